@@ -1,0 +1,155 @@
+package qemu
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// argv collects a command line. Its methods are the only place where options are put together, so
+// escaping cannot be forgotten.
+type argv struct {
+	args []string
+	used map[string]int // ids given out, by stem
+}
+
+// flag adds a flag, with its value taken literally.
+func (a *argv) flag(name string, value ...string) {
+	a.args = append(append(a.args, name), value...)
+}
+
+// option adds a flag whose value is a comma-separated list: a leading word (left out if empty) and
+// key/value pairs.
+func (a *argv) option(name, word string, pairs ...string) {
+	var list []string
+	if word != "" {
+		list = append(list, escape(word))
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		list = append(list, pairs[i]+"="+escape(pairs[i+1]))
+	}
+	a.flag(name, strings.Join(list, ","))
+}
+
+// id returns a name that no other call has returned: stem0, stem1, … The order of calls decides, so the
+// same configuration gives the same ids.
+func (a *argv) id(stem string) string {
+	if a.used == nil {
+		a.used = make(map[string]int)
+	}
+	n := a.used[stem]
+	a.used[stem]++
+	return stem + strconv.Itoa(n)
+}
+
+// escape doubles commas, which is how QEMU takes them inside a value.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// fixedFlags are the same for every guest.
+func fixedFlags() []struct{ name, value, reason string } {
+	return []struct{ name, value, reason string }{
+		{"-nodefaults", "", "no VGA, floppy, serial port or network card that nobody asked for: less to attack, faster boot"},
+		{"-no-user-config", "", "the user's and the system's QEMU configuration must not change a sandbox"},
+		{"-no-reboot", "", "a reboot or kernel panic ends QEMU, so its supervisor notices"},
+		{"-display", "none", "no window, also where a display exists"},
+		{
+			"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+			"seccomp: a guest that breaks out into QEMU cannot run programs or gain privileges",
+		},
+	}
+}
+
+func addFixed(a *argv) {
+	for _, f := range fixedFlags() {
+		a.flag(f.name)
+		if f.value != "" {
+			a.flag(f.value)
+		}
+	}
+}
+
+// Args returns QEMU's arguments without the program's own name. It touches nothing outside its inputs.
+// The error says what the configuration or the binary lacks.
+func (c Config) Args(caps Capabilities) ([]string, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	machine := c.ChooseMachine(caps)
+	if err := c.checkCapabilities(caps, machine); err != nil {
+		return nil, err
+	}
+	a := &argv{}
+	addFixed(a)
+	if c.Name != "" {
+		a.option("-name", "", "guest", c.Name)
+	}
+	c.addMachine(a, machine)
+	c.addKernel(a, machine)
+	c.addMonitor(a)
+	c.addSerial(a)
+	addRandom(a)
+	for _, d := range c.Drives {
+		addDrive(a, d)
+	}
+	for _, s := range c.Shares {
+		addShare(a, s)
+	}
+	if c.Network != nil {
+		addUserNetwork(a, *c.Network)
+	}
+	if c.VsockCID != 0 {
+		addVsock(a, c.VsockCID)
+	}
+	return a.args, nil
+}
+
+// checkCapabilities finds what this QEMU cannot do before QEMU says it in its own words.
+func (c Config) checkCapabilities(caps Capabilities, machine Machine) error {
+	if !slices.Contains(caps.Machines, string(machine)) {
+		return fmt.Errorf("%s has no machine type %q: choose another one, or install a complete QEMU %s",
+			caps.Binary, machine, caps.Version)
+	}
+	if !slices.Contains(caps.Accels, c.Accel) {
+		return fmt.Errorf("%s cannot use the accelerator %q: it has %v", caps.Binary, c.Accel, caps.Accels)
+	}
+	if !slices.Contains(caps.Options, "sandbox") {
+		return fmt.Errorf("%s was built without seccomp, which confines QEMU: install your distribution's QEMU",
+			caps.Binary)
+	}
+	for _, device := range c.devices() {
+		if !slices.Contains(caps.Devices, device) {
+			return fmt.Errorf("%s has no device %q, which this sandbox needs: install your distribution's complete QEMU",
+				caps.Binary, device)
+		}
+	}
+	return nil
+}
+
+// devices lists the models that Args will use.
+func (c Config) devices() []string {
+	list := []string{deviceRandom}
+	if len(c.Drives) > 0 {
+		list = append(list, deviceDrive)
+	}
+	if len(c.Shares) > 0 {
+		list = append(list, deviceShare)
+	}
+	if c.Network != nil {
+		list = append(list, deviceNetwork)
+	}
+	if c.VsockCID != 0 {
+		list = append(list, deviceVsock)
+	}
+	if c.AgentFD != 0 || c.ConsoleFD != 0 {
+		list = append(list, deviceSerial)
+	}
+	return list
+}

@@ -1,0 +1,136 @@
+package qemu
+
+import (
+	"runtime"
+	"slices"
+)
+
+// Arch is a guest's processor architecture, in QEMU's spelling.
+type Arch string
+
+// The architectures that Args knows.
+const (
+	X86_64  Arch = "x86_64"
+	AArch64 Arch = "aarch64"
+)
+
+// HostArch returns this machine's architecture. Others than the known ones are returned in Go's spelling,
+// and Validate refuses them.
+func HostArch() Arch {
+	switch runtime.GOARCH {
+	case "amd64":
+		return X86_64
+	case "arm64":
+		return AArch64
+	}
+	return Arch(runtime.GOARCH)
+}
+
+// Accel is what executes the guest's instructions.
+type Accel string
+
+// The accelerators: hardware virtualisation, and QEMU's emulator, which is slow and by QEMU's own
+// statement no security boundary.
+const (
+	AccelKVM Accel = "kvm"
+	AccelTCG Accel = "tcg"
+)
+
+// Machine is a QEMU machine type.
+type Machine string
+
+// The machine types. MicroVM boots fastest and needs KVM: under TCG it hangs in one boot of seven.
+const (
+	MachineAuto    Machine = ""
+	MachineMicroVM Machine = "microvm"
+	MachineQ35     Machine = "q35"
+	MachineVirt    Machine = "virt"
+)
+
+// Config describes a guest. The zero value is not valid; see Validate.
+type Config struct {
+	Name    string // shown by ps and in the monitor; may be empty
+	Arch    Arch
+	Machine Machine // MachineAuto chooses by Arch and Accel
+	Accel   Accel
+
+	CPUs      int // virtual processors
+	MemoryMiB int
+
+	Kernel  string   // path of the kernel image
+	Initrd  string   // path of the initial RAM file system; may be empty
+	Cmdline []string // kernel parameters, appended to those that the machine itself asks for
+
+	Drives  []Drive // /dev/vda, /dev/vdb, … in this order
+	Shares  []Share
+	Network *UserNetwork // nil: no network interface
+
+	VsockCID uint32 // the guest's vsock address; 0: no vsock device
+
+	// Inherited, connected stream sockets, by the number that they have in QEMU; 0: absent. Start
+	// gives its first file the number 3, the next 4, and so on.
+	MonitorFD int // QMP
+	AgentFD   int // the virtio-serial port named AgentPort
+	ConsoleFD int // hvc0, the kernel's console
+}
+
+// AgentPort is the name under which the guest finds the port of Config.AgentFD, in
+// /sys/class/virtio-ports/*/name.
+const AgentPort = "sandbox.agent.0"
+
+// Drive is a virtio block device backed by a file. QEMU locks the file of a writable one, gives what the
+// guest discards back to the host, and stops the guest (event BLOCK_IO_ERROR with nospace, run state
+// StateIOError of package qmp) when the host has no space left.
+type Drive struct {
+	ID       string // unique; letters, digits, '-', '_' and '.'
+	Path     string
+	Format   string // "raw" or "qcow2"
+	ReadOnly bool
+	Serial   string // at most 20 bytes, in /sys/block/*/serial; may be empty
+}
+
+// Share is a directory served over virtio-fs by a daemon that listens on Socket.
+type Share struct {
+	Tag    string // the name to mount in the guest, at most 36 bytes
+	Socket string
+	FD     int // inherited socket that is connected to the daemon, used instead of Socket; 0: none
+}
+
+// UserNetwork is QEMU's own network in user space: the guest is 10.0.2.15, the host 10.0.2.2. Unless
+// Restrict is set, the guest reaches whatever the host reaches, including services on the host's loopback.
+type UserNetwork struct {
+	MAC      string
+	Forwards []Forward
+	Restrict bool // only the forwards work
+}
+
+// Forward accepts connections on the host and passes them to the guest.
+type Forward struct {
+	Proto     string // "tcp" or "udp"
+	HostIP    string // IPv4; always explicit, because QEMU takes an absent one for 0.0.0.0
+	HostPort  int
+	GuestPort int
+}
+
+// ChooseMachine returns the machine type that Args uses: c.Machine, or what suits if that is MachineAuto.
+func (c Config) ChooseMachine(caps Capabilities) Machine {
+	switch {
+	case c.Machine != MachineAuto:
+		return c.Machine
+	case c.Arch == AArch64:
+		return MachineVirt
+	case c.Accel == AccelKVM && slices.Contains(caps.Machines, string(MachineMicroVM)):
+		return MachineMicroVM
+	}
+	return MachineQ35
+}
+
+// memoryMiB works around guests that hang with exactly 2048 MiB (microvm-nix/microvm.nix#171). One more
+// MiB is invisible to the user, while an error or a hang for the roundest of sizes is not; so it is done
+// here and not refused by Validate.
+func (c Config) memoryMiB() int {
+	if c.MemoryMiB == 2048 {
+		return 2049
+	}
+	return c.MemoryMiB
+}

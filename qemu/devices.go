@@ -1,0 +1,203 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// The device models. All are virtio on PCI: one driver family in the guest, the same on every machine type.
+const (
+	deviceRandom  = "virtio-rng-pci"
+	deviceDrive   = "virtio-blk-pci"
+	deviceShare   = "vhost-user-fs-pci"
+	deviceNetwork = "virtio-net-pci"
+	deviceVsock   = "vhost-vsock-pci"
+	deviceSerial  = "virtio-serial-pci"
+)
+
+// addMachine adds the board, its accelerator, processors and memory.
+func (c Config) addMachine(a *argv, machine Machine) {
+	memory := a.id("mem")
+	a.option("-machine", string(machine), append(c.machineProperties(machine), "memory-backend", memory)...)
+	c.addProcessor(a)
+	a.option("-smp", "", "cpus", strconv.Itoa(c.CPUs))
+	size := strconv.Itoa(c.memoryMiB()) + "M"
+	a.option("-m", "", "size", size)
+	// A shared mapping, because virtiofsd reads and writes the guest's memory; a memfd, because it
+	// needs no file system and vanishes with QEMU. Not in core dumps: it holds the guest's secrets.
+	a.option("-object", "memory-backend-memfd", "id", memory, "size", size, "share", "on", "dump", "off")
+}
+
+// machineProperties trims each board to what a virtio guest uses.
+func (c Config) machineProperties(machine Machine) []string {
+	switch machine {
+	case MachineMicroVM:
+		return []string{
+			"acpi", "on", // how the guest finds PCIe, and how it is asked to power down
+			"pcie", "on", // all our devices are PCI devices
+			"rtc", "on", // the guest starts with the right time
+			"isa-serial", "off", // the console is virtio
+			// pit and pic stay: without them a guest hangs under TCG always, and under KVM
+			// where the processor has no TSC_DEADLINE.
+		}
+	case MachineQ35:
+		return []string{
+			"sata", "off", // an AHCI controller costs seconds of probing under TCG
+			"smbus", "off",
+			"usb", "off",
+			"vmport", "off", // VMware's back door
+		}
+	case MachineVirt:
+		gic := "3" // the default, 2, ends at 8 processors
+		if c.Accel == AccelKVM {
+			gic = "host" // KVM offers only what the host's controller can do
+		}
+		return []string{"gic-version", gic}
+	}
+	return nil
+}
+
+// addProcessor adds what executes the guest's instructions, and as what it shows itself.
+func (c Config) addProcessor(a *argv) {
+	a.option("-accel", string(c.Accel))
+	switch {
+	case c.Accel == AccelKVM:
+		a.option("-cpu", "host")
+	case c.Arch == AArch64:
+		// A third faster than max,pauth-impdef=on and five times as fast as plain max, which
+		// computes pointer authentication in software.
+		a.option("-cpu", "cortex-a57")
+	default:
+		a.option("-cpu", "max")
+	}
+}
+
+// addKernel boots the kernel directly, without boot loader or disk.
+func (c Config) addKernel(a *argv, machine Machine) {
+	a.flag("-kernel", c.Kernel)
+	if c.Initrd != "" {
+		a.flag("-initrd", c.Initrd)
+	}
+	a.flag("-append", strings.Join(c.kernelParameters(machine), " "))
+}
+
+// kernelParameters puts the machine's own before the caller's, so that the caller's win.
+func (c Config) kernelParameters(machine Machine) []string {
+	var list []string
+	if c.ConsoleFD != 0 {
+		// Cheaper than an emulated UART. Not quiet: a boot that fails is explained by its log,
+		// and silence saves no time.
+		list = append(list, "console=hvc0")
+	}
+	list = append(list, "panic=-1") // reboot at once, which -no-reboot turns into QEMU's end
+	if machine != MachineVirt {
+		list = append(list, "reboot=t") // a triple fault works on every PC, firmware or not
+	}
+	return append(list, c.Cmdline...)
+}
+
+func addSocket(a *argv, stem string, fd int) (id string) {
+	id = a.id(stem)
+	a.option("-chardev", "socket", "id", id, "fd", strconv.Itoa(fd))
+	return id
+}
+
+// addMonitor puts QMP on an inherited socket: no path to race for, nobody else can connect.
+func (c Config) addMonitor(a *argv) {
+	if c.MonitorFD == 0 {
+		return
+	}
+	a.option("-mon", "", "chardev", addSocket(a, "qmp", c.MonitorFD), "mode", "control")
+}
+
+// addSerial adds the console and the agent's port.
+func (c Config) addSerial(a *argv) {
+	if c.ConsoleFD == 0 && c.AgentFD == 0 {
+		return
+	}
+	bus := a.id("serial")
+	a.option("-device", deviceSerial, "id", bus)
+	if c.ConsoleFD != 0 {
+		// Port 0 is kept for consoles; there it becomes hvc0.
+		a.option("-device", "virtconsole", "bus", bus+".0", "nr", "0", "chardev", addSocket(a, "console", c.ConsoleFD))
+	}
+	if c.AgentFD != 0 {
+		a.option("-device", "virtserialport", "bus", bus+".0", "nr", "1",
+			"chardev", addSocket(a, "agent", c.AgentFD), "name", AgentPort)
+	}
+}
+
+// addRandom gives the guest entropy from the first moment, without which TLS and ssh wait.
+func addRandom(a *argv) {
+	rng := a.id("rng")
+	a.option("-object", "rng-builtin", "id", rng) // needs no file, unlike rng-random
+	a.option("-device", deviceRandom, "rng", rng)
+}
+
+func addDrive(a *argv, d Drive) {
+	file := a.id("file")
+	pairs := []string{"node-name", file, "filename", d.Path}
+	// aio=threads: io_uring is forbidden in many containers, where QEMU then fails to start.
+	pairs = append(pairs, "aio", "threads", "read-only", onOff(d.ReadOnly))
+	if d.ReadOnly {
+		// Images are immutable and shared; locks would only fail on file systems without them.
+		pairs = append(pairs, "locking", "off")
+	} else {
+		// Locked even where QEMU would do without: two guests on one disk destroy it.
+		// What the guest deletes, the host gets back. The host's page cache stays in use, and a
+		// flush of the guest's reaches the host's disk: both are the defaults.
+		pairs = append(pairs, "locking", "on", "discard", "unmap")
+	}
+	a.option("-blockdev", "file", pairs...)
+
+	node := a.id("disk")
+	pairs = []string{"node-name", node, "file", file, "read-only", onOff(d.ReadOnly)}
+	if !d.ReadOnly {
+		pairs = append(pairs, "discard", "unmap", "detect-zeroes", "unmap") // zeroes take no space either
+	}
+	a.option("-blockdev", d.Format, pairs...)
+
+	pairs = []string{"id", d.ID, "drive", node}
+	if d.Serial != "" {
+		pairs = append(pairs, "serial", d.Serial)
+	}
+	if !d.ReadOnly {
+		// When the host's file system is full the guest is stopped, with the write in QEMU's
+		// hands, and "cont" tries that again: the guest never learns of it. Other errors are
+		// for the guest's file system to deal with.
+		pairs = append(pairs, "werror", "enospc", "rerror", "report")
+	}
+	a.option("-device", deviceDrive, pairs...)
+}
+
+func addShare(a *argv, s Share) {
+	fs := a.id("fs")
+	if s.FD != 0 {
+		a.option("-chardev", "socket", "id", fs, "fd", strconv.Itoa(s.FD))
+	} else {
+		a.option("-chardev", "socket", "id", fs, "path", s.Socket)
+	}
+	// 1024 is the largest queue that the device takes; the default, 128, limits large files.
+	a.option("-device", deviceShare, "chardev", fs, "tag", s.Tag, "queue-size", "1024")
+}
+
+func addUserNetwork(a *argv, n UserNetwork) {
+	net := a.id("net")
+	pairs := []string{
+		"id", net,
+		"ipv6", "off", // else guests prefer an IPv6 that leads nowhere on most hosts
+		"restrict", onOff(n.Restrict),
+	}
+	for _, f := range n.Forwards {
+		pairs = append(pairs, "hostfwd", fmt.Sprintf("%s:%s:%d-:%d", f.Proto, f.HostIP, f.HostPort, f.GuestPort))
+	}
+	a.option("-netdev", "user", pairs...)
+	// An empty romfile leaves out the network boot ROM: nobody boots from the network, and the file
+	// is in a package that may be absent.
+	a.option("-device", deviceNetwork, "netdev", net, "mac", n.MAC, "romfile", "")
+}
+
+func addVsock(a *argv, cid uint32) {
+	a.option("-device", deviceVsock, "guest-cid", strconv.FormatUint(uint64(cid), 10))
+}

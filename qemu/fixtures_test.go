@@ -1,0 +1,114 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// fakeQEMU writes a program that answers as the QEMU whose answers are in testdata/probe, and counts its
+// runs in the file that the second result names.
+func fakeQEMU(t *testing.T, fixture string) (binary, runs string) {
+	t.Helper()
+	answers, err := filepath.Abs(filepath.Join("testdata", "probe", fixture))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	runs = filepath.Join(dir, "runs")
+	return fakeBinary(t, fmt.Sprintf("echo run >>'%s'\ncat '%s'/\"${1#-}\".txt\n", runs, answers)), runs
+}
+
+func fakeBinary(t *testing.T, script string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "qemu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// capabilities returns those of a recorded QEMU.
+func capabilities(t *testing.T, fixture string) Capabilities {
+	t.Helper()
+	binary, _ := fakeQEMU(t, fixture)
+	caps, err := Probe(context.Background(), binary, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	caps.Binary = "/usr/bin/qemu"
+	return caps
+}
+
+// realQEMU returns the QEMU of this machine, for the tests that must hear the real one.
+func realQEMU(t *testing.T, arch Arch) Capabilities {
+	t.Helper()
+	binary, err := Find(arch)
+	if err != nil {
+		t.Skip(err) // names the package to install
+	}
+	caps, err := Probe(context.Background(), binary, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caps
+}
+
+// socketpair returns two connected stream sockets, closed at the test's end.
+func socketpair(t *testing.T) (ours net.Conn, theirs *os.File) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs = os.NewFile(uintptr(fds[0]), "theirs")
+	t.Cleanup(func() { theirs.Close() })
+	file := os.NewFile(uintptr(fds[1]), "ours")
+	defer file.Close() // FileConn duplicates it
+	if ours, err = net.FileConn(file); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close() })
+	return ours, theirs
+}
+
+// minimal is the smallest valid configuration, which a test changes in one place.
+func minimal() Config {
+	return Config{Arch: X86_64, Accel: AccelTCG, CPUs: 1, MemoryMiB: 512, Kernel: "/boot/vmlinuz"}
+}
+
+// full uses every device.
+func full() Config {
+	return Config{
+		Name:      "demo",
+		Arch:      X86_64,
+		Accel:     AccelTCG,
+		CPUs:      2,
+		MemoryMiB: 1024,
+		Kernel:    "/images/debian/vmlinuz",
+		Initrd:    "/images/debian/initrd",
+		Cmdline:   []string{"sandbox.transport=serial", "quiet"},
+		Drives: []Drive{
+			{ID: "store", Path: "/images/debian/store.erofs", Format: "raw", ReadOnly: true},
+			{ID: "disk", Path: "/state/demo, the first/disk.qcow2", Format: "qcow2", Serial: "disk"},
+		},
+		Shares: []Share{
+			{Tag: "home", Socket: "/run/demo/home.sock"},
+			{Tag: "share0", Socket: "/run/demo/share0.sock"},
+		},
+		Network: &UserNetwork{
+			MAC: "52:54:00:12:34:56",
+			Forwards: []Forward{
+				{Proto: "tcp", HostIP: "127.0.0.1", HostPort: 2222, GuestPort: 22},
+				{Proto: "udp", HostIP: "0.0.0.0", HostPort: 5353, GuestPort: 53},
+			},
+		},
+		MonitorFD: 3,
+		AgentFD:   4,
+		ConsoleFD: 5,
+	}
+}

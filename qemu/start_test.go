@@ -1,0 +1,95 @@
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/process"
+)
+
+// emptyKernel is a file that QEMU takes for a kernel; what the guest makes of it is of no interest.
+func emptyKernel(t *testing.T) string {
+	t.Helper()
+	path := t.TempDir() + "/kernel, with a comma"
+	if err := os.WriteFile(path, make([]byte, 64<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestStartQuotesWhatQEMUSays(t *testing.T) {
+	c := minimal()
+	c.Kernel = "/nonexistent/vmlinuz"
+	var log bytes.Buffer
+	p, err := Start(t.Context(), realQEMU(t, X86_64), c, nil, &log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	var exit *process.ExitError
+	if err := p.Err(); !errors.As(err, &exit) || !strings.Contains(err.Error(), "could not open kernel file") {
+		t.Errorf("Err = %v, want QEMU's own words", err)
+	}
+	if !strings.Contains(log.String(), "could not open kernel file") {
+		t.Errorf("the log is %q", log.String())
+	}
+}
+
+func TestStartRefusesNonsenseWithoutStarting(t *testing.T) {
+	if p, err := Start(t.Context(), Capabilities{}, Config{}, nil, nil); err == nil {
+		p.Stop(t.Context(), 0)
+		t.Error("Start took an empty configuration")
+	}
+}
+
+// TestRealQEMUTakesEveryDevice starts QEMU with all devices but the shares, whose daemon it would wait
+// for, up to the first instruction of the guest.
+func TestRealQEMUTakesEveryDevice(t *testing.T) {
+	caps := realQEMU(t, X86_64)
+	disk := t.TempDir() + "/disk, with a comma"
+	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := full()
+	c.Shares, c.Network.Forwards, c.Initrd = nil, nil, ""
+	c.Kernel = emptyKernel(t)
+	c.Drives[0].Path = disk
+	c.Drives[1].Path, c.Drives[1].Format = disk, "raw"
+	monitor, theirs3 := socketpair(t)
+	_, theirs4 := socketpair(t)
+	_, theirs5 := socketpair(t)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p, err := Start(ctx, caps, c, []*os.File{theirs3, theirs4, theirs5}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs3.Close()
+	monitor.SetReadDeadline(time.Now().Add(20 * time.Second))
+	line, err := bufio.NewReader(monitor).ReadBytes('\n')
+	if err != nil {
+		cancel()
+		<-p.Done()
+		t.Fatalf("no greeting from the monitor: %v; %v", err, p.Err())
+	}
+	var greeting struct{ QMP json.RawMessage }
+	if err := json.Unmarshal(line, &greeting); err != nil || greeting.QMP == nil {
+		t.Errorf("the monitor's greeting is %q, %v", line, err)
+	}
+
+	cancel()
+	<-p.Done()
+	var exit *process.ExitError
+	if err := p.Err(); errors.As(err, &exit) && exit.State.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		t.Errorf("QEMU had to be killed: %v", err)
+	}
+}

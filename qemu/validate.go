@@ -1,0 +1,202 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+const (
+	// minMemoryMiB is what the kernel and our initrd need to get as far as an error message.
+	minMemoryMiB = 128
+
+	// maxCmdline is Linux's COMMAND_LINE_SIZE on x86-64 and arm64 less the final NUL; the kernel cuts
+	// off the rest in silence.
+	maxCmdline = 2047
+
+	// maxTag is the size of the tag field in virtio-fs's configuration space (virtio 1.2, 5.11.4).
+	maxTag = 36
+
+	// maxSerial is the size of a virtio block device's identity (virtio 1.2, 5.2.6).
+	maxSerial = 20
+
+	// maxPorts is how many PCI devices fit beside the fixed ones: q35's root bus has 32 slots.
+	maxPorts = 24
+)
+
+// Validate reports what makes no sense in the configuration itself, all problems at once. It touches no
+// file: whether the kernel exists is not its question.
+func (c Config) Validate() error {
+	errs := c.validateMachine()
+	errs = append(errs, c.validateKernel()...)
+	errs = append(errs, c.validateDrives()...)
+	errs = append(errs, c.validateShares()...)
+	if n := len(c.Drives) + len(c.Shares); n > maxPorts {
+		errs = append(errs, fmt.Errorf("%d drives and shares are too many for one machine: at most %d fit", n, maxPorts))
+	}
+	if c.Network != nil {
+		errs = append(errs, c.Network.validate()...)
+	}
+	// 0, 1 and 2 are reserved (any, local, host), as is the largest (vsock(7)).
+	if c.VsockCID == 1 || c.VsockCID == 2 || c.VsockCID == 1<<32-1 {
+		errs = append(errs, fmt.Errorf("the vsock address %d is reserved: use 3 or more", c.VsockCID))
+	}
+	errs = append(errs, c.validateFDs()...)
+	return errors.Join(errs...)
+}
+
+func (c Config) validateMachine() (errs []error) {
+	machines := map[Arch][]Machine{
+		X86_64:  {MachineAuto, MachineMicroVM, MachineQ35},
+		AArch64: {MachineAuto, MachineVirt},
+	}[c.Arch]
+	switch {
+	case machines == nil:
+		errs = append(errs, fmt.Errorf("the architecture %q is not known: use %q or %q", c.Arch, X86_64, AArch64))
+	case !slices.Contains(machines, c.Machine):
+		errs = append(errs, fmt.Errorf("the machine type %q is not for %s: use one of %q, or none to have one chosen",
+			c.Machine, c.Arch, machines[1:]))
+	}
+	if c.Accel != AccelKVM && c.Accel != AccelTCG {
+		errs = append(errs, fmt.Errorf("the accelerator %q is not known: use %q or %q", c.Accel, AccelKVM, AccelTCG))
+	}
+	if c.Machine == MachineMicroVM && c.Accel == AccelTCG {
+		// With ACPI it has neither HPET nor PM timer, and Linux cannot measure the processor's clock
+		// against the PIT under TCG: it stops before its console appears. KVM tells the frequency.
+		errs = append(errs, fmt.Errorf("the machine type %q needs KVM: without it Linux hangs early in its boot; use %q",
+			MachineMicroVM, MachineQ35))
+	}
+	if c.CPUs < 1 {
+		errs = append(errs, fmt.Errorf("a machine needs at least 1 CPU, not %d", c.CPUs))
+	}
+	if c.MemoryMiB < minMemoryMiB {
+		errs = append(errs, fmt.Errorf("a machine needs at least %d MiB of memory, not %d", minMemoryMiB, c.MemoryMiB))
+	}
+	if strings.ContainsFunc(c.Name, isControl) {
+		errs = append(errs, fmt.Errorf("the machine's name %q contains a control character", c.Name))
+	}
+	return errs
+}
+
+func (c Config) validateKernel() (errs []error) {
+	if c.Kernel == "" {
+		errs = append(errs, errors.New("the path of the kernel is missing"))
+	}
+	for _, p := range c.Cmdline {
+		if p == "" || strings.ContainsFunc(p, isControl) {
+			errs = append(errs, fmt.Errorf("the kernel parameter %q is empty or contains a control character", p))
+		}
+	}
+	// Any machine's own parameters; those of a PC are the longest.
+	if n := len(strings.Join(c.kernelParameters(MachineQ35), " ")); n > maxCmdline {
+		errs = append(errs, fmt.Errorf("the kernel command line has %d bytes, and Linux takes %d", n, maxCmdline))
+	}
+	return errs
+}
+
+func (c Config) validateDrives() (errs []error) {
+	// What QEMU takes for an id (id_wellformed).
+	wellFormed := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
+	seen := make(map[string]bool)
+	for i, d := range c.Drives {
+		if !wellFormed.MatchString(d.ID) {
+			errs = append(errs, fmt.Errorf("drive %d: the id %q must be a letter followed by letters, digits, '-', '_' or '.'", i+1, d.ID))
+		}
+		if seen[d.ID] {
+			errs = append(errs, fmt.Errorf("drive %d: the id %q is used twice", i+1, d.ID))
+		}
+		seen[d.ID] = true
+		if d.Path == "" {
+			errs = append(errs, fmt.Errorf("drive %q: the path is missing", d.ID))
+		}
+		if d.Format != "raw" && d.Format != "qcow2" {
+			errs = append(errs, fmt.Errorf("drive %q: the format %q is not known: use \"raw\" or \"qcow2\"", d.ID, d.Format))
+		}
+		if len(d.Serial) > maxSerial {
+			errs = append(errs, fmt.Errorf("drive %q: the serial number %q is longer than %d bytes", d.ID, d.Serial, maxSerial))
+		}
+	}
+	return errs
+}
+
+func (c Config) validateShares() (errs []error) {
+	seen := make(map[string]bool)
+	for i, s := range c.Shares {
+		switch {
+		case s.Tag == "":
+			errs = append(errs, fmt.Errorf("share %d: the tag is missing", i+1))
+		case len(s.Tag) > maxTag:
+			errs = append(errs, fmt.Errorf("share %d: the tag %q is longer than %d bytes", i+1, s.Tag, maxTag))
+		case seen[s.Tag]:
+			errs = append(errs, fmt.Errorf("share %d: the tag %q is used twice", i+1, s.Tag))
+		}
+		seen[s.Tag] = true
+		if s.Socket == "" {
+			errs = append(errs, fmt.Errorf("share %q: the path of virtiofsd's socket is missing", s.Tag))
+		}
+	}
+	return errs
+}
+
+func (n UserNetwork) validate() (errs []error) {
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		errs = append(errs, fmt.Errorf("the network card's address %q is not a unicast MAC address such as 52:54:00:12:34:56", n.MAC))
+	}
+	type endpoint struct {
+		proto string
+		ip    string
+		port  int
+	}
+	seen := make(map[endpoint]bool)
+	for _, f := range n.Forwards {
+		errs = append(errs, f.validate()...)
+		e := endpoint{f.Proto, f.HostIP, f.HostPort}
+		if seen[e] {
+			errs = append(errs, fmt.Errorf("the port %s %s:%d is forwarded twice", f.Proto, f.HostIP, f.HostPort))
+		}
+		seen[e] = true
+	}
+	return errs
+}
+
+func (f Forward) validate() (errs []error) {
+	if f.Proto != "tcp" && f.Proto != "udp" {
+		errs = append(errs, fmt.Errorf("a port forward's protocol is \"tcp\" or \"udp\", not %q", f.Proto))
+	}
+	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() {
+		errs = append(errs, fmt.Errorf("QEMU forwards ports of IPv4 addresses only, such as 127.0.0.1, and not of %q", f.HostIP))
+	}
+	for _, port := range []int{f.HostPort, f.GuestPort} {
+		if port < 1 || port > 65535 {
+			errs = append(errs, fmt.Errorf("the port %d in a port forward is not between 1 and 65535", port))
+		}
+	}
+	return errs
+}
+
+func (c Config) validateFDs() (errs []error) {
+	seen := make(map[int]bool)
+	fds := []int{c.MonitorFD, c.AgentFD, c.ConsoleFD}
+	for _, s := range c.Shares {
+		fds = append(fds, s.FD)
+	}
+	for _, fd := range fds {
+		switch {
+		case fd == 0:
+			continue
+		case fd < 3:
+			errs = append(errs, fmt.Errorf("the inherited descriptor %d is not 3 or more", fd))
+		case seen[fd]:
+			errs = append(errs, fmt.Errorf("the inherited descriptor %d is used twice", fd))
+		}
+		seen[fd] = true
+	}
+	return errs
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
