@@ -1,0 +1,146 @@
+package virtiofs
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"syscall"
+)
+
+// overflowID is nobody: whose files belong to users that the guest has no business with. It is the kernel's
+// own choice for ids that a user namespace does not map.
+const overflowID = 65534
+
+// isolation is one way to keep a virtiofsd that has been taken over by its guest from the rest of the host.
+// No way ever gives it more power over files than the host user has to whom the guest's files belong.
+type isolation struct {
+	name string
+	args []string
+	// uid and gid are those of the host user as virtiofsd sees them.
+	uid, gid int
+	attr     *syscall.SysProcAttr
+}
+
+// isolations returns the ways to run virtiofsd for a caller with the effective user id euid, the safest first.
+func isolations(euid int, c ServerConfig) []isolation {
+	all := []isolation{ownNamespace(euid, c)}
+	switch {
+	case euid != 0:
+		all = append(all, helperNamespace(c), unconfined(c, nil))
+	case c.HostUID == 0:
+		all = append(all, rootSandbox("namespace"), rootSandbox("chroot"))
+	default:
+		// Root can still become that user, which is better than serving files with root's power.
+		all = append(all, unconfined(c, &syscall.Credential{Uid: uint32(c.HostUID), Gid: uint32(c.HostGID)}))
+	}
+	return all
+}
+
+// ownNamespace starts virtiofsd as root of a user namespace that holds a single user. It sees no file system
+// but the share (pivot_root), no network and no other process, its capabilities end at the namespace's edge,
+// and, being the first process of a process namespace, it takes its own children with it when it is killed.
+//
+// The namespace is made here and not by virtiofsd, because virtiofsd makes one only when it is not root and
+// needs newuidmap for it, and because as root of the namespace it gives up the capabilities it has no use for.
+func ownNamespace(euid int, c ServerConfig) isolation {
+	asRoot := euid == 0
+	return isolation{
+		name: "user namespace",
+		args: []string{"--sandbox=namespace"},
+		attr: &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: c.HostUID, Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: c.HostGID, Size: 1}},
+			// Root's supplementary groups are dropped. Those of an ordinary user cannot be, nor need they:
+			// they are the user's own.
+			GidMappingsEnableSetgroups: asRoot,
+			Credential:                 &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !asRoot},
+		},
+	}
+}
+
+// helperNamespace lets virtiofsd make its user namespace. Where AppArmor reserves namespaces for known
+// programs (Ubuntu), the distribution's virtiofsd is one of those and this program is not. It needs newuidmap.
+func helperNamespace(c ServerConfig) isolation {
+	return isolation{
+		name: "user namespace made by virtiofsd",
+		args: []string{
+			"--sandbox=namespace",
+			fmt.Sprintf("--uid-map=:0:%d:1:", c.HostUID),
+			fmt.Sprintf("--gid-map=:0:%d:1:", c.HostGID),
+		},
+		attr: &syscall.SysProcAttr{},
+	}
+}
+
+// rootSandbox is for root where user namespaces are closed, as in many containers. Without its capabilities
+// root is an ordinary user that owns root's files: measured with them, the guest's root could write other
+// users' files and leave device nodes on the host.
+func rootSandbox(mode string) isolation {
+	return isolation{
+		name: mode + " without capabilities",
+		args: []string{
+			"--sandbox=" + mode,
+			"--modcaps=-chown:-dac_override:-fowner:-fsetid:-mknod:-setfcap:-setgid:-setuid",
+		},
+		attr: &syscall.SysProcAttr{},
+	}
+}
+
+// unconfined relies on virtiofsd itself and its seccomp filter. Credential may be nil.
+func unconfined(c ServerConfig, credential *syscall.Credential) isolation {
+	return isolation{
+		name: "none",
+		args: []string{"--sandbox=none"},
+		uid:  c.HostUID,
+		gid:  c.HostGID,
+		attr: &syscall.SysProcAttr{Credential: credential},
+	}
+}
+
+// arguments returns virtiofsd's command line for a listening socket at descriptor fd.
+func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
+	args := []string{
+		"--fd=" + strconv.Itoa(fd),
+		"--shared-dir=" + c.Source,
+		// A system call that virtiofsd has no use for ends it: the guest hangs, but does not get out.
+		"--seccomp=kill",
+		// The guest asks again at each open, and for attributes after a second. "always" would be faster and
+		// show a guest files that the host has replaced; "never" forbids mmap, on which git and Go rely.
+		"--cache=auto",
+		// Different file systems under the share have equal inode numbers; tar, rsync and find -xdev must see
+		// where one ends.
+		"--announce-submounts",
+		// File handles would save descriptors, but take a capability over the whole host (CAP_DAC_READ_SEARCH).
+		"--inode-file-handles=never",
+		// "Ready" is reported at this level, and few other lines.
+		"--log-level=info",
+		// The default asks for a million and complains where that is not allowed.
+		"--rlimit-nofile=" + strconv.FormatUint(openFiles, 10),
+		// Not --writeback: the host would see the guest's writes late. Not --xattr: it costs a round trip for
+		// each write, and would let the guest set security.* attributes on the host.
+	}
+	if c.ReadOnly {
+		args = append(args, "--readonly")
+	}
+	args = append(args, i.args...)
+	args = append(args, translation("--translate-uid=", c.GuestUID, i.uid)...)
+	return append(args, translation("--translate-gid=", c.GuestGID, i.gid)...)
+}
+
+// translation makes the flags for user or group ids. Whoever writes in the guest writes as the one host id:
+// other ids would need privileges, and without the mapping chown, tar and package managers run by the guest's
+// root fail. In the other direction the host id is the one guest id, and everybody else is nobody, since
+// equal numbers on both sides mean different people.
+func translation(flag string, guest, host int) []string {
+	const count = math.MaxUint32 // the last id is no id (chown(2) takes it for "unchanged")
+	args := []string{
+		fmt.Sprintf("%ssquash-guest:0:%d:%d", flag, host, uint32(count)),
+		fmt.Sprintf("%shost:%d:%d:1", flag, host, guest),
+		fmt.Sprintf("%ssquash-host:%d:%d:%d", flag, host+1, overflowID, count-(host+1)),
+	}
+	if host > 0 {
+		args = append(args, fmt.Sprintf("%ssquash-host:0:%d:%d", flag, overflowID, host))
+	}
+	return args
+}

@@ -1,0 +1,265 @@
+package virtiofs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/process"
+)
+
+const (
+	// readyLine is what virtiofsd logs when its sandbox stands.
+	readyLine = "Waiting for vhost-user socket connection"
+
+	// readyDeadline is how long readyLine is waited for. A virtiofsd that lives on without having said it,
+	// because it says so differently, is taken for ready: the socket takes connections from the start.
+	readyDeadline = 5 * time.Second
+
+	// stopGrace is how long virtiofsd may take to end. It has nothing to write back.
+	stopGrace = 2 * time.Second
+
+	// listenFD is the first descriptor that a child inherits from exec.Cmd.ExtraFiles.
+	listenFD = 3
+
+	// wantedFiles is the limit of open files that virtiofsd is given where the host allows it. It holds one
+	// open for each file that the guest's kernel remembers.
+	wantedFiles = 1_000_000
+
+	// fewFiles is below what a guest's kernel remembers after walking a large source tree.
+	fewFiles = 100_000
+)
+
+// ServerConfig says what a virtiofsd serves, where, and for whom.
+type ServerConfig struct {
+	// Source is the directory, absolute.
+	Source string
+	// Socket is the path at which the virtual machine connects, at most 107 bytes long. Its directory should
+	// be open to its owner only.
+	Socket string
+	// ReadOnly refuses every change by the guest.
+	ReadOnly bool
+	// GuestUID and GuestGID own in the guest what HostUID and HostGID own on the host, for which Share.Owner is
+	// the usual answer. Unless the caller is root, the latter must be its own. As far as files go, virtiofsd can
+	// do what that host user can do, and nothing else, even if root starts it.
+	GuestUID, GuestGID, HostUID, HostGID int
+	// Log gets what virtiofsd writes, and notes on how it was started. It may be nil. It is not closed, and
+	// must stay writable until Server.Done is closed.
+	Log io.Writer
+}
+
+// Server is a running virtiofsd.
+type Server struct {
+	process   *process.Process
+	source    string
+	isolation string
+	stopping  atomic.Bool
+	done      chan struct{}
+}
+
+// Start listens on c.Socket and starts a virtiofsd to serve it. When it returns without an error, a virtual
+// machine may connect; one can do so once, and virtiofsd ends when it disconnects.
+//
+// The ways to isolate virtiofsd from the host are tried from the safest on, and c.Log and Server.Isolation
+// tell which it was. ctx bounds the start only. The kernel kills virtiofsd when the calling process ends.
+func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
+	if err := c.validate(os.Geteuid(), os.Getegid()); err != nil {
+		return nil, err
+	}
+	if c.Log == nil {
+		c.Log = io.Discard
+	}
+	openFiles, err := fileLimit(c.Log)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := listen(c.Socket)
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close() // virtiofsd has its own copy
+
+	var refusals []error
+	for _, i := range isolations(os.Geteuid(), c) {
+		p, err := d.try(ctx, c, i, socket, openFiles)
+		if err == nil {
+			fmt.Fprintf(c.Log, "virtiofsd %s serves %s, isolation: %s\n", d.Version, c.Source, i.name)
+			return supervise(p, c, i.name), nil
+		}
+		if ctx.Err() != nil || !namespaceRefused(err) {
+			return nil, errors.Join(fmt.Errorf("starting virtiofsd for %s: %w", c.Source, err), os.Remove(c.Socket))
+		}
+		fmt.Fprintf(c.Log, "virtiofsd cannot be isolated by %s, trying the next best way: %v\n", i.name, err)
+		refusals = append(refusals, fmt.Errorf("%s: %w", i.name, err))
+	}
+	return nil, errors.Join(fmt.Errorf("this machine lets virtiofsd run in none of the ways to isolate it: %w", errors.Join(refusals...)), os.Remove(c.Socket))
+}
+
+func (c ServerConfig) validate(euid, egid int) error {
+	if !filepath.IsAbs(c.Source) {
+		return fmt.Errorf("the directory %q to share is not an absolute path", c.Source)
+	}
+	if _, err := readableDirectory(c.Source); err != nil {
+		return err
+	}
+	for _, id := range []int{c.GuestUID, c.GuestGID, c.HostUID, c.HostGID} {
+		if id < 0 || id >= math.MaxUint32-1 {
+			return fmt.Errorf("%d is not a user or group id", id)
+		}
+	}
+	if euid != 0 && (c.HostUID != euid || c.HostGID != egid) {
+		return fmt.Errorf("the guest's files cannot belong to the host's user %d and group %d: only root can give files to others than itself, and this is user %d, group %d", c.HostUID, c.HostGID, euid, egid)
+	}
+	return nil
+}
+
+// fileLimit returns the limit of open files to ask for. When virtiofsd reaches it, the guest can open nothing
+// more in the share, and does not recover. Hence root's own hard limit, which virtiofsd inherits, is raised as far
+// as allowed, and a low one is noted.
+func fileLimit(log io.Writer) (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("asking for the limit of open files: %w", err)
+	}
+	if limit.Max < wantedFiles {
+		raised := unix.Rlimit{Cur: limit.Cur, Max: wantedFiles}
+		if unix.Setrlimit(unix.RLIMIT_NOFILE, &raised) == nil { // only root may, and in many containers not even root
+			limit = raised
+		}
+	}
+	if limit.Max < fewFiles {
+		fmt.Fprintf(log, "the limit of open files is %d: in a share with more files than that, a guest that looks at them all gets \"too many open files\" from then on; raise the hard limit (LimitNOFILE= of systemd, nofile in limits.conf)\n", limit.Max)
+	}
+	return min(limit.Max, wantedFiles), nil
+}
+
+// try starts virtiofsd in one way and waits until it is ready.
+func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os.File, openFiles uint64) (*process.Process, error) {
+	cmd := exec.Command(d.Path, arguments(c, i, listenFD, openFiles)...)
+	cmd.ExtraFiles = []*os.File{socket}
+	// Nothing else of the environment: RUST_LOG would change the log, and what does not get there cannot leak.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // for newuidmap
+	cmd.Dir = "/"
+	cmd.SysProcAttr = i.attr
+
+	watch := &readyWatch{log: c.Log, ready: make(chan struct{})}
+	p, err := process.Start(cmd, process.Options{Log: watch})
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.NewTimer(readyDeadline)
+	defer deadline.Stop()
+	select {
+	case <-watch.ready:
+		return p, nil
+	case <-deadline.C:
+		return p, nil
+	case <-p.Done():
+		if err := p.Err(); err != nil {
+			return nil, err
+		}
+		return nil, errors.New("virtiofsd ended at once, without an error")
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), p.Stop(context.WithoutCancel(ctx), stopGrace))
+	}
+}
+
+// namespaceRefused tells whether err came from making the sandbox and not from the share or from virtiofsd.
+func namespaceRefused(err error) bool {
+	var exit *process.ExitError
+	if !errors.As(err, &exit) {
+		// From clone(2): not permitted, not in this kernel, or the limit on namespaces is reached. EINVAL is
+		// the kernel's answer to CLONE_NEWUSER without user namespaces.
+		for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.EINVAL} {
+			if errors.Is(err, refusal) {
+				return true
+			}
+		}
+		return false
+	}
+	output := strings.Join(exit.Tail, "\n")
+	if strings.Contains(output, "code: 13") { // EACCES: the directory itself cannot be opened
+		return false
+	}
+	return strings.Contains(output, "Error entering sandbox") || strings.Contains(output, "couldn't setup id mappings")
+}
+
+// readyWatch passes a log on, and closes ready when readyLine has gone through.
+type readyWatch struct {
+	log   io.Writer
+	ready chan struct{}
+	found bool
+	head  []byte // what was written before readyLine
+}
+
+// maxHead bounds what is searched for readyLine, which comes after a few lines at most.
+const maxHead = 64 << 10
+
+func (w *readyWatch) Write(b []byte) (int, error) {
+	if !w.found && len(w.head) < maxHead {
+		w.head = append(w.head, b...)
+		if bytes.Contains(w.head, []byte(readyLine)) {
+			w.found, w.head = true, nil
+			close(w.ready)
+		}
+	}
+	return w.log.Write(b)
+}
+
+func supervise(p *process.Process, c ServerConfig, isolation string) *Server {
+	s := &Server{process: p, source: c.Source, isolation: isolation, done: make(chan struct{})}
+	go func() {
+		<-p.Done()
+		// Before Done is closed, so that whoever waits for it finds the directory clean. It is missing if the
+		// caller has already removed the directory.
+		_ = os.Remove(c.Socket)
+		close(s.done)
+	}()
+	return s
+}
+
+// PID returns virtiofsd's process id.
+func (s *Server) PID() int { return s.process.PID() }
+
+// Isolation names the way in which virtiofsd is kept from the rest of the host.
+func (s *Server) Isolation() string { return s.isolation }
+
+// Done is closed when virtiofsd has ended and its socket is removed.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Err returns nil while virtiofsd runs, and after it has ended because the virtual machine disconnected or
+// Stop was called. Otherwise it tells how virtiofsd ended, and quotes the last lines of its log.
+func (s *Server) Err() error {
+	err := s.process.Err()
+	if err == nil || s.stopping.Load() {
+		return nil
+	}
+	return fmt.Errorf("the server of %s died, and the guest cannot use the share any more: %w", s.source, err)
+}
+
+// Stop ends virtiofsd and returns when it is gone. Stop the virtual machine first: a guest with a request
+// under way hangs for good. Stop may be called again, and after virtiofsd's end.
+func (s *Server) Stop(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return nil // an error by which it ended before stays in Err
+	default:
+	}
+	s.stopping.Store(true)
+	if err := s.process.Stop(ctx, stopGrace); err != nil {
+		return fmt.Errorf("stopping the server of %s: %w", s.source, err)
+	}
+	<-s.done
+	return nil
+}

@@ -1,0 +1,202 @@
+package virtiofs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+)
+
+// specExample stands in the message of every mistake in a share's specification.
+const specExample = "write HOST[:GUEST][:ro], for example ~/src/app:app:ro"
+
+// Share is a directory of the host that the guest sees.
+type Share struct {
+	// Source is the directory on the host: absolute, symbolic links resolved.
+	Source string `json:"source"`
+	// Target is where the guest mounts it. A relative path is relative to the home of the guest's user.
+	Target string `json:"target"`
+	// ReadOnly keeps the guest, including its root, from changing anything.
+	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// String returns the specification that ParseShare reads back.
+func (s Share) String() string {
+	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace
+	target := escape(s.Target)
+	if target == "ro" || target == "rw" {
+		target = "./" + target
+	}
+	spec := escape(s.Source) + ":" + target
+	if s.ReadOnly {
+		spec += ":ro"
+	}
+	return spec
+}
+
+// Owner returns the ids of the host user and group to whom the guest's files in the share should belong, for
+// ServerConfig. For an ordinary user they are its own. For root they are those of the directory's owner, so that
+// sharing somebody's directory with sudo leaves no files of root in it.
+func (s Share) Owner() (uid, gid int, err error) {
+	if euid := os.Geteuid(); euid != 0 {
+		return euid, os.Getegid(), nil
+	}
+	info, err := os.Stat(s.Source)
+	if err != nil {
+		return 0, 0, fmt.Errorf("asking for the owner of the directory to share: %w", err)
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, fmt.Errorf("the file system of %s tells no owner", s.Source)
+	}
+	return int(owner.Uid), int(owner.Gid), nil
+}
+
+// ParseShare reads HOST[:GUEST][:ro|:rw].
+//
+// HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
+// relative to the home of the guest's user and by default the base name of HOST. In both, "\:" stands for a
+// colon and "\\" for a backslash; a guest directory named "ro" or "rw" is written "./ro".
+//
+// HOST need not exist; that is for Check to find out.
+func ParseShare(spec, cwd string) (Share, error) {
+	s, err := parseShare(spec, cwd)
+	if err != nil {
+		return Share{}, fmt.Errorf("the share %q is not valid: %w; %s", spec, err, specExample)
+	}
+	return s, nil
+}
+
+func parseShare(spec, cwd string) (Share, error) {
+	if !utf8.ValidString(spec) || strings.ContainsRune(spec, 0) {
+		return Share{}, errors.New("it is not a text in UTF-8 without NUL")
+	}
+	fields := splitSpec(spec)
+	host := fields[0]
+	if host.text == "" {
+		return Share{}, errors.New("at character 1, the directory of the host is empty")
+	}
+	source, err := absolute(host.text, cwd)
+	if err != nil {
+		return Share{}, err
+	}
+	share := Share{Source: source}
+
+	rest := fields[1:]
+	if n := len(rest); n > 0 {
+		switch last := rest[n-1]; {
+		case last.raw == "ro", last.raw == "rw":
+			share.ReadOnly = last.raw == "ro"
+			rest = rest[:n-1]
+		case n == 2:
+			return Share{}, fmt.Errorf("at character %d, %q is neither ro nor rw (a colon within a path is written \\:)", last.position, last.text)
+		}
+	}
+	switch {
+	case len(rest) > 1:
+		return Share{}, fmt.Errorf("at character %d, there is one part too many (a colon within a path is written \\:)", rest[1].position)
+	case len(rest) == 1:
+		share.Target, err = guestPath(rest[0])
+	default:
+		share.Target, err = defaultTarget(source)
+	}
+	if err != nil {
+		return Share{}, err
+	}
+	// Resolved last, because the guest's directory is named as the user wrote it.
+	if resolved, err := filepath.EvalSymlinks(share.Source); err == nil {
+		share.Source = resolved
+	}
+	return share, nil
+}
+
+// field is a part of a specification between colons.
+type field struct {
+	text     string // escapes resolved
+	raw      string // as written
+	position int    // of its first character in the specification, counted from 1
+}
+
+func splitSpec(spec string) []field {
+	var fields []field
+	var text, raw strings.Builder
+	start, position, escaped := 1, 0, false
+	for _, r := range spec {
+		position++
+		switch {
+		case escaped:
+			escaped = false
+			if r != ':' && r != '\\' {
+				text.WriteByte('\\') // not an escape: the backslash means itself
+			}
+			text.WriteRune(r)
+			raw.WriteRune(r)
+		case r == '\\':
+			escaped = true
+			raw.WriteRune(r)
+		case r == ':':
+			fields = append(fields, field{text.String(), raw.String(), start})
+			text.Reset()
+			raw.Reset()
+			start = position + 1
+		default:
+			text.WriteRune(r)
+			raw.WriteRune(r)
+		}
+	}
+	if escaped {
+		text.WriteByte('\\')
+	}
+	return append(fields, field{text.String(), raw.String(), start})
+}
+
+// absolute expands "~", which shells leave alone after a colon, in quotes and in --share=~/x.
+func absolute(name, cwd string) (string, error) {
+	if rest, ok := strings.CutPrefix(name, "~"); ok && (rest == "" || rest[0] == '/') {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("at character 1, \"~\" cannot be expanded: %w", err)
+		}
+		return filepath.Join(home, rest), nil
+	}
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name), nil
+	}
+	if !filepath.IsAbs(cwd) {
+		return "", fmt.Errorf("at character 1, %q is relative, and the current directory %q is not absolute", name, cwd)
+	}
+	return filepath.Join(cwd, name), nil
+}
+
+func guestPath(f field) (string, error) {
+	switch name := f.text; {
+	case name == "":
+		return "", fmt.Errorf("at character %d, the path in the guest is empty", f.position)
+	case path.IsAbs(name):
+		return path.Clean(name), nil
+	case name == "~", strings.HasPrefix(name, "~/"):
+		f.text = "./" + strings.TrimPrefix(name[1:], "/")
+		return guestPath(f)
+	default:
+		name = path.Clean(name)
+		if name == "." {
+			return "", fmt.Errorf("at character %d, the path in the guest is its whole home, which would be hidden: name a directory in it", f.position)
+		}
+		if name == ".." || strings.HasPrefix(name, "../") {
+			return "", fmt.Errorf("at character %d, the path in the guest leaves the guest's home: write it as an absolute path", f.position)
+		}
+		return name, nil
+	}
+}
+
+func defaultTarget(source string) (string, error) {
+	name := filepath.Base(source)
+	if name == string(filepath.Separator) {
+		return "", fmt.Errorf("%s has no name of its own for the guest: write where the guest shall see it, as in /:host:ro", source)
+	}
+	return name, nil
+}

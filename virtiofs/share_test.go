@@ -1,0 +1,134 @@
+package virtiofs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParseShare(t *testing.T) {
+	t.Setenv("HOME", "/home/user")
+	for _, test := range []struct {
+		spec string
+		want Share
+	}{
+		{"/no/such", Share{Source: "/no/such", Target: "such"}},
+		{".", Share{Source: "/no/project", Target: "project"}},
+		{"..", Share{Source: "/no", Target: "no"}},
+		{"sub/dir/", Share{Source: "/no/project/sub/dir", Target: "dir"}},
+		{".:ro", Share{Source: "/no/project", Target: "project", ReadOnly: true}},
+		{".:rw", Share{Source: "/no/project", Target: "project"}},
+		{".:work", Share{Source: "/no/project", Target: "work"}},
+		{".:work:ro", Share{Source: "/no/project", Target: "work", ReadOnly: true}},
+		{".:work:rw", Share{Source: "/no/project", Target: "work"}},
+		{".:./ro", Share{Source: "/no/project", Target: "ro"}},
+		{".:./ro:ro", Share{Source: "/no/project", Target: "ro", ReadOnly: true}},
+		{".:ro:ro", Share{Source: "/no/project", Target: "ro", ReadOnly: true}},
+		{".:/srv/../mnt/x/", Share{Source: "/no/project", Target: "/mnt/x"}},
+		{".:~/a/b", Share{Source: "/no/project", Target: "a/b"}},
+		{".:a/../b", Share{Source: "/no/project", Target: "b"}},
+		{"~/src", Share{Source: "/home/user/src", Target: "src"}},
+		{"~user/src", Share{Source: "/no/project/~user/src", Target: "src"}},
+		{`/no/a\:b`, Share{Source: "/no/a:b", Target: "a:b"}},
+		{`/no/a\\b\c:d\:e`, Share{Source: `/no/a\b\c`, Target: "d:e"}},
+		{`/no/end\`, Share{Source: `/no/end\`, Target: `end\`}},
+		{"/no/größe und leer", Share{Source: "/no/größe und leer", Target: "größe und leer"}},
+		{"/:host:ro", Share{Source: "/", Target: "host", ReadOnly: true}},
+	} {
+		got, err := ParseShare(test.spec, "/no/project")
+		if err != nil || got != test.want {
+			t.Errorf("ParseShare(%q) = %+v, %v; want %+v", test.spec, got, err, test.want)
+			continue
+		}
+		if again, err := ParseShare(got.String(), "/elsewhere"); err != nil || again != got {
+			t.Errorf("ParseShare(%q) = %+v, %v; want %+v again", got.String(), again, err, got)
+		}
+	}
+}
+
+func TestParseShareTellsWhereTheMistakeIs(t *testing.T) {
+	for spec, want := range map[string]string{
+		"":              "at character 1, the directory of the host is empty",
+		":x":            "at character 1, the directory of the host is empty",
+		"a:":            "at character 3, the path in the guest is empty",
+		"größe::ro":     "at character 7, the path in the guest is empty",
+		"a:b:r0":        `at character 5, "r0" is neither ro nor rw`,
+		"a:b:c:ro":      "at character 5, there is one part too many",
+		"a:b:c:d":       "at character 5, there is one part too many",
+		"a:../b":        "at character 3, the path in the guest leaves the guest's home",
+		"a:~/..":        "at character 3, the path in the guest leaves the guest's home",
+		"a:~":           "at character 3, the path in the guest is its whole home",
+		"a:.":           "at character 3, the path in the guest is its whole home",
+		"/":             "/ has no name of its own",
+		"a\x00b":        "UTF-8",
+		"\xff":          "UTF-8",
+		"C:\\x:work:ro": `at character 6, there is one part too many`,
+	} {
+		_, err := ParseShare(spec, "/no/project")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), specExample) {
+			t.Errorf("ParseShare(%q): %v; want %q and the example", spec, err, want)
+		}
+	}
+}
+
+func TestParseShareResolvesLinksButKeepsTheirName(t *testing.T) {
+	dir := resolvedTempDir(t)
+	mkdir(t, dir, "real")
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	want := Share{Source: filepath.Join(dir, "real"), Target: "link"}
+	if got, err := ParseShare("link", dir); err != nil || got != want {
+		t.Errorf("ParseShare = %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestOwner(t *testing.T) {
+	s := Share{Source: t.TempDir()}
+	if uid, gid, err := s.Owner(); err != nil || uid != os.Geteuid() || gid != os.Getegid() {
+		t.Errorf("of one's own directory: %d, %d, %v", uid, gid, err)
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.Chown(s.Source, 1234, 5678); err != nil {
+		t.Fatal(err)
+	}
+	if uid, gid, err := s.Owner(); err != nil || uid != 1234 || gid != 5678 {
+		t.Errorf("of another's directory, for root: %d, %d, %v", uid, gid, err)
+	}
+}
+
+func FuzzParseShare(f *testing.F) {
+	for _, spec := range []string{".", "a:b:ro", `a\:b\\:c`, "~:x", "/:/", "::::"} {
+		f.Add(spec)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		share, err := ParseShare(spec, "/no/such")
+		if err != nil {
+			return
+		}
+		if again, err := ParseShare(share.String(), "/no/such"); err != nil || again != share {
+			t.Errorf("%q gives %+v, whose specification %q gives %+v, %v", spec, share, share.String(), again, err)
+		}
+	})
+}
+
+func resolvedTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func mkdir(t *testing.T, elements ...string) string {
+	t.Helper()
+	dir := filepath.Join(elements...)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
