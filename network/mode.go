@@ -1,0 +1,35 @@
+package network
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net"
+)
+
+// Mode is what a guest sees of the network.
+type Mode string
+
+const (
+	// ModeUser gives the guest the network that the host's user has, through QEMU's user-mode stack. The guest
+	// also reaches what listens on the host's loopback, at 10.0.2.2.
+	ModeUser Mode = "user"
+	// ModeNone gives the guest no network device at all.
+	ModeNone Mode = "none"
+)
+
+// ParseMode reads the name of a mode.
+func ParseMode(name string) (Mode, error) {
+	switch m := Mode(name); m {
+	case ModeUser, ModeNone:
+		return m, nil
+	}
+	return "", fmt.Errorf("%q is not a network mode: use %s or %s", name, ModeUser, ModeNone)
+}
+
+// MAC returns the hardware address of the network device of the sandbox called name: always the same for one
+// name, and unlikely to be the same for two. It begins with 52:54:00, the locally administered prefix by which
+// people know QEMU's devices.
+func MAC(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return net.HardwareAddr{0x52, 0x54, 0x00, sum[0], sum[1], sum[2]}.String()
+}

@@ -1,0 +1,43 @@
+package network
+
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+func TestParseMode(t *testing.T) {
+	for _, want := range []Mode{ModeUser, ModeNone} {
+		if got, err := ParseMode(string(want)); err != nil || got != want {
+			t.Errorf("ParseMode(%q) = %q, %v", want, got, err)
+		}
+	}
+	for _, name := range []string{"", "User", "bridge"} {
+		if _, err := ParseMode(name); err == nil || !strings.Contains(err.Error(), "use user or none") {
+			t.Errorf("ParseMode(%q): %v", name, err)
+		}
+	}
+}
+
+func TestMACIsStableLocalAndDiffers(t *testing.T) {
+	seen := map[string]string{}
+	for _, name := range []string{"", "a", "b", "project", "project-2", strings.Repeat("x", 63)} {
+		mac := MAC(name)
+		if mac != MAC(name) {
+			t.Errorf("%q has two addresses", name)
+		}
+		hardware, err := net.ParseMAC(mac)
+		if err != nil || !strings.HasPrefix(mac, "52:54:00:") {
+			t.Errorf("%q: %s, %v", name, mac, err)
+			continue
+		}
+		const multicast, local = 1, 2
+		if hardware[0]&multicast != 0 || hardware[0]&local == 0 {
+			t.Errorf("%q: %s is not a locally administered address of one device", name, mac)
+		}
+		if other, ok := seen[mac]; ok {
+			t.Errorf("%q and %q have the same address", name, other)
+		}
+		seen[mac] = name
+	}
+}

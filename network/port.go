@@ -1,0 +1,134 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	// DefaultSSHPort is the host's port that leads to the guest's ssh server if nobody asks for another.
+	DefaultSSHPort = 2222
+
+	sshPort = 22
+
+	// freePortTries bounds the search for a port that nobody in the same configuration has asked for.
+	freePortTries = 100
+)
+
+// CheckFree tells whether the host's port can be opened now, and if not, what to do about it. For port 0 it
+// looks at the address only. It says nothing about the next moment.
+func (f Forward) CheckFree() error {
+	_, err := listen(f.Proto, netip.AddrPortFrom(f.HostIP, uint16(f.HostPort)))
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		by := ""
+		if holder := findHolder(f); holder != "" {
+			by = " by " + holder
+		}
+		return fmt.Errorf("the host's %s port %s is taken%s: end the program that holds it, or choose another port", f.Proto, f.address(), by)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("the host's port %d may not be opened by this user: choose one from %d on, as in %d:%d, or allow it (sysctl net.ipv4.ip_unprivileged_port_start)", f.HostPort, firstUnprivilegedPort(), f.HostPort%1000+8000, f.GuestPort)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("this machine has no address %s to listen on: choose one of those that ip addr shows, 127.0.0.1 for this machine only, or 0.0.0.0 for all", f.HostIP)
+	default:
+		return fmt.Errorf("trying to listen on the host's %s port %s: %w", f.Proto, f.address(), err)
+	}
+}
+
+// Resolve returns f with a port of the host that is free now: its own, or any if that is 0.
+func (f Forward) Resolve() (Forward, error) {
+	if f.HostPort != 0 {
+		return f, f.CheckFree()
+	}
+	var err error
+	f.HostPort, err = FreePort(f.Proto, f.HostIP)
+	return f, err
+}
+
+// FreePort returns a port of ip on which nobody listens. Nothing keeps it free: somebody else may open it before
+// the caller does, who must then try again. The kernel hands the same port out again only after many others, so
+// this is rare unless two callers ask at once; those had better hold a lock until the port is open.
+func FreePort(proto string, ip netip.Addr) (int, error) {
+	port, err := listen(proto, netip.AddrPortFrom(ip, 0))
+	if err != nil {
+		return 0, fmt.Errorf("looking for a free %s port of %s: %w", proto, ip, err)
+	}
+	return port, nil
+}
+
+// SSHForward returns the forward to the guest's ssh server, on the host's loopback. The port asked for must be
+// free. If none is (0), it is DefaultSSHPort if that can be had, and otherwise any free one, as several sandboxes
+// run at once; the result tells. None of the others' ports is taken.
+func SSHForward(asked int, others []Forward) (Forward, error) {
+	f := Forward{HostIP: loopback, HostPort: asked, GuestPort: sshPort, Proto: TCP}
+	if asked != 0 {
+		if err := CheckConflicts(append([]Forward{f}, others...)); err != nil {
+			return Forward{}, err
+		}
+		return f, f.CheckFree()
+	}
+	f.HostPort = DefaultSSHPort
+	if !f.conflictsWithAny(others) && f.CheckFree() == nil {
+		return f, nil
+	}
+	for range freePortTries {
+		var err error
+		if f.HostPort, err = FreePort(f.Proto, f.HostIP); err != nil {
+			return Forward{}, err
+		}
+		if !f.conflictsWithAny(others) {
+			return f, nil
+		}
+	}
+	return Forward{}, errors.New("no port is left for ssh beside the port forwards that were asked for: ask for one with an explicit ssh port")
+}
+
+func (f Forward) conflictsWithAny(others []Forward) bool {
+	for _, other := range others {
+		if f.conflicts(other) {
+			return true
+		}
+	}
+	return false
+}
+
+// listen opens the port, closes it again, and returns its number.
+func listen(proto string, address netip.AddrPort) (int, error) {
+	family := "4"
+	if address.Addr().Is6() {
+		family = "6"
+	}
+	if proto == UDP {
+		conn, err := net.ListenPacket(UDP+family, address.String())
+		if err != nil {
+			return 0, err
+		}
+		return conn.LocalAddr().(*net.UDPAddr).Port, conn.Close()
+	}
+	listener, err := net.Listen(TCP+family, address.String())
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}
+
+func firstUnprivilegedPort() int {
+	const usual = 1024
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		return usual
+	}
+	port, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return usual
+	}
+	return port
+}
