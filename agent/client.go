@@ -1,0 +1,254 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	// keepAliveInterval is how often an idle connection is proved alive.
+	keepAliveInterval = 15 * time.Second
+
+	// keepAliveTimeout is how long the guest may take to answer. A guest
+	// under emulation on a busy host has been seen to stall for seconds.
+	keepAliveTimeout = 60 * time.Second
+)
+
+// ErrUnresponsive is why a connection ended whose guest no longer answered.
+var ErrUnresponsive = errors.New("the guest's agent has stopped answering; the guest hangs or is out of memory (look at its console log)")
+
+// ErrGuestClosed is why a connection ended that the guest, or what forwards to
+// it, has closed: the ordinary end when a guest shuts down.
+var ErrGuestClosed = errors.New("the guest has closed the connection (it was shut down, or its agent died)")
+
+// Client is an authenticated connection to a guest's agent. Its methods may be
+// called at the same time; each takes a channel of its own.
+type Client struct {
+	ssh  *ssh.Client
+	done chan struct{}
+
+	mu      sync.Mutex
+	paused  bool      // the guest stands still and is not expected to answer
+	resumed time.Time // when it last went on
+	err     error     // why the connection ended, once done is closed
+	control *controlClient
+}
+
+// Connect performs the SSH handshake on conn, with key as the proof that we
+// may command the guest, and watches from then on that the guest answers. It
+// takes ownership of conn: closing the client closes it, and so does failure.
+//
+// The guest's own key is not checked. It is made anew at every boot, and what
+// proves the guest is the transport: a socket that only our QEMU holds, or a
+// vsock address that the kernel gave to it.
+func Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Client, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	sshConn, channels, requests, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{
+		Config:            ChannelCrypto(),
+		User:              "sandbox",
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(key)},
+		HostKeyCallback:   ssh.InsecureIgnoreHostKey(),
+		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		ClientVersion:     "SSH-2.0-sandbox",
+	})
+	if !stop() || err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("cannot log in to the guest's agent: %w", err)
+	}
+	c := NewClient(ssh.NewClient(sshConn, channels, requests))
+	go c.keepAlive(keepAliveInterval, keepAliveTimeout)
+	return c, nil
+}
+
+// NewClient uses a connection that is already authenticated, such as one to a
+// socket that [Forward] serves. It takes ownership of conn.
+func NewClient(conn *ssh.Client) *Client {
+	c := &Client{ssh: conn, done: make(chan struct{})}
+	go func() {
+		err := conn.Wait()
+		if err == nil || errors.Is(err, io.EOF) {
+			err = ErrGuestClosed
+		}
+		c.mu.Lock()
+		if c.err == nil {
+			c.err = err
+		}
+		c.mu.Unlock()
+		close(c.done)
+	}()
+	return c
+}
+
+// SSH returns the connection itself, for [Forward], for dialling into the
+// guest and for SFTP. It belongs to the client: do not close it.
+func (c *Client) SSH() *ssh.Client { return c.ssh }
+
+// Done is closed when the connection has ended, for whatever reason.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err says why the connection ended; it is nil until Done is closed.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+	default:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Close ends the connection and with it every command that runs over it.
+func (c *Client) Close() error {
+	c.end(net.ErrClosed)
+	<-c.done
+	return nil
+}
+
+// end closes the connection for the given reason, unless it has one already.
+func (c *Client) end(reason error) {
+	c.mu.Lock()
+	if c.err == nil {
+		c.err = reason
+	}
+	c.mu.Unlock()
+	// The error of a second Close says nothing new.
+	_ = c.ssh.Close()
+}
+
+// keepAlive asks the guest for a sign of life until the connection ends.
+func (c *Client) keepAlive(interval, timeout time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-ticker.C:
+		}
+		answered := make(chan struct{})
+		go c.expect(answered, timeout)
+		// A refusal is as good a sign as a yes; an error ends the loop by done.
+		_, _, _ = c.ssh.SendRequest("keepalive@openssh.com", true, nil)
+		close(answered)
+	}
+}
+
+// expect ends the connection unless it is answered in time. The time counts
+// from the moment that a paused guest goes on.
+func (c *Client) expect(answered <-chan struct{}, timeout time.Duration) {
+	ticker := time.NewTicker(timeout)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-answered:
+			return
+		case <-c.done:
+			return
+		case <-ticker.C:
+		}
+		c.mu.Lock()
+		excused := c.paused || time.Since(c.resumed) < timeout
+		c.mu.Unlock()
+		if !excused {
+			c.end(ErrUnresponsive)
+			return
+		}
+	}
+}
+
+// SetPaused says whether the guest stands still. While it does, its silence
+// does not end the connection, however long it takes.
+func (c *Client) SetPaused(paused bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused && !paused {
+		c.resumed = time.Now()
+	}
+	c.paused = paused
+}
+
+// Configure gives the guest what it needs to finish its start, and returns
+// when home and shares are mounted. It can be done once in each boot.
+func (c *Client) Configure(ctx context.Context, config BootConfig) error {
+	if err := c.call(ctx, MethodConfigure, config, nil); err != nil {
+		return fmt.Errorf("the guest could not be configured: %w", err)
+	}
+	return nil
+}
+
+// Status asks the guest how far its start has come.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var status Status
+	if err := c.call(ctx, MethodStatus, nil, &status); err != nil {
+		return Status{}, fmt.Errorf("cannot read the guest's status: %w", err)
+	}
+	return status, nil
+}
+
+// Wait returns when the guest has reached a stage, or when it has failed and
+// never will.
+func (c *Client) Wait(ctx context.Context, stage Stage) (Status, error) {
+	var status Status
+	if err := c.call(ctx, MethodWait, WaitParams{stage}, &status); err != nil {
+		return Status{}, fmt.Errorf("the guest did not reach its stage %q: %w", stage, err)
+	}
+	return status, nil
+}
+
+// PowerOff tells the guest to shut down in good order, and returns when it has
+// begun. The end of the connection follows.
+func (c *Client) PowerOff(ctx context.Context) error {
+	if err := c.call(ctx, MethodPowerOff, nil, nil); err != nil {
+		return fmt.Errorf("the guest could not be told to shut down: %w", err)
+	}
+	return nil
+}
+
+// openChannel opens an SSH channel; x/crypto's call knows no context.
+func (c *Client) openChannel(ctx context.Context, kind string) (ssh.Channel, <-chan *ssh.Request, error) {
+	type opened struct {
+		channel  ssh.Channel
+		requests <-chan *ssh.Request
+		err      error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		channel, requests, err := c.ssh.OpenChannel(kind, nil)
+		result <- opened{channel, requests, err}
+	}()
+	select {
+	case o := <-result:
+		if o.err != nil {
+			return nil, nil, c.explain(o.err)
+		}
+		return o.channel, o.requests, nil
+	case <-ctx.Done():
+		go func() {
+			if o := <-result; o.err == nil {
+				go ssh.DiscardRequests(o.requests)
+				o.channel.Close()
+			}
+		}()
+		return nil, nil, context.Cause(ctx)
+	}
+}
+
+// explain replaces an error that only says that the connection is gone by the
+// reason why it is gone.
+func (c *Client) explain(err error) error {
+	if reason := c.Err(); reason != nil {
+		return fmt.Errorf("the connection to the guest's agent has ended: %w", reason)
+	}
+	return err
+}

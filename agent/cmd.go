@@ -1,0 +1,339 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// ExitError is how a command ended that did not end with exit status 0.
+type ExitError struct {
+	// Code is the exit status; for a command that a signal ended it is 128
+	// plus the signal's number, as in a shell.
+	Code int
+	// Signal is the signal's name without SIG, or empty.
+	Signal string
+}
+
+func (e *ExitError) Error() string {
+	if e.Signal != "" {
+		return "the command was ended by signal " + e.Signal
+	}
+	return fmt.Sprintf("the command ended with exit status %d", e.Code)
+}
+
+// ErrNoExitStatus is why a command's Wait failed whose channel closed before
+// the guest said how the command ended.
+var ErrNoExitStatus = errors.New("the guest ended the session without an exit status (it was shut down, or its agent died)")
+
+// Cmd is one command in the guest. It is used like the Cmd of os/exec: set
+// the fields, then call Run, or Start and Wait. It cannot be used twice.
+type Cmd struct {
+	// Argv is the exact argument list, program first, looked up in the PATH of
+	// the guest's user. If it is empty, the user's login shell is started.
+	Argv []string
+	// Env is added to the guest's environment, as "NAME=VALUE".
+	Env []string
+	// Dir is the working directory; relative to, and by default, the home.
+	Dir string
+	// User is a user of the guest; empty means the image's own.
+	User string
+	// Login reads the profile of the user's login shell first.
+	Login bool
+
+	// Stdin is read until its end, which then reaches the command. Nil means
+	// no input. Wait does not wait for a Read that is under way.
+	Stdin io.Reader
+	// Stdout and Stderr get the output; nil discards it. With a terminal
+	// everything comes on Stdout.
+	Stdout, Stderr io.Writer
+
+	// Terminal, if it is set, gives the command a terminal of its own.
+	Terminal *Terminal
+
+	client *Client
+	ctx    context.Context
+
+	channel  ssh.Channel
+	stop     func() bool // ends the watch on ctx
+	finished chan struct{}
+	outputs  [2]*gate // standard output and error
+
+	// Written before finished is closed.
+	exit    error
+	copyErr error
+	killed  bool // by the end of ctx
+}
+
+// killGrace is how long Wait goes on waiting after the end of the command's
+// context, for the guest's confirmation and the last output.
+const killGrace = 2 * time.Second
+
+// Command returns a command that runs in the guest until it ends or ctx does;
+// in the latter case it is killed.
+func (c *Client) Command(ctx context.Context, argv ...string) *Cmd {
+	return &Cmd{Argv: argv, client: c, ctx: ctx}
+}
+
+// Run starts the command and waits for its end.
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output runs the command and returns what it wrote to its standard output.
+func (c *Cmd) Output() ([]byte, error) {
+	if c.Stdout != nil {
+		return nil, errors.New("the command's Stdout is set already")
+	}
+	var out bytes.Buffer
+	c.Stdout = &out
+	err := c.Run()
+	return out.Bytes(), err
+}
+
+// Start starts the command. A command that does not exist is no error here: as
+// in a shell it prints a message and exits with status 127, and with 126 if it
+// cannot be executed.
+func (c *Cmd) Start() error {
+	if c.channel != nil {
+		return errors.New("the command was started before")
+	}
+	payload, err := c.request()
+	if err != nil {
+		return err
+	}
+	channel, requests, err := c.client.openChannel(c.ctx, "session")
+	if err != nil {
+		return fmt.Errorf("cannot start a session in the guest: %w", err)
+	}
+	abandon := context.AfterFunc(c.ctx, func() { channel.Close() })
+	err = c.ask(channel, payload)
+	if !abandon() {
+		err = context.Cause(c.ctx)
+	}
+	if err != nil {
+		go ssh.DiscardRequests(requests)
+		channel.Close()
+		return fmt.Errorf("cannot start the command in the guest: %w", c.client.explain(err))
+	}
+	c.channel = channel
+	c.finished = make(chan struct{})
+	c.outputs = [2]*gate{{w: c.Stdout}, {w: c.Stderr}}
+	c.stop = context.AfterFunc(c.ctx, c.kill)
+	go c.follow(requests)
+	return nil
+}
+
+// request encodes what the guest has to know, and refuses what no kernel takes.
+func (c *Cmd) request() ([]byte, error) {
+	request := ExecRequest{Dir: RawString(c.Dir), User: c.User, Login: c.Login}
+	for i, arg := range c.Argv {
+		if strings.ContainsRune(arg, 0) {
+			return nil, fmt.Errorf("argument %d of the command contains a NUL byte", i)
+		}
+		request.Argv = append(request.Argv, RawString(arg))
+	}
+	for _, setting := range c.Env {
+		name, _, ok := strings.Cut(setting, "=")
+		if !ok || name == "" || strings.ContainsRune(setting, 0) {
+			return nil, fmt.Errorf("the setting of the variable %q is not of the form NAME=VALUE, or contains a NUL byte", name)
+		}
+		request.Env = append(request.Env, RawString(setting))
+	}
+	return json.Marshal(request)
+}
+
+// ask makes the channel a session that runs the command.
+func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
+	if c.Terminal != nil {
+		accepted, err := channel.SendRequest("pty-req", true, c.Terminal.request())
+		if err != nil {
+			return noEOF(err)
+		}
+		if !accepted {
+			return errors.New("the guest has no terminal to give")
+		}
+	}
+	accepted, err := channel.SendRequest(RequestExec, true, payload)
+	if err != nil {
+		return noEOF(err)
+	}
+	if !accepted {
+		return errors.New("the guest refuses the request (is the image older than this program?)")
+	}
+	return nil
+}
+
+// follow moves the command's data and waits for its end.
+func (c *Cmd) follow(requests <-chan *ssh.Request) {
+	go c.feed()
+	var (
+		outputs sync.WaitGroup
+		errs    [2]error
+	)
+	outputs.Go(func() { errs[0] = drain(c.outputs[0], c.channel) })
+	outputs.Go(func() { errs[1] = drain(c.outputs[1], c.channel.Stderr()) })
+
+	c.exit = ErrNoExitStatus
+	for request := range requests {
+		if exit, ok := parseExit(request); ok {
+			c.exit = exit
+		}
+		if request.WantReply {
+			// The error of an ended connection shows in all other places.
+			_ = request.Reply(false, nil)
+		}
+	}
+	outputs.Wait()
+	c.copyErr = errors.Join(errs[:]...)
+	c.killed = !c.stop()
+	c.channel.Close()
+	close(c.finished)
+}
+
+// feed sends the command its input and then the end of it.
+func (c *Cmd) feed() {
+	if c.Stdin != nil {
+		// A command need not read all of its input, so a failed write is no
+		// error of the command; a failed read ends the input.
+		_, _ = io.Copy(c.channel, c.Stdin)
+	}
+	_ = c.channel.CloseWrite()
+}
+
+// drain copies all of r to w. After w has failed it reads on, so that the
+// command is not stopped in the middle by a full pipe.
+func drain(w io.Writer, r io.Reader) error {
+	_, err := io.Copy(w, r)
+	if err != nil {
+		_, _ = io.Copy(io.Discard, r)
+	}
+	return err
+}
+
+// parseExit understands the two requests that report a command's end.
+func parseExit(request *ssh.Request) (error, bool) {
+	switch request.Type {
+	case "exit-status":
+		var status struct{ Code uint32 }
+		if ssh.Unmarshal(request.Payload, &status) != nil {
+			return nil, false
+		}
+		if status.Code == 0 {
+			return nil, true
+		}
+		return &ExitError{Code: int(status.Code)}, true
+	case "exit-signal":
+		var signal exitSignal
+		if ssh.Unmarshal(request.Payload, &signal) != nil {
+			return nil, false
+		}
+		return &ExitError{Code: 128 + SignalNumber(signal.Name), Signal: signal.Name}, true
+	}
+	return nil, false
+}
+
+// exitSignal is the payload of "exit-signal", RFC 4254 section 6.10.
+type exitSignal struct {
+	Name       string
+	CoreDumped bool
+	Message    string
+	Language   string
+}
+
+// kill ends the command because its context has ended. The guest ends what is
+// left when the channel closes.
+func (c *Cmd) kill() {
+	_ = c.Signal("KILL")
+	c.channel.Close()
+}
+
+// Wait waits until the command has ended and its output has been delivered.
+// The error is an [*ExitError] if the command ran and ended otherwise than
+// with status 0, and the context's cause if the context ended it.
+func (c *Cmd) Wait() error {
+	if c.channel == nil {
+		return errors.New("the command was not started")
+	}
+	select {
+	case <-c.finished:
+	case <-c.ctx.Done():
+		if !c.finishesIn(killGrace) {
+			for _, output := range c.outputs {
+				output.shut()
+			}
+			return context.Cause(c.ctx)
+		}
+	}
+	if c.exit != nil && c.killed {
+		return context.Cause(c.ctx)
+	}
+	if errors.Is(c.exit, ErrNoExitStatus) {
+		return c.client.explain(c.exit)
+	}
+	if c.exit == nil && c.copyErr != nil {
+		return fmt.Errorf("cannot deliver the command's output: %w", c.copyErr)
+	}
+	return c.exit
+}
+
+func (c *Cmd) finishesIn(grace time.Duration) bool {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-c.finished:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// gate is one of the caller's writers. Once it is shut nothing is written to
+// it any more, so that the caller may use it again although the guest hangs.
+type gate struct {
+	mu   sync.Mutex
+	w    io.Writer // nil discards
+	done bool
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done || g.w == nil {
+		return len(p), nil
+	}
+	return g.w.Write(p)
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.done = true
+}
+
+// Signal sends a signal to the command's process group. The name is that of
+// signal(7), with or without SIG.
+func (c *Cmd) Signal(name string) error {
+	if c.channel == nil {
+		return errors.New("the command was not started")
+	}
+	name = strings.TrimPrefix(name, "SIG")
+	if SignalNumber(name) == 0 {
+		return fmt.Errorf("there is no signal named %q; use a name such as INT, TERM or KILL", name)
+	}
+	if _, err := c.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{name})); err != nil {
+		return fmt.Errorf("cannot send signal %s to the command: %w", name, noEOF(err))
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+)
+
+// earlyPowerOffDelay lets the answer to a poweroff request leave the guest
+// when there is no init yet that would take its time.
+const earlyPowerOffDelay = 50 * time.Millisecond
+
+// Configure implements [Controller].
+func (s *service) Configure(ctx context.Context, config agent.BootConfig) error {
+	if err := checkConfig(config); err != nil {
+		return &agent.ControlError{Code: agent.CodeBadRequest, Message: err.Error()}
+	}
+	s.mu.Lock()
+	if s.configured {
+		s.mu.Unlock()
+		return &agent.ControlError{
+			Code:    agent.CodeAlreadyConfigured,
+			Message: "the guest has been configured already; that can be done once in each boot",
+		}
+	}
+	s.configured = true
+	s.config = config
+	s.mu.Unlock()
+
+	s.progress.reach(agent.StageConfigured)
+	// At once: files that are made from now on have the right time.
+	if !config.Time.IsZero() {
+		if err := setClock(config.Time); err != nil {
+			return err
+		}
+	}
+	if err := addEntropy(config.Entropy); err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	s.offered <- offer{config, result}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Status implements [Controller].
+func (s *service) Status() agent.Status { return s.progress.snapshot() }
+
+// Wait implements [Controller].
+func (s *service) Wait(ctx context.Context, stage agent.Stage) error {
+	return s.progress.wait(ctx, stage)
+}
+
+// PowerOff implements [Controller].
+func (s *service) PowerOff(context.Context) error {
+	s.logger.Info("powering off")
+	if _, err := os.Stat(systemdSocket); err == nil && s.image.Readiness.System == "systemd" {
+		if err := unix.Kill(1, systemdPowerOff); err != nil {
+			return fmt.Errorf("cannot ask systemd to power off: %w", err)
+		}
+		return nil
+	}
+	time.AfterFunc(earlyPowerOffDelay, powerOff)
+	return nil
+}
+
+// checkConfig finds mistakes before anything is changed.
+func checkConfig(config agent.BootConfig) error {
+	for _, m := range config.Mounts {
+		if m.Tag == "" || m.Target == "" {
+			return fmt.Errorf("the share %q on %q lacks its tag or its target", m.Tag, m.Target)
+		}
+	}
+	if strings.ContainsAny(config.Hostname, "/\n\x00 ") || len(config.Hostname) > 64 {
+		return fmt.Errorf("%q is not a host name", config.Hostname)
+	}
+	if len(config.HostKey) == 0 {
+		return nil
+	}
+	_, _, err := parseKeys(config)
+	return err
+}
+
+// parseKeys reads the keys that TCP port 22 needs.
+func parseKeys(config agent.BootConfig) (ssh.Signer, []ssh.PublicKey, error) {
+	signer, err := ssh.ParsePrivateKey(config.HostKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the SSH host key cannot be read: %w", err)
+	}
+	var keys []ssh.PublicKey
+	for i, line := range config.AuthorizedKeys {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil {
+			return nil, nil, fmt.Errorf("authorised key %d cannot be read: %w", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	return signer, keys, nil
+}
+
+// applyConfig makes the root that of one sandbox.
+func applyConfig(root string, user ImageUser, config agent.BootConfig) error {
+	if err := writeIdentity(root, config.Hostname); err != nil {
+		return err
+	}
+	if err := makeMountPoint(root, user.Home, user); err != nil {
+		return fmt.Errorf("cannot make the home %s: %w", user.Home, err)
+	}
+	// The home first: mount points inside it must not make it look used.
+	home, others := partition(config.Mounts, func(m agent.Mount) bool {
+		return shareTarget(user.Home, m.Target) == user.Home
+	})
+	if err := mountShares(root, user, home); err != nil {
+		return err
+	}
+	if err := fillHome(filepath.Join(root, "/etc/skel"), filepath.Join(root, user.Home), user); err != nil {
+		return fmt.Errorf("cannot fill the new home %s: %w", user.Home, err)
+	}
+	if err := mountShares(root, user, others); err != nil {
+		return err
+	}
+	runtimeDir := filepath.Join(root, "/run/user", strconv.Itoa(user.UID))
+	err := os.MkdirAll(runtimeDir, 0o755)
+	if err == nil {
+		err = errors.Join(os.Chmod(runtimeDir, 0o700), os.Chown(runtimeDir, user.UID, user.GID))
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make the runtime directory of %s: %w", user.Name, err)
+	}
+	return nil
+}
+
+// partition separates the mounts that fulfil a condition from the rest and
+// keeps the order of both.
+func partition(mounts []agent.Mount, condition func(agent.Mount) bool) (with, without []agent.Mount) {
+	for _, m := range mounts {
+		if condition(m) {
+			with = append(with, m)
+		} else {
+			without = append(without, m)
+		}
+	}
+	return with, without
+}
+
+// writeIdentity gives the guest its host name, and a machine id unless the
+// image has one. With the latter present systemd does not take the boot for a
+// first one, for which it would go through all units' presets.
+func writeIdentity(root, hostname string) error {
+	if hostname != "" {
+		if err := unix.Sethostname([]byte(hostname)); err != nil {
+			return fmt.Errorf("cannot set the host name %q: %w", hostname, err)
+		}
+		hosts := filepath.Join(root, "/etc/hosts")
+		old, _ := os.ReadFile(hosts) // if it cannot be read it is replaced
+		if err := errors.Join(
+			replaceFile(filepath.Join(root, "/etc/hostname"), hostname+"\n", 0o644),
+			replaceFile(hosts, hostsFile(string(old), hostname), 0o644),
+		); err != nil {
+			return fmt.Errorf("cannot write the host name down: %w", err)
+		}
+	}
+	path := filepath.Join(root, "/etc/machine-id")
+	if id, err := os.ReadFile(path); err == nil && len(strings.TrimSpace(string(id))) == 32 {
+		return nil
+	}
+	var id [16]byte
+	// It never fails: see crypto/rand.
+	_, _ = rand.Read(id[:])
+	if err := replaceFile(path, hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
+		return fmt.Errorf("cannot write the machine id: %w", err)
+	}
+	return nil
+}
+
+// hostsFile is /etc/hosts for the host name. What a user has added to one of
+// ours, which is there again if the sandbox has a disk, is kept.
+func hostsFile(old, hostname string) string {
+	const own = "127.0.1.1\t"
+	line := own + hostname + "\n"
+	lines := slices.Collect(strings.Lines(old))
+	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, own) }); i >= 0 {
+		lines[i] = line
+		return strings.Join(lines, "")
+	}
+	return "127.0.0.1\tlocalhost\n" + line + "::1\tlocalhost ip6-localhost ip6-loopback\n"
+}
+
+// replaceFile replaces a file, or a link to one that belongs to a daemon which
+// does not run in the guest.
+func replaceFile(path, text string, mode os.FileMode) error {
+	fresh := path + ".sandbox-agent"
+	return errors.Join(os.WriteFile(fresh, []byte(text), mode), os.Rename(fresh, path))
+}

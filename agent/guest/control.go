@@ -1,0 +1,119 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/sourcery-zone/sandbox/agent"
+)
+
+// Controller carries out what the host asks for on the control subsystem. Its
+// methods may be called at the same time.
+type Controller interface {
+	// Configure applies the host's configuration and returns when home and
+	// shares are mounted.
+	Configure(ctx context.Context, config agent.BootConfig) error
+	Status() agent.Status
+	// Wait returns when a stage is reached or cannot be reached any more.
+	Wait(ctx context.Context, stage agent.Stage) error
+	// PowerOff begins an orderly shutdown.
+	PowerOff(ctx context.Context) error
+}
+
+// serveControl answers control requests on a stream until it ends. Each has a
+// goroutine of its own: a wait must not hold up a question about the status.
+func serveControl(ctx context.Context, stream io.ReadWriter, controller Controller) {
+	ctx, cancel := context.WithCancel(ctx)
+	var (
+		answers sync.WaitGroup
+		mu      sync.Mutex
+	)
+	defer answers.Wait()
+	defer cancel()
+	decoder, encoder := json.NewDecoder(stream), json.NewEncoder(stream)
+	send := func(response agent.ControlResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		// A host that is gone needs no answer.
+		_ = encoder.Encode(response)
+	}
+	for {
+		var request agent.ControlRequest
+		if err := decoder.Decode(&request); err != nil {
+			if !errors.Is(err, io.EOF) {
+				// After a malformed line nothing that follows can be trusted.
+				send(agent.ControlResponse{Error: &agent.ControlError{
+					Code: agent.CodeBadRequest, Message: fmt.Sprintf("not a control request: %v", err),
+				}})
+			}
+			return
+		}
+		answers.Go(func() { send(answerControl(ctx, request, controller)) })
+	}
+}
+
+func answerControl(ctx context.Context, request agent.ControlRequest, controller Controller) agent.ControlResponse {
+	response := agent.ControlResponse{ID: request.ID}
+	result, err := callController(ctx, request, controller)
+	if err == nil {
+		response.Result, err = json.Marshal(result)
+	}
+	if err != nil {
+		refused, ok := errors.AsType[*agent.ControlError](err)
+		if !ok {
+			refused = &agent.ControlError{Code: agent.CodeFailed, Message: err.Error()}
+		}
+		response.Error = refused
+	}
+	return response
+}
+
+// callController performs one request; nil is the result of those that have
+// nothing to tell.
+func callController(ctx context.Context, request agent.ControlRequest, controller Controller) (any, error) {
+	switch request.Method {
+	case agent.MethodConfigure:
+		var config agent.BootConfig
+		if err := parameters(request, &config); err != nil {
+			return nil, err
+		}
+		return nil, controller.Configure(ctx, config)
+	case agent.MethodStatus:
+		return controller.Status(), nil
+	case agent.MethodWait:
+		var wait agent.WaitParams
+		if err := parameters(request, &wait); err != nil {
+			return nil, err
+		}
+		if wait.Stage != agent.StageAgent && wait.Stage != agent.StageSystem {
+			return nil, &agent.ControlError{
+				Code:    agent.CodeBadRequest,
+				Message: fmt.Sprintf("there is no stage %q to wait for; there are %q and %q", wait.Stage, agent.StageAgent, agent.StageSystem),
+			}
+		}
+		err := controller.Wait(ctx, wait.Stage)
+		return controller.Status(), err
+	case agent.MethodPowerOff:
+		return nil, controller.PowerOff(ctx)
+	}
+	return nil, &agent.ControlError{
+		Code:    agent.CodeUnknownMethod,
+		Message: fmt.Sprintf("the guest's agent knows no method %q (is the image older than the program that asks?)", request.Method),
+	}
+}
+
+func parameters(request agent.ControlRequest, into any) error {
+	if err := json.Unmarshal(request.Params, into); err != nil {
+		return &agent.ControlError{
+			Code:    agent.CodeBadRequest,
+			Message: fmt.Sprintf("the parameters of %q cannot be understood: %v", request.Method, err),
+		}
+	}
+	return nil
+}

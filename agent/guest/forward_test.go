@@ -1,0 +1,226 @@
+//go:build linux
+
+package guest_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/crypto/ssh"
+)
+
+var errReason = errors.New("the test has seen enough")
+
+func contextWithReason(t *testing.T) (context.Context, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	return ctx, func() { cancel(errReason) }
+}
+
+// forward serves the fixture's guest on a unix socket.
+func (f *fixture) forward(t *testing.T) (socket string) {
+	t.Helper()
+	up := f.client(t).SSH()
+	hostKey := newKey(t)
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _ = agent.Forward(t.Context(), conn, up, hostKey) }()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// through connects to the guest by way of the forwarder.
+func through(t *testing.T, socket string) *agent.Client {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := agent.Connect(t.Context(), conn, newKey(t)) // any key will do
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+func TestForwardPassesEverythingOn(t *testing.T) {
+	f := newFixture(t)
+	client := through(t, f.forward(t))
+	var stdout, stderr bytes.Buffer
+	cmd := client.Command(t.Context(), "sh", "-c", `cat; printf '%s' "$1" >&2; kill -USR2 $$`, "sh", "\xff")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("in"), &stdout, &stderr
+	exit := mustExit(t, cmd.Run(), 140)
+	if exit.Signal != "USR2" || stdout.String() != "in" || stderr.String() != "\xff" {
+		t.Errorf("%v, stdout %q, stderr %q", exit, stdout.String(), stderr.String())
+	}
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	tt := startTerminal(t, client.Command(t.Context(), "sh", "-c", `trap 'stty size; exit 4' WINCH; echo up; while :; do sleep 0.05; done`))
+	tt.await(t, "up")
+	if err := tt.Resize(120, 50); err != nil {
+		t.Fatal(err)
+	}
+	tt.await(t, "50 120")
+	mustExit(t, tt.Wait(), 4)
+}
+
+func TestForwardKeepsDataBeforeTheExit(t *testing.T) {
+	f := newFixture(t)
+	client := through(t, f.forward(t))
+	const size = 4 << 20
+	for range 5 {
+		out, err := client.Command(t.Context(), "sh", "-c", "head -c 4194304 /dev/zero; exit 7").Output()
+		mustExit(t, err, 7)
+		if len(out) != size {
+			t.Fatalf("%d bytes of %d", len(out), size)
+		}
+	}
+}
+
+func TestForwardHangsUpForItsClient(t *testing.T) {
+	f := newFixture(t)
+	client := through(t, f.forward(t))
+	cmd := client.Command(t.Context(), "sh", "-c", "echo $$; exec sleep 1000")
+	pid, _ := startWaiting(t, cmd)
+	client.Close()
+	isGone(t, pid)
+}
+
+func TestForwardRefusesWhatWouldConcernAll(t *testing.T) {
+	f := newFixture(t)
+	client := through(t, f.forward(t)).SSH()
+	for kind, payload := range map[string][]byte{
+		"tcpip-forward": ssh.Marshal(struct {
+			Address string
+			Port    uint32
+		}{"127.0.0.1", 0}),
+		"no-more-sessions@openssh.com": nil,
+		"keepalive@openssh.com":        nil, // refused by the guest, but answered
+	} {
+		if accepted, _, err := client.SendRequest(kind, true, payload); accepted || err != nil {
+			t.Errorf("%s: %v, %v", kind, accepted, err)
+		}
+	}
+	_, _, err := client.OpenChannel("unknown", nil)
+	if refused, ok := errors.AsType[*ssh.OpenChannelError](err); !ok || refused.Reason != ssh.UnknownChannelType {
+		t.Errorf("an unknown channel: %v", err)
+	}
+}
+
+func TestForwardEndsWithTheGuest(t *testing.T) {
+	f := newFixture(t)
+	up := f.client(t)
+	down, theirs := socketPair(t)
+	forwarded := make(chan error, 1)
+	go func() { forwarded <- agent.Forward(t.Context(), theirs, up.SSH(), newKey(t)) }()
+	client, err := agent.Connect(t.Context(), down, newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Close()
+	<-client.Done()
+	if err := <-forwarded; err == nil {
+		t.Error("the end of the guest went unnoticed")
+	}
+}
+
+func TestForwardEndsWithItsContext(t *testing.T) {
+	f := newFixture(t)
+	up := f.client(t)
+	_, theirs := socketPair(t)
+	ctx, cancel := contextWithReason(t)
+	forwarded := make(chan error, 1)
+	go func() { forwarded <- agent.Forward(ctx, theirs, up.SSH(), newKey(t)) }()
+	cancel()
+	if err := <-forwarded; !errors.Is(err, errReason) {
+		t.Errorf("got %v, want %v", err, errReason)
+	}
+	if up.Err() != nil {
+		t.Error("the guest's connection was closed, too")
+	}
+}
+
+// openSSH returns a command of OpenSSH that goes through the socket.
+func openSSH(t *testing.T, socket, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed: apt-get install openssh-client", program)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := []string{
+		"-F", "none", "-o", "ProxyCommand=" + self + " proxy " + socket,
+		"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		"-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+	}
+	return exec.CommandContext(t.Context(), path, append(options, args...)...)
+}
+
+func TestForwardServesOpenSSH(t *testing.T) {
+	f := newFixture(t)
+	socket := f.forward(t)
+
+	var stdout, stderr bytes.Buffer
+	cmd := openSSH(t, socket, "ssh", "agent@guest", "cat; echo err >&2; exit 7")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("in"), &stdout, &stderr
+	err := cmd.Run()
+	if cmd.ProcessState.ExitCode() != 7 || stdout.String() != "in" || stderr.String() != "err\n" {
+		t.Errorf("ssh: %v, stdout %q, stderr %q", err, stdout.String(), stderr.String())
+	}
+
+	tty := openSSH(t, socket, "ssh", "-tt", "agent@guest", "test -t 0 && echo terminal")
+	if out, err := tty.CombinedOutput(); err != nil || !strings.Contains(string(out), "terminal\r\n") {
+		t.Errorf("ssh -tt: %q, %v", out, err)
+	}
+}
+
+func TestForwardServesSFTPAndSCP(t *testing.T) {
+	f := newFixture(t)
+	socket := f.forward(t)
+	dir := t.TempDir()
+	data := bytes.Repeat([]byte("data\n"), 100_000)
+	if err := os.WriteFile(filepath.Join(dir, "up"), data, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := openSSH(t, socket, "scp", "-p", filepath.Join(dir, "up"), "agent@guest:copied").CombinedOutput(); err != nil {
+		t.Fatalf("scp: %v: %s", err, out)
+	}
+	if got, err := os.ReadFile(filepath.Join(f.home, "copied")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("scp brought %d bytes of %d, %v", len(got), len(data), err)
+	}
+	batch := openSSH(t, socket, "sftp", "-b", "-", "agent@guest")
+	batch.Stdin = strings.NewReader("get copied " + dir + "/down\nrename copied moved\n")
+	if out, err := batch.CombinedOutput(); err != nil {
+		t.Fatalf("sftp: %v: %s", err, out)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "down")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("sftp brought %d bytes of %d, %v", len(got), len(data), err)
+	}
+	if _, err := os.Stat(filepath.Join(f.home, "moved")); err != nil {
+		t.Error(err)
+	}
+}

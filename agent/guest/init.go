@@ -1,0 +1,148 @@
+//go:build linux
+
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// The service's last word to process 1, on a line of its own.
+const (
+	wordSwitch = "switch " // followed by the path of the image's init
+	wordFail   = "fail "   // followed by the reason
+)
+
+// servicePath is where the service finds the image's systemctl.
+const servicePath = "/usr/bin:/bin:/run/current-system/sw/bin"
+
+// selfPath leads to this program even where its file is out of reach, as it is
+// once the root is another.
+const selfPath = "/proc/self/exe"
+
+// Init is process 1 of a guest until the image's own init takes its place. It
+// returns never: what fails here ends the machine, with the reason on the
+// console, because a guest that hangs would tell its host nothing.
+func Init() {
+	err := boot()
+	openLog().Error(fmt.Sprintf("the guest cannot start: %v", err))
+	powerOff()
+}
+
+// boot runs the first stage. It returns only if that fails.
+func boot() error {
+	if err := mountKernel(); err != nil {
+		return err
+	}
+	if err := consoleStreams(); err != nil {
+		return err
+	}
+	// Otherwise the kernel drops messages of ours that come close together.
+	// Without the setting only a few lines are lost.
+	_ = os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0o644)
+	words, err := startService()
+	if err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(words).ReadString('\n')
+	line = strings.TrimSuffix(line, "\n")
+	switch {
+	case err != nil:
+		return errors.New("the agent's service ended before the root was ready (its last lines are above)")
+	case strings.HasPrefix(line, wordFail):
+		return errors.New(strings.TrimPrefix(line, wordFail))
+	case strings.HasPrefix(line, wordSwitch):
+		return switchRoot(strings.TrimPrefix(line, wordSwitch))
+	}
+	return fmt.Errorf("the agent's service said %q", line)
+}
+
+// mountKernel mounts the kernel's file systems, of which the kernel may have
+// mounted one itself.
+func mountKernel() error {
+	for _, m := range kernelMounts() {
+		if err := m.do(); err != nil && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return nil
+}
+
+// consoleStreams connects the standard streams, which the service inherits,
+// with the console. An initrd need not have had a device file for it.
+func consoleStreams() error {
+	console, err := os.OpenFile("/dev/console", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		// A guest without a console is unusual, but not wrong.
+		console, err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot open the console: %w", err)
+	}
+	defer console.Close()
+	for fd := range 3 {
+		if err := unix.Dup3(int(console.Fd()), fd, 0); err != nil && int(console.Fd()) != fd {
+			return fmt.Errorf("cannot connect the standard streams with the console: %w", err)
+		}
+	}
+	return nil
+}
+
+// startService starts this program once more, as the service, and returns the
+// pipe on which that will say how it went.
+//
+// The service's name does not begin with "@", by which a process asks systemd
+// not to be killed in the last stage of a shutdown. Nothing of use could still
+// be done for the host then, and a process that stays delays the unmounting of
+// home and shares: it ends at systemd's SIGTERM.
+func startService() (io.Reader, error) {
+	words, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a pipe for the agent's service: %w", err)
+	}
+	defer theirs.Close()
+	service := &exec.Cmd{
+		Path: selfPath, Args: []string{"sandbox-agent", "service"}, Dir: "/",
+		Env:    []string{"PATH=" + servicePath},
+		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs},
+	}
+	if err := service.Start(); err != nil {
+		return nil, fmt.Errorf("cannot start the agent's service: %w", err)
+	}
+	return words, nil
+}
+
+// switchRoot makes the new root the root of everything and becomes init. The
+// service has its root there already; moving the mount does not disturb it.
+func switchRoot(init string) error {
+	if err := unix.Chdir(newRoot); err != nil {
+		return fmt.Errorf("cannot enter the new root: %w", err)
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("cannot move the new root to /: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("cannot change to the new root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("cannot enter the new root: %w", err)
+	}
+	// The kernel itself gives an init these two and nothing else.
+	err := unix.Exec(init, []string{init}, []string{"HOME=/", "TERM=linux"})
+	return fmt.Errorf("cannot execute the image's init %s: %w", init, err)
+}
+
+// powerOff ends the machine. Should the machine not be able to switch itself
+// off, the end of process 1 makes the kernel panic, which does it, too.
+func powerOff() {
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	os.Exit(1)
+}

@@ -1,0 +1,395 @@
+//go:build linux
+
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
+	"github.com/sourcery-zone/sandbox/agent"
+)
+
+const testKey = "AAAAC3NzaC1lZDI1NTE5AAAAIBxBPfUGrQFJeGMXJbMFNDIxcK9ihvZ1oX8GYyVHg6Qs"
+
+func TestParseBootParams(t *testing.T) {
+	key := base64.RawStdEncoding.EncodeToString(mustDecode(t, testKey))
+	tests := []struct {
+		cmdline string
+		port    uint32
+		err     string
+	}{
+		{"quiet sandbox.key=" + key + " sandbox.transport=serial panic=-1\n", 0, ""},
+		{"sandbox.transport=vsock:1024 sandbox.key=" + key, 1024, ""},
+		{"sandbox.transport=serial", 0, "sandbox.key is missing"},
+		{"sandbox.key=%%% sandbox.transport=serial", 0, "not base64"},
+		{"sandbox.key=AAAA sandbox.transport=serial", 0, "no SSH public key"},
+		{"sandbox.key=" + key, 0, "sandbox.transport is \"\""},
+		{"sandbox.transport=pigeon sandbox.key=" + key, 0, "pigeon"},
+		{"sandbox.transport=vsock:0 sandbox.key=" + key, 0, "no valid vsock port"},
+		{"sandbox.transport=vsock sandbox.key=" + key, 0, "no valid vsock port"},
+	}
+	for _, test := range tests {
+		params, err := ParseBootParams(test.cmdline)
+		if !says(err, test.err) || err == nil && params.VsockPort != test.port {
+			t.Errorf("%q: %+v, %v; want an error with %q", test.cmdline, params, err, test.err)
+		}
+	}
+}
+
+func mustDecode(t *testing.T, text string) []byte {
+	t.Helper()
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// says reports whether err has the given text, or is nil if that is empty.
+func says(err error, text string) bool {
+	if text == "" || err == nil {
+		return text == "" && err == nil
+	}
+	return strings.Contains(err.Error(), text)
+}
+
+func TestParseImageConfig(t *testing.T) {
+	const good = `{"store":{"format":"erofs","device":"/dev/vda"},"init":"/sbin/init",
+		"user":{"name":"agent","uid":1000,"gid":1000,"home":"/home/agent","shell":"/usr/bin/zsh"},
+		"readiness":{"system":"systemd"},"listenSSH":22}`
+	config, err := ParseImageConfig([]byte(good))
+	if err != nil || config.User.Home != "/home/agent" || config.ListenSSH != 22 || config.Readiness.System != "systemd" {
+		t.Errorf("%+v, %v", config, err)
+	}
+	for change, want := range map[string]string{
+		`"/sbin/init"→"init"`:        "init is \"init\" and must be an absolute path",
+		`"/home/agent"→""`:           "user.home",
+		`"/dev/vda"→"vda"`:           "store.device",
+		`"erofs"→""`:                 "store.format",
+		`"listenSSH"→"listenTelnet"`: "listenTelnet",
+		`"systemd"→"openrc"`:         "openrc",
+		`22}→22`:                     "cannot be read",
+	} {
+		old, fresh, _ := strings.Cut(change, "→")
+		_, err := ParseImageConfig([]byte(strings.Replace(good, old, fresh, 1)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want an error with %q", change, err, want)
+		}
+	}
+}
+
+func TestUsersOfARoot(t *testing.T) {
+	etc := t.TempDir()
+	write(t, etc+"/passwd", "root:x:0:0:root:/root:/bin/bash\nbroken\nagent:x:5:5::/other:/bin/false\nnoshell:x:7:8::/n:\nbad:x:x:1::/:/bin/sh\n")
+	write(t, etc+"/group", "root:x:0:\nagent:x:1000:\nvideo:x:44:other,agent\nkvm:x:108:agent,other\nagents:x:9:agent2\nbroken\n")
+	users := ImageUsers{Etc: etc, Default: ImageUser{"agent", 1000, 1000, "/home/agent", "/usr/bin/zsh"}}
+	for name, want := range map[string]string{
+		"":        "{agent 1000 1000 [1000 44 108] /home/agent /usr/bin/zsh}",
+		"agent":   "{agent 1000 1000 [1000 44 108] /home/agent /usr/bin/zsh}",
+		"root":    "{root 0 0 [0] /root /bin/bash}",
+		"noshell": "{noshell 7 8 [8] /n /bin/sh}",
+	} {
+		if got, err := users.Lookup(name); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, %v; want %s", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"bad", "stranger", "broken"} {
+		if user, err := users.Lookup(name); err == nil {
+			t.Errorf("%q was found: %v", name, user)
+		}
+	}
+	// Without these files the image's own user exists all the same.
+	if _, err := (ImageUsers{Etc: t.TempDir(), Default: users.Default}).Lookup(""); err != nil {
+		t.Error(err)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMountPointsInTheHomeBelongToTheUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give directories away: run the tests as root to see this one")
+	}
+	root := t.TempDir()
+	user := ImageUser{Name: "agent", UID: 1234, GID: 1235, Home: "/home/agent"}
+	for target, want := range map[string]string{
+		"src/deep/project": "/home/agent/src/deep/project",
+		"/srv/data":        "/srv/data",
+		"/home/agent/../x": "/home/x",
+	} {
+		path := shareTarget(user.Home, target)
+		if path != want {
+			t.Errorf("%s is at %s, want %s", target, path, want)
+		}
+		if err := makeMountPoint(root, path, user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, uid := range map[string]uint32{
+		"/home": 0, "/home/agent": 1234, "/home/agent/src": 1234, "/home/agent/src/deep/project": 1234,
+		"/srv": 0, "/srv/data": 0, "/home/x": 0,
+	} {
+		info, err := os.Stat(root + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Sys().(*syscall.Stat_t).Uid; got != uid {
+			t.Errorf("%s belongs to %d, want %d", path, got, uid)
+		}
+	}
+	write(t, root+"/file", "")
+	if err := makeMountPoint(root, "/file", user); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("a file as mount point: %v", err)
+	}
+}
+
+func TestEmptyHomeGetsTheSkeleton(t *testing.T) {
+	skeleton, home := t.TempDir(), t.TempDir()
+	user := ImageUser{UID: os.Getuid(), GID: os.Getgid()}
+	if err := os.MkdirAll(skeleton+"/.config/tool", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, skeleton+"/.zshrc", "zsh")
+	write(t, skeleton+"/.config/tool/rc", "rc")
+	if err := os.Symlink(".zshrc", skeleton+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	if err := fillHome(skeleton, home, user); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{".zshrc": "zsh", ".config/tool/rc": "rc", "link": "zsh"} {
+		if got, err := os.ReadFile(filepath.Join(home, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if info, err := os.Stat(home + "/.config"); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf(".config: %v, %v", info, err)
+	}
+
+	// What the user has removed since must not come back.
+	os.Remove(home + "/.zshrc")
+	if err := fillHome(skeleton, home, user); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(home + "/.zshrc"); !os.IsNotExist(err) {
+		t.Errorf("the skeleton was copied into a home in use: %v", err)
+	}
+	if err := fillHome(skeleton+"/absent", t.TempDir(), user); err != nil {
+		t.Errorf("without a skeleton: %v", err)
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(root+"/etc", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	read := func() string {
+		id, err := os.ReadFile(root + "/etc/machine-id")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(id))
+	}
+	for _, before := range []string{"", "uninitialized\n"} {
+		write(t, root+"/etc/machine-id", before)
+		if err := writeIdentity(root, ""); err != nil {
+			t.Fatal(err)
+		}
+		if id := read(); len(id) != 32 {
+			t.Errorf("the machine id after %q is %q", before, id)
+		}
+		os.Remove(root + "/etc/machine-id")
+	}
+	if err := writeIdentity(root, ""); err != nil {
+		t.Fatal(err)
+	}
+	first := read()
+	if err := writeIdentity(root, ""); err != nil || read() != first {
+		t.Errorf("a valid machine id was replaced, or %v", err)
+	}
+}
+
+func TestConfigIsCheckedBeforeItIsApplied(t *testing.T) {
+	for want, config := range map[string]agent.BootConfig{
+		"lacks its tag":    {Mounts: []agent.Mount{{Target: "x"}}},
+		"is not a host":    {Hostname: "a b"},
+		"the SSH host key": {HostKey: []byte("garbage")},
+	} {
+		if err := checkConfig(config); !says(err, want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+	if err := checkConfig(agent.BootConfig{Hostname: "box-1", Mounts: []agent.Mount{{Tag: "home", Target: "/home"}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProgress(t *testing.T) {
+	now := time.Duration(0)
+	p := newProgress(func() time.Duration { now += time.Second; return now })
+	waited := make(chan error)
+	go func() { waited <- p.wait(t.Context(), agent.StageAgent) }()
+	p.reach(agent.StageStore)
+	p.reach(agent.StageAgent)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	first := p.snapshot().Reached[agent.StageAgent]
+	p.reach(agent.StageAgent)
+	if again := p.snapshot().Reached[agent.StageAgent]; again != first {
+		t.Errorf("a stage was reached again at %v after %v", again, first)
+	}
+
+	go func() { waited <- p.wait(t.Context(), agent.StageSystem) }()
+	reason := errors.New("reason")
+	p.fail(reason)
+	if err := <-waited; !errors.Is(err, reason) {
+		t.Errorf("got %v, want %v", err, reason)
+	}
+	if err := p.wait(t.Context(), agent.StageAgent); err != nil {
+		t.Errorf("a stage that was reached is lost by a later failure: %v", err)
+	}
+	if got := p.snapshot().Failure; got != "reason" {
+		t.Errorf("the status says %q", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := newProgress(uptime).wait(ctx, agent.StageAgent); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestWaitForPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a/b/c")
+	waited := make(chan error)
+	go func() { waited <- waitForPath(t.Context(), path) }()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path+".other", "")
+	write(t, path, "")
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { waited <- waitForPath(ctx, path+".never") }()
+	cancel()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestLinesOfTheKernelLog(t *testing.T) {
+	var out bytes.Buffer
+	logger := slog.New(newKernelLog(&out))
+	logger.Info("ready", "uptime", time.Second)
+	logger.Debug("not shown")
+	logger.Warn("two\nlines", "error", errors.New("a\nb"))
+	logger.With("share", "home").Error("bad")
+	want := "<6>sandbox-agent: ready uptime=1s\n" +
+		"<4>sandbox-agent: two; lines error=\"a\\nb\"\n" +
+		"<1>sandbox-agent: bad share=home\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestModulesThatAreAbsentOrBuiltInAreNoProblem(t *testing.T) {
+	logger := slog.New(slog.DiscardHandler)
+	dir := filepath.Join(t.TempDir(), "modules")
+	if err := loadModules(dir, logger); err != nil {
+		t.Errorf("without modules: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/order", "absent.ko\n\nbroken.ko\n")
+	write(t, dir+"/broken.ko", "not a module")
+	if err := loadModules(dir, logger); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the modules still take up memory: %v", err)
+	}
+}
+
+func TestLeaseBecomesResolvConf(t *testing.T) {
+	ack, err := dhcpv4.New(
+		dhcpv4.WithDNS(net.IPv4(10, 0, 2, 3), net.IPv4(9, 9, 9, 9)),
+		dhcpv4.WithLeaseTime(7200),
+		dhcpv4.WithOption(dhcpv4.OptDomainSearch(&rfc1035label.Labels{Labels: []string{"a.example", "b.example"}})),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "# from DHCP, by sandbox-agent\nnameserver 10.0.2.3\nnameserver 9.9.9.9\nsearch a.example b.example\n"
+	if got := resolvConf(ack); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := renewAfter(ack); got != time.Hour {
+		t.Errorf("a lease of two hours is renewed after %v", got)
+	}
+	ack.UpdateOption(dhcpv4.OptIPAddressLeaseTime(time.Second))
+	if got := renewAfter(ack); got != renewMin {
+		t.Errorf("a lease of one second is renewed after %v", got)
+	}
+}
+
+func TestFailedUnits(t *testing.T) {
+	got := failedUnits("a.service loaded failed failed Something\n\nb.mount    loaded failed failed x\n")
+	if strings.Join(got, ",") != "a.service,b.mount" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// gatedWriter holds every write up until the gate opens.
+type gatedWriter struct {
+	gate <-chan struct{}
+	n    int
+}
+
+func (g *gatedWriter) Write(p []byte) (int, error) {
+	<-g.gate
+	g.n += len(p)
+	return len(p), nil
+}
+
+func TestOutputOfAnEndedProcessIsNotLostWhenTheReaderIsSlow(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close() // as a background job would hold it
+	const size = 60_000
+	if _, err := w.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	close(exited)
+	gate := make(chan struct{})
+	time.AfterFunc(2*outputGrace, func() { close(gate) })
+	out := &gatedWriter{gate: gate}
+	copyOutputs([]output{{r, out}}, exited)
+	if out.n != size {
+		t.Errorf("%d bytes arrived of %d", out.n, size)
+	}
+}

@@ -1,0 +1,49 @@
+//go:build linux
+
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// loadModules gives the kernel the modules that the directory's file "order"
+// names, one on each line, in that order, and removes the directory: the
+// initrd's memory is the guest's. A module that is built into the kernel, or
+// that the initrd leaves out because it is, is passed over. One that fails is
+// only logged; whoever needs its device will say what is missing.
+func loadModules(dir string, logger *slog.Logger) error {
+	order, err := os.ReadFile(filepath.Join(dir, "order"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // everything is built in
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the list of kernel modules: %w", err)
+	}
+	for name := range strings.FieldsSeq(string(order)) {
+		err := loadModule(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			logger.Warn("a kernel module could not be loaded", "module", name, "error", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		logger.Warn("the kernel modules could not be removed from memory", "error", err)
+	}
+	return nil
+}
+
+func loadModule(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return unix.FinitModule(int(file.Fd()), "", 0)
+}

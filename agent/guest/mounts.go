@@ -1,0 +1,196 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// newRoot is where the guest's root is put together before the switch.
+	newRoot = "/newroot"
+
+	// deviceTimeout bounds the wait for the store's device. Devices are there
+	// before the modules have been loaded or never; the rest is patience with
+	// an emulated guest on a busy host.
+	deviceTimeout = 30 * time.Second
+)
+
+// mount is one call of mount(2), with its mount point made first.
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+	options              string
+}
+
+func (m mount) do() error {
+	if err := os.MkdirAll(m.target, 0o755); err != nil {
+		return fmt.Errorf("cannot make the mount point %s: %w", m.target, unwrapPath(err))
+	}
+	if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil {
+		return fmt.Errorf("cannot mount %s (%s) on %s: %w", m.source, m.kind, m.target, err)
+	}
+	return nil
+}
+
+func mountAll(mounts []mount) error {
+	for _, m := range mounts {
+		if err := m.do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kernelMounts are the file systems that every program expects. They are
+// mounted once, before anything else, and taken along into the new root. /dev
+// may have been mounted by the kernel.
+func kernelMounts() []mount {
+	return []mount{
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		// 5 is the group tty wherever there is one; without it a terminal
+		// would belong to its user's group and be open to it.
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%"},
+	}
+}
+
+// mountRoot mounts the store, an overlay above it, and the kernel's file
+// systems inside. The overlay is in memory, or on the disk with that serial
+// number unless it is empty; then the disk's device is returned.
+func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Logger) (device string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+	defer cancel()
+	if err := waitForPath(ctx, store.Device); err != nil {
+		return "", fmt.Errorf("the store's device %s did not appear within %v (is the drive attached, and its driver among the initrd's modules?): %w",
+			store.Device, deviceTimeout, err)
+	}
+	if err := (mount{store.Device, lowerDir, store.Format, unix.MS_RDONLY, ""}).do(); err != nil {
+		return "", err
+	}
+	// systemd would hide what early commands have put into /tmp if it were the
+	// first to mount it.
+	mountTmp := mount{"tmpfs", newRoot + "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"}.do
+	if serial == "" {
+		err = mount{"tmpfs", upperDir, "tmpfs", 0, "mode=0755"}.do()
+	} else {
+		var d *disk
+		if d, err = openDisk(ctx, serial, logger); err != nil {
+			return "", err
+		}
+		device = d.device
+		mountTmp = func() error { return d.freshTmp(newRoot + "/tmp") }
+		err = d.mount()
+	}
+	if err != nil {
+		return "", err
+	}
+	// Directories of their own: beside them are /tmp and lost+found.
+	for _, dir := range []string{upperDir + "/data", upperDir + "/work"} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("cannot prepare the overlay: %w", err)
+		}
+	}
+	err = mountAll([]mount{
+		{"overlay", newRoot, "overlay", 0, "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work"},
+		{"/proc", newRoot + "/proc", "", unix.MS_BIND | unix.MS_REC, ""},
+		{"/sys", newRoot + "/sys", "", unix.MS_BIND | unix.MS_REC, ""},
+		{"/dev", newRoot + "/dev", "", unix.MS_BIND | unix.MS_REC, ""},
+		{"/run", newRoot + "/run", "", unix.MS_BIND | unix.MS_REC, ""},
+	})
+	if err == nil {
+		err = mountTmp()
+	}
+	return device, err
+}
+
+// mountShares mounts what the host shares, in the given order, under root.
+func mountShares(root string, user ImageUser, mounts []agent.Mount) error {
+	for _, share := range mounts {
+		target := shareTarget(user.Home, share.Target)
+		if err := makeMountPoint(root, target, user); err != nil {
+			return fmt.Errorf("cannot make the mount point %s of the share %q: %w", target, share.Tag, err)
+		}
+		var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
+		if share.ReadOnly {
+			flags |= unix.MS_RDONLY
+		}
+		err := unix.Mount(share.Tag, filepath.Join(root, target), "virtiofs", flags, "")
+		switch {
+		case errors.Is(err, unix.EINVAL):
+			return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, target)
+		case err != nil:
+			return fmt.Errorf("cannot mount the share %q on %s: %w", share.Tag, target, err)
+		}
+	}
+	return nil
+}
+
+// shareTarget is the absolute path of a share's target.
+func shareTarget(home, target string) string {
+	if filepath.IsAbs(target) {
+		return filepath.Clean(target)
+	}
+	return filepath.Join(home, target)
+}
+
+// makeMountPoint makes the directory target under root, and what leads to it.
+// Inside the home, what it makes belongs to the user, who would otherwise
+// find directories there that only root can write to.
+func makeMountPoint(root, target string, user ImageUser) error {
+	path := root
+	for part := range strings.SplitSeq(strings.Trim(target, "/"), "/") {
+		path = filepath.Join(path, part)
+		err := os.Mkdir(path, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return unwrapPath(err)
+		}
+		if within(strings.TrimPrefix(path, root), user.Home) {
+			if err := giveTo(path, user); err != nil {
+				return err
+			}
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return unwrapPath(err)
+	}
+	if !info.IsDir() {
+		return unix.ENOTDIR
+	}
+	return nil
+}
+
+// giveTo makes the user own a new directory. On virtiofs the host may have
+// seen to that, and need not allow the change.
+func giveTo(path string, user ImageUser) error {
+	var stat unix.Stat_t
+	if err := unix.Lstat(path, &stat); err != nil {
+		return err
+	}
+	if int(stat.Uid) == user.UID && int(stat.Gid) == user.GID {
+		return nil
+	}
+	return os.Lchown(path, user.UID, user.GID)
+}
+
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}

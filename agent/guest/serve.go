@@ -1,0 +1,110 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"net"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/crypto/ssh"
+)
+
+// serveSerial answers the host on the virtio-serial port.
+func (s *service) serveSerial(ctx context.Context) error {
+	server, err := s.hostServer()
+	if err != nil {
+		return err
+	}
+	open := func(ctx context.Context) (serialStream, error) {
+		// Each time anew: a port that was unplugged comes back as another.
+		device, err := serialPort(ctx, agent.SerialPort)
+		if err != nil {
+			return nil, err
+		}
+		port, err := openPort(ctx, device)
+		if err != nil {
+			return nil, err
+		}
+		s.progress.reach(agent.StageServing)
+		return port, nil
+	}
+	handle := func(conn net.Conn) { server.ServeConn(ctx, conn) }
+	return serveSerial(ctx, open, handle, s.logger)
+}
+
+// serveVsock answers the host on its vsock port.
+func (s *service) serveVsock(ctx context.Context) error {
+	server, err := s.hostServer()
+	if err != nil {
+		return err
+	}
+	listener, err := listenVsock(s.params.VsockPort)
+	if err != nil {
+		return err
+	}
+	s.progress.reach(agent.StageServing)
+	return server.Serve(ctx, listener)
+}
+
+// hostServer makes the server for the host's channel. Its key is made anew at
+// each boot and not checked by the host: see agent.Connect.
+func (s *service) hostServer() (*Server, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the agent's key: %w", err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the agent's key: %w", err)
+	}
+	return s.server(Server{
+		Crypto:     agent.ChannelCrypto(),
+		HostKey:    signer,
+		Admit:      AdmitKeys("", s.params.Key),
+		Controller: s,
+	}), nil
+}
+
+// serveTCP answers ssh on the guest's TCP port, for the image's user and the
+// keys that the host has named. If the port is taken, the image runs an SSH
+// server of its own, and that is no reason to do without the guest.
+func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) {
+	signer, keys, err := parseKeys(config)
+	if err != nil {
+		s.logger.Error("ssh is not answered", "error", err)
+		return
+	}
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", s.image.ListenSSH))
+	if err != nil {
+		s.logger.Error("ssh is not answered", "error", err)
+		return
+	}
+	server := s.server(Server{HostKey: signer, Admit: AdmitKeys(s.image.User.Name, keys...)})
+	if err := server.Serve(ctx, listener); err != nil {
+		s.logger.Error("ssh is no longer answered", "error", err)
+	}
+}
+
+// server completes a server with what all of the guest's have in common.
+func (s *service) server(part Server) *Server {
+	part.Users = s.users
+	part.Env = func() []string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.config.Env
+	}
+	part.Ready = func(ctx context.Context) error {
+		if err := s.progress.wait(ctx, agent.StageAgent); err != nil {
+			return fmt.Errorf("the guest cannot run commands: %w", err)
+		}
+		return nil
+	}
+	part.Self = selfPath
+	part.Processes = s.starter
+	part.Logger = s.logger
+	return &part
+}

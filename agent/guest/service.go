@@ -1,0 +1,222 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// networkPatience is how long the agent's readiness waits for an address.
+	// QEMU's own DHCP server gives one within milliseconds.
+	networkPatience = 2 * time.Second
+
+	// failurePatience is how long a guest that cannot start stays up, so that
+	// the host can ask why.
+	failurePatience = 3 * time.Second
+
+	// serviceOOMScore protects the service from being killed for memory.
+	// Without it nobody could see why the guest is out of it.
+	serviceOOMScore = "-900"
+)
+
+// The limits of open files are those that systemd gives to its services. The
+// kernel's own, 1024 and 4096, are too low for watchers of source trees.
+const (
+	softFiles = 1024
+	hardFiles = 524288
+)
+
+// service is the agent's state in one boot.
+type service struct {
+	image    ImageConfig
+	params   BootParams
+	logger   *slog.Logger
+	progress *progress
+	starter  *Starter
+	users    ImageUsers
+
+	rooted  chan struct{} // closed when the root is the guest's own
+	settled chan struct{} // closed when the network is up, or there is none
+	offered chan offer    // the host's configuration, at most one
+
+	mu         sync.Mutex
+	configured bool
+	config     agent.BootConfig
+}
+
+// offer is a configuration together with where the outcome goes.
+type offer struct {
+	config agent.BootConfig
+	result chan<- error
+}
+
+// Service runs the agent until the guest shuts down. words leads to process 1,
+// which waits for it to say how the first stage went. If that stage fails, the
+// host has some time to ask for the reason before process 1 learns of it and
+// ends the machine.
+func Service(ctx context.Context, words io.WriteCloser) {
+	s := &service{
+		logger:   openLog(),
+		progress: newProgress(uptime),
+		starter:  &Starter{OOMScore: serviceOOMScore},
+		rooted:   make(chan struct{}),
+		settled:  make(chan struct{}),
+		offered:  make(chan offer, 1),
+	}
+	s.progress.reach(agent.StageInit)
+	err := s.start(ctx)
+	if err == nil {
+		err = s.enterRoot(words)
+	}
+	if err != nil {
+		s.progress.fail(err)
+		if s.params.Key != nil { // else the host could not have logged in
+			select {
+			case <-time.After(failurePatience):
+			case <-ctx.Done():
+			}
+		}
+		// If process 1 is gone, so is the reason to tell it.
+		_, _ = fmt.Fprintf(words, "%s%s\n", wordFail, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	s.finish(ctx)
+	<-ctx.Done()
+}
+
+// start puts the root together: everything up to the point where process 1 may
+// become init.
+func (s *service) start(ctx context.Context) (err error) {
+	if s.image, err = readImageConfig(); err != nil {
+		return err
+	}
+	if s.params, err = readBootParams(); err != nil {
+		return err
+	}
+	s.users = ImageUsers{Etc: "/etc", Default: s.image.User}
+	s.prepareProcess()
+
+	// The serial port works without a module, so the host can be answered
+	// while these are still loading; vsock has to wait for its own.
+	serving := make(chan error, 1)
+	serve := func(transport func(context.Context) error) {
+		err := transport(ctx)
+		if err != nil {
+			s.logger.Error("the host can no longer be answered", "error", err)
+		}
+		serving <- err
+	}
+	if s.params.VsockPort == 0 {
+		go serve(s.serveSerial)
+	}
+	if err := loadModules("/modules", s.logger); err != nil {
+		return err
+	}
+	if s.params.VsockPort != 0 {
+		go serve(s.serveVsock)
+	}
+	go (&network{progress: s.progress, logger: s.logger, rooted: s.rooted}).run(ctx, s.settled)
+	disk, err := mountRoot(ctx, s.image.Store, s.params.DiskSerial, s.logger)
+	if err != nil {
+		return err
+	}
+	s.progress.update(func(status *agent.Status) { status.Disk = disk })
+	s.progress.reach(agent.StageStore)
+
+	select {
+	case offer := <-s.offered:
+		err := applyConfig(newRoot, s.image.User, offer.config)
+		offer.result <- err
+		s.progress.reach(agent.StageMounted)
+		return err
+	case err := <-serving:
+		return fmt.Errorf("the transport to the host failed: %w", err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// prepareProcess sets what this process needs, and what those that it starts
+// inherit. Failure makes a guest that is worse, but of use.
+func (s *service) prepareProcess() {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(serviceOOMScore), 0o644); err != nil {
+		s.logger.Warn("the agent is not protected from being killed for memory", "error", err)
+	}
+	// Through package syscall, which would otherwise restore the kernel's own
+	// limit in each child.
+	limit := &syscall.Rlimit{Cur: softFiles, Max: hardFiles}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, limit); err != nil {
+		s.logger.Warn("the limit of open files stays low", "error", err)
+	}
+}
+
+// enterRoot moves the service into the new root and lets process 1 follow.
+func (s *service) enterRoot(words io.WriteCloser) error {
+	if err := unix.Chroot(newRoot); err != nil {
+		return fmt.Errorf("cannot change to the new root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("cannot enter the new root: %w", err)
+	}
+	close(s.rooted)
+	if _, err := fmt.Fprintf(words, "%s%s\n", wordSwitch, s.image.Init); err != nil {
+		return fmt.Errorf("process 1 does not answer: %w", err)
+	}
+	return words.Close()
+}
+
+// finish does what commands need not wait for, or not for long, and announces
+// the stages that are left.
+func (s *service) finish(ctx context.Context) {
+	s.mu.Lock()
+	config := s.config
+	s.mu.Unlock()
+	if len(config.HostKey) > 0 && s.image.ListenSSH != 0 {
+		go s.serveTCP(ctx, config)
+	}
+	select {
+	case <-s.settled:
+	case <-time.After(networkPatience):
+		s.logger.Warn("the guest is ready without a network", "waited", networkPatience)
+	case <-ctx.Done():
+		return
+	}
+	s.progress.reach(agent.StageAgent)
+	go s.watchPowerButtons(ctx)
+	s.logger.Info("ready for commands", "uptime", uptime().Round(time.Millisecond))
+	go s.awaitSystem(ctx)
+}
+
+// awaitSystem announces the image's own readiness.
+func (s *service) awaitSystem(ctx context.Context) {
+	if s.image.Readiness.System == "" {
+		s.progress.reach(agent.StageSystem)
+		return
+	}
+	state, failed, err := systemState(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.progress.update(func(status *agent.Status) {
+		status.System, status.FailedUnits = state, failed
+	})
+	if err != nil {
+		s.progress.fail(err)
+		s.logger.Error("the system is not ready", "error", err)
+		return
+	}
+	s.progress.reach(agent.StageSystem)
+	s.logger.Info("the system is ready", "state", state, "failed", failed, "uptime", uptime().Round(time.Millisecond))
+}

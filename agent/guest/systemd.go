@@ -1,0 +1,66 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// systemdSocket is where systemd answers root without a D-Bus daemon. It
+	// exists once systemd handles requests and signals.
+	systemdSocket = "/run/systemd/private"
+
+	// systemdPowerOff is SIGRTMIN+4, which systemd(1) documents as "power the
+	// machine off". It needs no program to be started, and no D-Bus.
+	systemdPowerOff = unix.Signal(34 + 4)
+)
+
+// systemState waits until systemd has finished its start and returns its word
+// for the result, with the units that failed.
+func systemState(ctx context.Context) (state string, failed []string, err error) {
+	if err := waitForPath(ctx, systemdSocket); err != nil {
+		return "", nil, err
+	}
+	// The exit status only repeats what is printed.
+	out, err := systemctl(ctx, "is-system-running", "--wait")
+	state = strings.TrimSpace(out)
+	switch state {
+	case "running":
+		return state, nil, nil
+	case "degraded":
+		out, err = systemctl(ctx, "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
+		return state, failedUnits(out), err
+	case "":
+		return "", nil, fmt.Errorf("systemd does not tell its state: %w", err)
+	default:
+		return state, nil, fmt.Errorf("systemd did not finish its start: its state is %q", state)
+	}
+}
+
+// failedUnits takes the unit names from the lines of systemctl list-units.
+func failedUnits(lines string) []string {
+	var units []string
+	for line := range strings.Lines(lines) {
+		if fields := strings.Fields(line); len(fields) > 0 {
+			units = append(units, fields[0])
+		}
+	}
+	return units
+}
+
+func systemctl(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "systemctl", args...)
+	cmd.Env = append(cmd.Environ(), "LANG=C.UTF-8") // its words are compared
+	out, err := cmd.Output()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(failed.Stderr)))
+	}
+	return string(out), err
+}

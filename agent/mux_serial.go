@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+const (
+	// streamWindow is what a stream may have in flight. A round trip takes
+	// about 20 ms in an emulated guest, so yamux's own 256 KiB would hold the
+	// port to a tenth of its speed.
+	streamWindow = 4 << 20
+
+	// stalledPort is how long the other side may leave the port unread. Long,
+	// because a guest that is short of processor time is not a dead one.
+	stalledPort = 2 * time.Minute
+)
+
+// MuxConfig returns the settings of yamux for both ends of the serial port.
+func MuxConfig() *yamux.Config {
+	config := yamux.DefaultConfig()
+	config.MaxStreamWindowSize = streamWindow
+	config.ConnectionWriteTimeout = stalledPort
+	// Life is proved by the SSH connection inside, on every transport alike.
+	config.EnableKeepAlive = false
+	config.StreamOpenTimeout = 0
+	config.LogOutput = io.Discard
+	return config
+}
+
+// NewSerialMux calls the guest on conn, the host's end of its virtio-serial
+// port, and waits for the answer. The guest may still be booting, or be in the
+// middle of a conversation with an earlier host, which then ends. The mux
+// takes ownership of conn, also when it fails.
+func NewSerialMux(ctx context.Context, conn net.Conn) (Mux, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	reader := bufio.NewReader(conn)
+	call, word := newCall()
+	// The guest may have to say something before it listens.
+	called := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(conn, call)
+		called <- err
+	}()
+	err := awaitHello(reader, word)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("no greeting from the guest's agent: %w", err)
+	}
+	if err := <-called; err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("cannot call the guest's agent: %w", err)
+	}
+	session, err := yamux.Client(WholeFrames(greetedConn{conn, reader}), MuxConfig())
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("cannot divide the guest's serial port into streams: %w", err)
+	}
+	return &serialMux{session}, nil
+}
+
+// greetedConn reads through the buffer that found the greeting, because the
+// buffer may hold what came after it.
+type greetedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (c greetedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
+
+type serialMux struct{ session *yamux.Session }
+
+func (m *serialMux) Open(ctx context.Context) (net.Conn, error) {
+	type opened struct {
+		stream *yamux.Stream
+		err    error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		stream, err := m.session.OpenStream()
+		result <- opened{stream, err}
+	}()
+	select {
+	case o := <-result:
+		if o.err != nil {
+			return nil, fmt.Errorf("cannot open a stream on the guest's serial port: %w", o.err)
+		}
+		return o.stream, nil
+	case <-ctx.Done():
+		go func() {
+			if o := <-result; o.err == nil {
+				o.stream.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (m *serialMux) Close() error { return m.session.Close() }

@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/yamux"
+)
+
+var errReason = errors.New("the test has seen enough")
+
+func TestHelloIsFoundBehindGarbage(t *testing.T) {
+	for _, before := range []string{
+		"", "garbage\n", "\x00\xff\x00", "sandbox-agen", "sandbox-sandbox-agent", "ssandbox-agent-",
+		strings.Repeat("sandbox-agen", 10_000), Hello(""), Hello("") + Hello("OTHER"), "sandbox-agent x\n",
+		"sandbox-agent " + strings.Repeat("9", 1000),
+	} {
+		r := bufio.NewReader(strings.NewReader(before + Hello("WORD") + "rest"))
+		if err := awaitHello(r, "WORD"); err != nil {
+			t.Errorf("after %.20q: %v", before, err)
+			continue
+		}
+		if rest, _ := io.ReadAll(r); string(rest) != "rest" {
+			t.Errorf("after %.20q: %q is left, want %q", before, rest, "rest")
+		}
+	}
+}
+
+func TestHelloThatNeverComes(t *testing.T) {
+	for stream, want := range map[string]string{
+		"":                             io.ErrUnexpectedEOF.Error(),
+		"sandbox-agent ":               io.ErrUnexpectedEOF.Error(),
+		Hello("") + Hello("OTHER"):     io.ErrUnexpectedEOF.Error(),
+		"garbage\nsandbox-agent 2\n":   "build the image again",
+		"sandbox-agent 2 WORD OTHER\n": "build the image again",
+	} {
+		err := awaitHello(bufio.NewReader(strings.NewReader(stream)), "WORD")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v; want an error with %q", stream, err, want)
+		}
+	}
+}
+
+func TestCallIsFoundInPiecesOfAStream(t *testing.T) {
+	call, want := newCall()
+	older, _ := newCall()
+	stream := "\x00data\nsandbox-host 1 " + strings.Repeat("x", 100) + older[:20] + older + call + "rest"
+	for size := 1; size <= len(stream); size++ {
+		var (
+			finder CallFinder
+			words  []string
+			last   string
+		)
+		for piece := range slices.Chunk([]byte(stream), size) {
+			if word, rest, found := finder.Find(piece); found {
+				words = append(words, word)
+				last = string(rest)
+			} else {
+				last += string(piece)
+			}
+		}
+		if len(words) == 0 || words[len(words)-1] != want || last != "rest" {
+			t.Fatalf("in pieces of %d bytes: the words %q and the rest %q; want %q at last", size, words, last, want)
+		}
+	}
+}
+
+func TestSerialMuxCarriesStreams(t *testing.T) {
+	ours, port := net.Pipe()
+	defer port.Close()
+	go func() {
+		word := ""
+		for finder, found := new(CallFinder), false; !found; {
+			var piece [16]byte
+			n, err := port.Read(piece[:])
+			if err != nil {
+				return
+			}
+			word, _, found = finder.Find(piece[:n])
+		}
+		_, _ = io.WriteString(port, "\x00left over"+Hello("")+Hello(word))
+		session, err := yamux.Server(port, MuxConfig())
+		if err != nil {
+			return
+		}
+		for {
+			stream, err := session.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(stream, stream)
+				stream.Close()
+			}()
+		}
+	}()
+	mux, err := NewSerialMux(t.Context(), ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		stream, err := mux.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(stream, "word"); err != nil {
+			t.Fatal(err)
+		}
+		var back [4]byte
+		if _, err := io.ReadFull(stream, back[:]); err != nil || string(back[:]) != "word" {
+			t.Errorf("%q, %v", back, err)
+		}
+	}
+	if err := mux.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := mux.Open(t.Context()); err == nil {
+		t.Error("a closed mux opened a stream")
+	}
+}
+
+func TestSerialMuxWaitsNoLongerThanItsContext(t *testing.T) {
+	ours, port := net.Pipe()
+	defer port.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errReason)
+	if _, err := NewSerialMux(ctx, ours); !errors.Is(err, errReason) {
+		t.Errorf("got %v, want %v", err, errReason)
+	}
+	if _, err := port.Write([]byte("x")); err == nil {
+		t.Error("the connection is still open")
+	}
+}
+
+func TestVsockMuxTriesUntilTheGuestListens(t *testing.T) {
+	refusals := []error{syscall.ENODEV, syscall.ECONNRESET, syscall.ECONNREFUSED}
+	mux := &vsockMux{dial: func(context.Context) (net.Conn, error) {
+		if len(refusals) > 0 {
+			err := refusals[0]
+			refusals = refusals[1:]
+			return nil, &net.OpError{Op: "dial", Err: err}
+		}
+		conn, _ := net.Pipe()
+		return conn, nil
+	}}
+	conn, err := mux.Open(t.Context())
+	if err != nil || len(refusals) != 0 {
+		t.Fatalf("%v; %d refusals are left", err, len(refusals))
+	}
+	conn.Close()
+}
+
+func TestVsockMuxGivesUp(t *testing.T) {
+	fails := func(err error) *vsockMux {
+		return &vsockMux{dial: func(context.Context) (net.Conn, error) { return nil, err }}
+	}
+	if _, err := fails(syscall.EACCES).Open(t.Context()); !errors.Is(err, syscall.EACCES) {
+		t.Errorf("a hopeless error: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errReason)
+	_, err := fails(syscall.ECONNRESET).Open(ctx)
+	if !errors.Is(err, errReason) || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v, want both reasons", err)
+	}
+}
+
+func contextWithReason(t *testing.T) (context.Context, func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	return ctx, func() { cancel(errReason) }
+}

@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// ProtocolVersion is the version of everything that this package says to the
+// guest. It stands in the greeting, so that a program and an image which do
+// not fit each other find out before the first request.
+const ProtocolVersion = 1
+
+const (
+	// SerialPort is the name of the virtio-serial port that carries the agent.
+	SerialPort = "sandbox.agent.0"
+
+	// RequestExec is the channel request that starts a program by its exact
+	// argument list. Its payload is an [ExecRequest] in JSON.
+	RequestExec = "exec@sandbox"
+
+	// SubsystemControl is the SSH subsystem that speaks [ControlRequest] and
+	// [ControlResponse], one JSON value a line.
+	SubsystemControl = "sandbox"
+)
+
+// A Stage is a point of the guest's start that can be waited for.
+type Stage string
+
+const (
+	// StageAgent is reached when the guest's file systems, home and shares
+	// are mounted and commands can run.
+	StageAgent Stage = "agent"
+
+	// StageSystem is reached when the image's own init says that the system
+	// is up. It may be up with failed units: see [Status].
+	StageSystem Stage = "system"
+)
+
+// Points of the guest's start that are only recorded, in the order in which
+// they usually come. They are keys of [Status.Reached].
+const (
+	StageInit       Stage = "init"       // the first process began
+	StageServing    Stage = "serving"    // the transport is open
+	StageStore      Stage = "store"      // store and overlay are mounted
+	StageConfigured Stage = "configured" // the host's configuration arrived
+	StageMounted    Stage = "mounted"    // home and shares are mounted
+	StageNetwork    Stage = "network"    // the network has an address
+)
+
+// BootConfig is what one boot of a guest gets from its host. Nothing in it is
+// part of an image.
+type BootConfig struct {
+	Hostname string  `json:"hostname,omitempty"`
+	Mounts   []Mount `json:"mounts,omitempty"`
+	// AuthorizedKeys are lines in the form of ~/.ssh/authorized_keys. They
+	// open TCP port 22 for the image's user.
+	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
+	// HostKey is the private key, in PEM, by which the guest proves itself on
+	// TCP port 22. Without it the port stays closed.
+	HostKey []byte `json:"hostKey,omitempty"`
+	// Env is given to every process, as "NAME=VALUE". It is no place for
+	// secrets: those belong to a single command.
+	Env []string `json:"env,omitempty"`
+	// Time is the host's clock at the moment of sending. Zero leaves the
+	// guest's clock alone.
+	Time time.Time `json:"time,omitzero"`
+	// Entropy is credited to the guest's random number generator in full.
+	Entropy []byte `json:"entropy,omitempty"`
+}
+
+// A Mount is a virtiofs file system that the guest is to mount.
+type Mount struct {
+	Tag string `json:"tag"`
+	// Target is a path in the guest; a relative one starts at the user's home.
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// Status is what the guest knows about its own start.
+type Status struct {
+	// Reached has the guest's uptime, as a duration since its kernel started,
+	// at each point that it has passed.
+	Reached map[Stage]time.Duration `json:"reached"`
+	// Uptime is the guest's uptime when it answered.
+	Uptime time.Duration `json:"uptime"`
+	// System is init's own word for its state, such as "running" or
+	// "degraded". It is empty until init has said something.
+	System string `json:"system,omitempty"`
+	// FailedUnits are the units that failed, if the system is degraded.
+	FailedUnits []string `json:"failedUnits,omitempty"`
+	Network     Network  `json:"network"`
+	// Disk is the device that keeps what is written outside home and shares.
+	// It is empty if that is kept in memory.
+	Disk string `json:"disk,omitempty"`
+	// Failure says why the guest will never reach its next stage.
+	Failure string `json:"failure,omitempty"`
+}
+
+// Network is the state of the guest's network card.
+type Network struct {
+	Up        bool   `json:"up"`
+	Interface string `json:"interface,omitempty"`
+	Address   string `json:"address,omitempty"`
+	// Problem says why the network is not up, if there is a network card.
+	Problem string `json:"problem,omitempty"`
+}
+
+// ExecRequest asks for one process in the guest.
+type ExecRequest struct {
+	// Argv is the exact argument list; no shell reads it. If it is empty, the
+	// user's login shell is started.
+	Argv []RawString `json:"argv,omitempty"`
+	// Env comes after the guest's own settings and wins over them.
+	Env []RawString `json:"env,omitempty"`
+	// Dir is the working directory; empty means the user's home, and a
+	// relative path starts there.
+	Dir RawString `json:"dir,omitempty"`
+	// User is a name of the guest's /etc/passwd; empty means the image's user.
+	User string `json:"user,omitempty"`
+	// Login runs Argv through the user's login shell, so that the profile is
+	// read first. The argument list stays exact.
+	Login bool `json:"login,omitempty"`
+}
+
+// RawString is a string of any bytes. In JSON it is an ordinary string where
+// it is valid UTF-8, and {"base64": …} where it is not: file names and
+// arguments need not be text.
+type RawString string
+
+type encodedString struct {
+	Base64 []byte `json:"base64"`
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (s RawString) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(s)) {
+		return json.Marshal(string(s))
+	}
+	return json.Marshal(encodedString{[]byte(s)})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (s *RawString) UnmarshalJSON(data []byte) error {
+	var plain string
+	if err := json.Unmarshal(data, &plain); err == nil {
+		*s = RawString(plain)
+		return nil
+	}
+	var encoded encodedString
+	if err := json.Unmarshal(data, &encoded); err != nil {
+		return fmt.Errorf(`neither a string nor {"base64": …}: %w`, err)
+	}
+	*s = RawString(encoded.Base64)
+	return nil
+}
+
+// Methods of the control subsystem.
+const (
+	MethodConfigure = "configure" // BootConfig → nothing, once it is applied
+	MethodStatus    = "status"    // nothing → Status
+	MethodWait      = "wait"      // WaitParams → Status
+	MethodPowerOff  = "poweroff"  // nothing → nothing
+)
+
+// WaitParams are the parameters of [MethodWait].
+type WaitParams struct {
+	Stage Stage `json:"stage"`
+}
+
+// ControlRequest is one line from the host on the control subsystem.
+type ControlRequest struct {
+	ID     uint64          `json:"id"`
+	Method string          `json:"method"`
+	Params json.RawMessage `json:"params,omitempty"`
+}
+
+// ControlResponse is one line from the guest. Responses come in the order in
+// which the answers are ready; ID tells what they answer.
+type ControlResponse struct {
+	ID     uint64          `json:"id"`
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  *ControlError   `json:"error,omitempty"`
+}
+
+// Codes of a [ControlError].
+const (
+	CodeUnknownMethod     = "unknown-method"
+	CodeBadRequest        = "bad-request"
+	CodeAlreadyConfigured = "already-configured"
+	CodeFailed            = "failed" // the guest tried and could not
+)
+
+// ControlError is the guest's refusal of a control request.
+type ControlError struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *ControlError) Error() string { return e.Message }

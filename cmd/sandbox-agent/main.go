@@ -1,0 +1,46 @@
+//go:build linux
+
+// Command sandbox-agent is the program inside a sandbox's guest: its first
+// process, then the service that answers the host. It is put into the initrd
+// as /init and is of no use outside of a guest.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/sourcery-zone/sandbox/agent/guest"
+	"golang.org/x/sys/unix"
+)
+
+// serviceFD is where process 1 waits for the service's word.
+const serviceFD = 3
+
+func main() {
+	if os.Getpid() == 1 {
+		guest.Init()
+	}
+	if len(os.Args) != 2 {
+		fail(fmt.Errorf("this program runs inside a guest; start one with \"sandbox run\""))
+	}
+	switch os.Args[1] {
+	case "service":
+		// systemd says SIGTERM to whatever is left when the guest shuts down.
+		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+		defer stop()
+		guest.Service(ctx, os.NewFile(serviceFD, "process 1"))
+	case "sftp":
+		if err := guest.ServeSFTP(os.Stdin, os.Stdout, os.Getenv("HOME")); err != nil {
+			fail(err)
+		}
+	default:
+		fail(fmt.Errorf("there is no mode %q", os.Args[1]))
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "sandbox-agent:", err)
+	os.Exit(1)
+}
