@@ -1,0 +1,20 @@
+package debian
+
+// bootModules are the kernel modules that a guest needs before it has its
+// store, in the order in which the agent loads them, and a little more: what is
+// built into the kernel is skipped, and what a module needs is added before it.
+func bootModules() []string {
+	return []string{
+		"virtio_pci", "virtio_console", // the agent's channel and the console
+		"virtio_blk", "crc32c-intel", "erofs", "overlay", // the store and the writable layer over it
+		"ext4",             // the file system of that layer on a disk; built into Debian's cloud kernel
+		"fuse", "virtiofs", // home and shares
+		"virtio_net", "af_packet", // the network, and DHCP on it
+		"vmw_vsock_virtio_transport", // the agent's channel where the host has vsock
+		"virtio_rng",
+	}
+}
+
+// optionalModules help where they exist: the processor's own checksum, which
+// other architectures name otherwise.
+func optionalModules() []string { return []string{"crc32c-intel"} }

@@ -1,0 +1,72 @@
+package debian
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// fakeKernel is an ELF file with one note of that type.
+func fakeKernel(t *testing.T, note uint32) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	notes := []any{
+		// One note before it, whose size is no multiple of four.
+		[]uint32{6, 5, 1},
+		[]byte("Linux\x00\x00\x00"), []byte("12345\x00\x00\x00"),
+		[]uint32{4, 8, note},
+		[]byte("Xen\x00"), uint64(0x1000b20),
+	}
+	const size = 12 + 8 + 8 + 12 + 4 + 8
+	for _, v := range append([]any{
+		elf.Header64{
+			Ident: [16]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+			Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+		},
+		elf.Prog64{Type: uint32(elf.PT_NOTE), Off: 120, Filesz: size, Memsz: size, Align: 4},
+	}, notes...) {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+func bzImage(payload []byte) []byte {
+	image := make([]byte, 3*512, 3*512+16+len(payload)+4)
+	image[0x1f1] = 2
+	copy(image[0x202:], "HdrS\x0f\x02")
+	binary.LittleEndian.PutUint32(image[0x248:], 16)
+	binary.LittleEndian.PutUint32(image[0x24c:], uint32(len(payload)+4))
+	image = append(image, make([]byte, 16)...)
+	image = append(image, payload...)
+	return append(image, "size"...)
+}
+
+func TestVmlinux(t *testing.T) {
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel := fakeKernel(t, 18)
+	got, err := vmlinux(bzImage(z.EncodeAll(kernel, nil)))
+	if err != nil || !bytes.Equal(got, kernel) {
+		t.Errorf("got %d bytes, %v; want %d", len(got), err, len(kernel))
+	}
+	short := bzImage(z.EncodeAll(kernel, nil))
+	for name, image := range map[string][]byte{
+		"no bzImage":        []byte("MZ"),
+		"payload cut":       short[:len(short)-5],
+		"other compression": bzImage([]byte("BZh91AY")),
+		"no ELF inside":     bzImage(z.EncodeAll([]byte("hello"), nil)),
+		"no PVH entry":      bzImage(z.EncodeAll(fakeKernel(t, 17), nil)),
+	} {
+		if _, err := vmlinux(image); !errors.Is(err, errNoVmlinux) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,9 @@
+// Package image is what a sandbox boots from: a directory with a manifest, a
+// kernel, an initial RAM disk and a read-only store, immutable and named by its
+// content, so that any number of sandboxes can share it.
+//
+// The package reads and checks images, keeps a store of them, and knows nothing
+// about how they are made: image/debian makes one from Debian packages with the
+// help of image/initrd and image/erofs, and a Nix flake makes one with the same
+// manifest. manifest.schema.json is the contract between makers and users.
+package image

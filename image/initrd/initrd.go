@@ -1,0 +1,101 @@
+package initrd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/cavaliergopher/cpio"
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compression of the archive.
+type Compression string
+
+// The kernel must be built for what is chosen (CONFIG_RD_ZSTD).
+const (
+	Zstd         Compression = "zstd"
+	Uncompressed Compression = "none"
+)
+
+// Contents are what goes into an initial RAM disk.
+type Contents struct {
+	Agent       []byte    // static executable, becomes /init
+	GuestConfig []byte    // becomes /guest.json
+	Modules     []Module  // become /modules, in load order
+	Time        time.Time // stamped on every file
+	Compression Compression
+}
+
+// Write writes the archive. Equal contents give equal bytes.
+func Write(w io.Writer, c Contents) error {
+	if len(c.Agent) == 0 {
+		return errors.New("an initial RAM disk needs an agent to run as /init, and it is empty")
+	}
+	switch c.Compression {
+	case Uncompressed:
+		return c.archive(w)
+	case Zstd:
+		// One thread, so that the frame does not depend on the machine.
+		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			return err
+		}
+		if err := c.archive(z); err != nil {
+			return errors.Join(err, z.Close())
+		}
+		return z.Close()
+	default:
+		return fmt.Errorf("the compression %q is unknown: use %q or %q", c.Compression, Zstd, Uncompressed)
+	}
+}
+
+func (c Contents) archive(w io.Writer) error {
+	a := &archive{w: cpio.NewWriter(w), time: c.Time}
+	// The mount points of stage one. /dev/console comes from the archive that
+	// is built into the kernel.
+	for _, dir := range []string{"dev", "modules", "newroot", "proc", "run", "sys"} {
+		a.dir(dir)
+	}
+	a.file("init", 0o755, c.Agent)
+	a.file("guest.json", 0o644, c.GuestConfig)
+	var order strings.Builder
+	for _, m := range c.Modules {
+		a.file("modules/"+m.Name, 0o644, m.Data)
+		order.WriteString(m.Name + "\n")
+	}
+	a.file("modules/order", 0o644, []byte(order.String()))
+	if a.err != nil {
+		return fmt.Errorf("writing the initial RAM disk: %w", a.err)
+	}
+	return a.w.Close()
+}
+
+// archive keeps the first error, so that the list above reads as one.
+type archive struct {
+	w    *cpio.Writer
+	time time.Time
+	next int64
+	err  error
+}
+
+func (a *archive) dir(name string) {
+	a.entry(&cpio.Header{Name: name, Mode: cpio.TypeDir | 0o755, Links: 2}, nil)
+}
+
+func (a *archive) file(name string, mode cpio.FileMode, data []byte) {
+	a.entry(&cpio.Header{Name: name, Mode: cpio.TypeReg | mode, Links: 1, Size: int64(len(data))}, data)
+}
+
+func (a *archive) entry(h *cpio.Header, data []byte) {
+	if a.err != nil {
+		return
+	}
+	a.next++
+	h.Inode, h.ModTime = a.next, a.time
+	if a.err = a.w.WriteHeader(h); a.err == nil {
+		_, a.err = a.w.Write(data)
+	}
+}

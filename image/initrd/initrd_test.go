@@ -1,0 +1,198 @@
+package initrd_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/cavaliergopher/cpio"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/sourcery-zone/sandbox/image/initrd"
+)
+
+func xzData(t *testing.T, s string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := xz.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func zstdData(t *testing.T, s string) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll([]byte(s), nil)
+}
+
+// tree is a kernel's module directory as depmod leaves it.
+func tree(t *testing.T) fstest.MapFS {
+	t.Helper()
+	file := func(data []byte) *fstest.MapFile { return &fstest.MapFile{Data: data} }
+	return fstest.MapFS{
+		"modules.dep": file([]byte(`kernel/fs/erofs/erofs.ko.xz: kernel/lib/libcrc32c.ko.xz
+kernel/lib/libcrc32c.ko.xz:
+kernel/drivers/net/virtio_net.ko.zst: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz
+kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz
+kernel/net/core/failover.ko.xz:
+kernel/drivers/char/hw_random/virtio-rng.ko:
+`)),
+		"modules.builtin":                             file([]byte("kernel/fs/fuse/fuse.ko\nkernel/fs/fuse/virtiofs.ko\n")),
+		"kernel/fs/erofs/erofs.ko.xz":                 file(xzData(t, "erofs")),
+		"kernel/lib/libcrc32c.ko.xz":                  file(xzData(t, "crc")),
+		"kernel/drivers/net/virtio_net.ko.zst":        file(zstdData(t, "net")),
+		"kernel/drivers/net/net_failover.ko.xz":       file(xzData(t, "net_failover")),
+		"kernel/net/core/failover.ko.xz":              file(xzData(t, "failover")),
+		"kernel/drivers/char/hw_random/virtio-rng.ko": file([]byte("rng")),
+	}
+}
+
+func TestModulesComeAfterWhatTheyNeed(t *testing.T) {
+	modules, err := initrd.Select(tree(t), []string{"virtio_net", "fuse", "crc32c-intel", "erofs", "virtio_rng", "failover"}, "crc32c-intel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range modules {
+		got = append(got, m.Name+"="+string(m.Data))
+	}
+	want := []string{
+		"failover.ko=failover", "net_failover.ko=net_failover", "virtio_net.ko=net",
+		"libcrc32c.ko=crc", "erofs.ko=erofs", "virtio-rng.ko=rng",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestSelectNamesWhatIsMissing(t *testing.T) {
+	damaged := tree(t)
+	damaged["kernel/fs/erofs/erofs.ko.xz"].Data = []byte("no xz")
+	absent := tree(t)
+	delete(absent, "kernel/lib/libcrc32c.ko.xz")
+	for _, c := range []struct {
+		tree   fstest.MapFS
+		module string
+		want   string
+	}{
+		{tree(t), "btrfs", `no module "btrfs"`},
+		{damaged, "erofs", "decompressing the kernel module kernel/fs/erofs/erofs.ko.xz"},
+		{absent, "erofs", "libcrc32c.ko.xz"},
+		{fstest.MapFS{}, "erofs", "modules.dep"},
+	} {
+		if _, err := initrd.Select(c.tree, []string{c.module}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}
+
+func contents(c initrd.Compression) initrd.Contents {
+	return initrd.Contents{
+		Agent: []byte("elf"), GuestConfig: []byte("{}"), Time: time.Unix(1_700_000_000, 0), Compression: c,
+		Modules: []initrd.Module{{Name: "b.ko", Data: []byte("bb")}, {Name: "a.ko", Data: []byte("aa")}},
+	}
+}
+
+func TestArchive(t *testing.T) {
+	for _, compression := range []initrd.Compression{initrd.Zstd, initrd.Uncompressed} {
+		var first, second bytes.Buffer
+		for _, b := range []*bytes.Buffer{&first, &second} {
+			if err := initrd.Write(b, contents(compression)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(first.Bytes(), second.Bytes()) {
+			t.Errorf("%s: two archives of the same contents differ", compression)
+		}
+		got := listing(t, compression, &first)
+		want := []string{
+			"d755 dev ", "d755 modules ", "d755 newroot ", "d755 proc ", "d755 run ", "d755 sys ",
+			"-755 init elf", "-644 guest.json {}",
+			"-644 modules/b.ko bb", "-644 modules/a.ko aa", "-644 modules/order b.ko\na.ko\n",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", compression, got, want)
+		}
+	}
+}
+
+func listing(t *testing.T, compression initrd.Compression, r io.Reader) []string {
+	t.Helper()
+	if compression == initrd.Zstd {
+		z, err := zstd.NewReader(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		r = z
+	}
+	var list []string
+	inodes := map[int64]bool{}
+	for c := cpio.NewReader(r); ; {
+		h, err := c.Next()
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind := "-"
+		if h.Mode.IsDir() {
+			kind = "d"
+		}
+		// The kernel takes files with one inode number for hard links.
+		if inodes[h.Inode] || h.Uid != 0 || h.Guid != 0 || !h.ModTime.Equal(time.Unix(1_700_000_000, 0)) {
+			t.Errorf("%s has inode %d, owner %d:%d, time %v", h.Name, h.Inode, h.Uid, h.Guid, h.ModTime)
+		}
+		inodes[h.Inode] = true
+		list = append(list, fmt.Sprintf("%s%o %s %s", kind, h.Mode.Perm(), h.Name, data))
+	}
+}
+
+func TestWriteRefusesNonsense(t *testing.T) {
+	if err := initrd.Write(io.Discard, initrd.Contents{Compression: initrd.Zstd}); err == nil {
+		t.Error("an archive without an agent was written")
+	}
+	if err := initrd.Write(io.Discard, contents("rar")); err == nil || !strings.Contains(err.Error(), `"rar"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func Example() {
+	modules, err := initrd.Select(os.DirFS("/usr/lib/modules/6.12.0"), []string{"virtio_blk", "erofs", "overlay"})
+	if err != nil {
+		fmt.Println("no such kernel here")
+	}
+	var archive bytes.Buffer
+	err = initrd.Write(&archive, initrd.Contents{
+		Agent: []byte("a static executable"), GuestConfig: []byte("{}"),
+		Modules: modules, Compression: initrd.Uncompressed,
+	})
+	fmt.Println(archive.Len() > 0, err)
+	// Output:
+	// no such kernel here
+	// true <nil>
+}

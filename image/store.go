@@ -1,0 +1,245 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Names in the store's directory besides the images themselves. What starts
+// with a dot is no image.
+const (
+	lockFile    = ".lock"
+	defaultFile = ".default" // a reference, as SetDefault was given it; "-" and the system follow, unless it is this machine's
+	newPrefix   = ".new-"    // an image that is being installed
+	oldPrefix   = ".old-"    // an image that is being removed
+)
+
+// Store is a directory of installed images. Several processes may use one:
+// changes take a lock, and reading needs none, because an image appears and
+// disappears in one step.
+type Store struct {
+	dir string
+}
+
+// OpenStore opens the store in dir, and makes the directory if it is not there.
+func OpenStore(dir string) (*Store, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the directory for images cannot be made: %w", err)
+	}
+	return &Store{dir}, nil
+}
+
+// Dir is the store's directory.
+func (s *Store) Dir() string { return s.dir }
+
+// lock waits until no other process changes the store. The returned function
+// gives the store back.
+func (s *Store) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the store of images cannot be changed: %w", err)
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("locking the store of images: %w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// Install verifies the image in srcDir and adds it to the store, in one step
+// that an interruption cannot tear. Files are shared by hard links where the
+// file system allows it, and copied otherwise; srcDir stays as it is. An image
+// that is there already is returned as it is.
+func (s *Store) Install(ctx context.Context, srcDir string) (*Image, error) {
+	src, err := Load(srcDir)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	final := filepath.Join(s.dir, src.Ref())
+	if have, err := load(final); err == nil && have.Digest == src.Digest {
+		return have, nil
+	}
+	tmp, err := os.MkdirTemp(s.dir, newPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("installing the image %s: %w", src.Ref(), err)
+	}
+	defer os.RemoveAll(tmp) // nothing is left of it after the rename
+	if err := s.fill(ctx, tmp, src); err != nil {
+		return nil, fmt.Errorf("installing the image %s: %w", src.Ref(), err)
+	}
+	if err := s.discard(final); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("replacing the damaged image %s: %w", src.Ref(), err)
+	}
+	if err := errors.Join(syncDir(tmp), os.Rename(tmp, final), syncDir(s.dir)); err != nil {
+		return nil, fmt.Errorf("installing the image %s: %w", src.Ref(), err)
+	}
+	return Load(final)
+}
+
+// fill puts src's files into dir and verifies them there.
+func (s *Store) fill(ctx context.Context, dir string, src *Image) error {
+	for _, f := range src.Manifest.files() {
+		if err := place(ctx, src.path(f.File), filepath.Join(dir, f.File.File)); err != nil {
+			return err
+		}
+	}
+	manifest := filepath.Join(dir, ManifestFile)
+	if err := place(ctx, filepath.Join(src.Dir, ManifestFile), manifest); err != nil {
+		return err
+	}
+	img, err := load(dir)
+	if err != nil {
+		return err
+	}
+	if img.Digest != src.Digest {
+		return errors.New("its manifest changed meanwhile")
+	}
+	return img.Verify(ctx)
+}
+
+// List gives all images, the newest of each name first. Damaged ones are among
+// them with Broken set, so that they can be seen and removed.
+func (s *Store) List() ([]*Image, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing the images: %w", err)
+	}
+	var images []*Image
+	for _, e := range entries {
+		name, digest, ok := strings.Cut(e.Name(), "@")
+		if !ok || !e.IsDir() || strings.HasPrefix(name, ".") {
+			continue
+		}
+		dir := filepath.Join(s.dir, e.Name())
+		img, err := load(dir)
+		if err == nil && img.Ref() != e.Name() {
+			err = fmt.Errorf("the manifest belongs to %s: it was changed", img.Ref())
+		}
+		if errors.Is(err, fs.ErrNotExist) && !exists(dir) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			img = &Image{Dir: dir, Digest: digest, Manifest: Manifest{Name: name}, Broken: err}
+			if info, err := e.Info(); err == nil {
+				img.Installed = info.ModTime()
+			}
+		}
+		images = append(images, img)
+	}
+	slices.SortFunc(images, func(a, b *Image) int {
+		return cmp.Or(
+			strings.Compare(a.Manifest.Name, b.Manifest.Name),
+			b.Installed.Compare(a.Installed),
+			strings.Compare(a.Digest, b.Digest))
+	})
+	return images, nil
+}
+
+// Get finds an image: this machine's default one for "", the newest of a name
+// for NAME, and exactly one for NAME@DIGEST, where a part of the digest
+// suffices.
+func (s *Store) Get(ref string) (*Image, error) {
+	if ref == "" {
+		var err error
+		if ref, err = s.Default(hostSystem()); err != nil {
+			return nil, err
+		}
+	}
+	img, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	if img.Broken != nil {
+		return nil, fmt.Errorf("the image %s is damaged: %w; remove it with `sandbox image rm %s` and build it again", img.Ref(), img.Broken, img.Ref())
+	}
+	return img, nil
+}
+
+// find is Get for damaged images too.
+func (s *Store) find(ref string) (*Image, error) {
+	images, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	name, digest, _ := strings.Cut(ref, "@")
+	var found []*Image
+	for _, img := range images {
+		if img.Manifest.Name == name && sameDigest(img.Digest, digest) {
+			found = append(found, img)
+		}
+	}
+	switch {
+	case len(found) == 0 && len(images) == 0:
+		return nil, fmt.Errorf("there is no image %q, and no other either: make one with `sandbox image build`", ref)
+	case len(found) == 0:
+		return nil, fmt.Errorf("there is no image %q; there are %s", ref, strings.Join(refs(images), ", "))
+	case digest == "":
+		// The newest one that can be used.
+		if i := slices.IndexFunc(found, func(i *Image) bool { return i.Broken == nil }); i > 0 {
+			return found[i], nil
+		}
+	case len(found) > 1:
+		return nil, fmt.Errorf("%q could be any of %s: give more digits", ref, strings.Join(refs(found), ", "))
+	}
+	return found[0], nil
+}
+
+// sameDigest compares two digests, either of which may be shortened.
+func sameDigest(a, b string) bool {
+	n := min(len(a), len(b))
+	return a[:n] == b[:n]
+}
+
+func refs(images []*Image) []string {
+	names := make([]string, len(images))
+	for i, img := range images {
+		names[i] = img.Ref()
+	}
+	return names
+}
+
+// SetDefault makes ref the default image of its system. A name without a
+// digest means its newest image, also of those to come.
+func (s *Store) SetDefault(ref string) error {
+	if ref == "" {
+		return errors.New("no image is named to become the default")
+	}
+	img, err := s.Get(ref)
+	if err != nil {
+		return err
+	}
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := renameio.WriteFile(s.defaultPath(img.Manifest.System), []byte(ref+"\n"), 0o600); err != nil {
+		return fmt.Errorf("storing the default image: %w", err)
+	}
+	return nil
+}
