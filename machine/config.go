@@ -1,0 +1,84 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// Config is what was asked for when the sandbox was created. It holds no
+// secret: values for commands travel with the command.
+type Config struct {
+	Name           string            `json:"name"`
+	Created        time.Time         `json:"created"`
+	Image          string            `json:"image"` // name@digest, whole digest
+	MemoryMiB      int               `json:"memoryMiB"`
+	CPUs           int               `json:"cpus"`
+	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
+	Shares         []virtiofs.Share  `json:"shares,omitempty"`
+	Network        network.Mode      `json:"network"`
+	Forwards       []network.Forward `json:"forwards,omitempty"` // without the one for ssh
+	SSHPort        int               `json:"sshPort,omitempty"`  // host port that was asked for; 0: 2222, or any free one
+	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
+	Transport      Transport         `json:"transport"`
+	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
+	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
+	ReadyTimeout   time.Duration     `json:"readyTimeout"`      // nanoseconds, to readiness "agent"
+}
+
+// Transport is the channel to the guest's agent.
+type Transport string
+
+// The transports; TransportAuto takes vsock where the host has it.
+const (
+	TransportAuto   Transport = "auto"
+	TransportVsock  Transport = "vsock"
+	TransportSerial Transport = "serial"
+)
+
+// Defaults of a sandbox whose image states none.
+const (
+	DefaultMemoryMiB    = 1024
+	DefaultCPUs         = 2
+	DefaultReadyTimeout = 2 * time.Minute
+	// DefaultGrace is how long a guest may take to power down before it is
+	// killed. A software-emulated guest needs about ten seconds.
+	DefaultGrace = 30 * time.Second
+)
+
+// minMemoryMiB is what the kernel, its initrd (unpacked to memory) and systemd
+// need to start at all.
+const minMemoryMiB = 256
+
+// Validate finds what is wrong with c in itself; Check compares it with the
+// host.
+func (c Config) Validate() error {
+	errs := []error{CheckName(c.Name), network.CheckConflicts(c.Forwards)}
+	for _, f := range c.Forwards {
+		if !f.HostIP.Is4() {
+			errs = append(errs, fmt.Errorf("the port forward %s cannot be had: QEMU forwards from IPv4 addresses only, such as 127.0.0.1", f))
+		}
+	}
+	if c.MemoryMiB < minMemoryMiB {
+		errs = append(errs, fmt.Errorf("%d MiB of memory are too few for a guest: give --memory at least %dM", c.MemoryMiB, minMemoryMiB))
+	}
+	if c.CPUs < 1 || c.CPUs > 255 {
+		errs = append(errs, fmt.Errorf("%d CPUs are not possible: give --cpus a number from 1 to 255", c.CPUs))
+	}
+	if c.DiskMiB != 0 && (c.DiskMiB < minDiskMiB || c.DiskMiB > maxDiskMiB) {
+		errs = append(errs, fmt.Errorf("a disk of %d MiB is not possible: give --disk a size from %dM to %dT", c.DiskMiB, minDiskMiB, maxDiskMiB>>20))
+	}
+	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.SSHPort != 0) {
+		errs = append(errs, errors.New("ports cannot be published with --net none: leave out --publish, or use --net user"))
+	}
+	switch c.Transport {
+	case TransportAuto, TransportVsock, TransportSerial:
+	default:
+		errs = append(errs, fmt.Errorf("the transport %q does not exist: use auto, vsock or serial", c.Transport))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,260 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+// diskSerial is how the guest finds the disk among its drives: by its serial
+// number, which the kernel command line repeats, so that a guest never takes a
+// disk that is late for one that is absent.
+const diskSerial = "disk"
+
+// minDiskMiB is enough for a file system with its journal; what a user
+// installs needs more.
+const minDiskMiB = 64
+
+// maxDiskMiB is what the guest's file system (ext4 with blocks of 4 KiB) can
+// use.
+const maxDiskMiB = 16 << 20
+
+// DiskPath is the sandbox's writable disk on the host. It is there from the
+// first start of a sandbox with Config.DiskMiB.
+func (s *Sandbox) DiskPath() string { return s.path(diskFile) }
+
+// DiskUsage is the size of a sandbox's disk, in bytes.
+type DiskUsage struct {
+	Path    string `json:"path"`
+	Virtual int64  `json:"virtualBytes"` // what the guest sees
+	Used    int64  `json:"usedBytes"`    // what it takes on the host
+}
+
+// diskUsage returns nil for a sandbox without a disk. A disk that was not
+// made yet takes nothing.
+func (s *Sandbox) diskUsage(c Config) *DiskUsage {
+	if c.DiskMiB == 0 {
+		return nil
+	}
+	usage := &DiskUsage{Path: s.DiskPath(), Virtual: int64(c.DiskMiB) << 20}
+	var stat unix.Stat_t
+	if err := unix.Stat(s.DiskPath(), &stat); err == nil {
+		usage.Used = stat.Blocks * 512 // the unit of st_blocks, whatever the file system's (stat(2))
+	}
+	return usage
+}
+
+// Reset gives the sandbox its image's own file system again: what the guest
+// wrote to its disk is gone, its home and the shares stay. A running sandbox
+// is an error unless force is set: then it is killed first. A sandbox without
+// a disk has nothing to reset, as each of its starts is clean.
+func (s *Sandbox) Reset(ctx context.Context, force bool) error {
+	lock, err := s.lock()
+	if errors.Is(err, errLocked) && force {
+		if err := s.Kill(ctx); err != nil {
+			return err
+		}
+		lock, err = s.lock()
+	}
+	if errors.Is(err, errLocked) {
+		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or reset it at once (sandbox reset --force %[1]s)", s.Name, s.State().Status)
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	// The next start makes a new one.
+	if err := os.Remove(s.DiskPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing the disk: %w", err)
+	}
+	return nil
+}
+
+// planDisk adds the disk to the plan, and finds out early whether it can be
+// made.
+func (h *Host) planDisk(p *Plan, c Config) error {
+	if c.DiskMiB == 0 {
+		return nil
+	}
+	path := (&Sandbox{Name: c.Name, host: h}).DiskPath()
+	p.VM.Drives = append(p.VM.Drives, qemu.Drive{ID: "disk", Path: path, Format: "qcow2", Serial: diskSerial})
+	p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+diskSerial)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	_, err := qemu.FindImg(p.QEMU.Binary)
+	return err
+}
+
+// makeDisk makes the disk unless there is one. The guest formats it.
+func (v *supervisor) makeDisk(ctx context.Context, plan *Plan) error {
+	if v.config.DiskMiB == 0 {
+		return nil
+	}
+	path := v.s.DiskPath()
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	img, err := qemu.FindImg(plan.QEMU.Binary)
+	if err != nil {
+		return err
+	}
+	v.log.Info("making the disk", "path", path, "MiB", v.config.DiskMiB)
+	return qemu.CreateDisk(ctx, img, path, v.config.DiskMiB)
+}
+
+// checkDisk makes sure that the guest took its disk: an image from before
+// there were disks would put everything into memory, and lose it.
+func (v *supervisor) checkDisk(status agent.Status) error {
+	if v.config.DiskMiB == 0 || status.Disk != "" {
+		return nil
+	}
+	return fmt.Errorf("the agent of the image %s knows nothing of disks, so what is installed would be lost: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+}
+
+// diskRetry is how often a guest that was stopped by a full host looks whether
+// there is space again. File systems tell nobody.
+const diskRetry = 2 * time.Second
+
+// diskHeadroom is how much space makes it worthwhile to go on, in bytes: a few
+// seconds' worth of writing.
+const diskHeadroom = 64 << 20
+
+// watchDisk deals with a full host for as long as QEMU runs.
+func (v *supervisor) watchDisk(ctx context.Context) {
+	if v.config.DiskMiB == 0 {
+		return
+	}
+	events, err := v.monitor.Events(ctx)
+	if err != nil {
+		v.log.Error("the disk is not watched", "err", err)
+		return
+	}
+	dir := filepath.Dir(v.s.DiskPath())
+	v.keepSpare()
+	go diskWatch{
+		retry: diskRetry, headroom: diskHeadroom,
+		free:    func() (uint64, error) { return freeSpace(dir) },
+		resume:  v.monitor.Cont,
+		full:    func() { v.diskFull(dir) },
+		running: v.diskRunning,
+	}.run(ctx, events)
+}
+
+// diskFull shows why the guest stands still.
+func (v *supervisor) diskFull(dir string) {
+	reason := fmt.Sprintf("the host has no space left for its disk in %s; it goes on by itself when there are %d MiB", dir, diskHeadroom>>20)
+	v.log.Warn("the guest stands still", "reason", reason)
+	v.report(report{Note: v.config.Name + " stands still: " + reason})
+	if err := os.Remove(v.s.path(spareFile)); err != nil {
+		v.log.Warn("no spare space is left for the state", "err", err)
+	}
+	if client := v.agentClient(); client != nil {
+		client.SetPaused(true)
+	}
+	err := v.setState(func(st *State) {
+		st.Reason = reason
+		if st.Status == StatusRunning {
+			st.Status = StatusPaused
+		}
+	})
+	if err != nil {
+		v.log.Error("the state could not be written", "err", err)
+	}
+}
+
+// diskRunning takes back what diskFull said.
+func (v *supervisor) diskRunning() {
+	v.log.Info("the guest goes on")
+	if client := v.agentClient(); client != nil {
+		client.SetPaused(false)
+	}
+	v.keepSpare()
+	err := v.setState(func(st *State) {
+		st.Reason = ""
+		if st.Status == StatusPaused {
+			st.Status = StatusRunning
+		}
+	})
+	if err != nil {
+		v.log.Error("the state could not be written", "err", err)
+	}
+}
+
+// spareBytes is enough for the state and some lines of log.
+const spareBytes = 256 << 10
+
+// keepSpare reserves space with which a full host can still be told about.
+// Without it the sandbox would only seem to hang.
+func (v *supervisor) keepSpare() {
+	f, err := os.OpenFile(v.s.path(spareFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, spareBytes), f.Close())
+	}
+	if err != nil {
+		v.log.Warn("no space could be reserved for the state", "err", err)
+	}
+}
+
+// freeSpace is what an ordinary user may still write to dir's file system, in
+// bytes.
+func freeSpace(dir string) (uint64, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(dir, &st)
+	return st.Bavail * uint64(st.Bsize), err
+}
+
+// diskWatch lets a guest go on that QEMU stopped because the host was full.
+type diskWatch struct {
+	retry    time.Duration
+	headroom uint64
+	free     func() (uint64, error)
+	resume   func(context.Context) error
+	full     func() // called once when the guest stops
+	running  func() // called once when it goes on, whoever saw to that
+}
+
+// run returns when events end.
+func (w diskWatch) run(ctx context.Context, events <-chan qmp.Event) {
+	ticker := time.NewTicker(w.retry)
+	defer ticker.Stop()
+	ticker.Stop() // it runs only while the guest is stopped
+	stopped := false
+	for {
+		select {
+		case e, ok := <-events:
+			switch {
+			case !ok:
+				return
+			case isFull(e) && !stopped:
+				stopped = true
+				w.full()
+				ticker.Reset(w.retry)
+			case e.Event == "RESUME" && stopped:
+				stopped = false
+				w.running()
+				ticker.Stop()
+			}
+		case <-ticker.C:
+			if free, err := w.free(); err == nil && free >= w.headroom {
+				// Should it fail, the next tick tries again.
+				_ = w.resume(ctx)
+			}
+		}
+	}
+}
+
+// isFull tells the event of a guest that was stopped by a full host.
+func isFull(e qmp.Event) bool {
+	return e.Event == "BLOCK_IO_ERROR" && e.Data["nospace"] == true && e.Data["action"] == "stop"
+}

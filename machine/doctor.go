@@ -1,0 +1,99 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// Verdict is what a check of the machine came to.
+type Verdict int
+
+// The verdicts.
+const (
+	Good Verdict = iota
+	Slow         // sandboxes run, but less well than they could
+	Bad          // sandboxes do not run
+)
+
+// Finding is the result of one check of the machine.
+type Finding struct {
+	Name    string
+	Verdict Verdict
+	Finding string // what was found, and the remedy when it is not good
+}
+
+// Examine checks what every sandbox needs, in the order in which a new user
+// would mend it.
+func Examine(ctx context.Context, dirs Dirs) []Finding {
+	findings := []Finding{examineQEMU(ctx, dirs)}
+	if findings[0].Verdict == Good {
+		findings = append(findings, examineKVM(ctx, dirs))
+	}
+	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDirs(dirs), examineImage(dirs))
+}
+
+func finding(name string, err error, good string) Finding {
+	if err != nil {
+		return Finding{name, Bad, err.Error()}
+	}
+	return Finding{name, Good, good}
+}
+
+func probeHost(ctx context.Context, dirs Dirs) (qemu.Capabilities, error) {
+	binary, err := qemu.Find(qemu.HostArch())
+	if err != nil {
+		return qemu.Capabilities{}, err
+	}
+	return qemu.Probe(ctx, binary, dirs.Cache)
+}
+
+func examineQEMU(ctx context.Context, dirs Dirs) Finding {
+	caps, err := probeHost(ctx, dirs)
+	return finding("qemu", err, fmt.Sprintf("%s, version %s", caps.Binary, caps.Version))
+}
+
+func examineKVM(ctx context.Context, dirs Dirs) Finding {
+	caps, err := probeHost(ctx, dirs)
+	if err != nil {
+		return finding("kvm", err, "")
+	}
+	kvm, err := qemu.ProbeKVM(ctx, caps, qemu.HostArch(), dirs.Cache)
+	if err != nil {
+		return finding("kvm", err, "")
+	}
+	if !kvm.Usable {
+		return Finding{"kvm", Slow, fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
+	}
+	return Finding{"kvm", Good, "a guest runs under it"}
+}
+
+func examineVirtiofsd(ctx context.Context) Finding {
+	d, err := virtiofs.Find(ctx)
+	return finding("virtiofsd", err, fmt.Sprintf("%s, version %s", d.Path, d.Version))
+}
+
+func examineTransport() Finding {
+	if t, err := chooseTransport(TransportVsock); err == nil {
+		return Finding{"agent", Good, fmt.Sprintf("over %s", t)}
+	}
+	return Finding{"agent", Good, "over virtio-serial, as there is no usable " + vhostVsock}
+}
+
+func examineDirs(dirs Dirs) Finding {
+	return finding("files", dirs.Prepare(), fmt.Sprintf("images in %s, sandboxes in %s, sockets in %s", dirs.Images(), dirs.State, dirs.Runtime))
+}
+
+func examineImage(dirs Dirs) Finding {
+	host, err := OpenHost(dirs)
+	if err != nil {
+		return finding("image", err, "")
+	}
+	img, err := host.Images.Get("")
+	if err != nil {
+		return finding("image", err, "")
+	}
+	return Finding{"image", Good, fmt.Sprintf("the default image is %s", img.Ref())}
+}

@@ -1,0 +1,143 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+)
+
+// watchEvents collects the events of h as short texts.
+func watchEvents(t *testing.T, h *Host, names ...string) (next func() string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	events := make(chan string, 100)
+	done := make(chan error, 1)
+	go func() {
+		done <- h.Events(ctx, names, func(e Event) error {
+			text := fmt.Sprintf("%s %s", e.Sandbox, e.Type)
+			for _, more := range []string{string(e.Status), e.Stage, e.From} {
+				if more != "" {
+					text += " " + more
+				}
+			}
+			events <- text
+			return nil
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the watch: %v", err)
+		}
+	})
+	return func() string {
+		select {
+		case e := <-events:
+			return e
+		case <-time.After(20 * time.Second):
+			t.Helper()
+			t.Fatal("no more events came")
+			return ""
+		}
+	}
+}
+
+func wantEvents(t *testing.T, next func() string, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if got := next(); got != w {
+			t.Fatalf("event %q, want %q", got, w)
+		}
+	}
+}
+
+func TestEventsTellALife(t *testing.T) {
+	h := testHost(t)
+	create(t, h, "before")
+	next := watchEvents(t, h)
+	wantEvents(t, next, "before exists created")
+
+	s := create(t, h, "a")
+	wantEvents(t, next, "a created created")
+	start := time.Now()
+	lock, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	supervisor := startProgram(t, sleeper)
+	id, err := identify(supervisor.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(st State) {
+		t.Helper()
+		st.Started, st.Identity = start, &id
+		if err := writeJSON(s.path(stateFile), st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(State{Status: StatusStarting})
+	wantEvents(t, next, "a status starting")
+	// Two stages in one go, as when notifications were merged.
+	write(State{Status: StatusRunning, Timings: []Timing{{Stage: StageShares}, {Stage: StageAgent}}})
+	wantEvents(t, next, "a stage starting shares", "a stage starting agent", "a status running")
+	// The supervisor is killed and writes nothing any more.
+	_ = supervisor.Process.Kill()
+	_ = supervisor.Wait()
+	lock.Close()
+	wantEvents(t, next, "a status crashed")
+
+	renamed, err := s.Rename("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, next, "b renamed crashed a")
+	s, start = renamed, start.Add(time.Second)
+	if id, err = identify(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = s.lock(); err != nil {
+		t.Fatal(err)
+	}
+	write(State{Status: StatusStarting})
+	wantEvents(t, next, "b status starting")
+	write(State{Status: StatusStopped})
+	wantEvents(t, next, "b status stopped")
+	lock.Close()
+	if err := s.Remove(context.Background(), false); err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, next, "b removed")
+	create(t, h, "b")
+	wantEvents(t, next, "b created created")
+}
+
+func TestEventsOfTheNamedOnly(t *testing.T) {
+	h := testHost(t)
+	create(t, h, "other")
+	next := watchEvents(t, h, "mine", "other", "gone")
+	wantEvents(t, next, "other exists created")
+	mine := create(t, h, "mine")
+	wantEvents(t, next, "mine created created")
+	create(t, h, "another")
+	if err := mine.Remove(context.Background(), false); err != nil {
+		t.Fatal(err)
+	}
+	wantEvents(t, next, "mine removed")
+}
+
+func TestEventsOfManyThatComeAndGo(t *testing.T) {
+	h := testHost(t)
+	next := watchEvents(t, h)
+	for i := range 30 {
+		s := create(t, h, fmt.Sprintf("s%d", i))
+		if err := s.Remove(context.Background(), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(t, h, "last")
+	for next() != "last created created" {
+	}
+}

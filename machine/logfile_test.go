@@ -1,0 +1,113 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestLogIsFollowedFromItsBeginningToItsEnd(t *testing.T) {
+	l, err := newLogFile(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Write([]byte("one\n")); err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- l.Follow(context.Background(), w)
+		w.Close()
+	}()
+	first := make([]byte, 4)
+	if _, err := io.ReadFull(r, first); err != nil || string(first) != "one\n" {
+		t.Fatalf("read %q, %v", first, err)
+	}
+	if _, err := l.Write([]byte("two\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(r)
+	if err != nil || string(rest) != "two\n" {
+		t.Fatalf("read %q, %v", rest, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogIsBoundedAndNothingIsLostToFollowers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := newLogFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := bytes.Repeat([]byte("x"), 1<<20)
+	r, w := io.Pipe()
+	go func() {
+		_ = l.Follow(context.Background(), w)
+		w.Close()
+	}()
+	buf := make([]byte, len(line))
+	for range 12 { // in step with the follower, as rotation drops what nobody has read
+		if _, err := l.Write(line); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	for _, p := range []string{path, path + ".1"} {
+		info, err := os.Stat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > maxLogSize {
+			t.Errorf("%s has %d bytes, more than %d", p, info.Size(), maxLogSize)
+		}
+	}
+}
+
+func TestFollowEndsWithItsContext(t *testing.T) {
+	l, err := newLogFile(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Follow(ctx, io.Discard); err != context.Canceled {
+		t.Errorf("error %v, want that it was cancelled", err)
+	}
+}
+
+func TestTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for _, tt := range []struct {
+		text string
+		n    int
+		want string
+	}{
+		{"", 3, ""},
+		{"a\nb\nc\n", 2, "b\nc\n"},
+		{"a\nb\nc", 2, "b\nc"},
+		{"a\n", 5, "a\n"},
+		{strings.Repeat("y", 100<<10), 1, strings.Repeat("y", 64<<10)},
+	} {
+		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := tail(path, tt.n)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("the last %d lines of %.20q are %.20q, %v; want %.20q", tt.n, tt.text, got, err, tt.want)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// Plan is how a configuration will run on this machine at this moment.
+type Plan struct {
+	Image     *image.Image
+	QEMU      qemu.Capabilities
+	KVM       qemu.KVM
+	Virtiofsd virtiofs.Daemon
+	Shares    []virtiofs.Share // in the order in which the guest mounts them
+	Transport Transport        // never auto
+	VM        qemu.Config      // without what only a start knows: sockets, ports, keys
+	Notes     []string         // what the user should know, such as a slow accelerator
+}
+
+// Plan checks everything that can be checked before anything is created, and
+// decides what the configuration leaves open. Its error lists every problem
+// that it found, each with its remedy.
+func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, error) {
+	p := &Plan{Image: img}
+	arch, archErr := guestArch(img.Manifest.System)
+	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c.Shares)}
+	var err error
+	if p.Virtiofsd, err = virtiofs.Find(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	if p.Shares, err = virtiofs.Arrange(c.Shares, img.Manifest.User.Home); err != nil {
+		errs = append(errs, err)
+	}
+	if p.Transport, err = chooseTransport(c.Transport); err != nil {
+		errs = append(errs, err)
+	}
+	if archErr == nil {
+		errs = append(errs, p.chooseQEMU(ctx, arch, h.Dirs.Cache))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	m := img.Manifest
+	p.VM = qemu.Config{
+		Name: c.Name, Arch: arch, Machine: c.Machine, Accel: qemu.AccelTCG,
+		CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
+		Kernel: img.Kernel(), Initrd: img.Initrd(), Cmdline: m.Cmdline,
+		Drives:    []qemu.Drive{{ID: "store", Path: img.Store(), Format: "raw", ReadOnly: true, Serial: "store"}},
+		MonitorFD: 3, AgentFD: 4, ConsoleFD: 5, // the order in startQEMU
+	}
+	if p.Transport == TransportVsock {
+		p.VM.AgentFD = 0
+	}
+	if p.KVM.Usable {
+		p.VM.Accel = qemu.AccelKVM
+	} else {
+		p.Notes = append(p.Notes, fmt.Sprintf("KVM is not used: %s\nThe guest is emulated in software (TCG): many times slower, and by the word of QEMU's makers no security boundary.\nRemedy: %s", p.KVM.Reason, p.KVM.Remedy))
+	}
+	p.VM.Machine = p.VM.ChooseMachine(p.QEMU)
+	if err := h.planDisk(p, c); err != nil {
+		return nil, err
+	}
+	return p, p.VM.Validate()
+}
+
+func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) error {
+	binary, err := qemu.Find(arch)
+	if err != nil {
+		return err
+	}
+	if p.QEMU, err = qemu.Probe(ctx, binary, cache); err != nil {
+		return err
+	}
+	p.KVM, err = qemu.ProbeKVM(ctx, p.QEMU, arch, cache)
+	return err
+}
+
+// transportArgument is the kernel command line's form of the transport.
+func (p *Plan) transportArgument() string {
+	if p.Transport == TransportVsock {
+		return fmt.Sprintf("vsock:%d", p.Image.Manifest.Agent.Port)
+	}
+	return string(p.Transport)
+}
+
+func guestArch(system string) (qemu.Arch, error) {
+	arch, os, _ := strings.Cut(system, "-")
+	if os != "linux" || (arch != "x86_64" && arch != "aarch64") {
+		return "", fmt.Errorf("the image is for %q, which cannot be run: only x86_64-linux and aarch64-linux can", system)
+	}
+	return qemu.Arch(arch), nil
+}
+
+const vhostVsock = "/dev/vhost-vsock"
+
+func chooseTransport(t Transport) (Transport, error) {
+	err := unix.Access(vhostVsock, unix.R_OK|unix.W_OK)
+	switch {
+	case t == TransportSerial || (t == TransportAuto && err != nil):
+		return TransportSerial, nil
+	case err != nil:
+		return "", fmt.Errorf("the vsock transport needs %s (%w): load the kernel module vhost_vsock and give yourself access to it, or use --transport serial", vhostVsock, err)
+	}
+	return TransportVsock, nil
+}
+
+// checkSocketPath finds a runtime directory whose sockets no program could
+// open.
+func (h *Host) checkSocketPath(c Config) error {
+	s := &Sandbox{Name: c.Name, host: h}
+	longest := s.fsSocket(len(c.Shares))
+	if len(s.apiPath()) > len(longest) {
+		longest = s.apiPath()
+	}
+	if over := len(longest) - maxSocketPath; over > 0 {
+		return fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d): choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory", longest, over, maxSocketPath)
+	}
+	return nil
+}
+
+func checkMemory(want int) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("reading the size of the memory: %w", err)
+	}
+	has := int(uint64(info.Totalram) * uint64(info.Unit) >> 20)
+	if want > has {
+		return fmt.Errorf("the sandbox is to have %d MiB of memory, but this machine has %d MiB: give a smaller --memory", want, has)
+	}
+	return nil
+}
+
+// checkShares looks at the shares again at every start, as directories come
+// and go. Dangerous ones were refused or allowed when the sandbox was created.
+func (h *Host) checkShares(shares []virtiofs.Share) error {
+	var errs []error
+	for _, s := range shares {
+		errs = append(errs, s.Check(virtiofs.CheckOptions{AllowDangerous: true}))
+	}
+	return errors.Join(errs...)
+}
+
+// randomCID picks a context id from the range that vsock(7) leaves to guests.
+func randomCID() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:])                                // never fails (getrandom(2))
+	return 3 + binary.LittleEndian.Uint32(b[:])%(1<<31-3) // 0, 1, 2 are reserved; stay below 2^31
+}
+
+// CIDTaken recognises QEMU's complaint that another guest of the host has the
+// context id. The kernel's reason is left out: it may be in any language.
+func CIDTaken(message string) bool {
+	return strings.Contains(message, "unable to set guest cid")
+}
+
+// exitedWithin is done when done is, or after d.
+func exitedWithin(done <-chan struct{}, d time.Duration) <-chan struct{} {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	go func() {
+		defer cancel()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}()
+	return ctx.Done()
+}
+
+// runtimeDirReady makes the sandbox's runtime directory, empty.
+func (s *Sandbox) runtimeDirReady() error {
+	if err := os.RemoveAll(s.runtimeDir()); err != nil {
+		return err
+	}
+	return os.MkdirAll(s.runtimeDir(), 0o700)
+}

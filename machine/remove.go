@@ -1,0 +1,77 @@
+package machine
+
+import (
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Prefixes of directories that are no sandboxes: CheckName refuses them.
+const (
+	draftPrefix   = ".new-"     // a sandbox that is being made
+	removedPrefix = ".removed-" // a sandbox that is being removed
+)
+
+func hiddenName(prefix, name string) string { return prefix + name + "-" + rand.Text()[:8] }
+
+// erase expects the lock to be held. The sandbox disappears in one step: if
+// its files cannot be deleted to the end, it is still not half there.
+func (s *Sandbox) erase() error {
+	errs := []error{os.RemoveAll(s.runtimeDir())} // while the name is still ours
+	doomed := filepath.Join(s.host.Dirs.State, hiddenName(removedPrefix, s.Name))
+	if err := os.Rename(s.dir(), doomed); err != nil {
+		doomed = s.dir() // a mount point, for instance
+	}
+	return errors.Join(append(errs, removeTree(doomed))...)
+}
+
+// youngest is how old a hidden directory must be before it is taken for
+// abandoned if nobody holds its lock: its maker may be about to.
+const youngest = time.Minute
+
+// sweep deletes what commands that were killed have left of sandboxes that
+// they made or removed. What it cannot delete is tried again another time.
+func (h *Host) sweep() {
+	entries, err := os.ReadDir(h.Dirs.State)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), draftPrefix) || strings.HasPrefix(e.Name(), removedPrefix) {
+			h.sweepOne(filepath.Join(h.Dirs.State, e.Name()))
+		}
+	}
+}
+
+func (h *Host) sweepOne(dir string) {
+	info, err := os.Stat(dir)
+	if err != nil || time.Since(info.ModTime()) < youngest {
+		return
+	}
+	lock, err := tryLock(filepath.Join(dir, lockFile), false)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return // somebody is at it
+	}
+	if err == nil {
+		defer lock.Close()
+	}
+	_ = removeTree(dir)
+}
+
+// removeTree is os.RemoveAll for trees in which a guest may have made
+// directories that their owner cannot enter.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}

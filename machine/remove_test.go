@@ -1,0 +1,116 @@
+package machine
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestThoseWhoOnlyLookDoNotHoldTheLock(t *testing.T) {
+	s := create(t, testHost(t), "a")
+	stop := make(chan struct{})
+	var lookers sync.WaitGroup
+	for range 4 {
+		lookers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = s.held()
+					_ = s.Wait(context.Background())
+				}
+			}
+		})
+	}
+	for i := range 500 {
+		lock, err := s.lock()
+		if err != nil {
+			t.Errorf("try %d: %v", i, err)
+			break
+		}
+		lock.Close()
+	}
+	close(stop)
+	lookers.Wait()
+}
+
+func TestDamagedStateOfARunningSandboxIsBroken(t *testing.T) {
+	s := create(t, testHost(t), "a")
+	lock, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := os.WriteFile(s.path(stateFile), []byte(`{"status": "run`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.State(); st.Status != StatusBroken || !strings.Contains(st.Reason, "can be stopped") {
+		t.Errorf("state %s (%s), want broken, with what can be done", st.Status, st.Reason)
+	}
+}
+
+func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {
+	h := testHost(t)
+	hidden := func(prefix, name string, age time.Duration, held bool) string {
+		t.Helper()
+		s := create(t, h, name)
+		dir := filepath.Join(h.Dirs.State, hiddenName(prefix, name))
+		if err := os.Rename(s.dir(), dir); err != nil {
+			t.Fatal(err)
+		}
+		if held {
+			lock, err := tryLock(filepath.Join(dir, lockFile), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { lock.Close() })
+		}
+		made := time.Now().Add(-age)
+		if err := os.Chtimes(dir, made, made); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	leftovers := []string{hidden(draftPrefix, "a", time.Hour, false), hidden(removedPrefix, "b", time.Hour, false)}
+	busy := []string{hidden(draftPrefix, "c", time.Hour, true), hidden(draftPrefix, "d", 0, false)}
+	if all, err := h.List(); err != nil || len(all) != 0 {
+		t.Errorf("list: %d sandboxes, %v; want none", len(all), err)
+	}
+	create(t, h, "new")
+	for _, dir := range leftovers {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is still there", dir)
+		}
+	}
+	for _, dir := range busy {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("what somebody is at was removed: %v", err)
+		}
+	}
+}
+
+func TestStateIsRewrittenInPlaceOnAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	long := State{Status: StatusRunning, Reason: strings.Repeat("x", 1000)}
+	if err := writeJSON(path, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := overwrite(path, []byte(`{"status":"stopped"}`)); err != nil {
+		t.Fatal(err)
+	}
+	var st State
+	if err := readJSON(path, &st); err != nil || st.Status != StatusStopped || st.Reason != "" {
+		t.Errorf("state %+v, %v", st, err)
+	}
+	if err := overwrite(path, make([]byte, 1<<20)); err == nil {
+		t.Error("it took more room than the file has")
+	}
+	if err := readJSON(path, &st); err != nil {
+		t.Errorf("the failed attempt damaged it: %v", err)
+	}
+}

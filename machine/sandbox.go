@@ -1,0 +1,271 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/image"
+)
+
+// Host is the sandboxes of one user on this machine.
+type Host struct {
+	Dirs   Dirs
+	Images *image.Store
+}
+
+// OpenHost prepares the directories and opens the image store. There is
+// nothing to close.
+func OpenHost(dirs Dirs) (*Host, error) {
+	if err := dirs.Prepare(); err != nil {
+		return nil, err
+	}
+	images, err := image.OpenStore(dirs.Images())
+	if err != nil {
+		return nil, err
+	}
+	return &Host{Dirs: dirs, Images: images}, nil
+}
+
+// Sandbox is one named machine. Its methods read the files anew at each call,
+// so a value never goes stale.
+type Sandbox struct {
+	Name string
+	host *Host
+}
+
+func (s *Sandbox) dir() string             { return filepath.Join(s.host.Dirs.State, s.Name) }
+func (s *Sandbox) runtimeDir() string      { return filepath.Join(s.host.Dirs.Runtime, s.Name) }
+func (s *Sandbox) path(name string) string { return filepath.Join(s.dir(), name) }
+func (s *Sandbox) apiPath() string         { return filepath.Join(s.runtimeDir(), apiSocket) }
+func (s *Sandbox) key(name string) string  { return filepath.Join(s.dir(), keysDir, name) }
+func (s *Sandbox) fsSocket(i int) string {
+	return filepath.Join(s.runtimeDir(), fmt.Sprintf(fsSocket, i))
+}
+func (s *Sandbox) lock() (*os.File, error) { return tryLock(s.path(lockFile), true) }
+
+// LogPath is the file of one of the sandbox's logs, such as ConsoleLog.
+func (s *Sandbox) LogPath(name string) string { return filepath.Join(s.dir(), logsDir, name) }
+
+// HomePath is the guest user's home on the host.
+func (s *Sandbox) HomePath() string { return s.path(homeDir) }
+
+// Create makes the sandbox that c describes, without starting it. The name is
+// taken from then on; a taken name is an error.
+func (h *Host) Create(c Config) (*Sandbox, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Sandbox{Name: c.Name, host: h}
+	if _, err := os.Lstat(s.dir()); err == nil {
+		return nil, errNameTaken(c.Name)
+	}
+	h.sweep()
+	// The sandbox appears in one step, so that nobody ever sees half of one.
+	draft := &Sandbox{Name: hiddenName(draftPrefix, c.Name), host: h}
+	if err := os.Mkdir(draft.dir(), 0o700); err != nil {
+		return nil, fmt.Errorf("making the sandbox's directory: %w", err)
+	}
+	lock, err := draft.lock()
+	if err == nil {
+		defer lock.Close()
+		err = draft.fill(c)
+	}
+	if err == nil {
+		err = os.Rename(draft.dir(), s.dir())
+	}
+	if errors.Is(err, os.ErrExist) { // somebody else was faster
+		err = errNameTaken(c.Name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(draft.dir()))
+	}
+	return s, nil
+}
+
+func errNameTaken(name string) error {
+	return fmt.Errorf("a sandbox named %s exists already: use it (sandbox exec %[1]s, sandbox start %[1]s), remove it (sandbox rm %[1]s), or choose another --name", name)
+}
+
+func (s *Sandbox) fill(c Config) error {
+	for _, dir := range []string{homeDir, keysDir, logsDir} {
+		if err := os.Mkdir(s.path(dir), 0o700); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{clientKey, hostKey} {
+		if err := writeKey(s.key(name), c.Name); err != nil {
+			return err
+		}
+	}
+	if err := writeJSON(s.path(stateFile), State{Status: StatusCreated}); err != nil {
+		return err
+	}
+	return writeJSON(s.path(configFile), c)
+}
+
+// Get returns the sandbox of that name.
+func (h *Host) Get(name string) (*Sandbox, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	s := &Sandbox{Name: name, host: h}
+	if _, err := os.Stat(s.dir()); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("there is no sandbox named %s: sandbox ls shows those that exist", name)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// List returns all sandboxes, in the order of their names, broken ones too.
+func (h *Host) List() ([]*Sandbox, error) {
+	entries, err := os.ReadDir(h.Dirs.State)
+	if err != nil {
+		return nil, err
+	}
+	var all []*Sandbox
+	for _, e := range entries {
+		if e.IsDir() && CheckName(e.Name()) == nil && !h.isOwnDir(e.Name()) {
+			all = append(all, &Sandbox{Name: e.Name(), host: h})
+		}
+	}
+	return all, nil
+}
+
+// isOwnDir tells our own roots from sandboxes, should one lie in another.
+func (h *Host) isOwnDir(name string) bool {
+	path := filepath.Join(h.Dirs.State, name)
+	for _, dir := range []string{h.Dirs.Data, h.Dirs.Cache, h.Dirs.Runtime, h.Dirs.Images()} {
+		if path == dir || strings.HasPrefix(dir, path+string(filepath.Separator)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Config is what the sandbox was created with. Its name is always the
+// directory's: a Rename may have been cut short after that.
+func (s *Sandbox) Config() (Config, error) {
+	var c Config
+	err := readJSON(s.path(configFile), &c)
+	c.Name = s.Name
+	return c, err
+}
+
+// State is what became of the sandbox. It does not fail: a sandbox whose files
+// cannot be read is StatusBroken, and one whose supervisor is gone without
+// having said goodbye is StatusCrashed.
+func (s *Sandbox) State() State {
+	if _, err := s.Config(); err != nil {
+		return State{Status: StatusBroken, Reason: err.Error()}
+	}
+	var st State
+	if err := readJSON(s.path(stateFile), &st); err != nil {
+		if s.held() {
+			return State{Status: StatusBroken, Reason: fmt.Sprintf("%v; it runs and can be stopped", err)}
+		}
+		// A start writes it anew.
+		return State{Status: StatusCrashed, Reason: err.Error()}
+	}
+	if st.live() {
+		// The lock alone would do, but commands hold it for a moment too.
+		if s.held() && (st.Identity == nil || st.Identity.alive()) {
+			return st
+		}
+		// It may have ended between the two reads.
+		var again State
+		if readJSON(s.path(stateFile), &again) == nil && again.Status != st.Status {
+			return again
+		}
+		st.Reason = fmt.Sprintf("its supervisor (process %d) ended without a word while the sandbox was %s", st.Supervisor, st.Status)
+		st.Status = StatusCrashed
+	}
+	return st
+}
+
+// Exists tells whether the sandbox has not been removed or renamed.
+func (s *Sandbox) Exists() bool {
+	_, err := os.Stat(s.dir())
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// held tells whether somebody, normally the supervisor, holds the lock.
+func (s *Sandbox) held() bool {
+	f, err := os.Open(s.path(lockFile))
+	if err != nil {
+		return false // nobody can hold what is not there
+	}
+	defer f.Close()
+	owned, err := lockOwned(f)
+	return err == nil && owned
+}
+
+// Remove deletes the sandbox with its home. A running one is an error, unless
+// force is set: then it is killed first.
+func (s *Sandbox) Remove(ctx context.Context, force bool) error {
+	lock, err := s.lock()
+	if errors.Is(err, errLocked) && force {
+		if err := s.Kill(ctx); err != nil {
+			return err
+		}
+		lock, err = s.lock()
+	}
+	switch {
+	case errors.Is(err, errLocked):
+		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or remove it at once (sandbox rm --force %[1]s)", s.Name, s.State().Status)
+	case errors.Is(err, os.ErrNotExist):
+		return nil // somebody else has removed it, or it has itself
+	case err != nil:
+		return err
+	}
+	defer lock.Close()
+	s.host.sweep()
+	return s.erase()
+}
+
+// ImageInUse lists the digests of the images that sandboxes are made from.
+func (h *Host) ImageInUse() ([]string, error) {
+	all, err := h.List()
+	if err != nil {
+		return nil, err
+	}
+	var digests []string
+	for _, s := range all {
+		c, err := s.Config()
+		if err != nil {
+			continue // broken: it cannot start, so it needs no image
+		}
+		_, digest, _ := strings.Cut(c.Image, "@")
+		digests = append(digests, digest)
+	}
+	return digests, nil
+}
+
+// Info is what inspect and ls show of a sandbox.
+type Info struct {
+	Name   string     `json:"name"`
+	State  State      `json:"state"`
+	Config Config     `json:"config"`
+	Dir    string     `json:"dir"`
+	Home   string     `json:"home"`
+	Disk   *DiskUsage `json:"disk,omitempty"`
+}
+
+// Info gathers everything that is known about the sandbox.
+func (s *Sandbox) Info() Info {
+	c, _ := s.Config() // a broken one shows in State
+	return Info{Name: s.Name, State: s.State(), Config: c, Dir: s.dir(), Home: s.HomePath(), Disk: s.diskUsage(c)}
+}
+
+// NewName makes up a name that is easy to say and not taken.
+func (h *Host) NewName() string {
+	return randomName(func(name string) bool {
+		_, err := os.Stat(filepath.Join(h.Dirs.State, name))
+		return err == nil
+	})
+}

@@ -1,0 +1,82 @@
+package machine
+
+import (
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+// Status is where a sandbox is in its life.
+type Status string
+
+// The states of a sandbox.
+const (
+	StatusCreated  Status = "created"  // never started
+	StatusStarting Status = "starting" // its guest is not ready yet
+	StatusRunning  Status = "running"  // commands can run
+	StatusPaused   Status = "paused"   // stands still: State.Reason says why
+	StatusStopping Status = "stopping" // powering down
+	StatusStopped  Status = "stopped"  // ended as asked, or by its guest
+	StatusCrashed  Status = "crashed"  // ended otherwise: State.Reason says how
+	StatusBroken   Status = "broken"   // its files cannot be read: State.Reason says why
+)
+
+// State is what became of a sandbox, as its supervisor last wrote it.
+type State struct {
+	Status     Status            `json:"status"`
+	Reason     string            `json:"reason,omitempty"`
+	API        int               `json:"api,omitempty"`        // version of the supervisor's API
+	Supervisor int               `json:"supervisor,omitempty"` // pid
+	Identity   *identity         `json:"identity,omitempty"`   // of the supervisor, while it lives
+	QEMU       int               `json:"qemu,omitempty"`       // pid
+	Started    time.Time         `json:"started,omitzero"`
+	Ended      time.Time         `json:"ended,omitzero"`
+	Timings    []Timing          `json:"timings,omitempty"`
+	Accel      string            `json:"accel,omitempty"`
+	AccelNote  string            `json:"accelNote,omitempty"` // why not KVM, and what to do
+	Machine    string            `json:"machine,omitempty"`
+	QEMUVer    string            `json:"qemuVersion,omitempty"`
+	Transport  Transport         `json:"transport,omitempty"`
+	SSHPort    int               `json:"sshPort,omitempty"`
+	Forwards   []network.Forward `json:"forwards,omitempty"`
+	Argv       []string          `json:"argv,omitempty"`  // of QEMU
+	Files      []qemu.OpenFile   `json:"files,omitempty"` // that QEMU inherited, besides its sockets
+	System     string            `json:"system,omitempty"`
+	Failed     []string          `json:"failedUnits,omitempty"`
+}
+
+// live tells whether a supervisor must be there.
+func (s State) live() bool {
+	switch s.Status {
+	case StatusStarting, StatusRunning, StatusPaused, StatusStopping:
+		return true
+	}
+	return false
+}
+
+// Timing is one stage of a start.
+type Timing struct {
+	Stage string        `json:"stage"`
+	After time.Duration `json:"after"` // nanoseconds since the supervisor started
+}
+
+// The stages of a start, in order.
+const (
+	StageShares = "shares" // every virtiofsd runs
+	StageQEMU   = "qemu"   // QEMU answers on its monitor
+	StageHello  = "hello"  // the guest's agent answers
+	StageAgent  = "agent"  // home and shares are mounted and commands can run
+	StageSystem = "system" // the image's own readiness
+)
+
+// Time returns when stage was reached, counted from the supervisor's start,
+// and whether it was.
+func (s State) Time(stage string) (time.Duration, bool) {
+	for _, t := range s.Timings {
+		if t.Stage == stage {
+			return t.After, true
+		}
+	}
+	return 0, false
+}

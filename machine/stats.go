@@ -1,0 +1,180 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Stats is what a sandbox takes of the machine at one moment.
+type Stats struct {
+	Sandbox    string         `json:"sandbox"`
+	Status     Status         `json:"status"`
+	Time       time.Time      `json:"time"`
+	CPUSeconds float64        `json:"cpuSeconds"`          // of all its processes since the start
+	CPUPercent float64        `json:"cpuPercent"`          // between the last two samples; 100 is one CPU of the host
+	RSSBytes   int64          `json:"rssBytes"`            // sum over the processes: the guest's memory counts in each that maps it
+	PSSBytes   int64          `json:"pssBytes,omitempty"`  // the same without counting twice; absent where the kernel does not say it of every process
+	DiskBytes  int64          `json:"diskBytes"`           // that the sandbox's directory occupies: home, disk, logs
+	Processes  []ProcessStats `json:"processes,omitempty"` // supervisor, QEMU, file servers
+	Guest      *GuestStats    `json:"guest,omitempty"`     // nil when the guest could not be asked
+	Problem    string         `json:"problem,omitempty"`   // why something is missing here
+}
+
+// GuestStats is what the guest says of itself. It can say what it likes.
+type GuestStats struct {
+	MemoryTotalBytes     int64 `json:"memoryTotalBytes"`
+	MemoryAvailableBytes int64 `json:"memoryAvailableBytes"`
+	NetReceivedBytes     int64 `json:"netReceivedBytes"`
+	NetSentBytes         int64 `json:"netSentBytes"`
+}
+
+// guestPatience is how long a guest may take to say how it is: one whose CPUs
+// are all busy, or that is out of memory, must not hold up the others.
+const guestPatience = 10 * time.Second
+
+// Stats measures the sandbox now. CPUPercent is 0: it takes two samples, and
+// Since computes it.
+func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
+	st := s.State()
+	stats := Stats{Sandbox: s.Name, Status: st.Status, Time: time.Now()}
+	var guest *GuestStats
+	var problems [2]error
+	var group errgroup.Group
+	group.Go(func() (err error) {
+		stats.DiskBytes, err = diskUse(s.dir())
+		return err
+	})
+	if st.Status == StatusRunning {
+		group.Go(func() error {
+			guest, problems[0] = s.guestStats(ctx)
+			return nil
+		})
+	}
+	if st.live() && st.Identity != nil {
+		stats.Processes, problems[1] = readTree(*st.Identity)
+	}
+	if err := group.Wait(); err != nil {
+		return stats, fmt.Errorf("measuring %s: %w", s.dir(), err)
+	}
+	stats.Guest = guest
+	if err := errors.Join(problems[:]...); err != nil {
+		stats.Problem = err.Error()
+	}
+	stats.sum()
+	return stats, ctx.Err()
+}
+
+// readTree reads the supervisor and everything that it started.
+func readTree(supervisor identity) ([]ProcessStats, error) {
+	p, err := openProcess(supervisor)
+	if err != nil {
+		return nil, fmt.Errorf("the supervisor: %w", err)
+	}
+	defer p.Close()
+	var all []ProcessStats
+	for _, pid := range descendants(supervisor.PID) {
+		if one, err := readProcess(pid); err == nil { // else it has just ended
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
+func (t *Stats) sum() {
+	complete := true
+	for _, p := range t.Processes {
+		t.CPUSeconds += p.CPUSeconds
+		t.RSSBytes += p.RSSBytes
+		t.PSSBytes += p.PSSBytes
+		complete = complete && (p.PSSBytes > 0 || p.RSSBytes == 0)
+	}
+	if !complete {
+		t.PSSBytes = 0
+	}
+}
+
+// Since completes t with what an earlier sample of the same sandbox tells.
+func (t Stats) Since(earlier Stats) Stats {
+	before := map[int]float64{}
+	for _, p := range earlier.Processes {
+		before[p.PID] = p.CPUSeconds
+	}
+	var used float64
+	for _, p := range t.Processes {
+		used += max(p.CPUSeconds-before[p.PID], 0) // a new one began at nothing
+	}
+	if passed := t.Time.Sub(earlier.Time).Seconds(); passed > 0 {
+		t.CPUPercent = 100 * used / passed
+	}
+	return t
+}
+
+func (s *Sandbox) guestStats(ctx context.Context) (*GuestStats, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, guestPatience, fmt.Errorf("it did not answer within %v", guestPatience))
+	defer cancel()
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking the guest: %w", err)
+	}
+	defer client.Close()
+	var memory, network bytes.Buffer
+	for file, out := range map[string]*bytes.Buffer{"/proc/meminfo": &memory, "/proc/net/dev": &network} {
+		cat := client.Command(ctx, "cat", file)
+		cat.Dir, cat.Stdout = "/", out
+		if err := cat.Run(); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return nil, fmt.Errorf("asking the guest for its %s: %w", file, err)
+		}
+	}
+	g := &GuestStats{
+		MemoryTotalBytes:     kibibytes(memory.Bytes(), "MemTotal:"),
+		MemoryAvailableBytes: kibibytes(memory.Bytes(), "MemAvailable:"),
+	}
+	g.NetReceivedBytes, g.NetSentBytes = netBytes(network.Bytes())
+	return g, nil
+}
+
+// diskUse is what dir and all in it occupy on the disk, in bytes. What cannot
+// be read, or vanishes meanwhile, does not count.
+func diskUse(dir string) (int64, error) {
+	var total int64
+	type file struct{ dev, inode uint64 }
+	linked := map[file]bool{} // hard links count once
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if d != nil && d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return nil
+		}
+		if stat.Nlink > 1 && !d.IsDir() {
+			id := file{stat.Dev, stat.Ino}
+			if linked[id] {
+				return nil
+			}
+			linked[id] = true
+		}
+		const block = 512 // the unit of st_blocks, whatever the file system's is: inode(7)
+		total += stat.Blocks * block
+		return nil
+	})
+	return total, err
+}

@@ -1,0 +1,379 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// The supervisor's inherited descriptors, in the order of exec.Cmd.ExtraFiles.
+const (
+	fdLock   = 3 // the sandbox's lock, already held
+	fdReport = 4 // pipe: reports to whoever starts the sandbox
+	fdHold   = 5 // pipe, with --hold: when its writer is gone, so is the sandbox's purpose
+)
+
+// report is a line on the report pipe: a stage that was reached, or how the
+// start failed.
+type report struct {
+	Stage string `json:"stage,omitempty"`
+	Note  string `json:"note,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// supervisor owns everything that a running sandbox consists of.
+type supervisor struct {
+	s       *Sandbox
+	config  Config
+	log     *slog.Logger
+	started time.Time
+	report  func(report)
+
+	console *logFile
+	hvc     *hvc
+	servers []*virtiofs.Server
+	vm      *process.Process
+	monitor *qmp.Client
+	mux     agent.Mux
+
+	vsockCID uint32 // 0 without vsock
+
+	mu     sync.Mutex
+	state  State
+	client *agent.Client // nil until the agent answers
+
+	stop     chan stopRequest
+	stopping chan struct{} // closed by the first stop request
+	stopOnce sync.Once
+	done     chan struct{} // closed when the sandbox has ended and its state is written
+}
+
+// stopRequest asks for the end of the sandbox.
+type stopRequest struct {
+	grace  time.Duration // for an orderly power-down; 0: none
+	sync   bool          // without a power-down, still write back shared files
+	reason string
+}
+
+// Supervise is the supervisor's main function: it runs the sandbox until its
+// end. It expects the descriptors that Sandbox.Start passes.
+func Supervise(ctx context.Context, host *Host, name string, hold bool) error {
+	lock := os.NewFile(fdLock, "lock")
+	defer lock.Close()
+	reports := os.NewFile(fdReport, "report")
+	defer reports.Close()
+	unix.CloseOnExec(fdLock)
+	unix.CloseOnExec(fdReport)
+
+	s, err := host.Get(name)
+	if err != nil {
+		return err
+	}
+	logs, err := newLogFile(s.LogPath(SupervisorLog))
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	v := &supervisor{
+		s: s, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+	}
+	if hold {
+		unix.CloseOnExec(fdHold)
+		go v.watchHold(os.NewFile(fdHold, "hold"))
+	}
+	go v.watchSignals(ctx)
+	err = v.run(ctx)
+	if err != nil {
+		v.log.Error("the sandbox ended", "err", err)
+		v.report(report{Error: err.Error()})
+	}
+	return err
+}
+
+// watchHold ends the sandbox when the command that it was started for is gone,
+// whichever way that command ended.
+func (v *supervisor) watchHold(hold *os.File) {
+	defer hold.Close()
+	if n, _ := io.Copy(io.Discard, hold); n > 0 {
+		return // released: see Hold.Release
+	}
+	v.requestStop(stopRequest{sync: true, reason: "the command that it was started for has ended"})
+}
+
+func (v *supervisor) watchSignals(ctx context.Context) {
+	signals := make(chan os.Signal, 1)
+	// A lost terminal is no reason to stop; systemd and people send the others.
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	defer signal.Stop(signals)
+	select {
+	case sig := <-signals:
+		v.requestStop(stopRequest{grace: DefaultGrace, reason: fmt.Sprintf("its supervisor got the signal %v", sig)})
+	case <-v.done:
+	case <-ctx.Done():
+		v.requestStop(stopRequest{reason: "its supervisor was cancelled"})
+	}
+}
+
+func (v *supervisor) requestStop(r stopRequest) {
+	v.stopOnce.Do(func() { close(v.stopping) })
+	select {
+	case v.stop <- r:
+	case <-v.done:
+	}
+}
+
+func (v *supervisor) run(ctx context.Context) error {
+	defer close(v.done)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var err error
+	if v.config, err = v.s.Config(); err != nil {
+		return err
+	}
+	self, err := identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if err := v.setState(func(st *State) {
+		*st = State{Status: StatusStarting, API: apiVersion, Supervisor: self.PID, Identity: &self, Started: v.started}
+	}); err != nil {
+		return err
+	}
+	serveAPI, err := v.listenAPI()
+	if err == nil {
+		defer serveAPI()
+		err = v.bootUnlessStopped(ctx)
+	}
+	var end ending
+	switch {
+	case err == nil:
+		end = v.live(ctx)
+	case errors.Is(err, errStopped):
+		r := <-v.stop
+		end = ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove}
+	default:
+		end = ending{status: StatusCrashed, reason: "it did not start: " + err.Error()}
+	}
+	v.teardown()
+	return errors.Join(err, v.finish(end))
+}
+
+// errStopped is why a start was given up.
+var errStopped = errors.New("the sandbox was stopped while it started")
+
+func (v *supervisor) bootUnlessStopped(ctx context.Context) error {
+	booting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-v.stopping:
+			cancel(errStopped)
+		case <-booting.Done():
+		}
+	}()
+	err := v.boot(booting)
+	if err != nil && context.Cause(booting) == errStopped {
+		return errStopped
+	}
+	return err
+}
+
+// ending is how a sandbox came to its end.
+type ending struct {
+	status Status
+	reason string
+	remove bool
+}
+
+// live waits for whatever ends the running sandbox, and brings the guest down.
+func (v *supervisor) live(ctx context.Context) ending {
+	served := v.sharesDied()
+	select {
+	case <-v.vm.Done():
+		return v.guestEnded()
+	case server := <-served:
+		if v.followsGuest() {
+			return v.guestEnded()
+		}
+		return ending{status: StatusCrashed, reason: (&deadShareError{server}).Error()}
+	case r := <-v.stop:
+		_ = v.setState(func(st *State) { st.Status = StatusStopping })
+		v.log.Info("stopping", "reason", r.reason, "grace", r.grace)
+		v.bringDown(ctx, r)
+		return ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove}
+	}
+}
+
+func (v *supervisor) guestEnded() ending {
+	if err := v.vm.Err(); err != nil {
+		return ending{status: StatusCrashed, reason: err.Error()}
+	}
+	return ending{status: StatusStopped, reason: "the guest powered off", remove: v.config.Remove}
+}
+
+// quitTimeout is for QEMU to obey a quit command; teardown kills it otherwise.
+const quitTimeout = 5 * time.Second
+
+// bringDown powers the guest off, by force when it does not obey in time.
+func (v *supervisor) bringDown(ctx context.Context, r stopRequest) {
+	switch {
+	case r.grace > 0:
+		v.powerDown(ctx, r.grace)
+	case r.sync:
+		v.syncGuest(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, quitTimeout)
+	defer cancel()
+	select {
+	case <-v.vm.Done():
+		return
+	default:
+	}
+	if err := v.monitor.Quit(ctx); err != nil {
+		v.log.Warn("QEMU did not take the quit command", "err", err)
+		return
+	}
+	select {
+	case <-v.vm.Done():
+	case <-ctx.Done():
+	}
+}
+
+// syncGuest writes the guest's dirty pages of shared files to the host. It is
+// bounded: a guest that does not answer loses what it did not write.
+func (v *supervisor) syncGuest(ctx context.Context) {
+	client := v.agentClient()
+	if client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, quitTimeout)
+	defer cancel()
+	sync := client.Command(ctx, "sync")
+	if err := sync.Run(); err != nil {
+		v.log.Warn("the guest did not write back its files", "err", err)
+	}
+}
+
+func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	ask := v.monitor.SystemPowerdown
+	if client := v.agentClient(); client != nil {
+		ask = client.PowerOff
+	}
+	if err := ask(ctx); err != nil {
+		v.log.Warn("the guest did not take the request to power down", "err", err)
+	}
+	select {
+	case <-v.vm.Done():
+		return
+	case server := <-v.sharesDied():
+		if !v.followsGuest() {
+			v.log.Warn("the guest cannot power down and is ended by force", "err", &deadShareError{server})
+		}
+		return
+	case r := <-v.stop: // somebody has become impatient
+		ctx, cancel := context.WithTimeout(ctx, r.grace)
+		defer cancel()
+		select {
+		case <-v.vm.Done():
+			return
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	v.log.Warn("the guest did not power down in time and is ended by force", "grace", grace)
+}
+
+// teardown ends every process, the guest before its file servers: a guest that
+// waits for a dead file server can never be ended in order.
+func (v *supervisor) teardown() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if client := v.agentClient(); client != nil {
+		client.Close()
+	}
+	if v.mux != nil {
+		v.mux.Close()
+	}
+	if v.vm != nil {
+		if err := v.vm.Stop(ctx, time.Second); err != nil {
+			v.log.Error("QEMU could not be ended", "err", err)
+		}
+	}
+	if v.monitor != nil {
+		v.monitor.Close()
+	}
+	for _, server := range v.servers {
+		if err := server.Stop(ctx); err != nil {
+			v.log.Error("virtiofsd could not be ended", "err", err)
+		}
+	}
+	if v.console != nil {
+		v.console.Close()
+	}
+}
+
+// finish leaves the sandbox as its last state says, or removes it.
+func (v *supervisor) finish(end ending) error {
+	v.log.Info("ended", "status", end.status, "reason", end.reason)
+	if end.remove {
+		return v.s.erase()
+	}
+	ended := time.Now()
+	err := v.setState(func(st *State) {
+		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
+		st.Supervisor, st.Identity, st.QEMU = 0, nil, 0
+	})
+	if err != nil { // the disk is full: what matters most may still fit
+		err = v.setState(func(st *State) {
+			*st = State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended}
+		})
+	}
+	return errors.Join(os.RemoveAll(v.s.runtimeDir()), err)
+}
+
+// setState changes the state and publishes it in the state file.
+func (v *supervisor) setState(change func(*State)) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change(&v.state)
+	return writeJSON(v.s.path(stateFile), v.state)
+}
+
+func (v *supervisor) agentClient() *agent.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.client
+}
+
+// reach notes that a stage of the start was reached.
+func (v *supervisor) reach(stage string, more func(*State)) {
+	after := time.Since(v.started)
+	v.log.Info("reached", "stage", stage, "after", after)
+	err := v.setState(func(st *State) {
+		st.Timings = append(st.Timings, Timing{Stage: stage, After: after})
+		if more != nil {
+			more(st)
+		}
+	})
+	if err != nil {
+		v.log.Error("the state could not be written", "err", err)
+	}
+	v.report(report{Stage: stage})
+}
