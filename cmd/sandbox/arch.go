@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+// archFlag says which processor the guest has.
+func archFlag() cli.Flag {
+	return &cli.StringFlag{Name: "arch", EnvVars: []string{"SANDBOX_ARCH"}, Usage: "`ARCH` of the guest: x86_64 or aarch64 (default: this machine's); another than this machine's is emulated"}
+}
+
+// parseArch is the architecture that was asked for, or this machine's.
+func parseArch(c *cli.Context) (qemu.Arch, error) {
+	switch arch := c.String("arch"); arch {
+	case "":
+		return qemu.HostArch(), nil
+	case "x86_64", "amd64":
+		return "x86_64", nil
+	case "aarch64", "arm64":
+		return "aarch64", nil
+	default:
+		return "", usageError(c, fmt.Errorf("--arch %q is not an architecture of guests: use x86_64 or aarch64", arch), true)
+	}
+}
+
+// imageForRun is the image that the options name. Without --arch, a named image
+// decides about the architecture; without either, it is this machine's.
+func imageForRun(c *cli.Context, images *image.Store) (*image.Image, error) {
+	arch, err := parseArch(c)
+	if err != nil {
+		return nil, err
+	}
+	ref := c.String("image")
+	if c.String("arch") == "" {
+		return images.Get(ref)
+	}
+	return images.GetFor(string(arch)+"-linux", ref)
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+// commandFlags describe a command to be run in a sandbox.
+func commandFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]` for the command; without VALUE it is taken from your environment; repeatable"},
+		&cli.StringSliceFlag{Name: "env-file", Usage: "read NAME[=VALUE] lines from `FILE`; repeatable"},
+		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIRECTORY` in the guest to run in (default: the first share, else the home)"},
+		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as this `USER` of the guest (default: the image's)"},
+		detachKeysFlag(),
+		&cli.BoolFlag{Name: "no-tty", Aliases: []string{"T"}, Usage: "use no terminal even when there is one"},
+	}
+}
+
+// command is a command to be run in a sandbox; without argv, a login shell.
+type command struct {
+	argv    []string
+	env     []string
+	workdir string
+	user    string
+	tty     bool
+
+	detachKeys []byte    // none: nothing detaches
+	keyboard   *keyboard // with tty, while the command runs
+}
+
+func parseCommand(c *cli.Context, argv []string) (*command, error) {
+	env, err := parseEnv(c.StringSlice("env"), c.StringSlice("env-file"), os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := parseDetachKeys(c.String("detach-keys"))
+	if err != nil {
+		return nil, err
+	}
+	return &command{
+		argv: argv, env: env, workdir: c.String("workdir"), user: c.String("user"), detachKeys: keys,
+		tty: !c.Bool("no-tty") && isTerminal(os.Stdin) && isTerminal(os.Stdout),
+	}, nil
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// run runs the command with our own standard streams. Its error is an exitCode
+// that holds the command's, or what kept the command from running.
+func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return &exitCode{exitRunFailure, err}
+	}
+	defer client.Close()
+	// From here on signals are the command's, and end it if it wants them to.
+	cmd := client.Command(context.WithoutCancel(ctx), k.argv...)
+	cmd.Env, cmd.User = k.env, k.user
+	if cmd.Dir, err = k.dir(s); err != nil {
+		return &exitCode{exitRunFailure, err}
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	var left <-chan error // never, without a terminal
+	if k.tty {
+		k.keyboard = newKeyboard(os.Stdin, k.detachKeys)
+		cmd.Stdin, left = k.keyboard, k.keyboard.left
+		restore, err := k.useTerminal(cmd)
+		if err != nil {
+			return &exitCode{exitRunFailure, err}
+		}
+		defer restore()
+	}
+	if err := cmd.Start(); err != nil {
+		return &exitCode{exitRunFailure, fmt.Errorf("running %s in %s: %w", k.name(), s.Name, err)}
+	}
+	stop := k.relaySignals(cmd)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return commandExit(err)
+	case err := <-left:
+		return k.leave(s, err)
+	}
+}
+
+func (k *command) name() string {
+	if len(k.argv) == 0 {
+		return "a shell"
+	}
+	return k.argv[0]
+}
+
+// dir is where the command runs: who shares a project wants to be in it.
+func (k *command) dir(s *machine.Sandbox) (string, error) {
+	if k.workdir != "" {
+		return k.workdir, nil
+	}
+	config, err := s.Config()
+	if err != nil || len(config.Shares) == 0 {
+		return "", err
+	}
+	return config.Shares[0].Target, nil
+}
+
+// useTerminal puts our terminal into raw mode, as the guest's does the work.
+func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
+	fd := int(os.Stdin.Fd())
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	cmd.Terminal = &agent.Terminal{Term: os.Getenv("TERM"), Width: width, Height: height}
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = term.Restore(fd, old) }, nil
+}
+
+// relaySignals passes signals and changes of the window's size to the command
+// until stop is called.
+func (k *command) relaySignals(cmd *agent.Cmd) (stop func()) {
+	signals := make(chan os.Signal, 16)
+	done := make(chan struct{})
+	signal.Notify(signals, unix.SIGWINCH, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		for {
+			select {
+			case sig := <-signals:
+				k.relay(cmd, sig)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+func (k *command) relay(cmd *agent.Cmd, sig os.Signal) {
+	if sig == unix.SIGHUP && k.tty {
+		k.keyboard.leave(errHangup)
+		return
+	}
+	if sig != unix.SIGWINCH {
+		_ = cmd.Signal(strings.TrimPrefix(unix.SignalName(sig.(syscall.Signal)), "SIG"))
+		return
+	}
+	if !k.tty {
+		return
+	}
+	if width, height, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
+		_ = cmd.Resize(width, height)
+	}
+}
+
+// commandExit turns the command's end into our own.
+func commandExit(err error) error {
+	var exit *agent.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &exit):
+		return &exitCode{exitRunFailure, fmt.Errorf("the connection to the command was lost: %w", err)}
+	case exit.Signal != "":
+		return &exitCode{128 + int(unix.SignalNum("SIG"+exit.Signal)), nil}
+	}
+	return &exitCode{exit.Code, nil}
+}
+
+// parseEnv joins the files' and the flags' variables, later ones last.
+func parseEnv(flags, files []string, lookup func(string) (string, bool)) ([]string, error) {
+	var env []string
+	for _, file := range files {
+		data, err := readSmallFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--env-file: %w", err)
+		}
+		number := 0
+		for line := range strings.Lines(string(data)) {
+			number++
+			line = strings.TrimRight(line, "\r\n")
+			if trimmed := strings.TrimSpace(line); trimmed == "" || strings.HasPrefix(trimmed, "#") {
+				continue
+			}
+			kv, err := parseVariable(line, lookup)
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", file, number, err)
+			}
+			env = append(env, kv)
+		}
+	}
+	for _, flag := range flags {
+		kv, err := parseVariable(flag, lookup)
+		if err != nil {
+			return nil, fmt.Errorf("--env: %w", err)
+		}
+		env = append(env, kv)
+	}
+	return env, nil
+}
+
+// parseVariable never quotes a value in an error: it may be a secret.
+func parseVariable(s string, lookup func(string) (string, bool)) (string, error) {
+	name, value, ok := strings.Cut(s, "=")
+	if !validVariable(name) {
+		if !ok {
+			return "", errors.New("there is no NAME=VALUE here, nor a NAME of letters, digits and underscores")
+		}
+		return "", fmt.Errorf("%q is not the name of a variable: use letters, digits and underscores, with no digit first and no space around the equals sign", name)
+	}
+	if strings.ContainsRune(value, 0) {
+		return "", fmt.Errorf("the value of %s holds a NUL byte", name)
+	}
+	if !ok {
+		if value, ok = lookup(name); !ok {
+			return "", fmt.Errorf("%s has no value here and is not set in your environment: write %[1]s=VALUE, or export it", name)
+		}
+	}
+	return name + "=" + value, nil
+}
+
+func validVariable(name string) bool {
+	valid := func(i int, r rune) bool {
+		return r == '_' || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') || (i > 0 && r >= '0' && r <= '9')
+	}
+	for i, r := range name {
+		if !valid(i, r) {
+			return false
+		}
+	}
+	return name != ""
+}

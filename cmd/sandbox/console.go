@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+type consoleOptions struct {
+	readOnly, take bool
+	tty            bool
+	detachKeys     []byte
+}
+
+// attachConsole shows the console until the sandbox ends or the person leaves.
+func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if o.readOnly {
+		return shownConsole(ctx, s)
+	}
+	input, err := s.ConsoleInput(ctx, o.take)
+	if errors.Is(err, machine.ErrConsoleTaken) {
+		fmt.Fprintln(os.Stderr, "sandbox: somebody else writes to this console, so you only read; --take takes it over")
+		return shownConsole(ctx, s)
+	}
+	if err != nil {
+		return err
+	}
+	defer input.Close()
+	var typed io.Reader = os.Stdin
+	if o.tty {
+		restore, err := o.rawTerminal(cancel, &typed)
+		if err != nil {
+			return err
+		}
+		defer restore()
+	}
+	go func() { _, _ = io.Copy(input, typed) }() // after the end of the input one can still read
+	go func() {
+		_, _ = io.Copy(io.Discard, input) // its end is the end of our turn
+		st := s.State().Status
+		if ctx.Err() == nil && (st == machine.StatusRunning || st == machine.StatusStarting) {
+			fmt.Fprint(os.Stderr, "\r\nsandbox: somebody else took this console over: from now on you only read\r\n")
+		}
+	}()
+	return shownConsole(ctx, s)
+}
+
+// rawTerminal makes the keyboard the input, and leaving it the end of ctx.
+func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Reader) (restore func(), err error) {
+	old, err := term.MakeRaw(int(os.Stdin.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	keys := newKeyboard(os.Stdin, o.detachKeys)
+	*typed = keys
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, unix.SIGHUP)
+	go func() {
+		select {
+		case why := <-keys.left:
+			leave(why)
+		case <-hangups:
+			leave(errHangup)
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		_ = term.Restore(int(os.Stdin.Fd()), old)
+		fmt.Fprintln(os.Stderr)
+	}, nil
+}
+
+func shownConsole(ctx context.Context, s *machine.Sandbox) error {
+	err := s.Console(ctx, os.Stdout, true)
+	switch why := context.Cause(ctx); {
+	case why == error(errDetached):
+		return nil
+	case why == errHangup:
+		return &exitCode{128 + int(unix.SIGHUP), nil}
+	case why != nil:
+		return &exitCode{128 + int(unix.SIGINT), nil}
+	}
+	return err
+}

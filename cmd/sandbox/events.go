@@ -1,0 +1,36 @@
+package main
+
+import (
+	"encoding/json"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+func eventsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "events",
+		Usage:     "print what happens to sandboxes as JSON lines",
+		ArgsUsage: "[NAME...]",
+		Description: `The sandboxes that there are come first, with the type "exists"; then a line for
+each that is created, renamed or removed, changes its status or reaches a stage
+of its start, until Ctrl-C. With NAME, only these are shown, also those that are
+yet to be made.
+
+EXAMPLES
+   sandbox events
+   sandbox events | jq 'select(.status == "crashed")'
+   sandbox events work | grep -m1 '"status":"running"'`,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			host, err := openHost()
+			if err != nil {
+				return err
+			}
+			out := json.NewEncoder(c.App.Writer)
+			out.SetEscapeHTML(false)
+			return host.Events(c.Context, c.Args().Slice(), func(e machine.Event) error { return out.Encode(e) })
+		},
+	}
+}

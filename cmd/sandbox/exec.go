@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+func execCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run a command in a running sandbox",
+		ArgsUsage: "NAME [--] [COMMAND [ARG...]]",
+		Description: `Without COMMAND, exec opens a login shell. Arguments reach the command exactly as
+they are given: no shell comes in between. The exit code is the command's.
+
+EXAMPLES
+   sandbox exec work -- git status
+   sandbox exec --user root work -- apt-get install -y jq
+   tar c src | sandbox exec work -- tar x -C /tmp`,
+		Flags:        commandFlags(),
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			args := c.Args().Slice()
+			if len(args) == 0 {
+				return &exitCode{exitUsage, errors.New("sandbox exec needs the name of a sandbox: sandbox ls shows them")}
+			}
+			argv := args[1:]
+			if len(argv) > 0 && argv[0] == "--" {
+				argv = argv[1:]
+			}
+			command, err := parseCommand(c, argv)
+			if err != nil {
+				return &exitCode{exitRunFailure, err}
+			}
+			host, err := openHost()
+			if err != nil {
+				return &exitCode{exitRunFailure, err}
+			}
+			s, err := host.Get(args[0])
+			if err != nil {
+				return &exitCode{exitRunFailure, err}
+			}
+			return command.run(c.Context, s)
+		},
+	}
+}
+
+func startCommand() *cli.Command {
+	return &cli.Command{
+		Name:         "start",
+		Usage:        "start a sandbox that is stopped",
+		ArgsUsage:    "NAME",
+		Flags:        []cli.Flag{waitFlag(), timingsFlag()},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if err := checkWait(c); err != nil {
+				return err
+			}
+			s, err := named(c)
+			if err != nil {
+				return err
+			}
+			if _, err := start(c, s, false); err != nil {
+				return err
+			}
+			fmt.Println(s.Name)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,332 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	units "github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "make a sandbox, start it and run a command in it",
+		ArgsUsage: "[-- COMMAND [ARG...]]",
+		Description: `Without COMMAND, run opens a shell. A sandbox that was made for one command and
+has no --name is removed afterwards; every other one keeps running until
+"sandbox stop". The exit code is the command's; 125 means that the sandbox did
+not start, 126 and 127 that the command could not be run or was not found.
+
+EXAMPLES
+   sandbox run --share . -- npm test
+   sandbox run --share .:src:ro --net none -- sh -c 'wc -l ~/src/*'
+   sandbox run --name work --share . -p 8080:80
+   sandbox run --env ANTHROPIC_API_KEY --share . -- claude
+   sandbox run -d --name ci --memory 4G --cpus 4 --wait system`,
+		Flags: append(createFlags(), append(commandFlags(),
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
+			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops (the default for a command without --name)"},
+			waitFlag(), timingsFlag())...),
+		OnUsageError: usageError,
+		Action:       runAction,
+	}
+}
+
+// createFlags describe a sandbox to be made.
+func createFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
+		&cli.StringFlag{Name: "image", EnvVars: []string{"SANDBOX_IMAGE"}, Usage: "`IMAGE` to start: NAME or NAME@DIGEST (default: the store's default image)"},
+		archFlag(),
+		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, EnvVars: []string{"SANDBOX_MEMORY"}, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
+		&cli.IntFlag{Name: "cpus", EnvVars: []string{"SANDBOX_CPUS"}, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},
+		&cli.StringFlag{Name: "disk", EnvVars: []string{"SANDBOX_DISK"}, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
+		&cli.StringSliceFlag{Name: "share", Aliases: []string{"v"}, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; repeatable"},
+		&cli.BoolFlag{Name: "allow-dangerous-share", Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; repeatable"},
+		&cli.StringFlag{Name: "net", Value: string(network.ModeUser), EnvVars: []string{"SANDBOX_NET"}, Usage: "`MODE` of the network: user or none"},
+		&cli.IntFlag{Name: "ssh-port", EnvVars: []string{"SANDBOX_SSH_PORT"}, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
+		&cli.StringSliceFlag{Name: "ssh-key", Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub); repeatable"},
+		&cli.StringFlag{Name: "transport", Value: string(machine.TransportAuto), Hidden: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
+		&cli.StringFlag{Name: "machine", Hidden: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
+		&cli.DurationFlag{Name: "timeout", Value: machine.DefaultReadyTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` the guest may take until commands can run"},
+	}
+}
+
+func waitFlag() cli.Flag {
+	return &cli.StringFlag{Name: "wait", Value: machine.StageAgent, Usage: "what to wait for: `STAGE` agent (commands can run) or system (services run too)"}
+}
+
+func runAction(c *cli.Context) error {
+	err := run(c)
+	var exit *exitCode
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &exitCode{exitRunFailure, err}
+}
+
+func run(c *cli.Context) error {
+	ctx := c.Context
+	if _, err := loadSettings(c); err != nil {
+		return err
+	}
+	command, err := parseCommand(c, c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	if err := checkWait(c); err != nil {
+		return err
+	}
+	if c.Bool("detach") && len(command.argv) > 0 {
+		return errors.New("--detach starts a sandbox without a command: leave out the command and use sandbox exec, or leave out --detach")
+	}
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	config, img, err := configure(c, host)
+	if err != nil {
+		return err
+	}
+	config.Remove = c.Bool("rm") || (!c.IsSet("rm") && len(command.argv) > 0 && !c.IsSet("name"))
+	if _, err := host.Plan(ctx, config, img); err != nil {
+		return err
+	}
+	s, err := host.Create(config)
+	if err != nil {
+		return err
+	}
+	hold, err := start(c, s, config.Remove && !c.Bool("detach"))
+	if err != nil {
+		return err
+	}
+	if c.Bool("detach") {
+		fmt.Println(s.Name)
+		return nil
+	}
+	err = command.run(ctx, s)
+	// With --rm, a sandbox that was detached from is removed when it stops.
+	if errors.Is(err, errDetached) && hold != nil {
+		return cmp.Or(hold.Release(), err)
+	}
+	if hold == nil {
+		if !errors.Is(err, errDetached) {
+			stillRunning(s)
+		}
+		return err
+	}
+	hold.Close()
+	return errors.Join(err, s.Wait(context.WithoutCancel(ctx)))
+}
+
+// stillRunning reminds a person of what the command has left behind.
+func stillRunning(s *machine.Sandbox) {
+	if isTerminal(os.Stderr) {
+		fmt.Fprintf(os.Stderr, "sandbox: %s keeps running: sandbox attach %[1]s opens a shell in it, sandbox stop %[1]s stops it\n", s.Name)
+	}
+}
+
+func checkWait(c *cli.Context) error {
+	if w := c.String("wait"); w != machine.StageAgent && w != machine.StageSystem {
+		return &exitCode{exitUsage, fmt.Errorf("--wait is %q, but must be agent or system", w)}
+	}
+	return nil
+}
+
+// start runs the sandbox's start and shows a person how far it is.
+func start(c *cli.Context, s *machine.Sandbox, hold bool) (*machine.Hold, error) {
+	var reporter *progress.Reporter // a nil one says nothing
+	if isTerminal(os.Stderr) {
+		reporter = progress.New(os.Stderr)
+	}
+	asked := time.Now()
+	step := reporter.Start("starting "+s.Name, 0)
+	defer step.Fail()
+	held, err := s.Start(c.Context, machine.StartOptions{
+		Until: c.String("wait"), Hold: hold,
+		Stage: step.Note,
+		Note:  func(note string) { fmt.Fprintf(os.Stderr, "sandbox: note: %s\n", note) },
+	})
+	if err != nil {
+		return held, err
+	}
+	step.Done()
+	if c.Bool("timings") {
+		if err := showTimings(c.Context, os.Stderr, s, asked); err != nil {
+			fmt.Fprintf(os.Stderr, "sandbox: the timings of %s cannot be shown: %v\n", s.Name, err)
+		}
+	}
+	return held, nil
+}
+
+// configure makes a configuration from the flags and the image's defaults.
+func configure(c *cli.Context, host *machine.Host) (machine.Config, *image.Image, error) {
+	config := machine.Config{
+		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
+		Transport: machine.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
+		ReadyTimeout: c.Duration("timeout"),
+	}
+	if config.Name == "" && !c.IsSet("name") {
+		config.Name = host.NewName()
+	}
+	img, err := imageForRun(c, host.Images)
+	if err != nil {
+		return config, nil, err
+	}
+	config.Image = img.Manifest.Name + "@" + img.Digest
+	options, err := shareOptions(c, host.Dirs)
+	if err != nil {
+		return config, nil, err
+	}
+	var errs [6]error
+	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
+	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
+	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options, img.Manifest.User.Home)
+	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
+	config.Network, errs[3] = network.ParseMode(c.String("net"))
+	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
+	if !c.IsSet("memory") && config.MemoryMiB == 0 {
+		config.MemoryMiB = firstSet(img.Manifest.Defaults.MemoryMiB, machine.DefaultMemoryMiB)
+	}
+	if !c.IsSet("cpus") {
+		config.CPUs = firstSet(img.Manifest.Defaults.CPUs, machine.DefaultCPUs)
+	}
+	return config, img, errors.Join(errs[:]...)
+}
+
+func firstSet(values ...int) int {
+	for _, v := range values {
+		if v != 0 {
+			return v
+		}
+	}
+	return 0
+}
+
+// parseSize returns MiB; a number without a unit is MiB, as for QEMU's -m.
+func parseSize(flag, s string) (int, error) {
+	if s == "" {
+		return 0, nil
+	}
+	if strings.Trim(s, "0123456789") == "" {
+		s += "M"
+	}
+	bytes, err := units.RAMInBytes(s)
+	if err != nil {
+		return 0, fmt.Errorf("%s is %q, but must be a size such as 512M or 4G", flag, s)
+	}
+	return int((bytes + 1<<20 - 1) >> 20), nil // rounded up, lest a little becomes none
+}
+
+// parseShares returns shares whose targets are absolute: relative ones start
+// at the home of the guest's user, whoever a command later runs as.
+func parseShares(specs []string, o virtiofs.CheckOptions, guestHome string) ([]virtiofs.Share, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	var shares []virtiofs.Share
+	var errs []error
+	for _, spec := range specs {
+		share, err := virtiofs.ParseShare(spec, cwd)
+		if err == nil {
+			err = share.Check(o)
+		}
+		var danger *virtiofs.DangerError
+		if errors.As(err, &danger) {
+			err = fmt.Errorf("%w (--allow-dangerous-share shares it all the same)", err)
+		}
+		if !path.IsAbs(share.Target) {
+			share.Target = path.Join(guestHome, share.Target)
+		}
+		shares, errs = append(shares, share), append(errs, err)
+	}
+	return shares, errors.Join(errs...)
+}
+
+// shareOptions is what a share must not touch.
+func shareOptions(c *cli.Context, dirs machine.Dirs) (virtiofs.CheckOptions, error) {
+	home, err := os.UserHomeDir()
+	return virtiofs.CheckOptions{
+		Home: home, Private: []string{dirs.Data, dirs.State, dirs.Runtime, dirs.Cache},
+		AllowDangerous: c.Bool("allow-dangerous-share"),
+	}, err
+}
+
+func parseForwards(specs []string) ([]network.Forward, error) {
+	var forwards []network.Forward
+	var errs []error
+	for _, spec := range specs {
+		f, err := network.ParseForward(spec)
+		if err == nil {
+			err = f.CheckFree()
+		}
+		forwards, errs = append(forwards, f), append(errs, err)
+	}
+	return forwards, errors.Join(errs...)
+}
+
+// readPublicKeys reads the keys in files, or the user's own when there are
+// none; a user without keys cannot use ssh, which is no error.
+func readPublicKeys(files []string) ([]string, error) {
+	asked := len(files) > 0
+	if !asked {
+		if home, err := os.UserHomeDir(); err == nil {
+			files, _ = filepath.Glob(filepath.Join(home, ".ssh", "*.pub"))
+		}
+	}
+	var keys []string
+	for _, file := range files {
+		data, err := readSmallFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("--ssh-key: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err == nil {
+				keys = append(keys, line)
+			} else if asked {
+				return nil, fmt.Errorf("--ssh-key: %s holds no OpenSSH public key; give the file that ends in .pub", file)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys), nil
+}
+
+// readSmallFile guards against devices and files given by mistake.
+func readSmallFile(path string) ([]byte, error) {
+	const most = 1 << 20
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(data) > most {
+		err = fmt.Errorf("%s is larger than 1 MiB: is it the right file?", path)
+	}
+	return data, err
+}

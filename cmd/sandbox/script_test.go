@@ -1,0 +1,118 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+// guestsVariable switches on the tests that boot guests.
+const guestsVariable = "SANDBOX_TEST_GUESTS"
+
+// TestCLI runs what needs no guest: help, errors, empty lists.
+func TestCLI(t *testing.T) {
+	bin := buildBinaries(t)
+	testscript.Run(t, testscript.Params{
+		Dir:   "../../testdata/script/cli",
+		Setup: func(env *testscript.Env) error { return setup(env, bin) },
+	})
+}
+
+// TestGuests boots real guests from the default image.
+func TestGuests(t *testing.T) {
+	dirs := guestDirs(t)
+	bin := buildBinaries(t)
+	testscript.Run(t, testscript.Params{
+		Dir:       "../../testdata/script/guest",
+		Condition: guestCondition(dirs),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_DATA_HOME", filepath.Dir(dirs.Data))
+			env.Setenv("XDG_CACHE_HOME", filepath.Dir(dirs.Cache))
+			env.Setenv("SANDBOX_IMAGE", testImage())
+			if err := setup(env, bin); err != nil {
+				return err
+			}
+			env.Defer(func() { removeAll(t, env, bin) }) // before what setup defers
+			return nil
+		},
+	})
+}
+
+// guestDirs are where the images are that guests boot from.
+func guestDirs(t *testing.T) machine.Dirs {
+	t.Helper()
+	if os.Getenv(guestsVariable) == "" {
+		t.Skipf("boots guests: run make integration, or set %s=1 after make image", guestsVariable)
+	}
+	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dirs
+}
+
+// testImage is the image that guests boot from: the one that make image makes,
+// whatever the user's default is.
+func testImage() string { return cmp.Or(os.Getenv("SANDBOX_IMAGE"), "debian") }
+
+// buildBinaries builds both programs as a user gets them, and returns their
+// directory.
+func buildBinaries(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", bin, "../sandbox", "../sandbox-agent")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// setup gives a script directories of its own. The runtime directory is not
+// below the script's, whose path is too long for sockets.
+func setup(env *testscript.Env, bin string) error {
+	runtime, err := os.MkdirTemp("", "sb")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { os.RemoveAll(runtime) })
+	home := filepath.Join(env.WorkDir, "home")
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return err
+	}
+	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("HOME", home)
+	env.Setenv("XDG_RUNTIME_DIR", runtime)
+	for name, dir := range map[string]string{"XDG_DATA_HOME": "data", "XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache"} {
+		if env.Getenv(name) == "" {
+			env.Setenv(name, filepath.Join(env.WorkDir, dir))
+		}
+	}
+	return nil
+}
+
+// removeAll ends what a failed script left running.
+func removeAll(t *testing.T, env *testscript.Env, bin string) {
+	command := func(args ...string) *exec.Cmd {
+		cmd := exec.Command(filepath.Join(bin, "sandbox"), args...)
+		cmd.Env = env.Vars
+		return cmd
+	}
+	out, err := command("ls", "--quiet").Output()
+	if err != nil {
+		t.Logf("listing what is left: %v", err)
+	}
+	for name := range strings.FieldsSeq(string(out)) {
+		if out, err := command("rm", "--force", name).CombinedOutput(); err != nil {
+			t.Errorf("removing %s: %v", name, fmt.Errorf("%w\n%s", err, out))
+		}
+	}
+}

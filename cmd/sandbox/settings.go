@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// projectFile configures the sandboxes of a project; the nearest one in the
+// working directory or above it counts.
+const projectFile = "sandbox.toml"
+
+// A settings file has the long names of flags as keys. The user's own file may
+// set all of these.
+var userKeys = []string{"image", "memory", "cpus", "disk", "timeout", "workdir", "net", "ssh-port", "share", "publish", "ssh-key"}
+
+// A project file may come from a stranger, or be written by the last guest
+// that had the project as a share. So it may describe the machine, but not
+// open anything of the host to it: its shares must lie in the project.
+var projectKeys = []string{"image", "memory", "cpus", "disk", "timeout", "workdir", "share"}
+
+// applySettings gives the flags that neither the command line nor the
+// environment has set the values of the settings files, the project's before
+// the user's. It returns for each flag where its value came from.
+func applySettings(c *cli.Context, cwd, userFile string) (map[string]string, error) {
+	sources := map[string]string{}
+	for _, name := range append(slices.Clone(userKeys), "name", "transport", "machine") {
+		if c.IsSet(name) {
+			sources[name] = "flag or environment"
+		}
+	}
+	if file := findUp(cwd, projectFile); file != "" {
+		if err := applyFile(c, file, projectKeys, sources); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := os.Stat(userFile); errors.Is(err, os.ErrNotExist) {
+		return sources, nil
+	}
+	return sources, applyFile(c, userFile, userKeys, sources)
+}
+
+// findUp returns the nearest file of that name in dir or above it, or "".
+func findUp(dir, name string) string {
+	for {
+		file := filepath.Join(dir, name)
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			return file
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return ""
+		}
+		dir = parent
+	}
+}
+
+func applyFile(c *cli.Context, file string, allowed []string, sources map[string]string) error {
+	data, err := readSmallFile(file)
+	if err != nil {
+		return err
+	}
+	var values map[string]any
+	if _, err := toml.Decode(string(data), &values); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	for name, value := range values {
+		if !slices.Contains(allowed, name) {
+			return fmt.Errorf("%s: %q cannot be set here: only %s can", file, name, strings.Join(allowed, ", "))
+		}
+		if sources[name] != "" {
+			continue
+		}
+		if err := applyValue(c, file, name, value); err != nil {
+			return fmt.Errorf("%s: %s: %w", file, name, err)
+		}
+		sources[name] = file
+	}
+	return nil
+}
+
+func applyValue(c *cli.Context, file, name string, value any) error {
+	list, ok := value.([]any)
+	if !ok {
+		list = []any{value}
+	}
+	for _, v := range list {
+		text := fmt.Sprint(v)
+		if name == "share" {
+			var err error
+			if text, err = shareOf(file, text); err != nil {
+				return err
+			}
+		}
+		if err := c.Set(name, text); err != nil {
+			return fmt.Errorf("%q is not a value for it: %w", text, err)
+		}
+	}
+	return nil
+}
+
+// shareOf makes a share's host directory absolute, and holds a project file to
+// its project.
+func shareOf(file, spec string) (string, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil {
+		return "", err
+	}
+	share, err := virtiofs.ParseShare(spec, dir)
+	if err != nil {
+		return "", err
+	}
+	inside := share.Source == dir || strings.HasPrefix(share.Source, dir+string(filepath.Separator))
+	if filepath.Base(file) == projectFile && !inside {
+		return "", fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project; give --share yourself if you want this", share.Source, dir)
+	}
+	return share.String(), nil
+}
+
+// userFile is where the user's own settings are.
+func userFile() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "sandbox", "config.toml"), nil
+}
+
+// loadSettings applies the settings files that count here.
+func loadSettings(c *cli.Context) (map[string]string, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	file, err := userFile()
+	if err != nil {
+		return nil, err
+	}
+	return applySettings(c, cwd, file)
+}
+
+func configCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "config",
+		Usage: "show what run would use here, and where each value comes from",
+		Description: `A value is taken from the first of: flag, environment (SANDBOX_IMAGE, SANDBOX_MEMORY,
+...), the project's sandbox.toml (the nearest one above the working directory),
+your own config.toml in ~/.config/sandbox, the image, and our defaults.
+The files have the long names of flags as keys:
+
+   memory = "4G"
+   cpus = 4
+   share = [".", "docs:docs:ro"]`,
+		Flags:        append(createFlags(), commandFlags()...),
+		OnUsageError: usageError,
+		Action:       configAction,
+	}
+}
+
+func configAction(c *cli.Context) error {
+	sources, err := loadSettings(c)
+	if err != nil {
+		return err
+	}
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	config, img, err := configure(c, host)
+	if err != nil {
+		return err
+	}
+	return printJSON(c.App.Writer, map[string]any{"config": config, "image": img.Ref(), "workdir": c.String("workdir"), "sources": sources})
+}

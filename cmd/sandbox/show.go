@@ -1,0 +1,243 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	units "github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+func lsCommand() *cli.Command {
+	return &cli.Command{
+		Name:    "ls",
+		Aliases: []string{"list", "ps"},
+		Usage:   "list all sandboxes, whatever their state",
+		Description: `The state is created (never started), starting, running, stopping, stopped,
+crashed (with the reason) or broken (its files cannot be read).
+
+EXAMPLES
+   sandbox ls
+   sandbox ls --filter status=running --filter status=starting
+   sandbox ls --filter name='ci-*' --json`,
+		Flags: []cli.Flag{
+			&cli.StringSliceFlag{Name: "filter", Usage: "show those with `KEY=PATTERN` only: status, name or image; one of several patterns of a key is enough"},
+			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print names only"},
+		},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			host, err := openHost()
+			if err != nil {
+				return err
+			}
+			all, err := host.List()
+			if err != nil {
+				return err
+			}
+			keep, err := parseFilters(c.StringSlice("filter"))
+			if err != nil {
+				return &exitCode{exitUsage, err}
+			}
+			infos := []machine.Info{}
+			for _, s := range all {
+				if info := s.Info(); keep(info) {
+					infos = append(infos, info)
+				}
+			}
+			switch {
+			case c.Bool("json"):
+				return printJSON(c.App.Writer, infos)
+			case c.Bool("quiet"):
+				for _, i := range infos {
+					fmt.Fprintln(c.App.Writer, i.Name)
+				}
+				return nil
+			}
+			return printTable(c.App.Writer, infos, time.Now())
+		},
+	}
+}
+
+// parseFilters makes one condition of all --filter flags: patterns of one key
+// are alternatives, different keys must all hold.
+func parseFilters(filters []string) (func(machine.Info) bool, error) {
+	patterns := map[string][]string{}
+	for _, f := range filters {
+		key, pattern, ok := strings.Cut(f, "=")
+		if _, err := path.Match(pattern, ""); !ok || err != nil || !slices.Contains([]string{"status", "name", "image"}, key) {
+			return nil, fmt.Errorf("--filter is %q, but must be status=, name= or image= and a pattern such as ci-*", f)
+		}
+		patterns[key] = append(patterns[key], pattern)
+	}
+	return func(i machine.Info) bool {
+		image, _, _ := strings.Cut(i.Config.Image, "@")
+		for key, value := range map[string]string{"status": string(i.State.Status), "name": i.Name, "image": image} {
+			matches := func(pattern string) bool { ok, _ := path.Match(pattern, value); return ok }
+			if patterns[key] != nil && !slices.ContainsFunc(patterns[key], matches) {
+				return false
+			}
+		}
+		return true
+	}, nil
+}
+
+func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATUS\tIMAGE\tMEMORY\tCPUS\tDISK\tSSH\tSHARES")
+	for _, i := range infos {
+		image, _, _ := strings.Cut(i.Config.Image, "@")
+		ssh := "-"
+		if i.State.Status == machine.StatusRunning && i.State.SSHPort != 0 {
+			ssh = fmt.Sprintf("127.0.0.1:%d", i.State.SSHPort)
+		}
+		var shares []string
+		for _, s := range i.Config.Shares {
+			shares = append(shares, s.Source)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), image,
+			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, strings.Join(shares, " "))
+	}
+	return t.Flush()
+}
+
+// describeDisk is a disk's used and virtual size, such as "1.2GiB/20GiB".
+func describeDisk(d *machine.DiskUsage) string {
+	if d == nil {
+		return "-"
+	}
+	return units.BytesSize(float64(d.Used)) + "/" + units.BytesSize(float64(d.Virtual))
+}
+
+// describe is a state in a few words, such as "running 5 minutes".
+func describe(st machine.State, now time.Time) string {
+	switch st.Status {
+	case machine.StatusRunning:
+		return fmt.Sprintf("%s %s", st.Status, strings.ToLower(units.HumanDuration(now.Sub(st.Started))))
+	case machine.StatusCrashed, machine.StatusBroken, machine.StatusPaused:
+		first, _, _ := strings.Cut(st.Reason, "\n")
+		return fmt.Sprintf("%s (%s)", st.Status, first)
+	}
+	return string(st.Status)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+func inspectCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "inspect",
+		Usage:     "show everything about sandboxes as JSON",
+		ArgsUsage: "NAME...",
+		Description: `One NAME gives an object, several an array of objects.
+
+EXAMPLES
+   sandbox inspect work
+   sandbox inspect work play | jq '.[].state.status'
+   sandbox inspect --qemu work              the command line of its QEMU, quoted for a shell`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "qemu", Usage: "print the exact QEMU command line of its last start"},
+		},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 1 && !c.Bool("qemu") {
+				return inspectAll(c)
+			}
+			s, err := named(c)
+			if err != nil {
+				return err
+			}
+			info := s.Info()
+			if !c.Bool("qemu") {
+				return printJSON(c.App.Writer, info)
+			}
+			if len(info.State.Argv) == 0 {
+				return fmt.Errorf("%s has not been started yet, so there is no command line: start it with sandbox start %[1]s", s.Name)
+			}
+			_, err = fmt.Fprintln(c.App.Writer, qemu.ShellQuote(info.State.Argv)+qemu.Redirections(info.State.Files))
+			return err
+		},
+	}
+}
+
+func inspectAll(c *cli.Context) error {
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	infos := []machine.Info{}
+	var errs []error
+	for _, name := range c.Args().Slice() {
+		s, err := host.Get(name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		infos = append(infos, s.Info())
+	}
+	return errors.Join(append(errs, printJSON(c.App.Writer, infos))...)
+}
+
+func logsCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "logs",
+		Usage:     "print a sandbox's console",
+		ArgsUsage: "NAME",
+		Description: `EXAMPLES
+   sandbox logs work
+   sandbox logs -f work                     until the sandbox ends
+   sandbox logs --of supervisor work`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as the console grows"},
+			&cli.StringFlag{Name: "of", Value: "console", Usage: "whose log: `PROGRAM` console, supervisor, qemu or virtiofsd"},
+		},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			s, err := named(c)
+			if err != nil {
+				return err
+			}
+			if c.String("of") == "console" {
+				return s.Console(c.Context, os.Stdout, c.Bool("follow"))
+			}
+			if c.Bool("follow") {
+				return &exitCode{exitUsage, fmt.Errorf("only the console can be followed: leave out --follow, or --of %s", c.String("of"))}
+			}
+			return printLog(s, c.String("of"))
+		},
+	}
+}
+
+func printLog(s *machine.Sandbox, of string) error {
+	name, ok := map[string]string{
+		"supervisor": machine.SupervisorLog, "qemu": machine.QEMULog, "virtiofsd": machine.VirtiofsdLog,
+	}[of]
+	if !ok {
+		return &exitCode{exitUsage, fmt.Errorf("there is no log of %q: use console, supervisor, qemu or virtiofsd", of)}
+	}
+	f, err := os.Open(s.LogPath(name))
+	if os.IsNotExist(err) {
+		return nil // never started
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(os.Stdout, f)
+	return err
+}

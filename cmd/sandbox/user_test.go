@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+// TestOrdinaryUser runs the core of all this as somebody who is not root and
+// has nothing but a home.
+func TestOrdinaryUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the other tests run as an ordinary user already: run this one as root")
+	}
+	u := newUser(t)
+	note := "/dev/kvm"
+	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
+		f.Close()
+		if info, err := os.Stat("/dev/kvm"); err == nil && info.Mode().Perm()&0o006 == 0 {
+			note = "usermod -aG" // the remedy
+		}
+	}
+	u.write("project/given", "from the host\n")
+
+	out, code := u.run("run", "--rm", "--share", "project", "--", "sh", "-c", "cat given; stat -c %U given; echo made >made; exit 7")
+	if code != 7 || !strings.Contains(out, "from the host\nagent\n") {
+		t.Errorf("run: exit code %d, want 7:\n%s", code, out)
+	}
+	if strings.Contains(out, "KVM is not used") && !strings.Contains(out, note) {
+		t.Errorf("the note about KVM has no remedy (%s):\n%s", note, out)
+	}
+	info, err := os.Stat(filepath.Join(u.home, "project", "made"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != u.id || int(st.Gid) != u.id {
+		t.Errorf("what the guest makes belongs to %d:%d, not to user %d", st.Uid, st.Gid, u.id)
+	}
+
+	u.ok("run", "-d", "--name", "mine", "--share", "project")
+	if out := u.ok("exec", "mine", "--", "sh", "-c", "id -un; cat made; echo kept >~/note"); out != "agent\nmade\n" {
+		t.Errorf("exec: %q", out)
+	}
+	u.noProcessOfRoot()
+	u.ok("stop", "mine")
+	if out := u.ok("ls"); !strings.Contains(out, "stopped") {
+		t.Errorf("ls after stop:\n%s", out)
+	}
+	if note, err := os.ReadFile(filepath.Join(u.home, ".local/state/sandbox/mine/home/note")); err != nil || string(note) != "kept\n" {
+		t.Errorf("the home has %q, %v", note, err)
+	}
+	u.ok("rm", "mine")
+	if out := u.ok("ls", "-q"); out != "" {
+		t.Errorf("ls after rm:\n%s", out)
+	}
+	u.processes().waitGone(t) // the supervisor gives the lock back just before its end
+}
+
+// user is somebody whose id nobody has, with a home and a store of images.
+type user struct {
+	t    *testing.T
+	id   int
+	home string
+	env  []string
+	bin  string
+}
+
+func newUser(t *testing.T) *user {
+	t.Helper()
+	images := guestDirs(t)
+	// Above what accounts and subuid(5) use, and another one for each test run.
+	id := 0x68000000 + os.Getpid()
+	base, err := os.MkdirTemp("", "u") // short, and to be entered by the user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	u := &user{t: t, id: id, home: filepath.Join(base, "home"), bin: filepath.Join(base, "sandbox")}
+	runtime := filepath.Join(base, "run")
+	for _, dir := range []string{u.home, runtime, filepath.Join(u.home, "project")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, err := os.ReadFile(filepath.Join(buildBinaries(t), "sandbox"))
+	if err == nil {
+		err = os.WriteFile(u.bin, program, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(base, 0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.installImage(images)
+	for _, dir := range []string{u.home, runtime} {
+		u.giveAll(dir)
+	}
+	u.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + u.home, "XDG_RUNTIME_DIR=" + runtime}
+	t.Cleanup(func() {
+		for name := range strings.FieldsSeq(u.ok("ls", "-q")) {
+			u.run("rm", "--force", name)
+		}
+	})
+	return u
+}
+
+// installImage makes the default image, or the one of SANDBOX_IMAGE, the user's.
+func (u *user) installImage(from machine.Dirs) {
+	u.t.Helper()
+	theirs, err := image.OpenStore(from.Images())
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	img, err := theirs.Get(os.Getenv("SANDBOX_IMAGE"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	ours, err := image.OpenStore(filepath.Join(u.home, ".local/share/sandbox/images"))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	if _, err := ours.Install(u.t.Context(), img.Dir); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// giveAll gives the directories below dir to the user, and the files too unless
+// they are an image's: those may be hard links to root's, which all may read.
+func (u *user) giveAll(dir string) {
+	u.t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if st := info.Sys().(*syscall.Stat_t); !d.IsDir() && st.Nlink > 1 {
+			return nil
+		}
+		return os.Lchown(path, u.id, u.id)
+	})
+	if err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+func (u *user) write(path, text string) {
+	u.t.Helper()
+	path = filepath.Join(u.home, path)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		u.t.Fatal(err)
+	}
+	if err := os.Chown(path, u.id, u.id); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// run returns what the program wrote and its exit code.
+func (u *user) run(args ...string) (string, int) {
+	u.t.Helper()
+	cmd := exec.Command(u.bin, args...)
+	cmd.Dir, cmd.Env = u.home, u.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(u.id), Gid: uint32(u.id)}}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if err != nil && cmd.ProcessState == nil {
+		u.t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func (u *user) ok(args ...string) string {
+	u.t.Helper()
+	out, code := u.run(args...)
+	if code != 0 {
+		u.t.Fatalf("sandbox %s: exit code %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+// processes gets hold of all that run as the user.
+func (u *user) processes() pidfds {
+	u.t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	fds := make(pidfds)
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != u.id {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			u.t.Fatal(err)
+		}
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			fds[pid] = os.NewFile(uintptr(fd), dir)
+		}
+	}
+	return fds
+}
+
+// noProcessOfRoot checks that nothing set-uid has helped.
+func (u *user) noProcessOfRoot() {
+	u.t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for _, path := range lines {
+		line, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(line, []byte(u.home)) {
+			continue
+		}
+		if info, err := os.Stat(filepath.Dir(path)); err == nil && int(info.Sys().(*syscall.Stat_t).Uid) != u.id {
+			u.t.Errorf("%s is not the user's: %q", path, line)
+		}
+	}
+}

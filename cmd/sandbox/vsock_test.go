@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// nestedVariable switches on the test that boots guests within a guest.
+const nestedVariable = "SANDBOX_TEST_NESTED"
+
+// TestVsock runs this launcher inside of a guest, because this machine's own
+// vsock addresses are none of a test's business: the guest loads vhost_vsock,
+// and two guests within it are commanded over vsock. An emulated guest in an
+// emulated guest takes minutes.
+func TestVsock(t *testing.T) {
+	if os.Getenv(nestedVariable) == "" {
+		t.Skipf("boots guests within a guest, which takes up to an hour where both are emulated: run make nested, or set %s=1 and %s=1", guestsVariable, nestedVariable)
+	}
+	o := startOuter(t)
+	o.sh(t, `modprobe vhost_vsock && test -c /dev/vhost-vsock && cp -r ~agent/tools /opt/tools`)
+
+	// At once, and --transport auto must choose vsock.
+	o.sh(t, `pids=
+for name in one two; do
+	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 40m >$name.out 2>&1 &
+	pids="$pids $!"
+done
+for pid in $pids; do
+	wait $pid || { cat *.out >&2; exit 1; }
+done`)
+	one, two := o.inspect(t, "one"), o.inspect(t, "two")
+	if one.cid == two.cid || one.State.Transport != machine.TransportVsock || two.State.Transport != machine.TransportVsock {
+		t.Fatalf("two sandboxes at once: %+v and %+v", one, two)
+	}
+	for _, name := range []string{"one", "two"} {
+		if got := o.sh(t, "sandbox exec "+name+" -- uname -n"); got != name+"\n" {
+			t.Errorf("%s is called %q", name, got)
+		}
+	}
+
+	t.Run("a taken CID is recognised", func(t *testing.T) {
+		got := o.sh(t, fmt.Sprintf(`! qemu-system-x86_64 -M q35 -nodefaults -display none -S -device vhost-vsock-pci,guest-cid=%d 2>&1`, one.cid))
+		if !machine.CIDTaken(got) {
+			t.Errorf("QEMU says %q", got)
+		}
+	})
+	t.Run("another user's key is refused", func(t *testing.T) {
+		got := o.sh(t, fmt.Sprintf(`! sudo -u agent /opt/tools/bin/vsock intrude %d %d 2>&1`, one.cid, o.image.Manifest.Agent.Port))
+		if !strings.Contains(got, "connected, but not admitted") || !strings.Contains(got, "unable to authenticate") {
+			t.Errorf("a stranger is told %q", got)
+		}
+	})
+	t.Run("a lost connection is made anew", func(t *testing.T) {
+		o.sh(t, fmt.Sprintf(`vsock cut %d`, one.State.Supervisor))
+		// The supervisor may not have noticed yet when the first one comes.
+		got := o.sh(t, `until sandbox exec one -- echo again; do :; done`)
+		if got != "again\n" {
+			t.Errorf("got %q", got)
+		}
+		log := o.sh(t, `sandbox logs --of supervisor one`)
+		if !strings.Contains(log, "reached again") {
+			t.Errorf("the supervisor's log:\n%s", log)
+		}
+	})
+	t.Run("serial stays the fallback", func(t *testing.T) {
+		// The fallback itself is what the other tests run on.
+		got := o.sh(t, `rm /dev/vhost-vsock; sandbox doctor || true`)
+		if !strings.Contains(got, "over virtio-serial") {
+			t.Errorf("sandbox doctor says\n%s", got)
+		}
+	})
+}
+
+// outer is the guest in which guests are started.
+type outer struct {
+	image *image.Image
+	sandbox
+}
+
+// sandbox runs the built program with directories of its own.
+type sandbox struct {
+	program string
+	env     []string
+}
+
+func (s sandbox) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(s.program, args...)
+	cmd.Env = s.env
+	return cmd
+}
+
+const outerName = "outer"
+
+// startOuter starts a guest that has what nested guests need: our programs,
+// QEMU and virtiofsd with their libraries, and the image.
+func startOuter(t *testing.T) outer {
+	dirs := guestDirs(t)
+	store, err := image.OpenStore(dirs.Images())
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := store.Get(testImage())
+	if err != nil {
+		t.Fatalf("%v (make image builds it)", err)
+	}
+	bin := buildBinaries(t)
+	tools := nestedTools(t, bin)
+	runtime, err := os.MkdirTemp("", "sb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(runtime) })
+	o := outer{image: img, sandbox: sandbox{
+		program: filepath.Join(bin, "sandbox"),
+		env:     append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime),
+	}}
+	t.Cleanup(func() {
+		if out, err := o.command("rm", "--force", outerName).CombinedOutput(); err != nil {
+			t.Errorf("removing the guest: %v\n%s", err, out)
+		}
+	})
+	cmd := o.command("run", "-d", "--name", outerName, "--image", img.Ref(), "--machine", "q35", "--transport", "serial",
+		"--memory", "5G", "--cpus", "2", "--net", "none", "--timeout", "10m", "--allow-dangerous-share",
+		"--share", tools+":tools:ro", "--share", img.Dir+":/var/lib/sandbox/images/"+img.Ref()+":ro")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("starting the first guest: %v\n%s", err, out)
+	}
+	return o
+}
+
+// sh runs a script as root in the guest and returns what it prints.
+func (o outer) sh(t *testing.T, script string) string {
+	t.Helper()
+	cmd := o.command("exec", "--user", "root", outerName, "--", "sh", "-euc", "export PATH=/opt/tools/bin:$PATH\ncd /root\n"+script)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s\n%v\n%s%s", script, err, stdout.Bytes(), stderr.Bytes())
+	}
+	return stdout.String()
+}
+
+// inspected is what the test reads of a nested sandbox.
+type inspected struct {
+	State machine.State `json:"state"`
+	cid   uint32
+}
+
+func (o outer) inspect(t *testing.T, name string) inspected {
+	t.Helper()
+	var i inspected
+	if err := json.Unmarshal([]byte(o.sh(t, "sandbox inspect "+name)), &i); err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`guest-cid=(\d+)`).FindStringSubmatch(strings.Join(i.State.Argv, " "))
+	if found == nil {
+		t.Fatalf("%s has no CID: %q", name, i.State.Argv)
+	}
+	cid, err := strconv.ParseUint(found[1], 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.cid = uint32(cid)
+	return i
+}
+
+// nestedTools makes a directory of programs that run in any guest, as they
+// bring the libraries of this machine.
+func nestedTools(t *testing.T, bin string) string {
+	t.Helper()
+	tools := t.TempDir()
+	if err := os.Mkdir(filepath.Join(tools, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyFile(t, filepath.Join(bin, "sandbox"), filepath.Join(tools, "bin", "sandbox"))
+	cmd := exec.Command("go", "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	emulator, err := qemu.Find(qemu.HostArch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle(t, tools, emulator, "-L", "/opt/tools/firmware")
+	daemon, err := virtiofs.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle(t, tools, daemon.Path)
+	copyFirmware(t, filepath.Join(tools, "firmware"))
+	return tools
+}
+
+// bundle copies a program with its loader and libraries to tools, and puts a
+// script into tools/bin that runs it with args before its own arguments.
+func bundle(t *testing.T, tools, program string, args ...string) {
+	t.Helper()
+	program, err := filepath.EvalSymlinks(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(program)
+	dir := filepath.Join(tools, name)
+	if err := os.MkdirAll(filepath.Join(dir, "lib"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	loader := loaderOf(t, program)
+	out, err := exec.Command(loader, "--list", program).Output()
+	if err != nil {
+		t.Fatalf("listing the libraries of %s: %v", program, err)
+	}
+	for _, found := range regexp.MustCompile(`=> (/\S+) \(`).FindAllStringSubmatch(string(out), -1) {
+		copyFile(t, found[1], filepath.Join(dir, "lib", filepath.Base(found[1])))
+	}
+	copyFile(t, loader, filepath.Join(dir, "loader"))
+	copyFile(t, program, filepath.Join(dir, name))
+	there := "/opt/tools/" + name
+	script := fmt.Sprintf("#!/bin/sh\nexec %s/loader --library-path %[1]s/lib %[1]s/%s %s \"$@\"\n", there, name, strings.Join(args, " "))
+	if err := os.WriteFile(filepath.Join(tools, "bin", name), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loaderOf is the dynamic loader that a program asks for.
+func loaderOf(t *testing.T, program string) string {
+	t.Helper()
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			name, err := io.ReadAll(p.Open())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimRight(string(name), "\x00")
+		}
+	}
+	t.Fatalf("%s is not linked dynamically", program)
+	return ""
+}
+
+// copyFirmware copies what a q35 machine without option ROMs reads.
+func copyFirmware(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin"} {
+		for _, from := range []string{"/usr/share/qemu", "/usr/share/seabios"} {
+			if _, err := os.Stat(filepath.Join(from, name)); err == nil {
+				copyFile(t, filepath.Join(from, name), filepath.Join(dir, name))
+				break
+			}
+		}
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
