@@ -1,0 +1,80 @@
+# Shortcuts for a clone of this repository. `make help` lists them; CONTRIBUTING.md tells when to use which.
+#
+# GNU make ends with status 2 whatever the status of the command that failed, and names that status in its last line
+# ("Error 7"). A script that needs the guest command's own status should call bin/sandbox itself.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # prerequisites are listed in the order in which they must run
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# The version comes from here, so Go need not ask git, which refuses to answer in a clone that belongs to somebody else.
+export GOFLAGS := $(shell go env GOFLAGS) -buildvcs=false
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: setup build image ## set up, build, and run testdata/hello inside of a sandbox
+	bin/sandbox run --rm --share testdata/hello -- sh ./hello.sh
+
+.PHONY: test
+test: setup-test lint unit integration ## set up for tests, and run all of them
+
+.PHONY: setup
+setup: ## install what running sandboxes takes, where it is missing (root or sudo)
+	@go run ./internal/setup run
+
+.PHONY: setup-test
+setup-test: ## the same, and what the tests take
+	@go run ./internal/setup test
+
+# The command line's library can print itself as a manual, and the Markdown reader that it takes for that spends a
+# quarter of each start of the program on its tables (1.6 of 6.9 ms).
+TAGS := urfave_cli_no_docs
+
+.PHONY: build
+build: ## build bin/sandbox and bin/sandbox-agent
+	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/sandbox ./cmd/sandbox-agent
+
+.PHONY: image
+image: build ## build the default image, unless it is up to date
+	bin/sandbox image build --recipe debian
+
+.PHONY: image-aarch64
+image-aarch64: build ## the same for an ARM processor, which takes many minutes where it has to be emulated
+	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sandbox-agent-aarch64 ./cmd/sandbox-agent
+	bin/sandbox image build --recipe debian --arch aarch64
+
+.PHONY: lint
+lint: ## format, vet, staticcheck, and the state of go.mod
+	@unformatted=$$(go tool gofumpt -l .); \
+	if [[ -n $$unformatted ]]; then \
+		echo "These files are not formatted; go tool gofumpt -w . formats them:"; echo "$$unformatted"; exit 1; \
+	fi
+	go vet ./...
+	go tool staticcheck ./...
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: unit
+unit: ## the tests that boot nothing, with the race detector
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: integration
+integration: image ## the tests that boot guests from the default image
+	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 40m ./cmd/sandbox/...
+
+.PHONY: nested
+nested: image ## the test that boots guests within a guest, for vsock: up to an hour where both are emulated
+	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_NESTED=1 go test -count=1 -timeout 90m -v -run TestVsock ./cmd/sandbox
+
+.PHONY: bench
+bench: image ## measure how fast sandboxes are (about ten minutes), and write bench.json; docs/benchmarks.md explains it
+	go run ./internal/bench $(BENCH)
+
+.PHONY: clean
+clean: ## remove what was built here; images and sandboxes stay (sandbox image rm, sandbox rm)
+	rm -rf bin bench.json testdata/hello/written-by-guest.txt

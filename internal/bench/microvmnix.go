@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+// nixGuest is what the command line of microvm.nix is made for.
+type nixGuest struct {
+	machine               qemu.Machine
+	accel                 qemu.Accel
+	cpus, memoryMiB       int
+	kernel, initrd, store string
+	sshPort               int
+	monitor               string // path of the QMP socket
+}
+
+// args is the command line that microvm.nix starts QEMU with, for a guest with
+// an image for a store and user networking. Left out, which can only make it
+// faster: the host's /nix/store over 9p and the shares over virtiofs.
+//
+// Under TCG, `pit=off,pic=off` and the host's processor are impossible, and the
+// microvm board hangs: there the board is the q35 that our own guests have,
+// with as little on it.
+func (g nixGuest) args() []string {
+	board := "microvm,accel=kvm:tcg,acpi=on,mem-merge=on,pcie=on,pic=off,pit=off,rtc=on,usb=off"
+	processor := []string{"-enable-kvm", "-cpu", "host,+x2apic,-sgx", "-device", "i8042"}
+	if g.accel == qemu.AccelTCG {
+		board = "q35,accel=tcg,acpi=on,mem-merge=on,usb=off,sata=off,smbus=off,vmport=off"
+		processor = []string{"-cpu", "max"} // this board has an i8042
+	}
+	memory := strconv.Itoa(g.memoryMiB) + "M"
+	args := []string{
+		"-M", board, "-m", memory, "-smp", strconv.Itoa(g.cpus),
+		"-nodefaults", "-no-user-config", "-no-reboot", "-kernel", g.kernel, "-initrd", g.initrd,
+		"-chardev", "stdio,id=stdio,signal=off", "-device", "virtio-rng-pci", "-serial", "chardev:stdio",
+	}
+	args = append(args, processor...)
+	return append(args,
+		"-append", "earlyprintk=ttyS0 console=ttyS0 reboot=t panic=-1 8250.nr_uarts=1 root=fstab loglevel=4",
+		"-nographic", "-sandbox", "on", "-qmp", "unix:"+g.monitor+",server,nowait",
+		// aio=io_uring there; many containers forbid it.
+		"-drive", "id=vda,format=raw,file="+g.store+",if=none,aio=threads,discard=unmap,read-only=on", "-device", "virtio-blk-pci,drive=vda",
+		"-numa", "node,memdev=mem", "-object", "memory-backend-memfd,id=mem,size="+memory+",share=on",
+		"-netdev", fmt.Sprintf("user,id=net0,hostfwd=tcp:%s:%d-:22", loopback, g.sshPort),
+		"-device", "virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile=")
+}
+
+// readyVsMicroVMNix compares the time to the first command's output with the
+// time until sshd answers in a guest as microvm.nix would start it: its command
+// line, the same kernel, and the same packages as they are.
+func readyVsMicroVMNix(ctx context.Context, b *bench) ([]figure, error) {
+	files, err := hostKeyFiles(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := b.writePlainInitrd(ctx, "microvmnix", slices.Concat(files, networkFiles(), updatedFiles()))
+	if err != nil {
+		return nil, err
+	}
+	answers := func(ctx context.Context) (time.Duration, error) { return b.sshdAnswers(ctx, initrd) }
+	var ours, theirs series
+	for range b.repeat {
+		took, err := measure(ctx, b.firstOutput)
+		if err != nil {
+			return nil, err
+		}
+		ours = append(ours, took)
+		if took, err = measure(ctx, answers); err != nil {
+			return nil, err
+		}
+		theirs = append(theirs, took)
+	}
+	f := ratio("ready-vs-microvm-nix", ours, theirs).with(0.35)
+	if b.plan.VM.Accel == qemu.AccelTCG {
+		f.detail += "; its command line on q35, as its own board hangs under TCG"
+	}
+	return []figure{f}, nil
+}
+
+// firstOutput is the time from the start of `sandbox run` to the first byte
+// that its command writes.
+func (b *bench) firstOutput(ctx context.Context) (time.Duration, error) {
+	start := time.Now()
+	first := &firstWrite{}
+	_, err := b.run(ctx, first, "run", "--rm", "--", "echo", "ready")
+	if err == nil && first.at.IsZero() {
+		err = errors.New("the command in the sandbox wrote nothing")
+	}
+	return first.at.Sub(start), err
+}
+
+// firstWrite notes when it was written to first.
+type firstWrite struct{ at time.Time }
+
+func (w *firstWrite) Write(p []byte) (int, error) {
+	if w.at.IsZero() {
+		w.at = time.Now()
+	}
+	return len(p), nil
+}
+
+// sshdAnswers is the time from the start of QEMU to sshd's greeting.
+func (b *bench) sshdAnswers(ctx context.Context, initrd string) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	port, err := network.FreePort("tcp", netip.MustParseAddr(loopback))
+	if err != nil {
+		return 0, err
+	}
+	vm := b.plan.VM
+	guest := nixGuest{
+		machine: vm.Machine, accel: vm.Accel, cpus: vm.CPUs, memoryMiB: vm.MemoryMiB,
+		kernel: b.img.Kernel(), initrd: initrd, store: b.img.Store(),
+		sshPort: port, monitor: filepath.Join(b.dir, "control.socket"),
+	}
+	cmd := exec.Command(b.plan.QEMU.Binary, guest.args()...)
+	output := newConsole()
+	cmd.Stdout = output
+	start := time.Now()
+	p, err := process.Start(cmd, process.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, ended(p), os.RemoveAll(guest.monitor)) }()
+	greeted := make(chan error, 1)
+	go func() { greeted <- awaitGreeting(ctx, port) }()
+	select {
+	case err = <-greeted:
+		took = time.Since(start)
+	case <-p.Done():
+		err = fmt.Errorf("QEMU ended: %w", p.Err())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%w\nThe last of the guest's console:\n%s", err, output.tail())
+	}
+	return took, nil
+}
+
+// ended kills a guest that is of no more use; what it says of that is no error.
+func ended(p *process.Process) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = p.Stop(ctx, time.Second)
+	select {
+	case <-p.Done():
+		return nil
+	default:
+		return fmt.Errorf("QEMU (process %d) could not be ended", p.PID())
+	}
+}
+
+const (
+	// knock is the time between two connections. QEMU accepts one before the
+	// guest listens, and the guest's kernel tries again after seconds; so only
+	// a new connection tells soon that somebody listens by now.
+	knock = 100 * time.Millisecond
+	// patience is how long a connection is listened to: sshd under emulation
+	// takes a second from accepting to its greeting.
+	patience = 5 * time.Second
+)
+
+// awaitGreeting returns when an SSH server greets on the port.
+func awaitGreeting(ctx context.Context, port int) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	greeted := make(chan struct{}, 1)
+	ticker := time.NewTicker(knock)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-greeted:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("sshd did not answer: %w", ctx.Err())
+		case <-ticker.C:
+			go func() {
+				if greets(ctx, port) {
+					select {
+					case greeted <- struct{}{}:
+					default:
+					}
+				}
+			}()
+		}
+	}
+}
+
+// greets connects and tells whether an SSH server greets.
+func greets(ctx context.Context, port int) bool {
+	var d net.Dialer
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	word := make([]byte, len("SSH-"))
+	_, err = io.ReadFull(conn, word)
+	return err == nil && strings.HasPrefix(string(word), "SSH-")
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// readyOverhead compares a whole `sandbox run` with QEMU alone: once up to the
+// first word of the guest's agent, and once for a guest that does all that one
+// of a sandbox does, up to the command. The second tells what of the first is
+// our work on the host and what is the guest's.
+func readyOverhead(ctx context.Context, b *bench) ([]figure, error) {
+	var ours, first, ready series
+	for range b.repeat {
+		took, err := measure(ctx, b.whole("run", "--rm", "--transport", "serial", "--", "true"))
+		if err != nil {
+			return nil, err
+		}
+		ours = append(ours, took)
+		if took, err = measure(ctx, b.rawBoot(false)); err != nil {
+			return nil, err
+		}
+		first = append(first, took)
+		if took, err = measure(ctx, b.rawBoot(true)); err != nil {
+			return nil, err
+		}
+		ready = append(ready, took)
+	}
+	return []figure{
+		ratio("ready-overhead", ours, first).with(1.10),
+		ratio("ready-overhead-host", ours, ready).with(1.10),
+	}, nil
+}
+
+// rawBoot is bootRaw for measure.
+func (b *bench) rawBoot(ready bool) func(context.Context) (time.Duration, error) {
+	return func(ctx context.Context) (time.Duration, error) { return b.bootRaw(ctx, ready) }
+}
+
+// bootRaw boots the image with the command line that a sandbox has, and returns
+// the time from QEMU's start to its end. The guest is powered off at its
+// agent's first word, or with ready set after a command.
+func (b *bench) bootRaw(ctx context.Context, ready bool) (took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	dir, err := os.MkdirTemp(b.dir, "raw")
+	if err != nil {
+		return 0, err
+	}
+	key, err := newKey()
+	if err != nil {
+		return 0, err
+	}
+	server, err := b.serveHome(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
+	vm, err := b.rawConfig(dir, key)
+	if err != nil {
+		return 0, err
+	}
+	guest, err := startGuest(ctx, b.plan.QEMU, vm)
+	if err != nil {
+		return 0, err
+	}
+	defer guest.stop()
+	mux, err := agent.NewSerialMux(ctx, guest.agent)
+	if err != nil {
+		return 0, guest.explain(err)
+	}
+	defer mux.Close()
+	if err := guest.end(ctx, mux, key, b.img.Manifest.User, ready); err != nil {
+		return 0, guest.explain(err)
+	}
+	select {
+	case <-guest.vm.Done():
+		return time.Since(guest.started), guest.vm.Err()
+	case <-ctx.Done():
+		return 0, guest.explain(errors.New("the guest did not power off"))
+	}
+}
+
+// end brings the guest to its end: at once through its agent, or with ready set
+// after all that a sandbox does in a guest and with it for one command.
+func (g *rawGuest) end(ctx context.Context, mux agent.Mux, key ssh.Signer, user image.User, ready bool) error {
+	stream, err := mux.Open(ctx)
+	if err != nil {
+		return err
+	}
+	client, err := agent.Connect(ctx, stream, key)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if !ready {
+		return client.PowerOff(ctx)
+	}
+	home := agent.Mount{Tag: homeTag, Target: user.Home}
+	if err := client.Configure(ctx, agent.BootConfig{Hostname: "raw", Mounts: []agent.Mount{home}, Time: time.Now()}); err != nil {
+		return err
+	}
+	if _, err := client.Wait(ctx, agent.StageAgent); err != nil {
+		return err
+	}
+	for _, command := range []string{"true", "sync"} {
+		if err := client.Command(ctx, command).Run(); err != nil {
+			return err
+		}
+	}
+	monitor := qmp.NewClient(g.conns[0], qmp.Options{})
+	defer monitor.Close()
+	if err := monitor.Handshake(ctx); err != nil {
+		return err
+	}
+	return monitor.Quit(ctx)
+}
+
+const homeTag = "home"
+
+// serveHome shares an empty home, as every sandbox has one.
+func (b *bench) serveHome(ctx context.Context, dir string) (*virtiofs.Server, error) {
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, err
+	}
+	user := b.img.Manifest.User
+	return b.plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
+		Source: home, Socket: filepath.Join(dir, "home.sock"),
+		GuestUID: user.UID, GuestGID: user.GID, HostUID: os.Getuid(), HostGID: os.Getgid(),
+	})
+}
+
+// rawConfig completes the plan as a start of a sandbox does.
+func (b *bench) rawConfig(dir string, key ssh.Signer) (qemu.Config, error) {
+	vm := b.plan.VM
+	word := base64.RawStdEncoding.EncodeToString(key.PublicKey().Marshal())
+	vm.Cmdline = append(append([]string{}, vm.Cmdline...), "sandbox.key="+word, "sandbox.transport=serial")
+	vm.Shares = []qemu.Share{{Tag: homeTag, Socket: filepath.Join(dir, "home.sock")}}
+	port, err := network.FreePort("tcp", netip.MustParseAddr(loopback))
+	if err != nil {
+		return vm, err
+	}
+	vm.Network = &qemu.UserNetwork{
+		MAC:      network.MAC(vm.Name),
+		Forwards: []qemu.Forward{{Proto: "tcp", HostIP: loopback, HostPort: port, GuestPort: 22}},
+	}
+	return vm, nil
+}
+
+const loopback = "127.0.0.1"
+
+// rawGuest is a QEMU that was started without a supervisor.
+type rawGuest struct {
+	started time.Time
+	vm      *process.Process
+	agent   net.Conn // nil without an agent's port
+	console *console
+	conns   []net.Conn
+}
+
+// startGuest starts QEMU with a socket for each of the monitor, the agent and
+// the console that vm has, in this order.
+func startGuest(ctx context.Context, caps qemu.Capabilities, vm qemu.Config) (*rawGuest, error) {
+	g := &rawGuest{console: newConsole()}
+	var theirs []*os.File
+	defer func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+	}()
+	for range 3 {
+		ours, file, err := socketPair()
+		if err != nil {
+			return nil, err
+		}
+		g.conns, theirs = append(g.conns, ours), append(theirs, file)
+	}
+	g.agent = g.conns[1]
+	go g.console.read(g.conns[2])
+	g.started = time.Now()
+	var err error
+	g.vm, err = qemu.Start(context.WithoutCancel(ctx), caps, vm, theirs, nil)
+	return g, err
+}
+
+// stop ends QEMU by force, unless it has ended.
+func (g *rawGuest) stop() {
+	_ = g.vm.Stop(context.Background(), time.Second) // it is gone, or killed by our own end
+	for _, c := range g.conns {
+		c.Close()
+	}
+}
+
+func (g *rawGuest) explain(err error) error {
+	return fmt.Errorf("%w\nThe last of the guest's console:\n%s", err, g.console.tail())
+}
+
+func newKey() (ssh.Signer, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(private)
+}
+
+func socketPair() (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours := os.NewFile(uintptr(fds[0]), "ours")
+	defer ours.Close() // net.FileConn duplicates it
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return conn, os.NewFile(uintptr(fds[1]), "theirs"), nil
+}
