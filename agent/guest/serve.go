@@ -70,8 +70,9 @@ func (s *service) hostServer() (*Server, error) {
 }
 
 // serveTCP answers ssh on the guest's TCP port, for the image's user and the
-// keys that the host has named. If the port is taken, the image runs an SSH
-// server of its own, and that is no reason to do without the guest.
+// keys that the host has named. It listens when it returns, so that nobody who
+// waited for readiness is turned away. If the port is taken, the image runs an
+// SSH server of its own, and that is no reason to do without the guest.
 func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) {
 	signer, keys, err := parseKeys(config)
 	if err != nil {
@@ -84,9 +85,11 @@ func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) {
 		return
 	}
 	server := s.server(Server{HostKey: signer, Admit: AdmitKeys(s.image.User.Name, keys...)})
-	if err := server.Serve(ctx, listener); err != nil {
-		s.logger.Error("ssh is no longer answered", "error", err)
-	}
+	go func() {
+		if err := server.Serve(ctx, listener); err != nil {
+			s.logger.Error("ssh is no longer answered", "error", err)
+		}
+	}()
 }
 
 // server completes a server with what all of the guest's have in common.

@@ -184,7 +184,7 @@ func (s *service) finish(ctx context.Context) {
 	config := s.config
 	s.mu.Unlock()
 	if len(config.HostKey) > 0 && s.image.ListenSSH != 0 {
-		go s.serveTCP(ctx, config)
+		s.serveTCP(ctx, config)
 	}
 	select {
 	case <-s.settled:
