@@ -215,6 +215,15 @@ func (c *Client) PowerOff(ctx context.Context) error {
 	return nil
 }
 
+// Sync returns when the guest has written back everything that it holds in
+// memory for its disk, its home and its shares.
+func (c *Client) Sync(ctx context.Context) error {
+	if err := c.call(ctx, MethodSync, nil, nil); err != nil {
+		return fmt.Errorf("the guest did not write back its files: %w", err)
+	}
+	return nil
+}
+
 // openChannel opens an SSH channel; x/crypto's call knows no context.
 func (c *Client) openChannel(ctx context.Context, kind string) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {

@@ -162,6 +162,7 @@ const (
 	MethodStatus    = "status"    // nothing → Status
 	MethodWait      = "wait"      // WaitParams → Status
 	MethodPowerOff  = "poweroff"  // nothing → nothing
+	MethodSync      = "sync"      // nothing → nothing, once everything is written back
 )
 
 // WaitParams are the parameters of [MethodWait].

@@ -69,6 +69,12 @@ func (s *service) Wait(ctx context.Context, stage agent.Stage) error {
 	return s.progress.wait(ctx, stage)
 }
 
+// Sync implements [Controller]. The system call knows no end before its own.
+func (s *service) Sync(context.Context) error {
+	unix.Sync()
+	return nil
+}
+
 // PowerOff implements [Controller].
 func (s *service) PowerOff(context.Context) error {
 	s.logger.Info("powering off")

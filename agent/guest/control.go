@@ -24,6 +24,8 @@ type Controller interface {
 	Wait(ctx context.Context, stage agent.Stage) error
 	// PowerOff begins an orderly shutdown.
 	PowerOff(ctx context.Context) error
+	// Sync returns when all file systems are written back.
+	Sync(ctx context.Context) error
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -101,6 +103,8 @@ func callController(ctx context.Context, request agent.ControlRequest, controlle
 		return controller.Status(), err
 	case agent.MethodPowerOff:
 		return nil, controller.PowerOff(ctx)
+	case agent.MethodSync:
+		return nil, controller.Sync(ctx)
 	}
 	return nil, &agent.ControlError{
 		Code:    agent.CodeUnknownMethod,

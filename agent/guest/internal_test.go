@@ -316,7 +316,7 @@ func TestLinesOfTheKernelLog(t *testing.T) {
 func TestModulesThatAreAbsentOrBuiltInAreNoProblem(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	dir := filepath.Join(t.TempDir(), "modules")
-	if err := loadModules(dir, logger); err != nil {
+	if err := loadModules(dir, false, logger); err != nil {
 		t.Errorf("without modules: %v", err)
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -324,7 +324,7 @@ func TestModulesThatAreAbsentOrBuiltInAreNoProblem(t *testing.T) {
 	}
 	write(t, dir+"/order", "absent.ko\n\nbroken.ko\n")
 	write(t, dir+"/broken.ko", "not a module")
-	if err := loadModules(dir, logger); err != nil {
+	if err := loadModules(dir, false, logger); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

@@ -81,6 +81,7 @@ type fakeGuest struct {
 	failure    error
 	ready      chan struct{} // closed when the stages are reached
 	poweredOff bool
+	synced     bool
 }
 
 func (g *fakeGuest) Configure(_ context.Context, config agent.BootConfig) error {
@@ -115,6 +116,13 @@ func (g *fakeGuest) PowerOff(context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.poweredOff = true
+	return nil
+}
+
+func (g *fakeGuest) Sync(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.synced = true
 	return nil
 }
 

@@ -18,8 +18,10 @@ import (
 // names, one on each line, in that order, and removes the directory: the
 // initrd's memory is the guest's. A module that is built into the kernel, or
 // that the initrd leaves out because it is, is passed over. One that fails is
-// only logged; whoever needs its device will say what is missing.
-func loadModules(dir string, logger *slog.Logger) error {
+// only logged; whoever needs its device will say what is missing. Those of the
+// vsock transport are loaded with vsock set only: a machine without its device
+// would spend time on them for nothing.
+func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // everything is built in
@@ -28,6 +30,9 @@ func loadModules(dir string, logger *slog.Logger) error {
 		return fmt.Errorf("cannot read the list of kernel modules: %w", err)
 	}
 	for name := range strings.FieldsSeq(string(order)) {
+		if !vsock && strings.Contains(name, "vsock") {
+			continue
+		}
 		err := loadModule(filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 			logger.Warn("a kernel module could not be loaded", "module", name, "error", err)

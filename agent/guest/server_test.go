@@ -212,6 +212,9 @@ func TestControl(t *testing.T) {
 	if refused, ok := errors.AsType[*agent.ControlError](err); !ok || refused.Code != agent.CodeBadRequest {
 		t.Errorf("an unknown stage: %v", err)
 	}
+	if err := client.Sync(t.Context()); err != nil || !f.guest.synced {
+		t.Errorf("sync: %v", err)
+	}
 	if err := client.PowerOff(t.Context()); err != nil || !f.guest.poweredOff {
 		t.Errorf("power-off: %v", err)
 	}

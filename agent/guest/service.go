@@ -121,7 +121,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	if s.params.VsockPort == 0 {
 		go serve(s.serveSerial)
 	}
-	if err := loadModules("/modules", s.logger); err != nil {
+	if err := loadModules("/modules", s.params.VsockPort != 0, s.logger); err != nil {
 		return err
 	}
 	if s.params.VsockPort != 0 {

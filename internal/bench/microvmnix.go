@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
@@ -69,7 +69,7 @@ func readyVsMicroVMNix(ctx context.Context, b *bench) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := b.writePlainInitrd(ctx, "microvmnix", slices.Concat(files, networkFiles(), updatedFiles()))
+	initrd, err := b.writePlainInitrd(ctx, "microvmnix", slices.Concat(files, networkFiles(), updatedFiles(), sshdFiles()))
 	if err != nil {
 		return nil, err
 	}
@@ -138,18 +138,20 @@ func (b *bench) sshdAnswers(ctx context.Context, initrd string) (took time.Durat
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, ended(p), os.RemoveAll(guest.monitor)) }()
-	greeted := make(chan error, 1)
-	go func() { greeted <- awaitGreeting(ctx, port) }()
+	ctx, cancelWhenDead := context.WithCancelCause(ctx)
+	defer cancelWhenDead(nil)
+	go func() {
+		<-p.Done()
+		cancelWhenDead(fmt.Errorf("QEMU ended: %w", p.Err()))
+	}()
 	select {
-	case err = <-greeted:
-		took = time.Since(start)
-	case <-p.Done():
-		err = fmt.Errorf("QEMU ended: %w", p.Err())
+	case <-output.await(sshdWord):
+		if greets(ctx, port) {
+			return time.Since(start), nil
+		}
+	case <-ctx.Done():
 	}
-	if err != nil {
-		return 0, fmt.Errorf("%w\nThe last of the guest's console:\n%s", err, output.tail())
-	}
-	return took, nil
+	return 0, fmt.Errorf("sshd did not answer: %w\nThe last of the guest's console:\n%s", cmp.Or(context.Cause(ctx), context.DeadlineExceeded), output.tail())
 }
 
 // ended kills a guest that is of no more use; what it says of that is no error.
@@ -165,44 +167,41 @@ func ended(p *process.Process) error {
 	}
 }
 
-const (
-	// knock is the time between two connections. QEMU accepts one before the
-	// guest listens, and the guest's kernel tries again after seconds; so only
-	// a new connection tells soon that somebody listens by now.
-	knock = 100 * time.Millisecond
-	// patience is how long a connection is listened to: sshd under emulation
-	// takes a second from accepting to its greeting.
-	patience = 5 * time.Second
-)
+// knock is the time between two connections: where the guest's network comes
+// up after sshd listens, the kernel of the guest hears of the first one only
+// when QEMU tries again, seconds later. It is long enough for no more of them
+// to be open at once than sshd takes (MaxStartups).
+const knock = time.Second
 
-// awaitGreeting returns when an SSH server greets on the port.
-func awaitGreeting(ctx context.Context, port int) error {
+// greets returns true as soon as an SSH server greets on the port.
+func greets(ctx context.Context, port int) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	greeted := make(chan struct{}, 1)
 	ticker := time.NewTicker(knock)
 	defer ticker.Stop()
 	for {
+		go func() {
+			if hears(ctx, port) {
+				select {
+				case greeted <- struct{}{}:
+				default:
+				}
+			}
+		}()
 		select {
 		case <-greeted:
-			return nil
+			return true
 		case <-ctx.Done():
-			return fmt.Errorf("sshd did not answer: %w", ctx.Err())
+			return false
 		case <-ticker.C:
-			go func() {
-				if greets(ctx, port) {
-					select {
-					case greeted <- struct{}{}:
-					default:
-					}
-				}
-			}()
 		}
 	}
 }
 
-// greets connects and tells whether an SSH server greets.
-func greets(ctx context.Context, port int) bool {
+// hears connects and tells whether an SSH server greets.
+func hears(ctx context.Context, port int) bool {
+	const patience = 8 * time.Second // sshd under emulation takes seconds from accepting to its greeting
 	var d net.Dialer
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -214,5 +213,5 @@ func greets(ctx context.Context, port int) bool {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	word := make([]byte, len("SSH-"))
 	_, err = io.ReadFull(conn, word)
-	return err == nil && strings.HasPrefix(string(word), "SSH-")
+	return err == nil && string(word) == "SSH-"
 }

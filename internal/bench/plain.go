@@ -48,6 +48,16 @@ func updatedFiles() []plainFile {
 	return []plainFile{{name: "etc/.updated", mode: 0o644}, {name: "var/.updated", mode: 0o644}}
 }
 
+// sshdWord is what a plain guest writes to its console when sshd listens. Before
+// that, every connection from outside would only disturb its start.
+const sshdWord = "bench: sshd listens"
+
+// sshdFiles make a plain guest say when sshd listens.
+func sshdFiles() []plainFile {
+	unit := fmt.Sprintf("[Service]\nExecStartPost=/bin/sh -c 'echo \"%s\" >/dev/console'\n", sshdWord)
+	return []plainFile{{name: units + "ssh.service.d/bench.conf", mode: 0o644, data: []byte(unit)}}
+}
+
 // systemWord is what a plain guest writes to its console when systemd is done,
 // which our agent learns in the same way.
 const systemWord = "bench: the system is "

@@ -123,10 +123,11 @@ func (g *rawGuest) end(ctx context.Context, mux agent.Mux, key ssh.Signer, user 
 	if _, err := client.Wait(ctx, agent.StageAgent); err != nil {
 		return err
 	}
-	for _, command := range []string{"true", "sync"} {
-		if err := client.Command(ctx, command).Run(); err != nil {
-			return err
-		}
+	if err := client.Command(ctx, "true").Run(); err != nil {
+		return err
+	}
+	if err := client.Sync(ctx); err != nil {
+		return err
 	}
 	monitor := qmp.NewClient(g.conns[0], qmp.Options{})
 	defer monitor.Close()
