@@ -30,7 +30,7 @@ func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
 // boot starts every process and waits until commands can run in the guest.
 // What it started is in v also when it fails: teardown ends it.
 func (v *supervisor) boot(ctx context.Context) error {
-	img, err := v.s.host.Images.Get(v.config.Image)
+	img, err := v.s.host.Image(v.config.Image)
 	if err != nil {
 		return err
 	}
@@ -87,6 +87,7 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 		// A QEMU that dies closes its sockets before its end is known.
 		<-exitedWithin(v.vm.Done(), time.Second)
 	}
+	guest := true
 	var dead *deadShareError
 	switch {
 	case errors.As(context.Cause(ctx), &dead):
@@ -94,16 +95,20 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 	case context.Cause(ctx) == errNotReady:
 		what = fmt.Sprintf("the guest was not ready after %v (--timeout)", v.config.ReadyTimeout)
 	case v.exited() && v.vm.Err() != nil:
-		what = "QEMU ended: " + v.vm.Err().Error()
+		what, guest = "QEMU ended: "+v.vm.Err().Error(), false
 	case v.exited():
 		what = "the guest powered off before it was ready"
 	}
 	path := v.s.LogPath(ConsoleLog)
 	lines, _ := tail(path, 12) // without them, the message is still true
-	if len(lines) == 0 {
-		return fmt.Errorf("%s; its console (%s) is empty", what, path)
+	message := fmt.Sprintf("%s; its console (%s) is empty", what, path)
+	if len(lines) > 0 {
+		message = fmt.Sprintf("%s\nThe last lines of its console (all of it: %s):\n%s", what, path, strings.TrimRight(string(lines), "\n"))
 	}
-	return fmt.Errorf("%s\nThe last lines of its console (all of it: %s):\n%s", what, path, strings.TrimRight(string(lines), "\n"))
+	if guest {
+		return &GuestError{message}
+	}
+	return errors.New(message)
 }
 
 func (v *supervisor) exited() bool {

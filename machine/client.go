@@ -39,6 +39,12 @@ type StartOptions struct {
 	Hold bool
 }
 
+// GuestError is why a start failed whose processes all did what they should on
+// the host: the guest itself powered off, or was not ready in time.
+type GuestError struct{ message string }
+
+func (e *GuestError) Error() string { return e.message }
+
 // Hold keeps a sandbox alive that was started with StartOptions.Hold.
 type Hold struct{ w io.WriteCloser }
 
@@ -152,6 +158,8 @@ func follow(ctx context.Context, reports *os.File, o StartOptions) error {
 			return errors.New("the supervisor ended without a word while the sandbox started")
 		case err != nil:
 			return fmt.Errorf("reading the supervisor's reports: %w", err)
+		case r.Guest:
+			return &GuestError{r.Error}
 		case r.Error != "":
 			return errors.New(r.Error)
 		case r.Note != "" && o.Note != nil:

@@ -15,7 +15,7 @@ import (
 type Config struct {
 	Name           string            `json:"name"`
 	Created        time.Time         `json:"created"`
-	Image          string            `json:"image"` // name@digest, whole digest
+	Image          string            `json:"image"` // name@digest, whole digest; or the absolute directory of one that is not installed
 	MemoryMiB      int               `json:"memoryMiB"`
 	CPUs           int               `json:"cpus"`
 	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop

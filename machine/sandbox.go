@@ -30,6 +30,15 @@ func OpenHost(dirs Dirs) (*Host, error) {
 	return &Host{Dirs: dirs, Images: images}, nil
 }
 
+// Image finds the image that a Config names: an installed one by its
+// reference, or one that is not installed by its absolute directory.
+func (h *Host) Image(ref string) (*image.Image, error) {
+	if filepath.IsAbs(ref) {
+		return image.Load(ref)
+	}
+	return h.Images.Get(ref)
+}
+
 // Sandbox is one named machine. Its methods read the files anew at each call,
 // so a value never goes stale.
 type Sandbox struct {
@@ -239,6 +248,9 @@ func (h *Host) ImageInUse() ([]string, error) {
 		c, err := s.Config()
 		if err != nil {
 			continue // broken: it cannot start, so it needs no image
+		}
+		if filepath.IsAbs(c.Image) {
+			continue // not an installed one
 		}
 		_, digest, _ := strings.Cut(c.Image, "@")
 		digests = append(digests, digest)

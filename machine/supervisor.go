@@ -32,6 +32,7 @@ type report struct {
 	Stage string `json:"stage,omitempty"`
 	Note  string `json:"note,omitempty"`
 	Error string `json:"error,omitempty"`
+	Guest bool   `json:"guest,omitempty"` // the error is a GuestError
 }
 
 // supervisor owns everything that a running sandbox consists of.
@@ -99,7 +100,8 @@ func Supervise(ctx context.Context, host *Host, name string, hold bool) error {
 	err = v.run(ctx)
 	if err != nil {
 		v.log.Error("the sandbox ended", "err", err)
-		v.report(report{Error: err.Error()})
+		_, guest := errors.AsType[*GuestError](err)
+		v.report(report{Error: err.Error(), Guest: guest})
 	}
 	return err
 }

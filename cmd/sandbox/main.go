@@ -81,7 +81,7 @@ When something does not work, begin with: sandbox doctor`,
 			runCommand(), execCommand(), startCommand(), lsCommand(), stopCommand(), resetCommand(), rmCommand(),
 			killCommand(), restartCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
 			attachCommand(), cpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
-			logsCommand(), inspectCommand(), configCommand(), imageCommand(), doctorCommand(), superviseCommand(),
+			logsCommand(), inspectCommand(), configCommand(), imageCommand(), smokeCommand(), doctorCommand(), superviseCommand(),
 		},
 		// Paths and values may hold commas.
 		DisableSliceFlagSeparator: true,
