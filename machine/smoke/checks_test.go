@@ -1,0 +1,243 @@
+package smoke
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	inside "github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/image"
+)
+
+// here is the user who runs the tests, as the guest's only one.
+type here struct{ home string }
+
+func (h here) Lookup(string) (inside.User, error) {
+	return inside.User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Home: h.home, Shell: "/bin/sh"}, nil
+}
+
+// stages answers for the guest's own service.
+type stages struct{ status agent.Status }
+
+func (s *stages) Configure(context.Context, agent.BootConfig) error { return nil }
+func (s *stages) Status() agent.Status                              { return s.status }
+func (s *stages) Wait(context.Context, agent.Stage) error           { return nil }
+func (s *stages) PowerOff(context.Context) error                    { return nil }
+
+// newGuest is a guest whose commands run on this machine, by the real agent.
+func newGuest(t *testing.T) (*guest, *stages) {
+	t.Helper()
+	key, err := newSSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, service := t.TempDir(), &stages{}
+	server := &inside.Server{
+		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: inside.AdmitKeys("", key.PublicKey()),
+		Users: here{home}, Env: func() []string { return nil }, Ready: func(context.Context) error { return nil },
+		Controller: service, Processes: &inside.Starter{}, Logger: slog.New(slog.DiscardHandler),
+	}
+	address := serve(t, server)
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := agent.Connect(t.Context(), conn, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	open := *server
+	open.Controller, open.Crypto = nil, ssh.Config{}
+	return &guest{
+		client: client, user: image.User{Name: "agent", UID: os.Getuid(), Home: home}, home: home,
+		ssh: serve(t, &open), sshKey: key, sshHost: key.PublicKey(),
+	}, service
+}
+
+func serve(t *testing.T, server *inside.Server) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return l.Addr().String()
+}
+
+// check runs a built-in check.
+func check(t *testing.T, name string, g *guest) Result {
+	t.Helper()
+	for _, c := range builtin() {
+		if c.Name == name {
+			return c.do(t.Context(), g, time.Minute)
+		}
+	}
+	t.Fatalf("there is no check %s", name)
+	return Result{}
+}
+
+func TestChecksPassOnAGuestThatWorks(t *testing.T) {
+	g, service := newGuest(t)
+	g.share = t.TempDir()
+	g.shareInside = g.share
+	service.status.Network = agent.Network{Up: true, Interface: "eth0", Address: "10.0.2.15/24"}
+	for _, name := range []string{"agent", "clock", "entropy", "home", "share", "dhcp", "ssh"} {
+		if r := check(t, name, g); r.Outcome != Passed {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+func TestChecksFindWhatIsWrong(t *testing.T) {
+	other, err := newSSHKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		check, message string
+		harm           func(*guest, *stages)
+	}{
+		"commands of another user":  {"agent", "commands run with uid", func(g *guest, _ *stages) { g.user.UID++ }},
+		"a home that is not shared": {"home", "is not on the host", func(g *guest, _ *stages) { g.home = t.TempDir() }},
+		"a share that is not there": {"share", "the guest cannot write to", func(g *guest, _ *stages) { g.shareInside = "/nowhere" }},
+		"a lease that never came":   {"dhcp", "no answer from the DHCP server", func(_ *guest, s *stages) { s.status.Network.Problem = "no answer from the DHCP server" }},
+		"a lease that is to come":   {"dhcp", "it waits", func(*guest, *stages) {}},
+		"another machine's ssh":     {"ssh", "host key mismatch", func(g *guest, _ *stages) { g.sshHost = other.PublicKey() }},
+		"ssh that knows no key":     {"ssh", "unable to authenticate", func(g *guest, _ *stages) { g.sshKey = other }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, service := newGuest(t)
+			test.harm(g, service)
+			if r := check(t, test.check, g); r.Outcome != Failed || !strings.Contains(r.Message, test.message) {
+				t.Errorf("got %+v, want %q", r, test.message)
+			}
+		})
+	}
+}
+
+func TestUnitsAreSkippedWithoutSystemd(t *testing.T) {
+	if r := check(t, "units", &guest{}); r.Outcome != Skipped || r.Message == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestClocks(t *testing.T) {
+	before := time.Unix(1000, 900e6)
+	after := before.Add(time.Second)
+	for second, want := range map[int64]string{
+		1000: "", 1001: "", 996: "", 1006: "",
+		990: "behind", 1010: "ahead",
+	} {
+		err := compareClocks(time.Unix(second, 0), before, after)
+		if (want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("%d: got %v, want %q", second, err, want)
+		}
+	}
+}
+
+func TestOwnChecks(t *testing.T) {
+	g, _ := newGuest(t)
+	for spec, want := range map[string]Result{
+		"good=echo out; echo err >&2":                {Name: "good", Outcome: Passed, Output: "out\nerr\n"},
+		"bad=echo no; exit 3":                        {Name: "bad", Outcome: Failed, Output: "no\n", Message: "the command ended with exit status 3"},
+		"equal=test a = a":                           {Name: "equal", Outcome: Passed},
+		"long=head -c 200000 /dev/zero | tr '\\0' x": {Name: "long", Outcome: Passed, Output: strings.Repeat("x", maxOutput)},
+	} {
+		c, err := ParseCheck(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := c.do(t.Context(), g, time.Minute)
+		got.Seconds = 0
+		if got != want {
+			t.Errorf("%s: got %.300v", spec, got)
+		}
+	}
+}
+
+func TestACheckThatTakesTooLongIsEnded(t *testing.T) {
+	g, _ := newGuest(t)
+	c, err := ParseCheck("slow=exec tail -f /dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := c.do(t.Context(), g, time.Millisecond); r.Outcome != Failed || !strings.Contains(r.Message, "longer than 1ms (--timeout)") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestBadChecksAreRefused(t *testing.T) {
+	for _, spec := range []string{"", "git", "=true", "a b=true", "../a=true", "git=", "git= "} {
+		if _, err := ParseCheck(spec); err == nil || !strings.Contains(err.Error(), "NAME=COMMAND") {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+	one, err := ParseCheck("one=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock, err := ParseCheck("clock=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Checks: []Check{one, one, clock}, Repeat: 0, Jobs: 0}
+	for _, want := range []string{"named one", "named clock", "--repeat", "--jobs", "--timeout"} {
+		if err := o.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+func TestExecutablesOfADirectoryAreChecks(t *testing.T) {
+	g, _ := newGuest(t)
+	g.checks = t.TempDir()
+	write := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(g.checks, name), []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("data.txt", "beside it\n", 0o644)
+	if _, err := FindChecks(g.checks); err == nil || !strings.Contains(err.Error(), "chmod +x") {
+		t.Errorf("without an executable: %v", err)
+	}
+	write("20-bad", "#!/bin/sh\nexit 4\n", 0o755)
+	write("10-good", "#!/bin/sh\ncat \"$(dirname \"$0\")/data.txt\"\n", 0o755)
+	checks, err := FindChecks(g.checks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Outcome
+	for _, c := range checks {
+		r := c.do(t.Context(), g, time.Minute)
+		if r.Name == "10-good" && r.Output != "beside it\n" {
+			t.Errorf("%+v", r)
+		}
+		got = append(got, r.Outcome)
+	}
+	if len(got) != 2 || got[0] != Passed || got[1] != Failed {
+		t.Errorf("got %v of %v", got, checks)
+	}
+	write("a b", "", 0o755)
+	if _, err := FindChecks(g.checks); err == nil || !strings.Contains(err.Error(), `"a b"`) {
+		t.Errorf("a bad name: %v", err)
+	}
+	if _, err := FindChecks(filepath.Join(g.checks, "none")); err == nil {
+		t.Error("a directory that is not there was read")
+	}
+}
