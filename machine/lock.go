@@ -40,6 +40,13 @@ func tryLock(path string, create bool) (*os.File, error) {
 	}
 }
 
+// unlock gives a lock up at once, and closes its file. Closing alone would not
+// do while another goroutine starts a process: until that executes its program,
+// it has a copy of the file.
+func unlock(f *os.File) error {
+	return errors.Join(flock(f, unix.LOCK_UN), f.Close())
+}
+
 // ownLock locks f for its only owner. Those who merely ask for the lock, or
 // wait for its release, share it for a moment, and must not be taken for an
 // owner.

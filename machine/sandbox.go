@@ -80,7 +80,7 @@ func (h *Host) Create(c Config) (*Sandbox, error) {
 	}
 	lock, err := draft.lock()
 	if err == nil {
-		defer lock.Close()
+		defer unlock(lock)
 		err = draft.fill(c)
 	}
 	if err == nil {
