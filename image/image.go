@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Image is an image on disk.
@@ -45,10 +47,12 @@ func Load(dir string) (*Image, error) {
 func load(dir string) (*Image, error) {
 	file := filepath.Join(dir, ManifestFile)
 	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no %s", ManifestFile)
-	}
-	if err != nil {
+	case errors.Is(err, unix.ENOTDIR):
+		return nil, errors.New("it is no directory")
+	case err != nil:
 		return nil, err
 	}
 	info, err := os.Stat(file)
@@ -100,16 +104,28 @@ func (i *Image) checkFile(f roleFile) error {
 
 // Verify reads every file and compares it with the manifest.
 func (i *Image) Verify(ctx context.Context) error {
+	wrong, err := i.compare(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("verifying the image %s: %w", i.Ref(), err)
+	case wrong != "":
+		return fmt.Errorf("the image %s is damaged: %s; remove the image and build it again", i.Ref(), wrong)
+	}
+	return nil
+}
+
+// compare is Verify. wrong says which file is not what the manifest says.
+func (i *Image) compare(ctx context.Context) (wrong string, err error) {
 	for _, f := range i.Manifest.files() {
 		sum, _, err := hashFile(ctx, i.path(f.File))
 		if err != nil {
-			return fmt.Errorf("verifying the image %s: %w", i.Ref(), err)
+			return "", err
 		}
 		if sum != f.SHA256 {
-			return fmt.Errorf("the image %s is damaged: the %s %s has sha256 %s instead of %s; remove the image and build it again", i.Ref(), f.role, f.File.File, sum, f.SHA256)
+			return fmt.Sprintf("the %s %s has sha256 %s instead of %s", f.role, f.File.File, sum, f.SHA256), nil
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // Kernel is the absolute path of the kernel.

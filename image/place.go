@@ -17,6 +17,11 @@ func place(ctx context.Context, src, dst string) error {
 	if err := os.Link(src, dst); err == nil {
 		return syncFile(dst)
 	}
+	return copyFile(ctx, src, dst)
+}
+
+// copyFile copies the content of src to the new file dst, on disk for good.
+func copyFile(ctx context.Context, src, dst string) error {
 	in, err := os.Open(src)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ func (s *Store) Remove(ref string, inUse []string) error {
 	if err := s.discard(img.Dir); err != nil {
 		return fmt.Errorf("removing the image %s: %w", img.Ref(), err)
 	}
-	return nil
+	return s.tidy()
 }
 
 // unambiguous refuses a bare name of several images: which one is meant must
@@ -96,7 +96,7 @@ func (s *Store) GC(inUse []string) ([]Removed, error) {
 		}
 		removed = append(removed, Removed{img.Ref(), reason, img.Size()})
 	}
-	return removed, nil
+	return removed, s.tidy()
 }
 
 // sweep removes what interrupted commands left. Whoever holds the lock knows

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -22,6 +23,8 @@ const (
 	defaultFile = ".default" // a reference, as SetDefault was given it; "-" and the system follow, unless it is this machine's
 	newPrefix   = ".new-"    // an image that is being installed
 	oldPrefix   = ".old-"    // an image that is being removed
+	rootsDir    = ".roots"   // for an image, a link to what it was installed from
+	originsDir  = ".origins" // for a digest of an origin, a link to the image
 )
 
 // Store is a directory of installed images. Several processes may use one:
@@ -69,7 +72,7 @@ func (s *Store) lock() (unlock func(), err error) {
 // Install verifies the image in srcDir and adds it to the store, in one step
 // that an interruption cannot tear. Files are shared by hard links where the
 // file system allows it, and copied otherwise; srcDir stays as it is. An image
-// that is there already is returned as it is.
+// that is there already becomes the newest of its name again.
 func (s *Store) Install(ctx context.Context, srcDir string) (*Image, error) {
 	src, err := Load(srcDir)
 	if err != nil {
@@ -82,7 +85,7 @@ func (s *Store) Install(ctx context.Context, srcDir string) (*Image, error) {
 	defer unlock()
 	final := filepath.Join(s.dir, src.Ref())
 	if have, err := load(final); err == nil && have.Digest == src.Digest {
-		return have, nil
+		return have, have.renew()
 	}
 	tmp, err := os.MkdirTemp(s.dir, newPrefix)
 	if err != nil {
@@ -108,8 +111,10 @@ func (s *Store) fill(ctx context.Context, dir string, src *Image) error {
 			return err
 		}
 	}
+	// Not a link: its time says when the image was installed, and builders
+	// date their files back.
 	manifest := filepath.Join(dir, ManifestFile)
-	if err := place(ctx, filepath.Join(src.Dir, ManifestFile), manifest); err != nil {
+	if err := copyFile(ctx, filepath.Join(src.Dir, ManifestFile), manifest); err != nil {
 		return err
 	}
 	img, err := load(dir)
@@ -119,7 +124,17 @@ func (s *Store) fill(ctx context.Context, dir string, src *Image) error {
 	if img.Digest != src.Digest {
 		return errors.New("its manifest changed meanwhile")
 	}
-	return img.Verify(ctx)
+	wrong, err := img.compare(ctx)
+	if wrong != "" {
+		err = errors.New(wrong)
+	}
+	return err
+}
+
+// renew makes an image the newest of its name.
+func (i *Image) renew() error {
+	i.Installed = time.Now()
+	return os.Chtimes(filepath.Join(i.Dir, ManifestFile), i.Installed, i.Installed)
 }
 
 // List gives all images, the newest of each name first. Damaged ones are among

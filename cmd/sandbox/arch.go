@@ -35,9 +35,20 @@ func imageForRun(c *cli.Context, images *image.Store) (*image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	system := string(arch) + "-linux"
+	if flake, ok, err := flakeOption(c); ok || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		img, err := imageOfFlake(images, flake, system)
+		if img == nil && err == nil {
+			err = fmt.Errorf("there is no image of the flake %s yet: `sandbox image build %[1]s` builds it", flake)
+		}
+		return img, err
+	}
 	ref := c.String("image")
 	if c.String("arch") == "" {
 		return images.Get(ref)
 	}
-	return images.GetFor(string(arch)+"-linux", ref)
+	return images.GetFor(system, ref)
 }

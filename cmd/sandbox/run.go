@@ -55,6 +55,7 @@ func createFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
 		&cli.StringFlag{Name: "image", EnvVars: []string{"SANDBOX_IMAGE"}, Usage: "`IMAGE` to start: NAME or NAME@DIGEST (default: the store's default image)"},
+		&cli.StringFlag{Name: "flake", EnvVars: []string{"SANDBOX_FLAKE"}, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and `sandbox image build FLAKE` builds it anew"},
 		archFlag(),
 		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, EnvVars: []string{"SANDBOX_MEMORY"}, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
 		&cli.IntFlag{Name: "cpus", EnvVars: []string{"SANDBOX_CPUS"}, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},
@@ -86,7 +87,8 @@ func runAction(c *cli.Context) error {
 
 func run(c *cli.Context) error {
 	ctx := c.Context
-	if _, err := loadSettings(c); err != nil {
+	sources, err := loadSettings(c)
+	if err != nil {
 		return err
 	}
 	command, err := parseCommand(c, c.Args().Slice())
@@ -103,7 +105,14 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, img, err := configure(c, host)
+	config, err := configure(c, host)
+	if err != nil {
+		return err
+	}
+	if err := prepareFlake(c, host.Images, sources); err != nil {
+		return err
+	}
+	img, err := useImage(c, host, &config)
 	if err != nil {
 		return err
 	}
@@ -178,8 +187,9 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool) (*machine.Hold, error)
 	return held, nil
 }
 
-// configure makes a configuration from the flags and the image's defaults.
-func configure(c *cli.Context, host *machine.Host) (machine.Config, *image.Image, error) {
+// configure makes a configuration from the flags. It lacks what the image
+// decides, which useImage adds.
+func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	config := machine.Config{
 		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
 		Transport: machine.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
@@ -188,29 +198,42 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, *image.Image
 	if config.Name == "" && !c.IsSet("name") {
 		config.Name = host.NewName()
 	}
-	img, err := imageForRun(c, host.Images)
-	if err != nil {
-		return config, nil, err
-	}
-	config.Image = img.Manifest.Name + "@" + img.Digest
 	options, err := shareOptions(c, host.Dirs)
 	if err != nil {
-		return config, nil, err
+		return config, err
 	}
 	var errs [6]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
-	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options, img.Manifest.User.Home)
+	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options)
 	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
+	return config, errors.Join(errs[:]...)
+}
+
+// useImage finds the image and completes the configuration with it. The targets
+// of shares become absolute: relative ones start at the home of the guest's
+// user, whoever a command later runs as.
+func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*image.Image, error) {
+	img, err := imageForRun(c, host.Images)
+	if err != nil {
+		return nil, err
+	}
+	m := img.Manifest
+	config.Image = m.Name + "@" + img.Digest
 	if !c.IsSet("memory") && config.MemoryMiB == 0 {
-		config.MemoryMiB = firstSet(img.Manifest.Defaults.MemoryMiB, machine.DefaultMemoryMiB)
+		config.MemoryMiB = firstSet(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB)
 	}
 	if !c.IsSet("cpus") {
-		config.CPUs = firstSet(img.Manifest.Defaults.CPUs, machine.DefaultCPUs)
+		config.CPUs = firstSet(m.Defaults.CPUs, machine.DefaultCPUs)
 	}
-	return config, img, errors.Join(errs[:]...)
+	for i, share := range config.Shares {
+		if !path.IsAbs(share.Target) {
+			config.Shares[i].Target = path.Join(m.User.Home, share.Target)
+		}
+	}
+	return img, nil
 }
 
 func firstSet(values ...int) int {
@@ -237,9 +260,7 @@ func parseSize(flag, s string) (int, error) {
 	return int((bytes + 1<<20 - 1) >> 20), nil // rounded up, lest a little becomes none
 }
 
-// parseShares returns shares whose targets are absolute: relative ones start
-// at the home of the guest's user, whoever a command later runs as.
-func parseShares(specs []string, o virtiofs.CheckOptions, guestHome string) ([]virtiofs.Share, error) {
+func parseShares(specs []string, o virtiofs.CheckOptions) ([]virtiofs.Share, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -254,9 +275,6 @@ func parseShares(specs []string, o virtiofs.CheckOptions, guestHome string) ([]v
 		var danger *virtiofs.DangerError
 		if errors.As(err, &danger) {
 			err = fmt.Errorf("%w (--allow-dangerous-share shares it all the same)", err)
-		}
-		if !path.IsAbs(share.Target) {
-			share.Target = path.Join(guestHome, share.Target)
 		}
 		shares, errs = append(shares, share), append(errs, err)
 	}

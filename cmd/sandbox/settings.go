@@ -11,6 +11,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/image/nix"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -20,12 +21,13 @@ const projectFile = "sandbox.toml"
 
 // A settings file has the long names of flags as keys. The user's own file may
 // set all of these.
-var userKeys = []string{"image", "memory", "cpus", "disk", "timeout", "workdir", "net", "ssh-port", "share", "publish", "ssh-key"}
+var userKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "workdir", "net", "ssh-port", "share", "publish", "ssh-key"}
 
 // A project file may come from a stranger, or be written by the last guest
 // that had the project as a share. So it may describe the machine, but not
-// open anything of the host to it: its shares must lie in the project.
-var projectKeys = []string{"image", "memory", "cpus", "disk", "timeout", "workdir", "share"}
+// open anything of the host to it: its shares and its flake must lie in the
+// project, and run asks before it builds that.
+var projectKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "workdir", "share"}
 
 // applySettings gives the flags that neither the command line nor the
 // environment has set the values of the settings files, the project's before
@@ -72,6 +74,14 @@ func applyFile(c *cli.Context, file string, allowed []string, sources map[string
 	if _, err := toml.Decode(string(data), &values); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
+	// Either names the image: the one of an earlier source counts.
+	if values["image"] != nil && values["flake"] != nil {
+		return fmt.Errorf("%s: image and flake both name an image: only one of them can be set", file)
+	}
+	if sources["image"] != "" || sources["flake"] != "" {
+		delete(values, "image")
+		delete(values, "flake")
+	}
 	for name, value := range values {
 		if !slices.Contains(allowed, name) {
 			return fmt.Errorf("%s: %q cannot be set here: only %s can", file, name, strings.Join(allowed, ", "))
@@ -94,11 +104,15 @@ func applyValue(c *cli.Context, file, name string, value any) error {
 	}
 	for _, v := range list {
 		text := fmt.Sprint(v)
-		if name == "share" {
-			var err error
-			if text, err = shareOf(file, text); err != nil {
-				return err
-			}
+		var err error
+		switch name {
+		case "share":
+			text, err = shareOf(file, text)
+		case "flake":
+			text, err = flakeOf(file, text)
+		}
+		if err != nil {
+			return err
 		}
 		if err := c.Set(name, text); err != nil {
 			return fmt.Errorf("%q is not a value for it: %w", text, err)
@@ -118,11 +132,31 @@ func shareOf(file, spec string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	inside := share.Source == dir || strings.HasPrefix(share.Source, dir+string(filepath.Separator))
-	if filepath.Base(file) == projectFile && !inside {
+	if filepath.Base(file) == projectFile && !inside(dir, share.Source) {
 		return "", fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project; give --share yourself if you want this", share.Source, dir)
 	}
 	return share.String(), nil
+}
+
+// flakeOf makes a flake's directory absolute, and holds a project file to its
+// project: only the user decides what else Nix may run.
+func flakeOf(file, text string) (string, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil {
+		return "", err
+	}
+	ref, err := nix.ParseRef(text, dir)
+	if err != nil {
+		return "", err
+	}
+	if filepath.Base(file) == projectFile && !inside(dir, ref.Dir) {
+		return "", fmt.Errorf("%s is not in the project %s: a project file may name only a flake of its project; give --flake yourself if you want this one", ref, dir)
+	}
+	return ref.String(), nil
+}
+
+func inside(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
 // userFile is where the user's own settings are.
@@ -156,6 +190,7 @@ func configCommand() *cli.Command {
 your own config.toml in ~/.config/sandbox, the image, and our defaults.
 The files have the long names of flags as keys:
 
+   flake = ".#image"
    memory = "4G"
    cpus = 4
    share = [".", "docs:docs:ro"]`,
@@ -174,7 +209,11 @@ func configAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, img, err := configure(c, host)
+	config, err := configure(c, host)
+	if err != nil {
+		return err
+	}
+	img, err := useImage(c, host, &config)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	units "github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/debian"
+	"github.com/sourcery-zone/sandbox/image/nix"
+	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+func imageBuildCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "build",
+		Usage:     "build an image and install it",
+		ArgsUsage: "[FLAKE]",
+		Description: `FLAKE is what nix build takes, such as . or github:OWNER/REPOSITORY#NAME; without
+#NAME, it is the flake's package "image", or else "default". Without FLAKE, it is
+the flake in this directory or above it, or else this project's own images
+(` + nix.Published + `).
+
+Where there is no Nix, --recipe debian installs Debian packages with mmdebstrap,
+without root where user namespaces work. Nothing is done if that image is there
+already, built from the same inputs with the same agent.
+
+EXAMPLES
+   sandbox image build
+   sandbox image build ./nix#dev
+   sandbox image build --arch aarch64 ` + nix.Published + `
+   sandbox image build --recipe debian --name claude --with claude-code --package golang
+   sandbox image build --recipe debian --with codex@0.50.0 --mirror https://mirror.example/debian`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "recipe", Usage: "`RECIPE` to build by instead of a flake: debian"},
+			archFlag(),
+			&cli.BoolFlag{Name: "default", Usage: "make it the default image, as the first one is"},
+		}, recipeFlags()...),
+		OnUsageError: usageError,
+		Action:       imageBuild,
+	}
+}
+
+// recipeFlags have no meaning for a flake, which says all of this itself.
+func recipeFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the recipe's image (default: debian, or debian-ARCH for another architecture than this machine's)"},
+		&cli.StringSliceFlag{Name: "with", Usage: "AI `AGENT` to install from npm by the recipe: claude-code, gemini-cli, codex or opencode, with @VERSION if wanted; repeatable"},
+		&cli.StringSliceFlag{Name: "package", Usage: "Debian `PACKAGE` to install by the recipe; repeatable"},
+		&cli.StringFlag{Name: "suite", Value: "trixie", Usage: "`SUITE` of Debian for the recipe"},
+		&cli.StringSliceFlag{Name: "mirror", Usage: "`URI` of a Debian mirror for the recipe, or a line of apt's sources.list; repeatable (default: what this machine's apt uses)"},
+		&cli.StringFlag{Name: "epoch", EnvVars: []string{"SOURCE_DATE_EPOCH"}, Usage: "newest time stamp in the recipe's image, in `SECONDS` since 1970 (default: the date of the archive)"},
+		&cli.StringFlag{Name: "agent", Usage: "`FILE` of the guest's agent for the recipe (default: sandbox-agent beside this program; sandbox-agent-ARCH for another architecture)"},
+		&cli.BoolFlag{Name: "force", Usage: "build the recipe's image again even if it is up to date"},
+	}
+}
+
+func imageBuild(c *cli.Context) error {
+	arch, err := parseArch(c)
+	if err != nil {
+		return err
+	}
+	store, err := openImages()
+	if err != nil {
+		return err
+	}
+	_, noDefault := store.Default(string(arch) + "-linux")
+	var img *image.Image
+	switch c.String("recipe") {
+	case debian.Builder:
+		img, err = buildRecipe(c, store)
+	case "":
+		img, err = buildFlakeArgument(c, store, string(arch)+"-linux")
+	default:
+		err = usageError(c, fmt.Errorf("there is no recipe %q: use %s, or leave out --recipe and name a flake", c.String("recipe"), debian.Builder), true)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Bool("default") || noDefault != nil {
+		return store.SetDefault(img.Manifest.Name)
+	}
+	return nil
+}
+
+func buildFlakeArgument(c *cli.Context, store *image.Store, system string) (*image.Image, error) {
+	if c.NArg() > 1 {
+		return nil, usageError(c, fmt.Errorf("unexpected argument %q: name one flake", c.Args().Get(1)), true)
+	}
+	for _, f := range recipeFlags() {
+		// SOURCE_DATE_EPOCH may be set for other reasons.
+		if name := f.Names()[0]; c.IsSet(name) && name != "epoch" {
+			return nil, usageError(c, fmt.Errorf("--%s is for recipes, and a flake decides that itself: add --recipe debian, or leave out --%[1]s", name), true)
+		}
+	}
+	ref, err := flakeToBuild(c.Args().First())
+	if err != nil {
+		return nil, err
+	}
+	return buildFlake(c.Context, c.App.Writer, store, ref, system)
+}
+
+// flakeToBuild is the flake that the user names, or else the nearest one, or
+// else ours.
+func flakeToBuild(text string) (nix.Ref, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nix.Ref{}, err
+	}
+	if text == "" {
+		text = nix.Published
+		if findUp(cwd, nix.FlakeFile) != "" {
+			text = "."
+		}
+	}
+	return nix.ParseRef(text, cwd)
+}
+
+// buildFlake builds an image with Nix, installs it, and tells w about it.
+func buildFlake(ctx context.Context, w io.Writer, store *image.Store, ref nix.Ref, system string) (*image.Image, error) {
+	start, report := time.Now(), progress.New(os.Stderr)
+	built, err := nix.Build(ctx, nix.Options{Ref: ref, System: system, Progress: report})
+	if err != nil {
+		return nil, err
+	}
+	defer built.Close()
+	building := time.Since(start)
+	img, err := install(ctx, report, store, built.Dir)
+	if err != nil {
+		return nil, err
+	}
+	root, err := store.RootLink(img)
+	if err == nil {
+		err = built.Keep(ctx, root)
+	}
+	if err == nil {
+		err = store.SetOrigin(built.Origin, img)
+	}
+	if err != nil {
+		return nil, err
+	}
+	printBuilt(w, img, building, time.Since(start)-building)
+	return img, nil
+}
+
+func install(ctx context.Context, report *progress.Reporter, store *image.Store, dir string) (*image.Image, error) {
+	step := report.Start("installing the image", 0)
+	defer step.Fail()
+	img, err := store.Install(ctx, dir)
+	if err == nil {
+		step.Done()
+	}
+	return img, err
+}
+
+func printBuilt(w io.Writer, img *image.Image, building, installing time.Duration) {
+	human := func(bytes int64) string { return units.HumanSize(float64(bytes)) }
+	m := img.Manifest
+	fmt.Fprintf(w, "%s is ready: %s (kernel %s, initrd %s, store %s), built in %s, installed in %s\nsha256 of its manifest: %s\n",
+		img.Ref(), human(img.Size()), human(m.Kernel.Size), human(m.Initrd.Size), human(m.Store.Size),
+		building.Round(time.Second), installing.Round(time.Second), img.Digest)
+}
+
+func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {
+	if c.Args().Present() {
+		return nil, usageError(c, fmt.Errorf("unexpected argument %q: a recipe takes no flake, and the image's name is given with --name", c.Args().First()), true)
+	}
+	o, err := buildOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	img, err := upToDate(store, o)
+	if err != nil {
+		return nil, err
+	}
+	if img != nil && !o.Force {
+		fmt.Fprintf(c.App.Writer, "%s is up to date\n", img.Ref())
+		return img, nil
+	}
+	start := time.Now()
+	dir, err := debian.Build(c.Context, o)
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	building := time.Since(start)
+	if img, err = install(c.Context, o.Progress, store, dir); err != nil {
+		return nil, err
+	}
+	printBuilt(c.App.Writer, img, building, time.Since(start)-building)
+	return img, nil
+}
+
+func buildOptions(c *cli.Context) (debian.Options, error) {
+	o := debian.Options{
+		Name: c.String("name"), Suite: c.String("suite"), Arch: string(qemu.HostArch()),
+		Packages: c.StringSlice("package"), With: splitLists(c.StringSlice("with")), Mirrors: c.StringSlice("mirror"),
+		Agent: c.String("agent"), Force: c.Bool("force"), Progress: progress.New(os.Stderr),
+	}
+	agent := "sandbox-agent"
+	if arch, err := parseArch(c); err != nil {
+		return o, err
+	} else if arch != qemu.HostArch() {
+		o.Arch, agent = string(arch), "sandbox-agent-"+string(arch)
+		if o.Name == "" {
+			o.Name = debian.Builder + "-" + string(arch)
+		}
+	}
+	if o.Name == "" {
+		o.Name = debian.Builder
+	}
+	if e := c.String("epoch"); e != "" {
+		seconds, err := strconv.ParseInt(e, 10, 64)
+		if err != nil || seconds <= 0 {
+			return o, usageError(c, fmt.Errorf("--epoch %q is not a number of seconds since 1970", e), true)
+		}
+		o.Epoch = time.Unix(seconds, 0)
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return o, err
+	}
+	o.CacheDir = filepath.Join(cache, "images")
+	if o.Agent == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return o, fmt.Errorf("this program's own file cannot be found, so neither can sandbox-agent: say where it is with --agent: %w", err)
+		}
+		o.Agent = filepath.Join(filepath.Dir(self), agent)
+	}
+	return o, nil
+}
+
+// splitLists takes "a,b" for "a" and "b".
+func splitLists(values []string) []string {
+	var all []string
+	for _, v := range values {
+		all = append(all, strings.Split(v, ",")...)
+	}
+	return all
+}
+
+// upToDate finds the image that a build would make, or returns nil.
+func upToDate(store *image.Store, o debian.Options) (*image.Image, error) {
+	inputs, err := o.Inputs()
+	if err != nil {
+		return nil, err
+	}
+	agent, err := o.AgentDigest()
+	if err != nil {
+		return nil, err
+	}
+	images, err := store.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, img := range images {
+		p := img.Manifest.Provenance
+		if img.Broken == nil && img.Manifest.Name == o.Name && p.Builder == debian.Builder && p.Inputs == inputs && p.AgentSHA == agent {
+			return img, nil
+		}
+	}
+	return nil, nil
+}

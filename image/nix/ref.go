@@ -1,0 +1,116 @@
+package nix
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// FlakeFile is the file that makes a directory a flake.
+const FlakeFile = "flake.nix"
+
+// Ref names an output of a flake, and means the same in every directory.
+type Ref struct {
+	Flake  string // as Nix reads it; local flakes have absolute paths
+	Output string // what stands behind the #; empty means the flake's image
+	// Dir is the directory of a local flake, without symbolic links; empty
+	// for a flake that Nix fetches.
+	Dir string
+}
+
+// ParseRef reads a reference as `nix build` does: relative paths start at dir,
+// and a path below a flake means that flake.
+func ParseRef(text, dir string) (Ref, error) {
+	flake, output, _ := strings.Cut(text, "#")
+	scheme, path := "", flake
+	if rest, ok := strings.CutPrefix(flake, "path:"); ok {
+		scheme, path = "path:", rest
+	} else if flake != "" && flake[0] != '.' && flake[0] != '/' {
+		return Ref{Flake: flake, Output: output}, nil
+	}
+	path, query, _ := strings.Cut(path, "?")
+	if query != "" {
+		query = "?" + query
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	found, err := findFlake(path, scheme == "")
+	if err != nil {
+		return Ref{}, err
+	}
+	if strings.ContainsAny(found, "#?") {
+		return Ref{}, fmt.Errorf("the flake in %q cannot be named: for Nix, # and ? end a path; rename the directory", found)
+	}
+	return Ref{Flake: scheme + found + query, Output: output, Dir: found}, nil
+}
+
+// findFlake returns the real path of the flake in dir or, with up, in the
+// nearest directory above it.
+func findFlake(dir string, up bool) (string, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("there is no directory %s with a flake in it", dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	for d := real; ; d = filepath.Dir(d) {
+		if info, err := os.Stat(filepath.Join(d, FlakeFile)); err == nil && info.Mode().IsRegular() {
+			return d, nil
+		}
+		if !up || d == filepath.Dir(d) {
+			break
+		}
+	}
+	return "", fmt.Errorf("%s is no flake: there is no %s in it", dir, FlakeFile)
+}
+
+// String is the reference as a person would write it.
+func (r Ref) String() string {
+	if r.Output == "" {
+		return r.Flake
+	}
+	return r.Flake + "#" + r.Output
+}
+
+// names are the outputs that r can mean, the best first.
+func (r Ref) names() []string {
+	if r.Output == "" {
+		return []string{"image", "default"}
+	}
+	return []string{r.Output}
+}
+
+// Origins are what an image that was built from r for a system may be known by
+// in an image.Store, the best first.
+func (r Ref) Origins(system string) []string {
+	var origins []string
+	for _, name := range r.names() {
+		origins = append(origins, r.origin(name, system))
+	}
+	return origins
+}
+
+func (r Ref) origin(name, system string) string {
+	return "flake " + system + " " + r.Flake + "#" + name
+}
+
+// attribute is a path into a flake's outputs, with the name that led to it.
+type attribute struct{ name, path string }
+
+// attributes are where the output is looked for, in this order. A name that was
+// written out may also be a path from the top, such as
+// nixosConfigurations.x.config.system.build.image.
+func (r Ref) attributes(system string) []attribute {
+	var all []attribute
+	for _, name := range r.names() {
+		all = append(all, attribute{name, "packages." + system + "." + name})
+	}
+	if strings.Contains(r.Output, ".") {
+		all = append(all, attribute{r.Output, r.Output})
+	}
+	return all
+}
