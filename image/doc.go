@@ -4,6 +4,6 @@
 //
 // The package reads and checks images, keeps a store of them, and knows nothing
 // about how they are made: image/debian makes one from Debian packages with the
-// help of image/initrd and image/erofs, and a Nix flake makes one with the same
-// manifest. manifest.schema.json is the contract between makers and users.
+// help of image/initrd and image/erofs, and image/nix has Nix build what a flake
+// describes. manifest.schema.json is the contract between makers and users.
 package image

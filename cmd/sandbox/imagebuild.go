@@ -164,10 +164,11 @@ func install(ctx context.Context, report *progress.Reporter, store *image.Store,
 
 func printBuilt(w io.Writer, img *image.Image, building, installing time.Duration) {
 	human := func(bytes int64) string { return units.HumanSize(float64(bytes)) }
+	const tenth = 100 * time.Millisecond
 	m := img.Manifest
 	fmt.Fprintf(w, "%s is ready: %s (kernel %s, initrd %s, store %s), built in %s, installed in %s\nsha256 of its manifest: %s\n",
 		img.Ref(), human(img.Size()), human(m.Kernel.Size), human(m.Initrd.Size), human(m.Store.Size),
-		building.Round(time.Second), installing.Round(time.Second), img.Digest)
+		building.Round(tenth), installing.Round(tenth), img.Digest)
 }
 
 func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {

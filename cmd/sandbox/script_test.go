@@ -11,6 +11,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -22,6 +23,7 @@ func TestCLI(t *testing.T) {
 	bin := buildBinaries(t)
 	testscript.Run(t, testscript.Params{
 		Dir:   "../../testdata/script/cli",
+		Cmds:  flakeCommand(t, bin, nil),
 		Setup: func(env *testscript.Env) error { return setup(env, bin) },
 	})
 }
@@ -33,6 +35,13 @@ func TestGuests(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:       "../../testdata/script/guest",
 		Condition: guestCondition(dirs),
+		Cmds: flakeCommand(t, bin, func() (*image.Image, error) {
+			store, err := image.OpenStore(dirs.Images())
+			if err != nil {
+				return nil, err
+			}
+			return store.Get(testImage())
+		}),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("XDG_DATA_HOME", filepath.Dir(dirs.Data))
 			env.Setenv("XDG_CACHE_HOME", filepath.Dir(dirs.Cache))

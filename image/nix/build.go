@@ -69,7 +69,7 @@ func (r *Result) build(ctx context.Context, o Options) error {
 		}
 		r.Dir, r.Origin = out, o.Ref.origin(a.name, o.System)
 		if err := check(out, o.System); err != nil {
-			return fmt.Errorf("%s#%s is not an image that sandbox can run: %w", o.Ref.Flake, a.path, err)
+			return fmt.Errorf("%s#%s breaks the contract of images (docs/images.md): %w", o.Ref.Flake, a.path, err)
 		}
 		step.Done()
 		return nil

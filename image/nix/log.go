@@ -150,6 +150,7 @@ func (l *log) message(e event) {
 		l.errors = append(l.errors, text)
 	case levelWarning:
 		first, _, _ := strings.Cut(text, "\n")
+		first, _, _ = strings.Cut(first, "; retrying in") // each time another
 		l.note(first)
 	}
 }
@@ -181,7 +182,7 @@ func (l *log) explain(status error) error {
 	}
 	var lines []string
 	for _, e := range l.errors {
-		lines = append(lines, strings.Split(strings.TrimPrefix(e, "error: "), "\n")...)
+		lines = append(lines, strings.Split(strings.TrimSpace(strings.TrimPrefix(e, "error:")), "\n")...)
 	}
 	if left := len(lines) - errorLines; left > 0 {
 		lines = append([]string{fmt.Sprintf("(%d lines before)", left)}, lines[left:]...)

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/initrd"
+)
+
+// flakeCommand gives scripts the command "flake DIR", which puts testdata/flake
+// together with all that it takes. source gives the kernel and the initial RAM
+// disk; a nil one makes files that take their place where nothing is booted.
+func flakeCommand(t *testing.T, bin string, source func() (*image.Image, error)) map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"flake": func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: flake DIR")
+			}
+			ts.Check(makeFlake(t, ts.MkAbs(args[0]), bin, source))
+			// Nothing that the tests build can be fetched.
+			ts.Setenv("NIX_CONFIG", "substituters =")
+		},
+	}
+}
+
+func makeFlake(t *testing.T, dir, bin string, source func() (*image.Image, error)) error {
+	parts := filepath.Join(dir, "parts")
+	if err := os.MkdirAll(parts, 0o755); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", parts, "../../testdata/flake/mkimage")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return errors.New(string(out))
+	}
+	links := map[string]string{
+		"../../testdata/flake/flake.nix":    filepath.Join(dir, "flake.nix"),
+		filepath.Join(bin, "sandbox-agent"): filepath.Join(parts, "sandbox-agent"),
+	}
+	kernel, disk := filepath.Join(parts, "kernel"), filepath.Join(parts, "initrd.img")
+	if source == nil {
+		if err := errors.Join(os.WriteFile(kernel, []byte("a kernel"), 0o644), writeEmptyInitrd(disk)); err != nil {
+			return err
+		}
+	} else {
+		img, err := source()
+		if err != nil {
+			return err
+		}
+		links[img.Kernel()], links[img.Initrd()] = kernel, disk
+	}
+	for from, to := range links {
+		if err := copyForTest(from, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeEmptyInitrd(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	contents := initrd.Contents{Agent: []byte("agent"), Time: time.Unix(1, 0), Compression: initrd.Uncompressed}
+	return errors.Join(initrd.Write(f, contents), f.Close())
+}
+
+func copyForTest(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, info.Mode().Perm())
+}
