@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -17,20 +16,21 @@ import (
 // flakeCommand gives scripts the command "flake DIR", which puts testdata/flake
 // together with all that it takes. source gives the kernel and the initial RAM
 // disk; a nil one makes files that take their place where nothing is booted.
-func flakeCommand(t *testing.T, bin string, source func() (*image.Image, error)) map[string]func(*testscript.TestScript, bool, []string) {
+func flakeCommand(bin string, source func() (*image.Image, error)) map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"flake": func(ts *testscript.TestScript, neg bool, args []string) {
 			if neg || len(args) != 1 {
 				ts.Fatalf("usage: flake DIR")
 			}
-			ts.Check(makeFlake(t, ts.MkAbs(args[0]), bin, source))
-			// Nothing that the tests build can be fetched.
-			ts.Setenv("NIX_CONFIG", "substituters =")
+			ts.Check(makeFlake(ts.MkAbs(args[0]), bin, source))
+			// Nothing that the tests build can be fetched, and many users have not
+			// switched flakes on.
+			ts.Setenv("NIX_CONFIG", "substituters =\nexperimental-features =")
 		},
 	}
 }
 
-func makeFlake(t *testing.T, dir, bin string, source func() (*image.Image, error)) error {
+func makeFlake(dir, bin string, source func() (*image.Image, error)) error {
 	parts := filepath.Join(dir, "parts")
 	if err := os.MkdirAll(parts, 0o755); err != nil {
 		return err

@@ -23,7 +23,7 @@ func TestCLI(t *testing.T) {
 	bin := buildBinaries(t)
 	testscript.Run(t, testscript.Params{
 		Dir:   "../../testdata/script/cli",
-		Cmds:  flakeCommand(t, bin, nil),
+		Cmds:  flakeCommand(bin, nil),
 		Setup: func(env *testscript.Env) error { return setup(env, bin) },
 	})
 }
@@ -35,7 +35,7 @@ func TestGuests(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:       "../../testdata/script/guest",
 		Condition: guestCondition(dirs),
-		Cmds: flakeCommand(t, bin, func() (*image.Image, error) {
+		Cmds: flakeCommand(bin, func() (*image.Image, error) {
 			store, err := image.OpenStore(dirs.Images())
 			if err != nil {
 				return nil, err
