@@ -23,9 +23,9 @@ func flakeCommand(bin string, source func() (*image.Image, error)) map[string]fu
 				ts.Fatalf("usage: flake DIR")
 			}
 			ts.Check(makeFlake(ts.MkAbs(args[0]), bin, source))
-			// Nothing that the tests build can be fetched, and many users have not
-			// switched flakes on.
-			ts.Setenv("NIX_CONFIG", "substituters =\nexperimental-features =")
+			// Nothing that is built here can be fetched, or needs more in Nix's
+			// sandbox than its inputs. And many users have not switched flakes on.
+			ts.Setenv("NIX_CONFIG", "substituters =\nsandbox-paths =\nexperimental-features =")
 		},
 	}
 }

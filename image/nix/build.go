@@ -35,7 +35,7 @@ type Result struct {
 	Dir    string // in Nix's store
 	Origin string // of the Ref's Origins, the one that it was
 
-	nix, link string
+	nix, path, link string // path is what Nix calls Dir
 }
 
 // Build builds the image and checks that it is one, except for its files'
@@ -60,21 +60,39 @@ func (r *Result) build(ctx context.Context, o Options) error {
 	step := o.Progress.Start(fmt.Sprintf("building %s with Nix", o.Ref), 0)
 	defer step.Fail()
 	for _, a := range o.Ref.attributes(o.System) {
-		out, err := runBuild(ctx, r.nix, r.link, o.Ref.Flake+"#"+a.path, step.Note)
+		path, err := runBuild(ctx, r.nix, r.link, o.Ref.Flake+"#"+a.path, step.Note)
 		if errors.Is(err, errNoOutput) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("building %s with Nix failed: %w", o.Ref, err)
 		}
-		r.Dir, r.Origin = out, o.Ref.origin(a.name, o.System)
-		if err := check(out, o.System); err != nil {
+		r.path, r.Dir, r.Origin = path, locate(path), o.Ref.origin(a.name, o.System)
+		if err := check(r.Dir, o.System); err != nil {
 			return fmt.Errorf("%s#%s breaks the contract of images (docs/images.md): %w", o.Ref.Flake, a.path, err)
 		}
 		step.Done()
 		return nil
 	}
 	return noOutput(ctx, r.nix, o)
+}
+
+// locate finds the file that Nix calls path. Where there is no /nix that it may
+// write to, and no daemon, Nix keeps a store of the user's own, whose paths look
+// the same (`nix help-stores`, the store "auto").
+func locate(path string) string {
+	if _, err := os.Lstat(path); err == nil {
+		return path
+	}
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return path
+		}
+		data = filepath.Join(home, ".local/share")
+	}
+	return filepath.Join(data, "nix/root", path)
 }
 
 // check compares what was built with the contract and with what was asked for.
@@ -92,7 +110,7 @@ func check(dir, system string) error {
 // Keep makes link, for as long as it is there, protect the result from Nix's
 // garbage collector. An earlier link of the name is replaced.
 func (r *Result) Keep(ctx context.Context, link string) error {
-	_, err := runBuild(ctx, r.nix, link, r.Dir, func(string) {})
+	_, err := runBuild(ctx, r.nix, link, r.path, func(string) {})
 	if err != nil {
 		return fmt.Errorf("protecting %s from Nix's garbage collector: %w", r.Dir, err)
 	}
