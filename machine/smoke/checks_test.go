@@ -31,6 +31,7 @@ func (s *stages) Configure(context.Context, agent.BootConfig) error { return nil
 func (s *stages) Status() agent.Status                              { return s.status }
 func (s *stages) Wait(context.Context, agent.Stage) error           { return nil }
 func (s *stages) PowerOff(context.Context) error                    { return nil }
+func (s *stages) Sync(context.Context) error                        { return nil }
 
 // newGuest is a guest whose commands run on this machine, by the real agent.
 func newGuest(t *testing.T) (*guest, *stages) {
