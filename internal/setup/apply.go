@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -110,36 +108,4 @@ func elevation(ctx context.Context) ([]string, error) {
 		argv = append(argv, "--preserve-env="+strings.Join(keep, ","))
 	}
 	return append(argv, "--"), nil
-}
-
-// checkBorrowed makes sure that the borrowed virtiofsd loads its own libraries only: one of the system's among them
-// would work until the system's next upgrade.
-func checkBorrowed(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, borrowedLink)
-	cmd.Env = []string{"LD_TRACE_LOADED_OBJECTS=1"} // the loader lists what it would load, and starts nothing
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("the virtiofsd that was installed as %s does not start (%w):\n%s", borrowedLink, err, tail(string(out), tailLines))
-	}
-	if foreign := foreignLibraries(string(out)); len(foreign) > 0 {
-		return fmt.Errorf("the virtiofsd that was installed as %s would load %s from outside of %s: remove that directory and run this again, and report it if it happens again", borrowedLink, strings.Join(foreign, ", "), borrowedDir)
-	}
-	return nil
-}
-
-// foreignLibraries picks from the loader's listing ("name => path (address)") what is missing or not below borrowedDir.
-func foreignLibraries(listing string) []string {
-	var foreign []string
-	lines := bufio.NewScanner(strings.NewReader(listing))
-	for lines.Scan() {
-		name, path, ok := strings.Cut(strings.TrimSpace(lines.Text()), " => ")
-		if !ok {
-			continue // the kernel's vdso and the loader itself
-		}
-		path, _, _ = strings.Cut(path, " (")
-		if !strings.HasPrefix(filepath.Clean(path), borrowedDir+"/") {
-			foreign = append(foreign, name)
-		}
-	}
-	return foreign
 }

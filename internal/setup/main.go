@@ -109,9 +109,14 @@ func setUp(ctx context.Context, set string, dryRun bool, stdout, stderr io.Write
 	if err != nil {
 		return err
 	}
-	_, statErr := os.Lstat(borrowedDir)
+	var replace []string
+	for _, b := range plan.Borrows {
+		if _, err := os.Lstat(b.Dir()); err == nil {
+			replace = append(replace, b.Dir())
+		}
+	}
 	write := func(work string) (script, error) {
-		return makeScript(plan, release, arch, sources, work, statErr == nil)
+		return makeScript(plan, release, arch, sources, work, replace)
 	}
 	if dryRun {
 		s, err := write(filepath.Join(os.TempDir(), "sandbox-setup"))
@@ -163,8 +168,8 @@ func confirm(ctx context.Context, release Release, needs []Need, plan Plan, stdo
 	if len(short) > 0 {
 		return fmt.Errorf("the packages of %s are installed, and this is still not enough:\n  - %s", release.Name, strings.Join(short, "\n  - "))
 	}
-	if plan.Borrow != nil {
-		if err := checkBorrowed(ctx); err != nil {
+	for _, b := range plan.Borrows {
+		if err := b.check(ctx); err != nil {
 			return err
 		}
 	}

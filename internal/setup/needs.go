@@ -6,13 +6,6 @@ import (
 	"slices"
 )
 
-// Where our own copy of virtiofsd goes on releases whose archive has none that is new enough. The directory is complete
-// in itself (loader and libraries too); the link is the place where package virtiofs looks.
-const (
-	borrowedDir  = "/usr/local/lib/sandbox/virtiofsd"
-	borrowedLink = "/usr/local/libexec/sandbox/virtiofsd"
-)
-
 // NeedID names a need in the tables of the releases.
 type NeedID string
 
@@ -28,6 +21,7 @@ const (
 	needPatchelf   NeedID = "patchelf"
 	needOtherQEMU  NeedID = "other-qemu"
 	needEmulator   NeedID = "emulator"
+	needNix        NeedID = "nix"
 )
 
 // Need is something that must be on the machine: programs, or a file.
@@ -117,6 +111,12 @@ func testNeeds(arch Arch) []Need {
 			ID: needTmux, Name: "tmux", Why: "to test terminals",
 			Programs: []string{"tmux"},
 		},
+		{
+			ID: needNix, Name: "Nix", Why: "to test the flake, and images that Nix builds",
+			Programs: []string{"nix"},
+			Version:  regexp.MustCompile(`(?m)^nix \(.*\) (\d+)\.(\d+)`),
+			Minimum:  Version{2, 18}, // the first whose lock files and flake commands are those that the tests use
+		},
 	}...)
 }
 
@@ -137,9 +137,9 @@ func foreignNeeds(arch Arch) []Need {
 	}
 }
 
-// patchelf is needed only where virtiofsd has to be borrowed.
+// patchelf is needed only where a program has to be borrowed.
 func patchelf() Need {
-	return Need{ID: needPatchelf, Name: "patchelf", Why: "to make a borrowed virtiofsd find its libraries", Programs: []string{"patchelf"}}
+	return Need{ID: needPatchelf, Name: "patchelf", Why: "to make borrowed programs find their libraries", Programs: []string{"patchelf"}}
 }
 
 // needsOf returns the needs of the set with the given name, "run" or "test".

@@ -15,26 +15,18 @@ type Supply struct {
 	Borrow   *Borrow // instead of Packages
 }
 
-// Borrow describes programs that come from another release's suite of the same archive. They are unpacked with the
-// libraries of that suite to a directory of their own and do not touch the system's.
-type Borrow struct {
-	Suite      string
-	Components []string
-	Packages   []string
-}
-
 // Plan is what there is to do. The zero value means: nothing.
 type Plan struct {
 	Packages []string
 	Suite    string // where not all of Packages come from the system's own sources
-	Borrow   *Borrow
+	Borrows  []Borrow
 	Manual   []string // what cannot be installed for the user; if there is any, nothing is installed
 	Notes    []string
 }
 
 // Empty tells that there is nothing to do.
 func (p Plan) Empty() bool {
-	return len(p.Packages) == 0 && p.Borrow == nil && len(p.Manual) == 0
+	return len(p.Packages) == 0 && len(p.Borrows) == 0 && len(p.Manual) == 0
 }
 
 // supplies returns how release provides for each need, and false for a release that we do not know.
@@ -54,6 +46,8 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		needTmux:       {Packages: []string{"tmux"}},
 		needOtherQEMU:  {Packages: []string{"qemu-system-arm"}},
 		needEmulator:   {Packages: []string{"qemu-user"}},
+		// The second makes the users and the service by which others than root build.
+		needNix: {Packages: []string{"nix-bin", "nix-setup-systemd"}},
 	}
 	major := release.major()
 	switch {
@@ -63,28 +57,22 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		table[needMmdebstrap] = Supply{Packages: []string{"mmdebstrap"}, Suite: backports}
 		table[needOtherQEMU] = Supply{Packages: []string{"qemu-system-arm"}, Suite: backports}
 		table[needEmulator] = Supply{Packages: []string{"qemu-user"}, Suite: backports} // its own is not static
-		table[needVirtiofsd] = borrowVirtiofsd("trixie", "main")
+		table[needVirtiofsd] = Supply{Borrow: virtiofsdOf("trixie", "main")}
+		table[needNix] = Supply{Borrow: nixOf("trixie", "main")} // its own is 2.8
 	case release.ID == "debian" && (major >= 13 || release.VersionID == ""): // testing and unstable have no number
 	case release.ID == "ubuntu" && release.VersionID == "22.04":
 		table[needQEMU] = Supply{Packages: qemu, Offers: Version{6, 2}}
 		table[needEmulator] = Supply{Packages: []string{"qemu-user-static"}}
 		table[needVirtiofsd] = Supply{} // its only virtiofsd is QEMU's old one in C
+		table[needNix] = Supply{Packages: []string{"nix-bin"}, Offers: Version{2, 6}}
 	case release.ID == "ubuntu" && release.VersionID == "24.04":
 		table[needEmulator] = Supply{Packages: []string{"qemu-user-static"}}
-		table[needVirtiofsd] = borrowVirtiofsd("resolute", "main", "universe") // its own is 1.10
+		table[needVirtiofsd] = Supply{Borrow: virtiofsdOf("resolute", "main", "universe")} // its own is 1.10
 	case release.ID == "ubuntu" && major >= 25:
 	default:
 		return nil, false
 	}
 	return table, true
-}
-
-// borrowVirtiofsd takes virtiofsd and every library that it is linked with.
-func borrowVirtiofsd(suite string, components ...string) Supply {
-	return Supply{Borrow: &Borrow{
-		Suite: suite, Components: components,
-		Packages: []string{"virtiofsd", "libc6", "libgcc-s1", "libcap-ng0", "libseccomp2"},
-	}}
 }
 
 // makePlan decides what to do about needs on a machine where inventory was found.
@@ -121,8 +109,8 @@ func (p *Plan) add(supply Supply, inventory Inventory) {
 		p.Suite = supply.Suite
 	}
 	if supply.Borrow != nil {
-		p.Borrow = supply.Borrow
-		if tool := patchelf(); tool.Shortcoming(inventory[tool.ID]) != "" {
+		p.Borrows = append(p.Borrows, *supply.Borrow)
+		if tool := patchelf(); tool.Shortcoming(inventory[tool.ID]) != "" && !slices.Contains(p.Packages, "patchelf") {
 			p.Packages = append(p.Packages, "patchelf")
 		}
 	}
@@ -159,14 +147,16 @@ func packageElsewhere(release Release, id NeedID) string {
 			needQEMU: "qemu-system-x86-core, qemu-img", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap",
 			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needSSH: "openssh-clients",
 			needTmux: "tmux", needOtherQEMU: "qemu-system-aarch64-core", needEmulator: "qemu-user-static-aarch64",
+			needNix: "nix",
 		},
 		"arch": {
 			needQEMU: "qemu-base", needVirtiofsd: "virtiofsd", needUIDMap: "shadow", needKeyring: "debian-archive-keyring",
 			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
+			needNix: "nix",
 		},
 		"nixos": {
 			needQEMU: "qemu", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap", needUIDMap: "shadow",
-			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux",
+			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needNix: "nix",
 		},
 	}
 	for _, family := range slices.Concat([]string{release.ID}, release.Like) {

@@ -22,13 +22,11 @@ func complete() Inventory {
 		needTmux:       {Path: "/usr/bin/tmux"},
 		needOtherQEMU:  {Path: "/usr/bin/qemu-system-aarch64"},
 		needEmulator:   {Path: "/usr/bin/qemu-aarch64"},
+		needNix:        {Path: "/usr/bin/nix", Version: Version{2, 26}},
 	}
 }
 
 func TestPlanInstallsWhatIsMissing(t *testing.T) {
-	virtiofsdOf := func(suite string, components ...string) *Borrow {
-		return &Borrow{suite, components, []string{"virtiofsd", "libc6", "libgcc-s1", "libcap-ng0", "libseccomp2"}}
-	}
 	bare := Inventory{needKeyring: complete()[needKeyring]} // as Debian itself comes
 	with := func(id NeedID, found Found) Inventory {
 		inventory := complete()
@@ -43,7 +41,7 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 	}{
 		"Debian 12, bare": {debian12, "run", bare, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "patchelf", "mmdebstrap", "uidmap"},
-			Suite:    "bookworm-backports", Borrow: virtiofsdOf("trixie", "main"),
+			Suite:    "bookworm-backports", Borrows: []Borrow{*virtiofsdOf("trixie", "main")},
 		}},
 		"Debian 12, only test tools missing": {debian12, "test", with(needTmux, Found{}), Plan{Packages: []string{"tmux"}}},
 		"Debian 12, its own QEMU 7.2 is replaced": {
@@ -57,17 +55,21 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 				needQEMU: complete()[needQEMU], needMmdebstrap: complete()[needMmdebstrap], needUIDMap: complete()[needUIDMap],
 				needKeyring: complete()[needKeyring], needPatchelf: {Path: "/usr/bin/patchelf"},
 			},
-			Plan{Borrow: virtiofsdOf("trixie", "main")},
+			Plan{Borrows: []Borrow{*virtiofsdOf("trixie", "main")}},
+		},
+		"Debian 12, its own Nix 2.8 does not count": {
+			debian12, "test", with(needNix, Found{Path: "/usr/bin/nix", Version: Version{2, 8}}),
+			Plan{Packages: []string{"patchelf"}, Borrows: []Borrow{*nixOf("trixie", "main")}},
 		},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux"},
+			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd"},
 		}},
 		"Debian unstable, bare": {debianSid, "run", bare, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap"},
 		}},
 		"Ubuntu 24.04, bare": {ubuntu2404, "run", Inventory{}, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "patchelf", "mmdebstrap", "uidmap", "debian-archive-keyring"},
-			Borrow:   virtiofsdOf("resolute", "main", "universe"),
+			Borrows:  []Borrow{*virtiofsdOf("resolute", "main", "universe")},
 		}},
 		"Ubuntu 26.04, bare": {ubuntu2604, "run", Inventory{}, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "debian-archive-keyring"},
@@ -137,7 +139,8 @@ func TestPlanNotesWhatAnOldButUsableQEMULacks(t *testing.T) {
 }
 
 func TestVersionsThatProgramsSay(t *testing.T) {
-	needs := runNeeds(amd64)
+	needs := needsOf("test", amd64)
+	nix := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needNix })]
 	qemu := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needQEMU })]
 	virtiofsd := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needVirtiofsd })]
 	tests := []struct {
@@ -145,6 +148,8 @@ func TestVersionsThatProgramsSay(t *testing.T) {
 		text string
 		want Version
 	}{
+		{nix, "nix (Nix) 2.26.3\n", Version{2, 26}},
+		{nix, "nix (Lix, like Nix) 2.93.0\n", Version{2, 93}},
 		{qemu, "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright", Version{10, 0}},
 		{qemu, "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)", Version{7, 2}},
 		{virtiofsd, "virtiofsd 1.13.2\n", Version{1, 13}},

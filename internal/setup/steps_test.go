@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestScriptGolden(t *testing.T) {
 	release := mustRelease(t, debian12)
 	plan := makePlan(release, amd64, needsOf("test", amd64), Inventory{needVirtiofsd: {}})
-	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/tmp/sandbox-setup", true)
+	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/tmp/sandbox-setup", []string{virtiofsdOf("").Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestScriptGolden(t *testing.T) {
 func TestScriptLeavesTheSystemsConfigurationAlone(t *testing.T) {
 	release := mustRelease(t, debian12)
 	plan := makePlan(release, amd64, needsOf("test", amd64), Inventory{})
-	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/work", false)
+	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/work", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +62,10 @@ func TestScriptLeavesTheSystemsConfigurationAlone(t *testing.T) {
 
 func TestScriptNeedsAMirrorOnlyForOtherSuites(t *testing.T) {
 	release := mustRelease(t, debian12)
-	if _, err := makeScript(Plan{Packages: []string{"tmux"}}, release, amd64, nil, "/work", false); err != nil {
+	if _, err := makeScript(Plan{Packages: []string{"tmux"}}, release, amd64, nil, "/work", nil); err != nil {
 		t.Errorf("the system's own sources are enough for tmux: %v", err)
 	}
-	if _, err := makeScript(Plan{Packages: []string{"qemu-utils"}, Suite: "bookworm-backports"}, release, amd64, nil, "/work", false); err == nil {
+	if _, err := makeScript(Plan{Packages: []string{"qemu-utils"}, Suite: "bookworm-backports"}, release, amd64, nil, "/work", nil); err == nil {
 		t.Error("backports without a known mirror should be an error")
 	}
 }
@@ -120,12 +120,13 @@ func TestObserveFindsProgramsAndTheirVersions(t *testing.T) {
 }
 
 func TestForeignLibraries(t *testing.T) {
+	b := virtiofsdOf("trixie", "main")
 	listing := "\tlinux-vdso.so.1 (0x00007f35)\n" +
-		"\tlibm.so.6 => " + borrowedDir + "/usr/lib/x86_64-linux-gnu/libm.so.6 (0x00007f35)\n" +
+		"\tlibm.so.6 => " + b.Dir() + "/usr/lib/x86_64-linux-gnu/libm.so.6 (0x00007f35)\n" +
 		"\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f35)\n" +
 		"\tlibnew.so.1 => not found\n" +
 		"\t/lib64/ld-linux-x86-64.so.2 (0x00007f35)\n"
-	if got := strings.Join(foreignLibraries(listing), " "); got != "libc.so.6 libnew.so.1" {
+	if got := strings.Join(b.foreignLibraries(listing), " "); got != "libc.so.6 libnew.so.1" {
 		t.Errorf("got %q", got)
 	}
 }

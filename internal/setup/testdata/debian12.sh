@@ -1,9 +1,11 @@
 mkdir -p /tmp/sandbox-setup/install-lists
 mkdir -p /tmp/sandbox-setup/install-cache
-mkdir -p /tmp/sandbox-setup/borrow-lists
-mkdir -p /tmp/sandbox-setup/borrow-cache
-mkdir -p /tmp/sandbox-setup/debs
-mkdir -p /tmp/sandbox-setup/root
+mkdir -p /tmp/sandbox-setup/trixie-lists
+mkdir -p /tmp/sandbox-setup/trixie-cache
+mkdir -p /tmp/sandbox-setup/virtiofsd-debs/partial
+mkdir -p /tmp/sandbox-setup/virtiofsd
+mkdir -p /tmp/sandbox-setup/nix-debs/partial
+mkdir -p /tmp/sandbox-setup/nix
 # write /tmp/sandbox-setup/install.sources:
 #   Types: deb
 #   URIs: http://mirror.example/debian
@@ -26,32 +28,61 @@ mkdir -p /tmp/sandbox-setup/root
 #    .
 #    abc
 #    -----END PGP PUBLIC KEY BLOCK-----
-# write /tmp/sandbox-setup/borrow.sources:
+# write /tmp/sandbox-setup/trixie.sources:
 #   Types: deb
 #   URIs: http://mirror.example/debian
 #   Suites: trixie
 #   Components: main
 #   Architectures: amd64
 #   Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-# write /tmp/sandbox-setup/borrow-status:
+# write /tmp/sandbox-setup/no-status:
+# write /tmp/sandbox-setup/nix/launcher:
+#   #!/bin/sh
+#   # Nix from another release, with a configuration that needs no service: installed by sandbox's set-up for tests.
+#   export NIX_CONF_DIR="${NIX_CONF_DIR:-/usr/local/lib/sandbox/nix}"
+#   exec /usr/local/lib/sandbox/nix/usr/bin/nix "$@"
+# write /tmp/sandbox-setup/nix/nix.conf:
+#   # Of the Nix that was installed for sandbox's tests.
+#   experimental-features = nix-command flakes
+#   # Builds run as the user who asks for them, root too.
+#   build-users-group =
+#   # Where namespaces are forbidden, as in many containers, there is no sandbox to build in. Nor is there a Nix store to
+#   # take its shell from.
+#   sandbox = false
+#   # The filter is the business of the sandbox, and in containers the kernel may refuse it.
+#   filter-syscalls = false
 # Reading the package lists, with those of bookworm-backports
 apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/install.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/install-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/install-cache update
 # Installing qemu-system-x86, qemu-utils, patchelf, mmdebstrap, uidmap, debian-archive-keyring, qemu-system-arm, qemu-user, gcc, libc6-dev, openssh-client, tmux
 sudo env DEBIAN_FRONTEND=noninteractive apt-get -y -o DPkg::Lock::Timeout=600 -o Dir::Etc::sourcelist=/tmp/sandbox-setup/install.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/install-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -t bookworm-backports install --no-install-recommends qemu-system-x86 qemu-utils patchelf mmdebstrap uidmap debian-archive-keyring qemu-system-arm qemu-user gcc libc6-dev openssh-client tmux
 # Reading the package list of trixie
-apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/borrow.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/borrow-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/borrow-cache -o Dir::State::status=/tmp/sandbox-setup/borrow-status -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null update
+apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/trixie.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/trixie-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/trixie-cache -o Dir::State::status=/tmp/sandbox-setup/no-status -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null update
 # Downloading virtiofsd of trixie
-cd /tmp/sandbox-setup/debs; apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/borrow.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/borrow-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/borrow-cache -o Dir::State::status=/tmp/sandbox-setup/borrow-status -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null download virtiofsd libc6 libgcc-s1 libcap-ng0 libseccomp2
+apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/trixie.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/trixie-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/trixie-cache -o Dir::State::status=/tmp/sandbox-setup/no-status -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null -o Dir::Cache::archives=/tmp/sandbox-setup/virtiofsd-debs -o Debug::NoLocking=true -y --no-install-recommends --download-only install virtiofsd
 # Unpacking virtiofsd
-cd /tmp/sandbox-setup/debs; sh -euc 'for deb in *.deb; do dpkg -x "$deb" "$1"; done' sh /tmp/sandbox-setup/root
-patchelf --set-interpreter /usr/local/lib/sandbox/virtiofsd/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --force-rpath --set-rpath /usr/local/lib/sandbox/virtiofsd/usr/lib/x86_64-linux-gnu /tmp/sandbox-setup/root/usr/libexec/virtiofsd
+cd /tmp/sandbox-setup/virtiofsd-debs; sh -euc 'for deb in *.deb; do dpkg -x "$deb" all; done; install -D "all/$2" "$1/$2"; mkdir -p "$1/usr/lib"; mv "all/$3" "$1/$3"' sh /tmp/sandbox-setup/virtiofsd usr/libexec/virtiofsd usr/lib/x86_64-linux-gnu
+patchelf --set-interpreter /usr/local/lib/sandbox/virtiofsd/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --force-rpath --set-rpath /usr/local/lib/sandbox/virtiofsd/usr/lib/x86_64-linux-gnu /tmp/sandbox-setup/virtiofsd/usr/libexec/virtiofsd
 # Installing virtiofsd to /usr/local/lib/sandbox/virtiofsd
 sudo rm -rf /usr/local/lib/sandbox/virtiofsd.new /usr/local/lib/sandbox/virtiofsd.old /usr/local/libexec/sandbox/virtiofsd.new
 sudo install -d -m 755 /usr/local/lib/sandbox /usr/local/libexec/sandbox
-sudo cp -a --no-preserve=ownership /tmp/sandbox-setup/root /usr/local/lib/sandbox/virtiofsd.new
+sudo cp -a --no-preserve=ownership /tmp/sandbox-setup/virtiofsd /usr/local/lib/sandbox/virtiofsd.new
 sudo chmod -R u=rwX,go=rX /usr/local/lib/sandbox/virtiofsd.new
 sudo mv -T /usr/local/lib/sandbox/virtiofsd /usr/local/lib/sandbox/virtiofsd.old
 sudo mv -T /usr/local/lib/sandbox/virtiofsd.new /usr/local/lib/sandbox/virtiofsd
 sudo ln -s /usr/local/lib/sandbox/virtiofsd/usr/libexec/virtiofsd /usr/local/libexec/sandbox/virtiofsd.new
 sudo mv -T /usr/local/libexec/sandbox/virtiofsd.new /usr/local/libexec/sandbox/virtiofsd
 sudo rm -rf /usr/local/lib/sandbox/virtiofsd.old
+# Downloading nix of trixie
+apt-get -o Dir::Etc::sourcelist=/tmp/sandbox-setup/trixie.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=/tmp/sandbox-setup/trixie-lists -o Acquire::Languages=none -o APT::Update::Error-Mode=any -o Dir::Cache=/tmp/sandbox-setup/trixie-cache -o Dir::State::status=/tmp/sandbox-setup/no-status -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null -o Dir::Cache::archives=/tmp/sandbox-setup/nix-debs -o Debug::NoLocking=true -y --no-install-recommends --download-only install nix-bin
+# Unpacking nix
+cd /tmp/sandbox-setup/nix-debs; sh -euc 'for deb in *.deb; do dpkg -x "$deb" all; done; install -D "all/$2" "$1/$2"; mkdir -p "$1/usr/lib"; mv "all/$3" "$1/$3"' sh /tmp/sandbox-setup/nix usr/bin/nix usr/lib/x86_64-linux-gnu
+patchelf --set-interpreter /usr/local/lib/sandbox/nix/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --force-rpath --set-rpath /usr/local/lib/sandbox/nix/usr/lib/x86_64-linux-gnu /tmp/sandbox-setup/nix/usr/bin/nix
+chmod 755 /tmp/sandbox-setup/nix/launcher
+# Installing nix to /usr/local/lib/sandbox/nix
+sudo rm -rf /usr/local/lib/sandbox/nix.new /usr/local/lib/sandbox/nix.old /usr/local/bin/nix.new
+sudo install -d -m 755 /usr/local/lib/sandbox /usr/local/bin
+sudo cp -a --no-preserve=ownership /tmp/sandbox-setup/nix /usr/local/lib/sandbox/nix.new
+sudo chmod -R u=rwX,go=rX /usr/local/lib/sandbox/nix.new
+sudo mv -T /usr/local/lib/sandbox/nix.new /usr/local/lib/sandbox/nix
+sudo ln -s /usr/local/lib/sandbox/nix/launcher /usr/local/bin/nix.new
+sudo mv -T /usr/local/bin/nix.new /usr/local/bin/nix
