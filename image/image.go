@@ -163,9 +163,22 @@ func Describe(ctx context.Context, dir, name string) (File, error) {
 	return File{File: name, Size: size, SHA256: sum}, err
 }
 
-// GuestConfig is the part of the manifest that the agent in the guest needs,
-// as it stands in the initial RAM disk (/guest.json).
-func (m Manifest) GuestConfig() ([]byte, error) {
+// Guest is what the agent in the guest has to know about an image and the host
+// has not.
+type Guest struct {
+	// Prepare is a program of the image that completes the root before any
+	// command runs, and before the image's init; empty: the root is complete.
+	Prepare string `json:"prepare,omitempty"`
+	// ListenSSH is the TCP port on which the agent itself answers ssh; 0: none.
+	ListenSSH int `json:"listenSSH,omitempty"`
+	// OpenSSH tells that the image's own OpenSSH answers ssh. The agent puts
+	// the sandbox's keys where it looks for them.
+	OpenSSH bool `json:"openSSH,omitempty"`
+}
+
+// GuestConfig is what the agent in the guest needs to know, as it stands in the
+// initial RAM disk (/guest.json): a part of the manifest, and g.
+func (m Manifest) GuestConfig(g Guest) ([]byte, error) {
 	type store struct {
 		Format string `json:"format"`
 		Device string `json:"device"`
@@ -175,15 +188,12 @@ func (m Manifest) GuestConfig() ([]byte, error) {
 		Init      string    `json:"init"`
 		User      User      `json:"user"`
 		Readiness Readiness `json:"readiness"`
-		ListenSSH int       `json:"listenSSH"`
-	}{store{m.Store.Format, storeDevice}, m.Init, m.User, m.Readiness, sshPort})
+		Guest
+	}{store{m.Store.Format, storeDevice}, m.Init, m.User, m.Readiness, g})
 }
 
-const (
-	// storeDevice is the first virtio disk: the host attaches the store first.
-	storeDevice = "/dev/vda"
-	sshPort     = 22
-)
+// storeDevice is the first virtio disk: the host attaches the store first.
+const storeDevice = "/dev/vda"
 
 // hashFile gives the sha256 and the size of a file.
 func hashFile(ctx context.Context, name string) (sum string, size int64, err error) {

@@ -196,11 +196,11 @@ func TestGuestConfigIsWhatTheAgentReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := img.Manifest.GuestConfig()
+	got, err := img.Manifest.GuestConfig(image.Guest{Prepare: "/sbin/prepare", OpenSSH: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"store":{"format":"erofs","device":"/dev/vda"},"init":"/sbin/init","user":{"name":"agent","uid":1000,"gid":1000,"home":"/home/agent","shell":"/usr/bin/zsh"},"readiness":{"system":"systemd"},"listenSSH":22}`
+	const want = `{"store":{"format":"erofs","device":"/dev/vda"},"init":"/sbin/init","user":{"name":"agent","uid":1000,"gid":1000,"home":"/home/agent","shell":"/usr/bin/zsh"},"readiness":{"system":"systemd"},"prepare":"/sbin/prepare","openSSH":true}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

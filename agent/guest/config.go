@@ -24,8 +24,14 @@ type ImageConfig struct {
 	Init      string    `json:"init"`
 	User      ImageUser `json:"user"`
 	Readiness Readiness `json:"readiness"`
-	// ListenSSH is the TCP port on which the guest answers ssh; 0 is none.
+	// Prepare is a program, as a path in the new root, that completes the root
+	// before any command runs; empty means that it is complete.
+	Prepare string `json:"prepare,omitempty"`
+	// ListenSSH is the TCP port on which the agent answers ssh; 0 is none.
 	ListenSSH int `json:"listenSSH,omitempty"`
+	// OpenSSH tells that the image's own OpenSSH answers ssh, with the keys
+	// that the agent writes down.
+	OpenSSH bool `json:"openSSH,omitempty"`
 }
 
 // Store is the read-only file system of the image.
@@ -71,6 +77,12 @@ func ParseImageConfig(data []byte) (ImageConfig, error) {
 	}
 	if c.Store.Format == "" || c.User.Name == "" {
 		return ImageConfig{}, errors.New("guest.json: store.format and user.name must be given")
+	}
+	if c.Prepare != "" && !filepath.IsAbs(c.Prepare) {
+		return ImageConfig{}, fmt.Errorf("guest.json: prepare is %q and must be an absolute path", c.Prepare)
+	}
+	if c.OpenSSH && c.ListenSSH != 0 {
+		return ImageConfig{}, errors.New("guest.json: listenSSH and openSSH exclude each other: one of them answers ssh")
 	}
 	if c.Readiness.System != "" && c.Readiness.System != "systemd" {
 		return ImageConfig{}, fmt.Errorf("guest.json: readiness.system is %q; this agent knows \"systemd\" only", c.Readiness.System)

@@ -134,10 +134,19 @@ func (s *service) start(ctx context.Context) (err error) {
 	}
 	s.progress.update(func(status *agent.Status) { status.Disk = disk })
 	s.progress.reach(agent.StageStore)
+	// Without waiting for the host, whose configuration comes over it.
+	if s.image.Prepare != "" {
+		if err := prepareRoot(ctx, newRoot, s.image.Prepare); err != nil {
+			return err
+		}
+	}
 
 	select {
 	case offer := <-s.offered:
 		err := applyConfig(newRoot, s.image.User, offer.config)
+		if err == nil && s.image.OpenSSH {
+			err = writeSSHKeys(newRoot, s.image.User, offer.config)
+		}
 		offer.result <- err
 		s.progress.reach(agent.StageMounted)
 		return err

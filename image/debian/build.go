@@ -249,6 +249,9 @@ func (o Options) manifest(in inputs, c content) image.Manifest {
 // programs.
 const agentPort = 1024
 
+// sshPort is where the agent answers ssh.
+const sshPort = 22
+
 // cmdline is what this recipe's kernel is to know; console and panic are the
 // launcher's business. It is not quiet: a start that fails is explained by its
 // console, and writing there costs next to nothing.
@@ -266,7 +269,7 @@ func writeInitrd(file string, m image.Manifest, root *rootfs, agent []byte, want
 	if err != nil {
 		return err
 	}
-	config, err := m.GuestConfig()
+	config, err := m.GuestConfig(image.Guest{ListenSSH: sshPort})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/erofs"
+	"github.com/sourcery-zone/sandbox/image/kernel"
 )
 
 // Names inside the directory of a cached root file system.
@@ -143,11 +144,7 @@ func (u *unpacker) kernel(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	plain, err := vmlinux(data)
-	switch {
-	case err == nil:
-		data = plain
-	case !errors.Is(err, errNoVmlinux):
+	if data, err = kernel.Plain(data); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(u.dir, kernelFile), data, 0o444)

@@ -1,4 +1,4 @@
-package debian
+package kernel
 
 import (
 	"bytes"
@@ -67,6 +67,9 @@ func TestVmlinux(t *testing.T) {
 	} {
 		if _, err := vmlinux(image); !errors.Is(err, errNoVmlinux) {
 			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := Plain(image); err != nil || !bytes.Equal(got, image) {
+			t.Errorf("%s: Plain gives %d bytes, %v; want it as it was", name, len(got), err)
 		}
 	}
 }

@@ -1,0 +1,48 @@
+# What `nix flake check` builds.
+{ pkgs, image }:
+{
+  # It fails to build unless the image keeps to the contract.
+  inherit image;
+
+  # The tests that boot nothing.
+  go = pkgs.sandbox.overrideAttrs (old: {
+    pname = "sandbox-tests";
+    src = ../.;
+    subPackages = null;
+    # Some start QEMU, without a guest in it.
+    nativeCheckInputs = [
+      pkgs.openssh
+      pkgs.qemu
+      pkgs.virtiofsd
+    ];
+    doCheck = true;
+    dontBuild = true;
+    checkPhase = ''
+      runHook preCheck
+      go test ./...
+      runHook postCheck
+    '';
+    installPhase = "touch $out";
+    dontFixup = true;
+  });
+
+  # The real image, booted.
+  smoke =
+    pkgs.runCommand "sandbox-smoke"
+      {
+        nativeBuildInputs = [ pkgs.sandbox ];
+        # Without it the boot would be emulated, and the checks would take minutes.
+        requiredSystemFeatures = [ "kvm" ];
+      }
+      ''
+        export HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run
+        mkdir -m 700 "$HOME" "$XDG_RUNTIME_DIR"
+        sandbox smoke ${image}
+        touch $out
+      '';
+
+  format = pkgs.runCommand "sandbox-nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
+    find ${../flake.nix} ${../nix} -name '*.nix' -print0 | xargs -0 nixfmt --check
+    touch $out
+  '';
+}

@@ -1,0 +1,59 @@
+# From the kernel to systemd. QEMU loads the kernel and the initrd itself: there is no firmware, no boot loader and no
+# partition.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+{
+  boot = {
+    loader.grub.enable = false; # QEMU is the boot loader
+
+    # The image brings an initrd of its own with the agent as its only program: it answers the host after two seconds
+    # where systemd takes six to nine to reach its first service, it mounts what the host shares, and it lives on beside
+    # systemd. agent.nix has the rest.
+    initrd.enable = false;
+
+    # Neither has a use in a machine without disks to assemble or another kernel to start.
+    bcache.enable = false;
+    swraid.enable = false;
+    kexec.enable = false;
+
+    # Quick enough, and a start that fails is explained by its console.
+    consoleLogLevel = lib.mkDefault 5;
+  };
+
+  # Landlock and Yama are for the guest's own programs. The others have no policy here, and systemd's BPF program alone
+  # takes seconds to be checked under emulation.
+  security.lsm = lib.mkForce [
+    "landlock"
+    "yama"
+  ];
+
+  # What the agent runs in the new root before any command: it makes /etc, /run/current-system, users and wrappers. It
+  # is NixOS's own second stage, told that systemd is started by somebody else.
+  system.build.sandboxPrepare = pkgs.writeScript "prepare" ''
+    #!${pkgs.runtimeShell}
+    export IN_NIXOS_SYSTEMD_STAGE1=true
+    exec ${config.system.build.toplevel}/init
+  '';
+
+  # An image is replaced and never switched to another configuration, so the programs for that stay out.
+  system.switch.enable = false;
+  system.disableInstallerTools = true;
+
+  systemd = {
+    # There are no partitions and no GPT to search, and ssh over vsock is the agent's.
+    generators = {
+      systemd-gpt-auto-generator = "/dev/null";
+      systemd-ssh-generator = "/dev/null";
+    };
+    # The agent mounted the root as it must be.
+    services.systemd-remount-fs.enable = false;
+    # No TPM.
+    tpm2.enable = false;
+    # Like on every guest of ours: one that is told to stop has seconds, not minutes.
+    settings.Manager.DefaultTimeoutStopSec = "10s";
+  };
+}

@@ -1,0 +1,40 @@
+# The one user.
+{ config, pkgs, ... }:
+{
+  users = {
+    # Made from this description at each boot, and by nobody else.
+    mutableUsers = false;
+    # Nobody has a password: who is let in is decided by keys, on the host.
+    allowNoPasswordLogin = true;
+
+    # The host maps these numbers to the user who started the sandbox.
+    groups.agent.gid = 1000;
+    users.agent = {
+      isNormalUser = true;
+      uid = 1000;
+      group = "agent";
+      shell = pkgs.zsh;
+      # The agent does, on the file system that the host shares.
+      createHome = false;
+    };
+  };
+
+  programs.zsh = {
+    enable = true;
+    # zsh asks an interactive user without start-up files what to do, and a new home is empty.
+    shellInit = "zsh-newuser-install() { : }";
+  };
+
+  # The only thing that the user may do as root: end its own machine.
+  security.sudo.extraRules = [
+    {
+      users = [ config.users.users.agent.name ];
+      commands = [
+        {
+          command = "/run/current-system/sw/bin/shutdown";
+          options = [ "NOPASSWD" ];
+        }
+      ];
+    }
+  ];
+}

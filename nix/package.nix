@@ -1,0 +1,93 @@
+# The programs, as an overlay of nixpkgs.
+{ revision }:
+final: _prev:
+let
+  inherit (final) lib;
+
+  # Only what is compiled, so that a change of the documentation or of a guest module builds no program anew.
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      ../go.mod
+      ../go.sum
+      ../agent
+      ../cmd
+      ../image
+      ../internal
+      ../machine
+      ../network
+      ../nix/mkimage
+      ../qemu
+      ../qmp
+      ../virtiofs
+    ];
+  };
+
+  build =
+    {
+      pname,
+      package,
+      description,
+      ...
+    }@args:
+    final.buildGoModule (
+      {
+        inherit pname src;
+        version = if revision == null then "devel" else builtins.substring 0 12 revision;
+        # Of go mod vendor; the tests in nix/ recompute it and print the new one.
+        vendorHash = "sha256-ZGsYntr5MuXZ0zbxkHM0S1m4niCWsgt1xNS+TQOghTA=";
+        subPackages = [ package ];
+        # In the guest there is no library when the agent starts, and on the host none is needed.
+        env.CGO_ENABLED = 0;
+        # As the Makefile: the printing of manuals costs a quarter of each start.
+        tags = [ "urfave_cli_no_docs" ];
+        ldflags = [ "-X main.version=${if revision == null then "devel" else revision}" ];
+        # checks.nix runs the tests, of all packages together.
+        doCheck = false;
+        meta = {
+          inherit description;
+          homepage = "https://github.com/sourcery-zone/sandbox";
+          license = lib.licenses.mit;
+          mainProgram = pname;
+          platforms = lib.platforms.linux;
+        };
+      }
+      // removeAttrs args [
+        "package"
+        "description"
+      ]
+    );
+in
+{
+  sandbox = build {
+    pname = "sandbox";
+    package = "cmd/sandbox";
+    description = "Run a program in a virtual machine of its own";
+    nativeBuildInputs = [
+      final.installShellFiles
+      final.makeWrapper
+    ];
+    # Last on the path, so that a QEMU of the user's own choice wins.
+    postInstall = ''
+      wrapProgram $out/bin/sandbox --suffix PATH : ${
+        lib.makeBinPath [
+          final.qemu
+          final.virtiofsd
+        ]
+      }
+    '';
+  };
+
+  sandbox-agent = build {
+    pname = "sandbox-agent";
+    package = "cmd/sandbox-agent";
+    description = "The program inside a sandbox's guest";
+  };
+
+  sandbox-mkimage = build {
+    pname = "sandbox-mkimage";
+    package = "nix/mkimage";
+    description = "Put a sandbox's image together from what Nix built";
+    meta.mainProgram = "mkimage";
+  };
+}
