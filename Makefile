@@ -63,6 +63,10 @@ lint: ## format, vet, staticcheck, and the state of go.mod
 unit: ## the tests that boot nothing, with the race detector
 	CGO_ENABLED=1 go test -race ./...
 
+.PHONY: nix-check
+nix-check: ## the tests of the flake, which are a part of unit; docs/nix.md says how to give them a tree of nixpkgs
+	go test -count=1 -v ./nix/...
+
 .PHONY: integration
 integration: image ## the tests that boot guests from the default image
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 40m ./cmd/sandbox/...

@@ -1,32 +1,20 @@
-# The guest of the project that this one replaces, github:sourcery-zone/agent-vm, in our form. nix_test.go compares the
-# two.
+# The guest of the project that this one replaces, github:sourcery-zone/agent-vm, in our form. Its packages are in
+# guest/ai-tools.nix. agentvm_test.go compares the two.
 {
-  nixpkgs,
-  nixosModules,
-  system,
-}:
-nixpkgs.lib.nixosSystem {
-  inherit system;
-  modules = [
-    nixosModules.guest
-    nixosModules.ai-tools
-    {
-      sandbox.name = "agent-vm";
+  sandbox.name = "agent-vm";
 
-      # It had 16 GiB and 8 processors, which are now the user's to say for each sandbox; these are for one AI agent
-      # with a language server.
-      sandbox.memoryMiB = 4096;
-      sandbox.cpus = 4;
+  # It had 16 GiB and 8 processors, which are now the user's to say for each sandbox; these are for one AI agent with a
+  # language server.
+  sandbox.memoryMiB = 4096;
+  sandbox.cpus = 4;
 
-      # A real OpenSSH on port 22 instead of the agent's own server. guest/ssh.nix has the settings.
-      services.openssh.enable = true;
+  # A real OpenSSH on port 22 instead of the agent's own server. guest/ssh.nix has the settings.
+  services.openssh.enable = true;
 
-      # What is forwarded to another port has to be opened here as well.
-      networking.firewall.enable = true;
-      networking.firewall.allowedTCPPorts = [
-        22
-        443
-      ];
-    }
+  # What is forwarded to another port has to be opened here as well.
+  networking.firewall.enable = true;
+  networking.firewall.allowedTCPPorts = [
+    22
+    443
   ];
 }

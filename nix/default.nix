@@ -12,8 +12,21 @@ let
   forAll = each: lib.genAttrs systems (system: each (pkgsFor system));
   pkgsFor = system: nixpkgs.legacyPackages.${system}.extend self.overlays.default;
 
-  # Stamped into manifests: where an image came from.
+  # Stamped into programs and manifests: where they came from.
   revision = self.rev or self.dirtyRev or null;
+  stamp.system.configurationRevision = revision;
+
+  agentVM =
+    system:
+    nixpkgs.lib.nixosSystem {
+      inherit system;
+      modules = [
+        self.nixosModules.guest
+        self.nixosModules.ai-tools
+        ./agent-vm.nix
+        stamp
+      ];
+    };
 in
 {
   overlays.default = import ./package.nix { inherit revision; };
@@ -29,26 +42,20 @@ in
   };
 
   lib.mkImage = import ./mk-image.nix {
-    inherit nixpkgs revision;
+    inherit nixpkgs;
     inherit (self.nixosModules) guest;
   };
 
-  nixosConfigurations.agent-vm = import ./agent-vm.nix {
-    inherit nixpkgs;
-    inherit (self) nixosModules;
-    system = "x86_64-linux";
-  };
+  nixosConfigurations.agent-vm = agentVM "x86_64-linux";
 
   packages = forAll (pkgs: {
     inherit (pkgs) sandbox sandbox-agent;
     default = pkgs.sandbox;
-    image = self.lib.mkImage { system = pkgs.stdenv.hostPlatform.system; };
-    agent-vm =
-      (import ./agent-vm.nix {
-        inherit nixpkgs;
-        inherit (self) nixosModules;
-        system = pkgs.stdenv.hostPlatform.system;
-      }).config.system.build.sandboxImage;
+    image = self.lib.mkImage {
+      system = pkgs.stdenv.hostPlatform.system;
+      modules = [ stamp ];
+    };
+    agent-vm = (agentVM pkgs.stdenv.hostPlatform.system).config.system.build.sandboxImage;
   });
 
   apps = forAll (pkgs: {

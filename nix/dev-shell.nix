@@ -1,11 +1,10 @@
-# All that `make test` would otherwise install from the distribution, but for the Debian recipe, which wants Debian's
-# archive keys and newuidmap from the system.
+# What `make test` would otherwise install from the distribution, except for the Debian recipe: mmdebstrap is not in
+# nixpkgs, and newuidmap has to be the system's.
 { pkgs }:
 pkgs.mkShell {
   packages = [
     pkgs.erofs-utils
     pkgs.go
-    pkgs.mmdebstrap
     pkgs.nixfmt
     pkgs.openssh
     pkgs.qemu

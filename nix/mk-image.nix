@@ -1,9 +1,8 @@
-# mkImage { system, modules ? [ ], name ? "nixos" }: the directory of an image, ready for `sandbox image install` or
-# `sandbox run --image`.
+# mkImage { system, modules ? [ ], name ? "nixos" }: the directory of an image, as `sandbox image build`
+# installs it.
 {
   nixpkgs,
   guest,
-  revision,
 }:
 {
   system,
@@ -14,10 +13,7 @@
   inherit system;
   modules = [
     guest
-    {
-      sandbox.name = name;
-      sandbox.revision = revision;
-    }
+    { sandbox.name = name; }
   ]
   ++ modules;
 }).config.system.build.sandboxImage

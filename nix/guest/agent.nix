@@ -23,7 +23,7 @@
     guest = lib.mkOption {
       type = lib.types.attrsOf lib.types.anything;
       internal = true;
-      description = "What the agent has to know besides the manifest (ImageExtras of package image).";
+      description = "What the agent has to know besides the manifest: Guest of package image.";
     };
   };
 
@@ -58,9 +58,9 @@
   # The links are relative, because the agent follows them before this is the root.
   config.system.build.sandboxSbin = {
     init = "${config.systemd.package}/lib/systemd/systemd";
-    prepare = "${config.system.build.sandboxPrepare}";
+    prepare = config.system.build.sandboxPrepare;
     # For a sandbox's disk.
-    "mkfs.ext4" = "${pkgs.e2fsprogs}/bin/mkfs.ext4";
-    e2fsck = "${pkgs.e2fsprogs}/bin/e2fsck";
+    "mkfs.ext4" = lib.getExe' pkgs.e2fsprogs "mkfs.ext4";
+    e2fsck = lib.getExe' pkgs.e2fsprogs "e2fsck";
   };
 }

@@ -37,12 +37,6 @@
       default = 2; # systemd's start takes a third longer with one
       description = "Processors of sandboxes that do not say otherwise.";
     };
-    revision = lib.mkOption {
-      type = lib.types.nullOr lib.types.str;
-      default = null;
-      internal = true;
-      description = "The revision of the flake, for the manifest.";
-    };
   };
 
   # Nothing of a sandbox is carried over from one release to the next but the home, which no option here interprets.

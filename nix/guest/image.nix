@@ -11,7 +11,13 @@ let
   user = config.users.users.agent;
   host = pkgs.buildPackages; # whose programs build, also where the guest has another processor
 
-  closure = host.closureInfo { rootPaths = [ toplevel ] ++ lib.attrValues sandboxSbin; };
+  closure = host.closureInfo {
+    rootPaths = [
+      toplevel
+      config.system.build.sandboxPrepare
+      (lib.getBin pkgs.e2fsprogs)
+    ];
+  };
 
   # What mkimage reads; nix/mkimage/spec.go.
   spec = {
@@ -45,7 +51,9 @@ let
         # The same for the same inputs: files in a store have no other date.
         built = "1970-01-01T00:00:01Z";
       }
-      // lib.optionalAttrs (config.sandbox.revision != null) { inherit (config.sandbox) revision; };
+      // lib.optionalAttrs (config.system.configurationRevision != null) {
+        revision = config.system.configurationRevision;
+      };
     };
     guest = config.sandbox.guest;
     kernel = "${config.system.build.kernel}/${config.system.boot.loader.kernelFile}";
@@ -70,7 +78,11 @@ in
         unsafeDiscardReferences.out = true;
         inherit closure spec;
         sbin = lib.mapAttrs (_: toString) sandboxSbin;
-        passthru = { inherit spec toplevel; };
+        passthru = {
+          inherit spec toplevel;
+          inherit config;
+          packages = config.environment.systemPackages;
+        };
       }
       ''
         root=$PWD/root

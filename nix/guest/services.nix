@@ -36,6 +36,8 @@ in
   systemd.coredump.enable = false; # nobody would look, and it could fill the disk
   services.udisks2.enable = lib.mkForce false; # no disk is ever plugged in
   security.polkit.enable = lib.mkDefault false; # nobody to ask
+  powerManagement.enable = false; # the host's business; two units less
+  fonts.fontconfig.enable = lib.mkDefault false; # no screen
 
   # Nothing waits for the network: the agent announces it.
   systemd.network.wait-online.enable = false;

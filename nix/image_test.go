@@ -1,0 +1,183 @@
+package nix
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/image"
+)
+
+// evaluated is the guest of one image as Nix understands it.
+type evaluated struct {
+	Spec struct {
+		Manifest image.Manifest
+		Guest    image.Guest
+		Kernel   string
+		Modules  []string
+	}
+	Sbin         map[string]string
+	Fstab        string
+	Nix          map[string]any
+	Enabled      []string // units
+	Initrd       bool     // NixOS's own
+	Firewall     bool
+	Sudo         string
+	Unfree       []string
+	BuildCommand string
+	Cmdline      []string
+}
+
+const evaluateGuest = `image: let c = image.config; in {
+	inherit (image) spec buildCommand;
+	sbin = c.system.build.sandboxSbin;
+	fstab = c.environment.etc.fstab.text;
+	nix = c.nix.settings;
+	enabled = builtins.filter (name: c.systemd.units.${name}.enable) (builtins.attrNames c.systemd.units);
+	initrd = c.boot.initrd.enable;
+	firewall = c.networking.firewall.enable;
+	sudo = c.security.sudo.configFile;
+	unfree = map (p: p.name) (builtins.filter (p: ! (p.meta.license.free or true)) image.packages);
+	cmdline = c.boot.kernelParams;
+}`
+
+// TestImage evaluates the plain image and checks what the contract demands.
+func TestImage(t *testing.T) {
+	n, options := nixWithTree(t)
+	dir := source(t)
+	for _, system := range []string{"x86_64-linux", "aarch64-linux"} {
+		t.Run(system, func(t *testing.T) {
+			n := &nix{t, n.path, n.env}
+			var got evaluated
+			n.evaluate(&got, dir, "packages."+system+".image", evaluateGuest, options)
+			if got.Spec.Manifest.System != system {
+				t.Errorf("the system is %s", got.Spec.Manifest.System)
+			}
+			checkManifest(t, got.Spec.Manifest, got.Spec.Guest)
+			checkBoot(t, got, system)
+			checkGuest(t, got)
+		})
+	}
+}
+
+// checkManifest reads the manifest as the launcher and the agent do, with files
+// as they could be.
+func checkManifest(t *testing.T, m image.Manifest, g image.Guest) {
+	t.Helper()
+	file := func(name string) image.File {
+		return image.File{File: name, Size: 1, SHA256: strings.Repeat("0", 64)}
+	}
+	m.Kernel, m.Initrd, m.Store.File = file("kernel"), file("initrd.img"), file("store.erofs")
+	data, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := image.Parse(data); err != nil {
+		t.Error(err)
+	}
+	schema, err := jsonschema.UnmarshalJSON(bytes.NewReader(image.Schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("manifest", schema); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := compiler.MustCompile("manifest").Validate(doc); err != nil {
+		t.Errorf("the manifest does not keep to its schema: %v", err)
+	}
+	config, err := m.GuestConfig(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parsed, err := guest.ParseImageConfig(config); err != nil || parsed.Prepare != "/sbin/prepare" || parsed.ListenSSH != 22 {
+		t.Errorf("the agent reads %+v, %v", parsed, err)
+	}
+	if user := fmt.Sprint(m.User); user != "{agent 1000 1000 /home/agent /run/current-system/sw/bin/zsh}" {
+		t.Errorf("the user is %s", user)
+	}
+	if m.Store.Label != "nix-store" || m.Readiness.System != "systemd" {
+		t.Errorf("the store is %+v, and ready means %+v", m.Store, m.Readiness)
+	}
+}
+
+// checkBoot is about the way from the kernel to systemd.
+func checkBoot(t *testing.T, got evaluated, system string) {
+	t.Helper()
+	kernel := map[string]string{"x86_64-linux": "/bzImage", "aarch64-linux": "/Image"}[system]
+	if !strings.HasSuffix(got.Spec.Kernel, kernel) {
+		t.Errorf("the kernel is %s", got.Spec.Kernel)
+	}
+	for _, module := range []string{"virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk", "erofs", "overlay", "virtiofs", "virtio_net", "vmw_vsock_virtio_transport"} {
+		if !slices.Contains(got.Spec.Modules, module) {
+			t.Errorf("the initrd lacks the module %s", module)
+		}
+	}
+	if got.Initrd {
+		t.Error("NixOS makes an initrd of its own, which nobody would use")
+	}
+	if want := []string{"loglevel=5", "lsm=landlock,yama"}; !slices.Equal(got.Cmdline, want) {
+		t.Errorf("the kernel is told %q, want %q", got.Cmdline, want)
+	}
+	for name, end := range map[string]string{
+		"init": "/lib/systemd/systemd", "prepare": "-prepare", "mkfs.ext4": "/bin/mkfs.ext4", "e2fsck": "/bin/e2fsck",
+	} {
+		if path := got.Sbin[name]; !strings.HasPrefix(path, "/nix/store/") || !strings.HasSuffix(path, end) {
+			t.Errorf("/sbin/%s leads to %q", name, path)
+		}
+	}
+	var mounts []string
+	for line := range strings.Lines(got.Fstab) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] != "#" && !strings.HasPrefix(line, "#") {
+			mounts = append(mounts, fields[1])
+		}
+	}
+	if !slices.Equal(mounts, []string{"/"}) {
+		t.Errorf("fstab should have the root only, which the agent mounts, and has %q", mounts)
+	}
+}
+
+// checkGuest is about the running system.
+func checkGuest(t *testing.T, got evaluated) {
+	t.Helper()
+	for _, unit := range []string{
+		"getty@.service", "serial-getty@.service", "console-getty.service", "autovt@.service", "systemd-logind.service",
+		"systemd-remount-fs.service", "systemd-timesyncd.service", "systemd-networkd.service", "systemd-networkd-wait-online.service",
+		"dhcpcd.service", "sshd.service", "sshd.socket", "fstrim.timer", "nix-gc.timer", "logrotate.timer",
+	} {
+		if slices.Contains(got.Enabled, unit) {
+			t.Errorf("%s should not run", unit)
+		}
+	}
+	for _, unit := range []string{"nix-daemon.socket", "dbus.service", "multi-user.target"} {
+		if !slices.Contains(got.Enabled, unit) {
+			t.Errorf("%s is missing", unit)
+		}
+	}
+	if fmt.Sprint(got.Nix["allowed-users"]) != "[agent]" || !strings.Contains(fmt.Sprint(got.Nix["trusted-users"]), "agent") {
+		t.Errorf("Nix lets in %v and trusts %v", got.Nix["allowed-users"], got.Nix["trusted-users"])
+	}
+	if got.Firewall {
+		t.Error("the plain image has a firewall, which would make each -p a matter of two configurations")
+	}
+	if !strings.Contains(got.Sudo, "NOPASSWD: /run/current-system/sw/bin/shutdown") {
+		t.Errorf("the user may not shut the guest down:\n%s", got.Sudo)
+	}
+	if len(got.Unfree) > 0 {
+		t.Errorf("the plain image has packages that are not free: %q", got.Unfree)
+	}
+	for _, promise := range []string{"nix-store --load-db", "--sort=name", "--mtime=@1", "-L nix-store", "--owner=0"} {
+		if !strings.Contains(got.BuildCommand, promise) {
+			t.Errorf("the build does not use %s", promise)
+		}
+	}
+}

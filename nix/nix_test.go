@@ -1,0 +1,246 @@
+package nix
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// treeVariable names a tree of nixpkgs for evaluation.
+const treeVariable = "SANDBOX_TEST_NIXPKGS"
+
+// nix is Nix for one test: without a network, and with warnings of nixpkgs as
+// errors.
+type nix struct {
+	t    *testing.T
+	path string
+	env  []string
+}
+
+// privateNix has a store of its own, so that the machine's stays untouched.
+func privateNix(t *testing.T) *nix {
+	t.Helper()
+	path, err := exec.LookPath("nix")
+	if err != nil {
+		t.Skip("there is no Nix here: make setup-test installs it")
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() { makeRemovable(t, dir) })
+	return &nix{t, path, append(
+		os.Environ(),
+		"HOME="+dir, "NIX_REMOTE=local", "NIX_STORE_DIR="+dir+"/store", "NIX_STATE_DIR="+dir+"/var", "NIX_LOG_DIR="+dir+"/log",
+		"NIX_CONFIG=experimental-features = nix-command flakes\nsubstituters =\nflake-registry =\nbuild-users-group =\nwarn-dirty = false",
+	)}
+}
+
+// nixWithTree uses the machine's store, in which the tree of nixpkgs is, and
+// returns the options that every evaluation of the flake takes.
+func nixWithTree(t *testing.T) (n *nix, options []string) {
+	t.Helper()
+	tree := os.Getenv(treeVariable)
+	if tree == "" {
+		t.Skipf("evaluates NixOS: set %s to a tree of nixpkgs in the Nix store, such as `nix flake archive --json | jq -r .inputs.nixpkgs.path` prints (docs/nix.md)", treeVariable)
+	}
+	path, err := exec.LookPath("nix")
+	if err != nil {
+		t.Skip("there is no Nix here: make setup-test installs it")
+	}
+	n = &nix{t, path, append(
+		os.Environ(),
+		"NIX_ABORT_ON_WARN=1",
+		"NIX_CONFIG=experimental-features = nix-command flakes\nsubstituters =\nflake-registry =\nwarn-dirty = false",
+	)}
+	return n, []string{"--offline", "--no-write-lock-file", "--override-input", "nixpkgs", "path:" + tree}
+}
+
+// makeRemovable undoes what Nix does to the directories of its store.
+func makeRemovable(t *testing.T, dir string) {
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			err = os.Chmod(path, 0o700)
+		}
+		return err
+	})
+	if err != nil {
+		t.Errorf("making %s removable: %v", dir, err)
+	}
+}
+
+// output runs Nix and returns what it prints.
+func (n *nix) output(args ...string) string {
+	n.t.Helper()
+	cmd := exec.Command(n.path, args...)
+	cmd.Env = n.env
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		n.t.Fatalf("nix %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out)
+}
+
+// evaluate applies a function in Nix to an output of the flake in dir.
+func (n *nix) evaluate(result any, dir, attribute, function string, options []string) {
+	n.t.Helper()
+	args := append([]string{"eval", "--json", "path:" + dir + "#" + attribute, "--apply", function}, options...)
+	if err := json.Unmarshal([]byte(n.output(args...)), result); err != nil {
+		n.t.Fatalf("the value of %s: %v", attribute, err)
+	}
+}
+
+// source copies the repository, because Nix takes a directory as it is: with
+// everything that was built in it, or, by git, without what is new in it.
+func source(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{
+		"flake.nix", "flake.lock", "go.mod", "go.sum",
+		"agent", "cmd", "image", "internal", "machine", "network", "nix", "qemu", "qmp", "virtiofs",
+	} {
+		from := filepath.Join("..", name)
+		info, err := os.Stat(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.IsDir() {
+			err = os.CopyFS(filepath.Join(dir, name), os.DirFS(from))
+		} else {
+			var data []byte
+			if data, err = os.ReadFile(from); err == nil {
+				err = os.WriteFile(filepath.Join(dir, name), data, 0o644)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// nixFiles are all files in Nix.
+func nixFiles(t *testing.T) []string {
+	t.Helper()
+	files := []string{"../flake.nix"}
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".nix" {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestFilesParse finds syntax errors and undefined variables, also in what
+// nothing imports.
+func TestFilesParse(t *testing.T) {
+	n := privateNix(t)
+	var list strings.Builder
+	for _, file := range nixFiles(t) {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list.WriteString(" " + path)
+	}
+	n.output("eval", "--impure", "--expr", "map (file: builtins.typeOf (import file)) ["+list.String()+" ]")
+}
+
+func TestFilesAreFormatted(t *testing.T) {
+	nixfmt, err := exec.LookPath("nixfmt")
+	if err != nil {
+		t.Skip("there is no nixfmt here: run the tests in `nix develop`, or `nix build .#checks.x86_64-linux.format`")
+	}
+	if out, err := exec.Command(nixfmt, append([]string{"--check"}, nixFiles(t)...)...).CombinedOutput(); err != nil {
+		t.Errorf("nixfmt: %v (`nix fmt` formats them)\n%s", err, out)
+	}
+}
+
+// TestVendorHash recomputes what package.nix promises about the dependencies.
+func TestVendorHash(t *testing.T) {
+	n := privateNix(t)
+	dir := filepath.Join(t.TempDir(), "vendor")
+	cmd := exec.Command("go", "mod", "vendor", "-o", dir)
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go mod vendor: %v\n%s", err, out)
+	}
+	want := strings.TrimSpace(n.output("hash", "path", dir))
+	text, err := os.ReadFile("package.nix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`vendorHash = "([^"]*)";`).FindSubmatch(text)
+	if found == nil {
+		t.Fatal("package.nix has no vendorHash")
+	}
+	if got := string(found[1]); got != want {
+		t.Errorf("go.mod has changed, and nix/package.nix says\n\tvendorHash = %q;\nwhere it has to be\n\tvendorHash = %q;", got, want)
+	}
+}
+
+// TestLockIsComplete makes Nix read the lock file: it would fetch what is
+// missing there, and has no network.
+func TestLockIsComplete(t *testing.T) {
+	n := privateNix(t)
+	var metadata struct {
+		Locks struct {
+			Nodes map[string]struct {
+				Locked   struct{ Rev, NarHash string }
+				Original struct{ Owner, Repo, Ref string }
+			}
+		}
+	}
+	out := n.output("flake", "metadata", "--json", "--offline", "--no-update-lock-file", "path:"+source(t))
+	if err := json.Unmarshal([]byte(out), &metadata); err != nil {
+		t.Fatal(err)
+	}
+	pin := metadata.Locks.Nodes["nixpkgs"]
+	if len(pin.Locked.Rev) != 40 || !strings.HasPrefix(pin.Locked.NarHash, "sha256-") || pin.Original.Ref != "nixos-unstable" {
+		t.Errorf("flake.lock pins nixpkgs as %+v", pin)
+	}
+	if len(metadata.Locks.Nodes) != 2 {
+		t.Errorf("nixpkgs should be the only input, and the lock has %v", metadata.Locks.Nodes)
+	}
+}
+
+// TestFlakeCheck evaluates every output for every system.
+func TestFlakeCheck(t *testing.T) {
+	n, options := nixWithTree(t)
+	n.output(append([]string{"flake", "check", "--no-build", "--all-systems", "path:" + source(t)}, options...)...)
+}
+
+// TestTemplate evaluates what `nix flake init` gives, with this flake as its
+// input.
+func TestTemplate(t *testing.T) {
+	n, options := nixWithTree(t)
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("template")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range options {
+		if options[i] == "nixpkgs" {
+			options[i] = "sandbox/nixpkgs"
+		}
+	}
+	options = append(options, "--override-input", "sandbox", "path:"+source(t))
+	var name string
+	n.evaluate(&name, dir, "packages.x86_64-linux.image", `image: image.spec.manifest.name`, options)
+	if name != "mine" {
+		t.Errorf("the template's image is called %q", name)
+	}
+	var packages []string
+	n.evaluate(&packages, dir, "packages.x86_64-linux.image", `image: map (p: p.name) image.packages`, options)
+	if !strings.Contains(strings.Join(packages, " "), "gnumake-") {
+		t.Errorf("the template's image lacks its package: %v", packages)
+	}
+}
