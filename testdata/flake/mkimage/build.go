@@ -121,7 +121,7 @@ func writeInitrd(f *os.File, in inputs, m image.Manifest) error {
 	if err != nil {
 		return err
 	}
-	config, err := m.GuestConfig()
+	config, err := m.GuestConfig(image.Guest{ListenSSH: 22})
 	if err != nil {
 		return err
 	}
