@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,6 +16,11 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/smoke"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
+
+// defaultSmokeTimeout is long enough for the services of a large NixOS guest
+// under emulation, of which two minutes and more have been reported
+// (olafkfreund/nixarchy#304): a slow machine must not make an image look bad.
+const defaultSmokeTimeout = 10 * time.Minute
 
 func smokeCommand() *cli.Command {
 	return &cli.Command{
@@ -41,7 +47,7 @@ EXAMPLES
 			&cli.StringFlag{Name: "junit", Usage: "write the results as JUnit XML to `FILE`"},
 			&cli.StringFlag{Name: "json", Usage: "write the results as JSON to `FILE`"},
 			&cli.StringFlag{Name: "artifacts", Usage: "keep logs and journal of each boot that does not pass below `DIR`"},
-			&cli.DurationFlag{Name: "timeout", Value: machine.DefaultReadyTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` a guest may take until its services run, and how long each check"},
+			&cli.DurationFlag{Name: "timeout", Value: defaultSmokeTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` a guest may take until its services run, and how long each check"},
 			&cli.IntFlag{Name: "repeat", Value: 1, Usage: "boot each image this `NUMBER` of times"},
 			&cli.IntFlag{Name: "jobs", Value: 1, Usage: "run this `NUMBER` of guests at once"},
 		},

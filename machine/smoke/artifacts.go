@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sourcery-zone/sandbox/machine"
 )
@@ -28,6 +29,21 @@ func (b *booting) openLogs() {
 			b.options.Note(fmt.Sprintf("%s: a log cannot be kept: %v", b.boot, err))
 		}
 	}
+}
+
+// pointToArtifacts makes an error that names the sandbox's console, which is
+// removed with it, name what is kept of it.
+func (b *booting) pointToArtifacts(err error) error {
+	kept := "--artifacts DIR keeps it"
+	if b.options.Artifacts != "" {
+		kept = filepath.Join(b.artifacts(), machine.ConsoleLog)
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), b.sandbox.LogPath(machine.ConsoleLog), kept))
+}
+
+// artifacts is the directory of what is kept of the boot.
+func (b *booting) artifacts() string {
+	return filepath.Join(b.options.Artifacts, fmt.Sprintf("%s-%d", b.boot.Image, b.boot.Number))
 }
 
 // keepLogs closes the logs, and copies those of a boot that did not pass.
@@ -60,7 +76,7 @@ func (b *booting) keepJournal(ctx context.Context, g *guest) {
 // keep writes one of the boot's artifacts. That it cannot is no reason to end
 // the test.
 func (b *booting) keep(name string, write func(io.Writer) error) {
-	dir := filepath.Join(b.options.Artifacts, fmt.Sprintf("%s-%d", b.boot.Image, b.boot.Number))
+	dir := b.artifacts()
 	err := os.MkdirAll(dir, 0o755)
 	if err == nil {
 		b.boot.Artifacts = dir

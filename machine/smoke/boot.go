@@ -83,6 +83,7 @@ func (b *booting) bootAndCheck(ctx context.Context) {
 		outcome := Unfit
 		if _, guest := errors.AsType[*machine.GuestError](err); guest {
 			outcome = Failed
+			err = b.pointToArtifacts(err)
 		}
 		b.add(resultAgent, b.began, b.orInterrupted(ctx, outcome), err)
 		return
