@@ -143,7 +143,8 @@ func TestAttachOnATerminal(t *testing.T) {
 		shell.expect(d.ctx, t, `\x1b\[\?1049h`) // the alternate screen
 		shell.send(t, "q")
 		shell.expect(d.ctx, t, `\x1b\[\?1049l`)
-		shell.send(t, "\x04") // Ctrl-D at the prompt
+		shell.expect(d.ctx, t, `shared# ?`)
+		shell.send(t, "\x04") // Ctrl-D at the prompt; before it, it would be less's last line
 		shell.leaves(t, 0)
 	})
 
