@@ -171,12 +171,12 @@ func (l *log) explain(status error) error {
 	has := func(words string) bool {
 		return slices.ContainsFunc(l.errors, func(e string) bool { return strings.Contains(e, words) })
 	}
-	switch failed := l.failed(); {
+	switch failed, why := l.failed(); {
 	case has("does not provide attribute"):
 		return errNoOutput
 	case failed != nil:
-		return fmt.Errorf("the derivation %s failed; the last lines of its log:\n%s\nAll of it: nix --extra-experimental-features nix-command log %s",
-			storeName(failed.path), indent(failed.tail), failed.path)
+		return fmt.Errorf("the derivation %s failed: %s\nThe last lines of its log:\n%s\nAll of it: nix --extra-experimental-features nix-command log %s",
+			storeName(failed.path), why, indent(failed.tail), failed.path)
 	case len(l.errors) == 0:
 		return fmt.Errorf("it said nothing (%w)", status)
 	}
@@ -196,17 +196,19 @@ func (l *log) explain(status error) error {
 	return err
 }
 
-// failed is the derivation that Nix blames, of those whose log was seen: others
+// failed is the derivation that Nix blames, of those whose log was seen, and
+// what Nix says of it, which for a download is more than its log does: others
 // end early because of it, or need it.
-func (l *log) failed() *derivation {
+func (l *log) failed() (failed *derivation, why string) {
 	for _, e := range l.errors {
 		for _, b := range l.builds {
 			if b.path != "" && strings.Contains(e, b.path) {
-				return b
+				why = repeatedLog.ReplaceAllString(strings.TrimPrefix(e, "error:"), "")
+				return b, strings.TrimSpace(why)
 			}
 		}
 	}
-	return nil
+	return nil, ""
 }
 
 // indent sets lines off from the message around them.
@@ -220,6 +222,8 @@ func indent(lines []string) string {
 var (
 	escape    = regexp.MustCompile(`\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)`)
 	storePath = regexp.MustCompile(`^.*/[0-9a-z]{32}-`)
+	// Services of Nix and its newer versions end a message with the log.
+	repeatedLog = regexp.MustCompile(`(?s);?\s*[Ll]ast \d+ log lines:.*`)
 )
 
 // plain removes colours, and whatever else a builder may print to play with

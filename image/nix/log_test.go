@@ -77,14 +77,20 @@ func TestAFailureIsExplained(t *testing.T) {
 	}{
 		{
 			"a builder failed",
-			append(lines, fails("error: builder for '\x1b[35;1m"+failing+"\x1b[0m' failed with exit code 3"), fails("error: 1 dependencies of derivation '"+dependent+"' failed to build")),
-			[]string{"derivation failing-1 failed", "  line 39\n  wrong end\n", "nix --extra-experimental-features nix-command log " + failing},
+			append(slices.Clip(lines), fails("error: builder for '\x1b[35;1m"+failing+"\x1b[0m' failed with exit code 3"), fails("error: 1 dependencies of derivation '"+dependent+"' failed to build")),
+			[]string{"derivation failing-1 failed: builder for '" + failing + "' failed with exit code 3\n", "  line 39\n  wrong end\n", "nix --extra-experimental-features nix-command log " + failing},
 			[]string{"line 20\n", "interrupted", "\x1b", "\a"},
 		},
 		{
 			"a builder failed, in the words of newer versions",
-			append(lines, fails("error: Cannot build '"+failing+"'.\n       Reason: builder failed with exit code 3.")),
+			append(slices.Clip(lines), fails("error: Cannot build '"+failing+"'.\n       Reason: builder failed with exit code 3.")),
 			[]string{"derivation failing-1 failed", "  wrong end\n"},
+			nil,
+		},
+		{
+			"a download is not what was expected",
+			[]string{building(1, failing), says(1, "100%"), fails("error: hash mismatch in fixed-output derivation '" + failing + "':\n         specified: sha256-A\n            got:    sha256-B")},
+			[]string{"hash mismatch", "got:    sha256-B", "  100%\n"},
 			nil,
 		},
 		{
