@@ -3,6 +3,7 @@ package nix
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,32 +25,44 @@ type Ref struct {
 // and a path below a flake means that flake.
 func ParseRef(text, dir string) (Ref, error) {
 	flake, output, _ := strings.Cut(text, "#")
-	scheme, path := "", flake
-	if rest, ok := strings.CutPrefix(flake, "path:"); ok {
-		scheme, path = "path:", rest
-	} else if flake != "" && flake[0] != '.' && flake[0] != '/' {
+	path, isURL := strings.CutPrefix(flake, "path:")
+	if !isURL && flake != "" && flake[0] != '.' && flake[0] != '/' {
 		return Ref{Flake: flake, Output: output}, nil
 	}
 	path, query, _ := strings.Cut(path, "?")
+	sub := "" // where in path the flake is
+	if isURL {
+		parameters, err := url.ParseQuery(query)
+		if err == nil {
+			path, err = url.PathUnescape(path)
+		}
+		if err != nil {
+			return Ref{}, fmt.Errorf("the flake %s: %w", flake, err)
+		}
+		sub = parameters.Get("dir")
+	}
 	if query != "" {
 		query = "?" + query
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
-	found, err := findFlake(path, scheme == "")
+	found, err := findFlake(path, sub, !isURL)
 	if err != nil {
 		return Ref{}, err
 	}
-	if strings.ContainsAny(found, "#?") {
+	ref := Ref{Flake: found + query, Output: output, Dir: found}
+	if isURL {
+		ref.Flake = "path:" + (&url.URL{Path: found}).EscapedPath() + query
+	} else if strings.ContainsAny(found, "#?") {
 		return Ref{}, fmt.Errorf("the flake in %q cannot be named: for Nix, # and ? end a path; rename the directory", found)
 	}
-	return Ref{Flake: scheme + found + query, Output: output, Dir: found}, nil
+	return ref, nil
 }
 
-// findFlake returns the real path of the flake in dir or, with up, in the
-// nearest directory above it.
-func findFlake(dir string, up bool) (string, error) {
+// findFlake returns the real path of the directory that has a flake in its
+// directory sub: dir or, with up, the nearest one above it.
+func findFlake(dir, sub string, up bool) (string, error) {
 	real, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("there is no directory %s with a flake in it", dir)
@@ -58,14 +71,14 @@ func findFlake(dir string, up bool) (string, error) {
 		return "", err
 	}
 	for d := real; ; d = filepath.Dir(d) {
-		if info, err := os.Stat(filepath.Join(d, FlakeFile)); err == nil && info.Mode().IsRegular() {
+		if info, err := os.Stat(filepath.Join(d, sub, FlakeFile)); err == nil && info.Mode().IsRegular() {
 			return d, nil
 		}
 		if !up || d == filepath.Dir(d) {
 			break
 		}
 	}
-	return "", fmt.Errorf("%s is no flake: there is no %s in it", dir, FlakeFile)
+	return "", fmt.Errorf("%s is no flake: there is no %s in it", filepath.Join(dir, sub), FlakeFile)
 }
 
 // String is the reference as a person would write it.

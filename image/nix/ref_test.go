@@ -16,11 +16,15 @@ func flakeDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "sub", "empty"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, d := range []string{"sub/empty", "100%#"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, FlakeFile), []byte("{}"), 0o644); err != nil {
-		t.Fatal(err)
+	for _, d := range []string{".", "100%#"} {
+		if err := os.WriteFile(filepath.Join(dir, d, FlakeFile), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
@@ -40,6 +44,8 @@ func TestARefMeansTheSameInEveryDirectory(t *testing.T) {
 		{".#dev", filepath.Join(dir, "sub"), Ref{Flake: dir, Output: "dev", Dir: dir}},
 		{"../..", filepath.Join(dir, "sub", "empty"), Ref{Flake: dir, Dir: dir}},
 		{link + "#a.b^out", "/", Ref{Flake: dir, Output: "a.b^out", Dir: dir}},
+		{"path:./100%25%23", dir, Ref{Flake: "path:" + dir + "/100%25%23", Dir: filepath.Join(dir, "100%#")}},
+		{"path:.?dir=100%25%23", dir, Ref{Flake: "path:" + dir + "?dir=100%25%23", Dir: dir}},
 		{"path:.?lastModified=1#x", dir, Ref{Flake: "path:" + dir + "?lastModified=1", Output: "x", Dir: dir}},
 		{"github:owner/name/main#x", dir, Ref{Flake: "github:owner/name/main", Output: "x"}},
 		{"git+https://example.com/a?ref=b", dir, Ref{Flake: "git+https://example.com/a?ref=b"}},
@@ -57,18 +63,11 @@ func TestARefMeansTheSameInEveryDirectory(t *testing.T) {
 
 func TestARefToNoFlakeIsRefused(t *testing.T) {
 	dir := flakeDir(t)
-	odd := filepath.Join(dir, "sub", "c#")
-	if err := os.Mkdir(odd, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(odd, FlakeFile), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range []struct{ text, dir, want string }{
 		{"./nowhere", dir, "no directory " + dir + "/nowhere"},
 		{"path:./sub", dir, "there is no flake.nix"}, // for Nix, too, path: does not look above
 		{".", "/proc", "there is no flake.nix"},
-		{".", odd, "rename the directory"},
+		{".", filepath.Join(dir, "100%#"), "rename the directory"},
 	} {
 		if _, err := ParseRef(c.text, c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q in %s: got %v, want %q", c.text, c.dir, err, c.want)
