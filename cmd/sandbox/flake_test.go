@@ -24,8 +24,13 @@ func flakeCommand(bin string, source func() (*image.Image, error)) map[string]fu
 			}
 			ts.Check(makeFlake(ts.MkAbs(args[0]), bin, source))
 			// Nothing that is built here can be fetched, or needs more in Nix's
-			// sandbox than its inputs. And many users have not switched flakes on.
-			ts.Setenv("NIX_CONFIG", "substituters =\nsandbox-paths =\nexperimental-features =")
+			// sandbox than its inputs; root may build for itself, and many users
+			// have not switched flakes on.
+			ts.Setenv("NIX_CONFIG", "substituters =\nsandbox-paths =\nbuild-users-group =\nexperimental-features =")
+			// A store of the script's own needs no daemon, and leaves nothing behind.
+			for name, dir := range map[string]string{"NIX_STORE_DIR": "store", "NIX_STATE_DIR": "var", "NIX_LOG_DIR": "log"} {
+				ts.Setenv(name, ts.MkAbs(filepath.Join("nix", dir)))
+			}
 		},
 	}
 }
