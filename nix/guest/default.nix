@@ -41,4 +41,7 @@
 
   # Nothing of a sandbox is carried over from one release to the next but the home, which no option here interprets.
   config.system.stateVersion = lib.mkDefault config.system.nixos.release;
+
+  # For the name of the configuration, which would otherwise be that of the host.
+  config.system.name = lib.mkDefault config.sandbox.name;
 }
