@@ -12,7 +12,7 @@
     # Some start QEMU, without a guest in it.
     nativeCheckInputs = [
       pkgs.openssh
-      pkgs.qemu
+      pkgs.qemu_kvm
       pkgs.virtiofsd
     ];
     doCheck = true;
