@@ -6,7 +6,9 @@ package debian
 func bootModules() []string {
 	return []string{
 		"virtio_pci", "virtio_console", // the agent's channel and the console
-		"virtio_blk", "crc32c-intel", "erofs", "overlay", // the store and the writable layer over it
+		// The store and the writable layer over it. The checksum that erofs finds
+		// when it is loaded is the one that it uses.
+		"virtio_blk", "crc32c-intel erofs", "overlay",
 		"ext4",             // the file system of that layer on a disk; built into Debian's cloud kernel
 		"fuse", "virtiofs", // home and shares
 		"virtio_net", "af_packet", // the network, and DHCP on it

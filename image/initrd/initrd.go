@@ -61,16 +61,34 @@ func (c Contents) archive(w io.Writer) error {
 	}
 	a.file("init", 0o755, c.Agent)
 	a.file("guest.json", 0o644, c.GuestConfig)
-	var order strings.Builder
 	for _, m := range c.Modules {
 		a.file("modules/"+m.Name, 0o644, m.Data)
-		order.WriteString(m.Name + "\n")
 	}
-	a.file("modules/order", 0o644, []byte(order.String()))
+	a.file("modules/order", 0o644, []byte(order(c.Modules)))
 	if a.err != nil {
 		return fmt.Errorf("writing the initial RAM disk: %w", a.err)
 	}
 	return a.w.Close()
+}
+
+// order has a line for each chain of modules, in load order.
+func order(modules []Module) string {
+	var numbers []int
+	lines := map[int]string{}
+	for _, m := range modules {
+		line, begun := lines[m.Chain]
+		if !begun {
+			numbers = append(numbers, m.Chain)
+			lines[m.Chain] = m.Name
+			continue
+		}
+		lines[m.Chain] = line + " " + m.Name
+	}
+	var text strings.Builder
+	for _, n := range numbers {
+		text.WriteString(lines[n] + "\n")
+	}
+	return text.String()
 }
 
 // archive keeps the first error, so that the list above reads as one.

@@ -67,17 +67,18 @@ kernel/drivers/char/hw_random/virtio-rng.ko:
 }
 
 func TestModulesComeAfterWhatTheyNeed(t *testing.T) {
-	modules, err := initrd.Select(tree(t), []string{"virtio_net", "fuse", "crc32c-intel", "erofs", "virtio_rng", "failover"}, "crc32c-intel")
+	modules, err := initrd.Select(tree(t), []string{"virtio_net", "fuse", "crc32c-intel erofs", "virtio_rng", "failover"}, "crc32c-intel")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	for _, m := range modules {
-		got = append(got, m.Name+"="+string(m.Data))
+		got = append(got, fmt.Sprintf("%s=%s in %d", m.Name, m.Data, m.Chain))
 	}
+	// The chain of what failover was wanted for is that of what needs it.
 	want := []string{
-		"failover.ko=failover", "net_failover.ko=net_failover", "virtio_net.ko=net",
-		"libcrc32c.ko=crc", "erofs.ko=erofs", "virtio-rng.ko=rng",
+		"failover.ko=failover in 4", "net_failover.ko=net_failover in 4", "virtio_net.ko=net in 4",
+		"libcrc32c.ko=crc in 2", "erofs.ko=erofs in 2", "virtio-rng.ko=rng in 3",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -108,7 +109,7 @@ func TestSelectNamesWhatIsMissing(t *testing.T) {
 func contents(c initrd.Compression) initrd.Contents {
 	return initrd.Contents{
 		Agent: []byte("elf"), GuestConfig: []byte("{}"), Time: time.Unix(1_700_000_000, 0), Compression: c,
-		Modules: []initrd.Module{{Name: "b.ko", Data: []byte("bb")}, {Name: "a.ko", Data: []byte("aa")}},
+		Modules: []initrd.Module{{Name: "b.ko", Data: []byte("bb")}, {Name: "a.ko", Data: []byte("aa"), Chain: 7}, {Name: "c.ko", Data: []byte("cc")}},
 	}
 }
 
@@ -127,7 +128,7 @@ func TestArchive(t *testing.T) {
 		want := []string{
 			"d755 dev ", "d755 modules ", "d755 newroot ", "d755 proc ", "d755 run ", "d755 sys ",
 			"-755 init elf", "-644 guest.json {}",
-			"-644 modules/b.ko bb", "-644 modules/a.ko aa", "-644 modules/order b.ko\na.ko\n",
+			"-644 modules/b.ko bb", "-644 modules/a.ko aa", "-644 modules/c.ko cc", "-644 modules/order b.ko c.ko\na.ko\n",
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", compression, got, want)

@@ -19,6 +19,9 @@ import (
 type Module struct {
 	Name string // file name, such as erofs.ko
 	Data []byte // uncompressed
+	// Chain tells which modules have to be loaded one after the other: those
+	// of one number need each other, those of different ones do not.
+	Chain int
 }
 
 // Select returns the modules that wanted names (such as "virtio_blk"), each
@@ -35,14 +38,18 @@ func Select(tree fs.FS, wanted []string, optional ...string) ([]Module, error) {
 		return nil, err
 	}
 	var order []string
-	for _, name := range wanted {
-		file, ok := deps.files[canonical(name)]
-		switch {
-		case ok:
-			order = deps.closure(order, file)
-		case builtin[canonical(name)], slices.Contains(optional, name):
-		default:
-			return nil, fmt.Errorf("the kernel has no module %q, neither as a file nor built in: its modules.dep does not name it", name)
+	chains := map[string]int{}
+	for i, group := range wanted {
+		for name := range strings.FieldsSeq(group) {
+			file, ok := deps.files[canonical(name)]
+			switch {
+			case ok:
+				order = deps.closure(order, file)
+				deps.chain(chains, file, i)
+			case builtin[canonical(name)], slices.Contains(optional, name):
+			default:
+				return nil, fmt.Errorf("the kernel has no module %q, neither as a file nor built in: its modules.dep does not name it", name)
+			}
 		}
 	}
 	var modules []Module
@@ -51,7 +58,7 @@ func Select(tree fs.FS, wanted []string, optional ...string) ([]Module, error) {
 		if err != nil {
 			return nil, err
 		}
-		modules = append(modules, Module{Name: plainName(file), Data: data})
+		modules = append(modules, Module{Name: plainName(file), Data: data, Chain: chains[file]})
 	}
 	return modules, nil
 }
@@ -72,6 +79,24 @@ func (d dependencies) closure(order []string, file string) []string {
 		order = d.closure(order, need)
 	}
 	return append(order, file)
+}
+
+// chain puts file and all that it needs into one chain, with those that are in
+// a chain with any of them already.
+func (d dependencies) chain(chains map[string]int, file string, number int) {
+	members := append([]string{file}, d.needs[file]...)
+	for _, m := range members {
+		if old, ok := chains[m]; ok {
+			for other, c := range chains {
+				if c == old {
+					chains[other] = number
+				}
+			}
+		}
+	}
+	for _, m := range members {
+		chains[m] = number
+	}
 }
 
 func readDependencies(tree fs.FS) (dependencies, error) {

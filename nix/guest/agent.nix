@@ -11,8 +11,8 @@
     initrd.modules = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       description = ''
-        Kernel modules that the agent loads, in this order, each after those that it needs. What is built into the
-        kernel is passed over; what it does not have at all fails the build.
+        Kernel modules that the agent loads, each after those that it needs, and several names in one string in
+        their order. What is built into the kernel is passed over; what it does not have at all fails the build.
       '';
     };
     initrd.optionalModules = lib.mkOption {
@@ -35,8 +35,7 @@
       "virtio_console"
       # The store, and the writable layer over it, in memory or on a disk.
       "virtio_blk"
-      "crc32c_intel"
-      "erofs"
+      "crc32c_intel erofs" # together: the checksum that erofs finds when it is loaded is the one that it uses
       "overlay"
       "ext4"
       # Home and shares.
