@@ -224,6 +224,14 @@ func (c *Client) Sync(ctx context.Context) error {
 	return nil
 }
 
+// Resume tells a guest that stood still, or was restored, what has changed.
+func (c *Client) Resume(ctx context.Context, config ResumeConfig) error {
+	if err := c.call(ctx, MethodResume, config, nil); err != nil {
+		return fmt.Errorf("the guest could not be told that it goes on: %w", err)
+	}
+	return nil
+}
+
 // openChannel opens an SSH channel; x/crypto's call knows no context.
 func (c *Client) openChannel(ctx context.Context, kind string) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {

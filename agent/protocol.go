@@ -70,6 +70,18 @@ type BootConfig struct {
 	Entropy []byte `json:"entropy,omitempty"`
 }
 
+// ResumeConfig is what a guest is told when it goes on after it stood still.
+type ResumeConfig struct {
+	// Time is the host's clock at the moment of sending.
+	Time time.Time `json:"time"`
+	// Entropy is credited to the guest's random number generator, which is
+	// seeded anew: a guest that is restored twice must not repeat itself.
+	Entropy []byte `json:"entropy,omitempty"`
+	// Restored says that the guest's memory is of another time than the files
+	// of its home and shares.
+	Restored bool `json:"restored,omitempty"`
+}
+
 // A Mount is a virtiofs file system that the guest is to mount.
 type Mount struct {
 	Tag string `json:"tag"`
@@ -163,6 +175,7 @@ const (
 	MethodWait      = "wait"      // WaitParams → Status
 	MethodPowerOff  = "poweroff"  // nothing → nothing
 	MethodSync      = "sync"      // nothing → nothing, once everything is written back
+	MethodResume    = "resume"    // ResumeConfig → nothing, once it is applied
 )
 
 // WaitParams are the parameters of [MethodWait].

@@ -20,7 +20,12 @@ import (
 //	GET  /v1/version           {"api": 1}: what the supervisor speaks
 //	GET  /v1/state             State as JSON
 //	POST /v1/stop?grace=30s    power down, and answer when the sandbox has ended
-//	POST /v1/kill              the same without the power-down
+//	POST /v1/kill              the same without the power-down; ?keep=true to have
+//	                           a snapshot restored: shares are written back, and
+//	                           the sandbox is not removed
+//	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest
+//	POST /v1/pause             let the guest stand still
+//	POST /v1/resume            let it go on
 //	GET  /v1/console           the console from its beginning; ?follow=true goes on;
 //	                           with "Upgrade: console-input": its input, for one
 //	                           writer at a time; ?take=true takes it from another
@@ -49,6 +54,9 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	mux.HandleFunc("GET /v1/state", v.serveState)
 	mux.HandleFunc("POST /v1/stop", v.serveStop)
 	mux.HandleFunc("POST /v1/kill", v.serveKill)
+	mux.HandleFunc("POST /v1/pause", v.serveChange(v.pause))
+	mux.HandleFunc("POST /v1/snapshots", v.serveSave)
+	mux.HandleFunc("POST /v1/resume", v.serveChange(v.resume))
 	mux.HandleFunc("GET /v1/console", v.serveConsole)
 	mux.HandleFunc("GET /v1/ssh", v.serveSSH)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
@@ -70,9 +78,7 @@ func serveVersion(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (v *supervisor) serveState(w http.ResponseWriter, _ *http.Request) {
-	v.mu.Lock()
-	state := v.state
-	v.mu.Unlock()
+	state := v.currentState()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(state)
 }
@@ -91,8 +97,12 @@ func (v *supervisor) serveStop(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func (v *supervisor) serveKill(w http.ResponseWriter, _ *http.Request) {
-	v.requestStop(stopRequest{reason: "it was killed"})
+func (v *supervisor) serveKill(w http.ResponseWriter, r *http.Request) {
+	if r.FormValue("keep") == "true" {
+		v.requestStop(stopRequest{reason: "a snapshot was restored", keep: true, sync: true})
+	} else {
+		v.requestStop(stopRequest{reason: "it was killed"})
+	}
 	w.WriteHeader(http.StatusAccepted)
 }
 
@@ -129,9 +139,7 @@ func (f flusher) Write(p []byte) (int, error) {
 }
 
 func (v *supervisor) serveSSH(w http.ResponseWriter, r *http.Request) {
-	v.mu.Lock()
-	state := v.state
-	v.mu.Unlock()
+	state := v.currentState()
 	if state.Status == StatusPaused {
 		// State says so, too, unless the disk was too full for its file.
 		http.Error(w, v.s.notRunning(state).Error(), http.StatusServiceUnavailable)

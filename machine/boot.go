@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -41,6 +40,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	for _, note := range plan.Notes {
 		v.report(report{Note: note})
 	}
+	if v.needs, err = plan.needs(v.config); err != nil {
+		return err
+	}
 	if v.console, err = newLogFile(v.s.LogPath(ConsoleLog)); err != nil {
 		return err
 	}
@@ -48,7 +50,8 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.reach(StageShares, nil)
-	if err := v.makeDisk(ctx, plan); err != nil {
+	v.sweepSnapshots()
+	if err := v.prepareDisk(ctx, plan); err != nil {
 		return err
 	}
 	agentConn, err := v.startGuest(ctx, plan)
@@ -60,6 +63,11 @@ func (v *supervisor) boot(ctx context.Context) error {
 	deadline, cancel := context.WithTimeoutCause(ctx, v.config.ReadyTimeout, errNotReady)
 	defer cancel()
 	go v.cancelWhenDead(deadline, cancel)
+	if v.restore != "" {
+		if err := v.loadSnapshot(deadline); err != nil {
+			return v.explainNotRestored(deadline, err)
+		}
+	}
 	if err := v.connectAgent(deadline, plan, agentConn); err != nil {
 		return v.explainNotReady(deadline, err)
 	}
@@ -283,6 +291,7 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 		vm.VsockCID = randomCID()
 	}
 	v.vsockCID = vm.VsockCID
+	vm.Incoming = v.restore != ""
 	if v.config.Network == network.ModeNone {
 		return vm, nil
 	}
@@ -345,12 +354,18 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 		}
 		v.mux = mux
 	}
-	if err := v.dialAgent(ctx); err != nil {
+	err := v.dialAgent(ctx)
+	if err != nil {
 		return err
 	}
 	client := v.agentClient()
 	v.reach(StageHello, nil)
-	if err := client.Configure(ctx, v.bootConfig(plan)); err != nil {
+	if v.restore != "" {
+		err = v.setRight(ctx, true)
+	} else {
+		err = client.Configure(ctx, v.bootConfig(plan))
+	}
+	if err != nil {
 		return err
 	}
 	status, err := client.Wait(ctx, agent.StageAgent)
@@ -369,15 +384,13 @@ func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
 	if err != nil {
 		v.log.Error("the guest makes its own ssh host key", "err", err)
 	}
-	entropy := make([]byte, 64)
-	_, _ = rand.Read(entropy) // never fails (getrandom(2))
 	mounts := []agent.Mount{{Tag: homeTag, Target: plan.Image.Manifest.User.Home}}
 	for i, share := range plan.Shares {
 		mounts = append(mounts, agent.Mount{Tag: shareTag(i), Target: share.Target, ReadOnly: share.ReadOnly})
 	}
 	return agent.BootConfig{
 		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
-		HostKey: hostKey, Entropy: entropy, Time: time.Now(),
+		HostKey: hostKey, Entropy: newEntropy(), Time: time.Now(),
 	}
 }
 

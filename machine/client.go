@@ -28,6 +28,10 @@ const SuperviseCommand = "supervise"
 // starter.
 const HoldFlag = "--hold"
 
+// RestoreFlag, followed by a tag, comes before the name of a sandbox that
+// starts with a snapshot.
+const RestoreFlag = "--restore"
+
 // StartOptions say how a start is watched.
 type StartOptions struct {
 	Stage func(stage string) // called for each stage that is reached; may be nil
@@ -37,6 +41,8 @@ type StartOptions struct {
 	// Hold binds the sandbox to this process: when it ends, or the returned
 	// Hold is closed, the sandbox is stopped abruptly.
 	Hold bool
+
+	restore string // tag of the snapshot to start with; see Sandbox.Restore
 }
 
 // GuestError is why a start failed whose processes all did what they should on
@@ -86,6 +92,9 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 		}
 		hold = &Hold{ours}
 		args, files = append(args, HoldFlag), append(files, theirs)
+	}
+	if o.restore != "" {
+		args = append(args, RestoreFlag, o.restore)
 	}
 	err = s.startSupervisor(append(args, s.Name), files)
 	for _, f := range files[1:] {

@@ -113,6 +113,18 @@ func (v *supervisor) makeDisk(ctx context.Context, plan *Plan) error {
 	return qemu.CreateDisk(ctx, img, path, v.config.DiskMiB)
 }
 
+// prepareDisk makes the disk with which the guest starts.
+func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) error {
+	// An early end of a restore may have left one.
+	if err := os.Remove(v.s.restoredDisk()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if v.restore != "" {
+		return v.prepareRestore(ctx, plan)
+	}
+	return v.makeDisk(ctx, plan)
+}
+
 // checkDisk makes sure that the guest took its disk: an image from before
 // there were disks would put everything into memory, and lose it.
 func (v *supervisor) checkDisk(status agent.Status) error {

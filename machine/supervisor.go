@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +40,8 @@ type report struct {
 type supervisor struct {
 	s       *Sandbox
 	config  Config
+	restore string // the tag of the snapshot with which it starts, or empty
+	needs   Needs  // of its snapshots
 	log     *slog.Logger
 	started time.Time
 	report  func(report)
@@ -51,6 +54,9 @@ type supervisor struct {
 	mux     agent.Mux
 
 	vsockCID uint32 // 0 without vsock
+
+	standing sync.Mutex  // held by whoever changes whether the guest runs
+	paused   atomic.Bool // by Pause
 
 	mu     sync.Mutex
 	state  State
@@ -65,13 +71,20 @@ type supervisor struct {
 // stopRequest asks for the end of the sandbox.
 type stopRequest struct {
 	grace  time.Duration // for an orderly power-down; 0: none
+	keep   bool          // also a sandbox that is to be removed when it stops
 	sync   bool          // without a power-down, still write back shared files
 	reason string
 }
 
+// SuperviseOptions are the flags that follow SuperviseCommand.
+type SuperviseOptions struct {
+	Hold    bool   // HoldFlag was given
+	Restore string // the value of RestoreFlag
+}
+
 // Supervise is the supervisor's main function: it runs the sandbox until its
 // end. It expects the descriptors that Sandbox.Start passes.
-func Supervise(ctx context.Context, host *Host, name string, hold bool) error {
+func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions) error {
 	lock := os.NewFile(fdLock, "lock")
 	defer lock.Close()
 	reports := os.NewFile(fdReport, "report")
@@ -89,10 +102,10 @@ func Supervise(ctx context.Context, host *Host, name string, hold bool) error {
 	}
 	defer logs.Close()
 	v := &supervisor{
-		s: s, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		s: s, restore: o.Restore, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	if hold {
+	if o.Hold {
 		unix.CloseOnExec(fdHold)
 		go v.watchHold(os.NewFile(fdHold, "hold"))
 	}
@@ -217,7 +230,7 @@ func (v *supervisor) live(ctx context.Context) ending {
 		_ = v.setState(func(st *State) { st.Status = StatusStopping })
 		v.log.Info("stopping", "reason", r.reason, "grace", r.grace)
 		v.bringDown(ctx, r)
-		return ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove}
+		return ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove && !r.keep}
 	}
 }
 
@@ -233,6 +246,12 @@ const quitTimeout = 5 * time.Second
 
 // bringDown powers the guest off, by force when it does not obey in time.
 func (v *supervisor) bringDown(ctx context.Context, r stopRequest) {
+	if v.paused.Load() && (r.grace > 0 || r.sync) { // only a guest that runs can end in order
+		if err := v.unpause(ctx); err != nil {
+			v.log.Warn("the paused guest is ended by force", "err", err)
+			r = stopRequest{}
+		}
+	}
 	switch {
 	case r.grace > 0:
 		v.powerDown(ctx, r.grace)
@@ -356,6 +375,12 @@ func (v *supervisor) setState(change func(*State)) error {
 	defer v.mu.Unlock()
 	change(&v.state)
 	return writeJSON(v.s.path(stateFile), v.state)
+}
+
+func (v *supervisor) currentState() State {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state
 }
 
 func (v *supervisor) agentClient() *agent.Client {

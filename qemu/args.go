@@ -108,6 +108,10 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	if c.VsockCID != 0 {
 		addVsock(a, c.VsockCID)
 	}
+	if c.Incoming {
+		a.flag("-incoming", "defer")
+		a.flag("-S") // it goes on when its supervisor says so, not when its state is there
+	}
 	return a.args, nil
 }
 

@@ -192,3 +192,18 @@ func TestShellQuoteSurvivesAShell(t *testing.T) {
 		t.Errorf("ShellQuote = %s, want %s", got, want)
 	}
 }
+
+func TestIncomingMachineWaitsForItsState(t *testing.T) {
+	c := full()
+	caps := capabilities(t, "x86_64-10.0")
+	booting, err := c.Args(caps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Incoming = true
+	waiting, err := c.Args(caps)
+	// The machine must be the same one in everything else.
+	if want := append(booting, "-incoming", "defer", "-S"); err != nil || !slices.Equal(waiting, want) {
+		t.Errorf("got %q, %v; want %q", waiting, err, want)
+	}
+}

@@ -67,6 +67,10 @@ type Config struct {
 
 	VsockCID uint32 // the guest's vsock address; 0: no vsock device
 
+	// Incoming lets the machine wait for its state, which LoadState of package qmp gives it, in place of
+	// booting. It must be configured as the machine was that the state is of.
+	Incoming bool
+
 	// Inherited, connected stream sockets, by the number that they have in QEMU; 0: absent. Start
 	// gives its first file the number 3, the next 4, and so on.
 	MonitorFD int // QMP

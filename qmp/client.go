@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,11 +111,16 @@ func (c *Client) Execute(ctx context.Context, command string, args, result any) 
 }
 
 func (c *Client) execute(ctx context.Context, command string, args, result any) error {
+	return c.executeWith(ctx, command, args, result, nil)
+}
+
+// executeWith passes a descriptor of file along with the command, unless file is nil.
+func (c *Client) executeWith(ctx context.Context, command string, args, result any, file *os.File) error {
 	body, err := json.Marshal(goqemu.Command{Execute: command, Args: args})
 	if err != nil {
 		return fmt.Errorf("cannot encode the arguments of QMP command %q: %w", command, err)
 	}
-	value, err := c.call(ctx, command, body)
+	value, err := c.call(ctx, command, body, file)
 	if err != nil || result == nil {
 		return err
 	}
@@ -125,8 +131,8 @@ func (c *Client) execute(ctx context.Context, command string, args, result any) 
 }
 
 // call makes a refusal an error.
-func (c *Client) call(ctx context.Context, command string, body []byte) (json.RawMessage, error) {
-	m, err := c.transport.roundTrip(ctx, command, body)
+func (c *Client) call(ctx context.Context, command string, body []byte, file *os.File) (json.RawMessage, error) {
+	m, err := c.transport.roundTrip(ctx, command, body, file)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +208,7 @@ func (c *Client) RunContext(ctx context.Context, command []byte) ([]byte, error)
 	if err := c.usable(raw.name); err != nil {
 		return nil, err
 	}
-	value, err := c.call(ctx, raw.name, raw.body)
+	value, err := c.call(ctx, raw.name, raw.body, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,11 @@ import (
 // there within a fraction of a second.
 func startQEMU(t *testing.T) (*qmp.Client, *exec.Cmd) {
 	t.Helper()
+	return startMachine(t, "-M", "none")
+}
+
+func startMachine(t *testing.T, args ...string) (*qmp.Client, *exec.Cmd) {
+	t.Helper()
 	binary, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
 		t.Skip("needs QEMU: run make test, or sudo apt install qemu-system-x86")
@@ -38,8 +43,8 @@ func startQEMU(t *testing.T) (*qmp.Client, *exec.Cmd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none",
-		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")
+	cmd := exec.Command(binary, append(args, "-nodefaults", "-no-user-config", "-display", "none",
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")...)
 	cmd.ExtraFiles, cmd.Stderr = []*os.File{theirs}, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

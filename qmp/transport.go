@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // lastWords is how long we go on reading when a write failed: a QEMU that is ending may have sent
@@ -182,8 +184,9 @@ func (t *transport) Err() error {
 }
 
 // roundTrip sends body, a JSON object that has at least one member and no id, and returns the reply
-// to it, which may be a refusal. name is for messages only.
-func (t *transport) roundTrip(ctx context.Context, name string, body []byte) (*message, error) {
+// to it, which may be a refusal. A descriptor of file goes along, unless that is nil. name is for
+// messages only.
+func (t *transport) roundTrip(ctx context.Context, name string, body []byte, file *os.File) (*message, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("QMP command %q was not sent: %w", name, err)
 	}
@@ -192,7 +195,7 @@ func (t *transport) roundTrip(ctx context.Context, name string, body []byte) (*m
 	if err != nil {
 		return nil, fmt.Errorf("QMP command %q was not sent: %w", name, err)
 	}
-	if err := t.send(ctx, id, name, body); err != nil {
+	if err := t.send(ctx, id, name, body, file); err != nil {
 		t.forget(id)
 		return nil, fmt.Errorf("QMP command %q was not sent: %w", name, err)
 	}
@@ -237,7 +240,7 @@ func (t *transport) abandon(id uint64) {
 
 // send writes one command. When it returns an error, QEMU has not got the command, or the connection
 // is at its end.
-func (t *transport) send(ctx context.Context, id uint64, name string, body []byte) error {
+func (t *transport) send(ctx context.Context, id uint64, name string, body []byte, file *os.File) error {
 	select {
 	case t.writing <- struct{}{}:
 		defer func() { <-t.writing }()
@@ -248,7 +251,7 @@ func (t *transport) send(ctx context.Context, id uint64, name string, body []byt
 	}
 	line := fmt.Appendf(nil, `{"id":%d,`, id)
 	line = append(append(line, body[1:]...), '\n')
-	n, err := t.write(ctx, line)
+	n, err := t.write(ctx, line, file)
 	switch {
 	case err == nil:
 		t.log.sent(id, name, body)
@@ -271,16 +274,30 @@ func (t *transport) send(ctx context.Context, id uint64, name string, body []byt
 }
 
 // write is conn.Write that gives up when ctx ends.
-func (t *transport) write(ctx context.Context, line []byte) (int, error) {
+func (t *transport) write(ctx context.Context, line []byte, file *os.File) (int, error) {
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(interrupted)
 		_ = t.conn.SetWriteDeadline(time.Unix(1, 0)) // long ago; it fails only on a closed connection
 	})
-	n, err := t.conn.Write(line)
+	n, err := writeWith(t.conn, line, file)
 	if !stop() {
 		<-interrupted
 		_ = t.conn.SetWriteDeadline(time.Time{})
 	}
 	return n, err
+}
+
+// writeWith is conn.Write with a descriptor of file, unless that is nil. Only a unix socket takes one.
+func writeWith(conn net.Conn, line []byte, file *os.File) (int, error) {
+	if file == nil {
+		return conn.Write(line)
+	}
+	// The descriptor travels with the first bytes.
+	n, _, err := conn.(*net.UnixConn).WriteMsgUnix(line, unix.UnixRights(int(file.Fd())), nil)
+	if err != nil || n == len(line) {
+		return n, err
+	}
+	rest, err := conn.Write(line[n:])
+	return n + rest, err
 }

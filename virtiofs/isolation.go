@@ -117,6 +117,9 @@ func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 		"--log-level=info",
 		// The default asks for a million and complains where that is not allowed.
 		"--rlimit-nofile=" + strconv.FormatUint(openFiles, 10),
+		// What a restored guest remembers may be gone: it then gets an error for that file, until it has
+		// looked the name up anew. The default would be that it cannot be restored at all.
+		"--migration-on-error=guest-error",
 		// Not --writeback: the host would see the guest's writes late. Not --xattr: it costs a round trip for
 		// each write, and would let the guest set security.* attributes on the host.
 	}

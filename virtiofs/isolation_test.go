@@ -11,7 +11,8 @@ func TestArgumentsOfAReadOnlyShare(t *testing.T) {
 	got := arguments(c, ownNamespace(1001, c), 3, 4096)
 	want := []string{
 		"--fd=3", "--shared-dir=/src/a b", "--seccomp=kill", "--cache=auto", "--announce-submounts",
-		"--inode-file-handles=never", "--log-level=info", "--rlimit-nofile=4096", "--readonly", "--sandbox=namespace",
+		"--inode-file-handles=never", "--log-level=info", "--rlimit-nofile=4096",
+		"--migration-on-error=guest-error", "--readonly", "--sandbox=namespace",
 		"--translate-uid=squash-guest:0:0:4294967295", "--translate-uid=host:0:1000:1", "--translate-uid=squash-host:1:65534:4294967294",
 		"--translate-gid=squash-guest:0:0:4294967295", "--translate-gid=host:0:100:1", "--translate-gid=squash-host:1:65534:4294967294",
 	}

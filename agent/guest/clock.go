@@ -45,5 +45,20 @@ func addEntropy(seed []byte) error {
 	if errno != 0 {
 		return fmt.Errorf("cannot add entropy: %w", errno)
 	}
+	// Until its next turn, up to a minute away, the generator would go on with
+	// what a restored guest has in its memory, and another one like it, too.
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), unix.RNDRESEEDCRNG, 0); errno != 0 {
+		return fmt.Errorf("cannot use the new entropy: %w", errno)
+	}
+	return nil
+}
+
+// forgetNames drops what the kernel remembers of names and attributes, so that
+// those of home and shares, which changed behind its back, are asked for anew.
+// What files hold is read again at each open anyway.
+func forgetNames() error {
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2\n"), 0o200); err != nil {
+		return fmt.Errorf("cannot forget the names of files: %w", err)
+	}
 	return nil
 }

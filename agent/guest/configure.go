@@ -75,6 +75,16 @@ func (s *service) Sync(context.Context) error {
 	return nil
 }
 
+// Resume implements [Controller].
+func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
+	s.logger.Info("the guest goes on", "restored", config.Restored)
+	errs := []error{setClock(config.Time), addEntropy(config.Entropy)}
+	if config.Restored {
+		errs = append(errs, forgetNames())
+	}
+	return errors.Join(errs...)
+}
+
 // PowerOff implements [Controller].
 func (s *service) PowerOff(context.Context) error {
 	s.logger.Info("powering off")

@@ -26,6 +26,8 @@ type Controller interface {
 	PowerOff(ctx context.Context) error
 	// Sync returns when all file systems are written back.
 	Sync(ctx context.Context) error
+	// Resume puts right what is wrong after the guest stood still.
+	Resume(ctx context.Context, config agent.ResumeConfig) error
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -105,6 +107,12 @@ func callController(ctx context.Context, request agent.ControlRequest, controlle
 		return nil, controller.PowerOff(ctx)
 	case agent.MethodSync:
 		return nil, controller.Sync(ctx)
+	case agent.MethodResume:
+		var config agent.ResumeConfig
+		if err := parameters(request, &config); err != nil {
+			return nil, err
+		}
+		return nil, controller.Resume(ctx, config)
 	}
 	return nil, &agent.ControlError{
 		Code:    agent.CodeUnknownMethod,

@@ -82,6 +82,7 @@ type fakeGuest struct {
 	ready      chan struct{} // closed when the stages are reached
 	poweredOff bool
 	synced     bool
+	resumed    *agent.ResumeConfig
 }
 
 func (g *fakeGuest) Configure(_ context.Context, config agent.BootConfig) error {
@@ -123,6 +124,13 @@ func (g *fakeGuest) Sync(context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.synced = true
+	return nil
+}
+
+func (g *fakeGuest) Resume(_ context.Context, config agent.ResumeConfig) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.resumed = &config
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -211,6 +212,10 @@ func TestControl(t *testing.T) {
 	_, err = client.Wait(t.Context(), "lunch")
 	if refused, ok := errors.AsType[*agent.ControlError](err); !ok || refused.Code != agent.CodeBadRequest {
 		t.Errorf("an unknown stage: %v", err)
+	}
+	resume := agent.ResumeConfig{Time: time.Unix(7, 0).UTC(), Entropy: []byte{1}, Restored: true}
+	if err := client.Resume(t.Context(), resume); err != nil || !reflect.DeepEqual(f.guest.resumed, &resume) {
+		t.Errorf("resume: %v, the guest got %+v", err, f.guest.resumed)
 	}
 	if err := client.Sync(t.Context()); err != nil || !f.guest.synced {
 		t.Errorf("sync: %v", err)

@@ -79,7 +79,7 @@ daemon, and sees only the directories that it is given.
 When something does not work, begin with: sandbox doctor`,
 		Commands: []*cli.Command{
 			runCommand(), execCommand(), startCommand(), lsCommand(), stopCommand(), resetCommand(), rmCommand(),
-			killCommand(), restartCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
+			killCommand(), restartCommand(), pauseCommand(), resumeCommand(), snapshotCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
 			attachCommand(), cpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
 			logsCommand(), inspectCommand(), configCommand(), imageCommand(), smokeCommand(), doctorCommand(), superviseCommand(),
 		},
@@ -137,14 +137,14 @@ func superviseCommand() *cli.Command {
 	return &cli.Command{
 		Name:   machine.SuperviseCommand,
 		Hidden: true,
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "hold"}},
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "hold"}, &cli.StringFlag{Name: "restore"}},
 		Action: func(c *cli.Context) error {
 			host, err := openHost()
 			if err != nil {
 				return err
 			}
 			// Not c.Context: the supervisor answers signals in order.
-			return machine.Supervise(context.Background(), host, c.Args().First(), c.Bool("hold"))
+			return machine.Supervise(context.Background(), host, c.Args().First(), machine.SuperviseOptions{Hold: c.Bool("hold"), Restore: c.String("restore")})
 		},
 	}
 }

@@ -163,28 +163,40 @@ func checkWait(c *cli.Context) error {
 
 // start runs the sandbox's start and shows a person how far it is.
 func start(c *cli.Context, s *machine.Sandbox, hold bool) (*machine.Hold, error) {
-	var reporter *progress.Reporter // a nil one says nothing
-	if isTerminal(os.Stderr) {
-		reporter = progress.New(os.Stderr)
-	}
 	asked := time.Now()
-	step := reporter.Start("starting "+s.Name, 0)
-	defer step.Fail()
-	held, err := s.Start(c.Context, machine.StartOptions{
-		Until: c.String("wait"), Hold: hold,
-		Stage: step.Note,
-		Note:  func(note string) { fmt.Fprintf(os.Stderr, "sandbox: note: %s\n", note) },
+	var held *machine.Hold
+	err := showStart("starting "+s.Name, func(o machine.StartOptions) (err error) {
+		o.Until, o.Hold = c.String("wait"), hold
+		held, err = s.Start(c.Context, o)
+		return err
 	})
 	if err != nil {
 		return held, err
 	}
-	step.Done()
 	if c.Bool("timings") {
 		if err := showTimings(c.Context, os.Stderr, s, asked); err != nil {
 			fmt.Fprintf(os.Stderr, "sandbox: the timings of %s cannot be shown: %v\n", s.Name, err)
 		}
 	}
 	return held, nil
+}
+
+// showStart shows a person how far a start is.
+func showStart(what string, start func(machine.StartOptions) error) error {
+	var reporter *progress.Reporter // a nil one says nothing
+	if isTerminal(os.Stderr) {
+		reporter = progress.New(os.Stderr)
+	}
+	step := reporter.Start(what, 0)
+	defer step.Fail()
+	err := start(machine.StartOptions{
+		Stage: step.Note,
+		Note:  func(note string) { fmt.Fprintf(os.Stderr, "sandbox: note: %s\n", note) },
+	})
+	if err == nil {
+		step.Done()
+	}
+	return err
 }
 
 // configure makes a configuration from the flags. It lacks what the image

@@ -24,8 +24,9 @@ func lsCommand() *cli.Command {
 		Name:    "ls",
 		Aliases: []string{"list", "ps"},
 		Usage:   "list all sandboxes, whatever their state",
-		Description: `The state is created (never started), starting, running, stopping, stopped,
-crashed (with the reason) or broken (its files cannot be read).
+		Description: `The state is created (never started), starting, running, paused (with the
+reason), stopping, stopped, crashed (with the reason) or broken (its files cannot
+be read).
 
 EXAMPLES
    sandbox ls

@@ -1,0 +1,139 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+)
+
+// Pause lets the sandbox stand still: its processors stop, its memory stays.
+func (s *Sandbox) Pause(ctx context.Context) error { return s.ask(ctx, "pause") }
+
+// Resume lets a paused sandbox go on, with the right time.
+func (s *Sandbox) Resume(ctx context.Context) error { return s.ask(ctx, "resume") }
+
+// ask makes a request of the supervisor that has no answer but its success.
+func (s *Sandbox) ask(ctx context.Context, request string) error {
+	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
+		return s.notRunning(st)
+	}
+	resp, err := s.call(ctx, http.MethodPost, request)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// serveChange answers a request that changes what the guest does. It is
+// carried out to its end whatever becomes of who asked: half of it would leave
+// the guest standing.
+func (v *supervisor) serveChange(do func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if err := do(context.WithoutCancel(r.Context())); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// errStanding is for a second change while one is under way.
+var errStanding = errors.New("it is being paused, resumed or saved already: try again in a moment")
+
+func (v *supervisor) pause(ctx context.Context) error {
+	if !v.standing.TryLock() {
+		return errStanding
+	}
+	defer v.standing.Unlock()
+	if st := v.currentState(); st.Status != StatusRunning {
+		return v.s.notRunning(st)
+	}
+	if err := v.halt(ctx); err != nil {
+		return err
+	}
+	v.paused.Store(true)
+	v.log.Info("paused")
+	return v.setState(func(st *State) {
+		if st.Status == StatusRunning {
+			st.Status, st.Reason = StatusPaused, fmt.Sprintf("it was paused: sandbox resume %s lets it go on", v.s.Name)
+		}
+	})
+}
+
+func (v *supervisor) resume(ctx context.Context) error {
+	if !v.standing.TryLock() {
+		return errStanding
+	}
+	defer v.standing.Unlock()
+	if !v.paused.Load() {
+		st := v.currentState()
+		if st.Status == StatusRunning {
+			return fmt.Errorf("the sandbox %s is not paused", v.s.Name)
+		}
+		return v.s.notRunning(st)
+	}
+	if err := v.unpause(ctx); err != nil {
+		return err
+	}
+	return errors.Join(v.setRight(ctx, false), v.setState(func(st *State) {
+		if st.Status == StatusPaused {
+			st.Status, st.Reason = StatusRunning, ""
+		}
+	}))
+}
+
+func (v *supervisor) unpause(ctx context.Context) error {
+	if err := v.goOn(ctx); err != nil {
+		return err
+	}
+	v.paused.Store(false)
+	v.log.Info("resumed")
+	return nil
+}
+
+// halt stops the guest's processors, without its silence being taken for its
+// death.
+func (v *supervisor) halt(ctx context.Context) error {
+	v.agentClient().SetPaused(true)
+	if err := v.monitor.Stop(ctx); err != nil {
+		v.agentClient().SetPaused(false)
+		return err
+	}
+	return nil
+}
+
+// goOn takes back what halt did.
+func (v *supervisor) goOn(ctx context.Context) error {
+	if err := v.monitor.Cont(ctx); err != nil {
+		return fmt.Errorf("the guest cannot go on: %w", err)
+	}
+	v.agentClient().SetPaused(false)
+	return nil
+}
+
+// setRightTimeout is for a guest that goes on to take its time.
+const setRightTimeout = 30 * time.Second
+
+// setRight gives a guest that goes on the present time and fresh entropy.
+func (v *supervisor) setRight(ctx context.Context, restored bool) error {
+	ctx, cancel := context.WithTimeout(ctx, setRightTimeout)
+	defer cancel()
+	err := v.agentClient().Resume(ctx, agent.ResumeConfig{Time: time.Now(), Entropy: newEntropy(), Restored: restored})
+	var refused *agent.ControlError
+	if errors.As(err, &refused) && refused.Code == agent.CodeUnknownMethod {
+		return fmt.Errorf("the guest goes on with the time at which it was stopped, because the agent of its image %s cannot set it: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	}
+	return err
+}
+
+// newEntropy is a seed for a guest's random number generator.
+func newEntropy() []byte {
+	entropy := make([]byte, 64)
+	_, _ = rand.Read(entropy) // never fails (getrandom(2))
+	return entropy
+}

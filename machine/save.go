@@ -1,0 +1,167 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// SaveSnapshot saves the state of the running sandbox, which goes on
+// afterwards. A snapshot that could not be saved to its end never shows, and
+// those from before are left alone.
+func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string) (Snapshot, error) {
+	var snap Snapshot
+	if err := s.checkFreeTag(tag); err != nil {
+		return snap, err
+	}
+	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
+		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", s.notRunning(st))
+	}
+	resp, err := s.call(ctx, http.MethodPost, "snapshots?tag="+url.QueryEscape(tag))
+	if err != nil {
+		return snap, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&snap); err != nil {
+		return snap, fmt.Errorf("reading the supervisor's answer: %w", err)
+	}
+	return snap, nil
+}
+
+func (s *Sandbox) checkFreeTag(tag string) error {
+	if err := CheckTag(tag); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(s.snapshotDir(tag)); err == nil {
+		return fmt.Errorf("the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
+	}
+	return nil
+}
+
+func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
+	// To its end, whatever becomes of who asked: the guest must go on.
+	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"))
+	if err != nil {
+		v.log.Error("a snapshot was not saved", "err", err)
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(snap)
+}
+
+func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err error) {
+	if err := v.s.checkFreeTag(tag); err != nil {
+		return snap, err
+	}
+	if !v.standing.TryLock() {
+		return snap, errStanding
+	}
+	defer v.standing.Unlock()
+	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
+		return snap, v.s.notRunning(st)
+	}
+	if err := v.checkSavable(ctx); err != nil {
+		return snap, err
+	}
+	v.sweepSnapshots()
+	draft := filepath.Join(v.s.snapshotsDir(), hiddenName(draftPrefix, tag))
+	if err := os.MkdirAll(draft, 0o700); err != nil {
+		return snap, fmt.Errorf("making the snapshot's directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), os.RemoveAll(draft))
+		}
+	}()
+	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs}
+	if snap.Pause, err = v.saveState(ctx, draft); err != nil {
+		return snap, err
+	}
+	// The guest runs again: what follows takes its time on the host only.
+	if snap.Memory, err = describeFile(ctx, filepath.Join(draft, memoryFile)); err != nil {
+		return snap, err
+	}
+	if v.config.DiskMiB != 0 {
+		disk, err := describeFile(ctx, filepath.Join(draft, diskFile))
+		if err != nil {
+			return snap, err
+		}
+		snap.Disk = &disk
+	}
+	if err := writeJSON(filepath.Join(draft, manifestFile), snap); err != nil {
+		return snap, err
+	}
+	return snap, v.publishSnapshot(draft, tag)
+}
+
+// publishSnapshot gives a finished snapshot its name, for good.
+func (v *supervisor) publishSnapshot(draft, tag string) error {
+	if err := syncDir(draft); err != nil {
+		return err
+	}
+	if err := moveDir(draft, v.s.snapshotDir(tag)); err != nil {
+		return err
+	}
+	v.log.Info("a snapshot was saved", "tag", tag)
+	return syncDir(v.s.snapshotsDir())
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// checkSavable finds out whether this QEMU can save this machine.
+func (v *supervisor) checkSavable(ctx context.Context) error {
+	if version := v.monitor.Greeting().Version.QEMU; version.Major < 9 {
+		return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this sandbox runs in QEMU %d.%d: install a newer one, and start the sandbox again", version.Major, version.Minor)
+	}
+	blockers, err := v.monitor.MigrationBlockers(ctx)
+	if err == nil && len(blockers) > 0 {
+		err = fmt.Errorf("QEMU cannot save this sandbox now: %s", strings.Join(blockers, "; "))
+	}
+	return err
+}
+
+// saveState writes memory, devices and disk of one moment to the directory,
+// and says for how long the guest stood still.
+func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Duration, err error) {
+	memory, err := os.OpenFile(filepath.Join(dir, memoryFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer memory.Close()
+	paused := v.paused.Load()
+	if !paused {
+		// What the guest's kernel holds of shared files must not be written
+		// over newer ones when the snapshot is restored.
+		v.syncGuest(ctx)
+		if err := v.halt(ctx); err != nil {
+			return 0, err
+		}
+	}
+	start := time.Now()
+	err = v.monitor.SaveState(ctx, memory)
+	if err == nil && v.config.DiskMiB != 0 {
+		err = cloneFile(ctx, v.s.DiskPath(), filepath.Join(dir, diskFile))
+	}
+	if !paused {
+		err = errors.Join(err, v.goOn(ctx))
+		pause = time.Since(start)
+		if wrong := v.setRight(ctx, false); wrong != nil {
+			v.log.Warn("the guest goes on with the wrong time", "err", wrong)
+		}
+	}
+	return pause, errors.Join(err, memory.Sync())
+}

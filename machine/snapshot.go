@@ -1,0 +1,251 @@
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// Names within a snapshot's directory.
+const (
+	manifestFile = "manifest.json" // Snapshot; what has none is no snapshot
+	memoryFile   = "memory"        // memory and devices, as qmp.Client.SaveState writes them
+	// and diskFile, if the sandbox has a disk
+)
+
+// snapshotVersion is that of the manifest.
+const snapshotVersion = 1
+
+// Snapshot is the state of a running sandbox at one moment: its memory, its
+// devices and its disk. Home and shares are on the host, and no part of it.
+type Snapshot struct {
+	Version int           `json:"version"`
+	Tag     string        `json:"tag"`
+	Created time.Time     `json:"created"`
+	Pause   time.Duration `json:"pause"` // nanoseconds for which the guest stood still
+	Needs   Needs         `json:"needs"`
+	Memory  SnapshotFile  `json:"memory"`
+	Disk    *SnapshotFile `json:"disk,omitempty"`
+}
+
+// SnapshotFile is one file of a snapshot.
+type SnapshotFile struct {
+	Size     int64  `json:"size"`
+	Used     int64  `json:"used"`     // what it takes on the host when it is saved
+	Checksum string `json:"checksum"` // of what is not zero in it, see package machine
+}
+
+// Used is what the snapshot takes on the host, in bytes.
+func (s Snapshot) Used() int64 {
+	used := s.Memory.Used
+	if s.Disk != nil {
+		used += s.Disk.Used
+	}
+	return used
+}
+
+// Needs is what a machine must be like for a snapshot to be restored in it.
+type Needs struct {
+	Image     string           `json:"image"` // name@digest
+	QEMU      string           `json:"qemu"`  // major and minor version: machine types change with it
+	Machine   qemu.Machine     `json:"machine"`
+	Accel     qemu.Accel       `json:"accel"`
+	CPU       string           `json:"cpu"`
+	CPUs      int              `json:"cpus"`
+	MemoryMiB int              `json:"memoryMiB"`
+	DiskMiB   int              `json:"diskMiB"`
+	Transport Transport        `json:"transport"`
+	Network   string           `json:"network"`
+	Shares    []virtiofs.Share `json:"shares"`
+}
+
+// needs says what a snapshot of a sandbox that runs by this plan needs.
+func (p *Plan) needs(c Config) (Needs, error) {
+	cpu, err := processor(p.VM.Accel)
+	return Needs{
+		Image: c.Image, QEMU: fmt.Sprintf("%d.%d", p.QEMU.Version.Major, p.QEMU.Version.Minor),
+		Machine: p.VM.Machine, Accel: p.VM.Accel, CPU: cpu, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB,
+		Transport: p.Transport, Network: string(c.Network), Shares: p.Shares,
+	}, err
+}
+
+// Differences lists what a machine that is like here lacks, a sentence each.
+func (n Needs) Differences(here Needs) []string {
+	var list []string
+	compare := func(what string, needed, is any, remedy string) {
+		if needed, is := fmt.Sprint(needed), fmt.Sprint(is); needed != is {
+			list = append(list, fmt.Sprintf("%s was %s and is %s: %s", what, needed, is, remedy))
+		}
+	}
+	const config = "the sandbox was changed since, and must be as it was"
+	compare("the image", n.Image, here.Image, config)
+	compare("QEMU's version", n.QEMU, here.QEMU, "install that version, or save a new snapshot")
+	compare("the machine type", n.Machine, here.Machine, "start the sandbox where KVM is as it was then")
+	compare("the accelerator", n.Accel, here.Accel, "KVM must be usable exactly if it was then: sandbox doctor tells")
+	compare("the processor", n.CPU, here.CPU, "restore on a machine of the same kind")
+	compare("the number of CPUs", n.CPUs, here.CPUs, config)
+	compare("the memory in MiB", n.MemoryMiB, here.MemoryMiB, config)
+	compare("the disk in MiB", n.DiskMiB, here.DiskMiB, config)
+	compare("the agent's transport", n.Transport, here.Transport, "vsock must be usable exactly if it was then: sandbox doctor tells")
+	compare("the network", n.Network, here.Network, config)
+	compare("the list of shares", n.Shares, here.Shares, config)
+	return list
+}
+
+func (s *Sandbox) snapshotsDir() string          { return s.path(snapshotsDir) }
+func (s *Sandbox) snapshotDir(tag string) string { return filepath.Join(s.snapshotsDir(), tag) }
+func (s *Sandbox) snapshotFile(tag, name string) string {
+	return filepath.Join(s.snapshotDir(tag), name)
+}
+
+// CheckTag tells whether tag can name a snapshot.
+func CheckTag(tag string) error {
+	if !nameRule.MatchString(tag) {
+		return fmt.Errorf("the tag %q is not valid: use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit first and last, such as before-upgrade", tag)
+	}
+	return nil
+}
+
+// Snapshot returns the snapshot with that tag.
+func (s *Sandbox) Snapshot(tag string) (Snapshot, error) {
+	var snap Snapshot
+	if err := CheckTag(tag); err != nil {
+		return snap, err
+	}
+	err := readJSON(s.snapshotFile(tag, manifestFile), &snap)
+	if errors.Is(err, os.ErrNotExist) {
+		return snap, fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+	}
+	if err == nil && snap.Version != snapshotVersion {
+		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", tag, snap.Version, snapshotVersion)
+	}
+	return snap, err
+}
+
+// Snapshots lists the sandbox's snapshots, the oldest first. The error tells
+// of those that cannot be read; the others are returned all the same.
+func (s *Sandbox) Snapshots() ([]Snapshot, error) {
+	entries, err := os.ReadDir(s.snapshotsDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Snapshot
+	var errs []error
+	for _, e := range entries {
+		if CheckTag(e.Name()) != nil {
+			continue // half made or half removed
+		}
+		snap, err := s.Snapshot(e.Name())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		all = append(all, snap)
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int { return a.Created.Compare(b.Created) })
+	return all, errors.Join(errs...)
+}
+
+// RemoveSnapshot deletes a snapshot. No other depends on it.
+func (s *Sandbox) RemoveSnapshot(tag string) error {
+	if err := CheckTag(tag); err != nil {
+		return err
+	}
+	doomed := filepath.Join(s.snapshotsDir(), hiddenName(removedPrefix, tag))
+	err := os.Rename(s.snapshotDir(tag), doomed)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+	}
+	if err != nil {
+		return fmt.Errorf("removing the snapshot %s: %w", tag, err)
+	}
+	return os.RemoveAll(doomed)
+}
+
+// VerifySnapshot reads the whole snapshot and tells whether it is what was
+// saved.
+func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
+	files := map[string]SnapshotFile{memoryFile: snap.Memory}
+	if snap.Disk != nil {
+		files[diskFile] = *snap.Disk
+	}
+	for name, want := range files {
+		path := s.snapshotFile(snap.Tag, name)
+		got, err := checksum(ctx, path)
+		if err != nil {
+			return fmt.Errorf("verifying the snapshot %s: %w", snap.Tag, err)
+		}
+		if got != want.Checksum {
+			return fmt.Errorf("the snapshot %s is damaged: %s is not what was saved; sandbox snapshot rm %s %[1]s removes it", snap.Tag, path, s.Name)
+		}
+	}
+	return nil
+}
+
+// sweepSnapshots deletes what a save or a removal that was killed has left.
+// Only the supervisor saves, so it must not be doing so.
+func (v *supervisor) sweepSnapshots() {
+	entries, _ := os.ReadDir(v.s.snapshotsDir()) // no directory, no snapshots
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), draftPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(v.s.snapshotsDir(), e.Name())); err != nil {
+			v.log.Warn("a leftover of a snapshot cannot be deleted", "err", err)
+		}
+	}
+}
+
+// describeFile measures a finished file of a snapshot.
+func describeFile(ctx context.Context, path string) (SnapshotFile, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return SnapshotFile{}, fmt.Errorf("measuring %s: %w", path, err)
+	}
+	sum, err := checksum(ctx, path)
+	return SnapshotFile{Size: st.Size, Used: st.Blocks * 512, Checksum: sum}, err // the unit of st_blocks (stat(2))
+}
+
+// processor says what executes the guest, as far as a snapshot depends on it.
+// Under KVM it is the host's own, with what that can do.
+func processor(accel qemu.Accel) (string, error) {
+	if accel == qemu.AccelTCG {
+		return "emulated", nil
+	}
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", fmt.Errorf("asking what processor this is: %w", err)
+	}
+	return hostProcessor(string(data)), nil
+}
+
+// hostProcessor takes the content of /proc/cpuinfo (proc_cpuinfo(5)).
+func hostProcessor(cpuinfo string) string {
+	var model string
+	features := sha256.New()
+	first, _, _ := strings.Cut(cpuinfo, "\n\n")
+	for line := range strings.Lines(first) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "model name", "CPU part":
+			model = strings.TrimSpace(value)
+		case "flags", "Features":
+			features.Write([]byte(value))
+		}
+	}
+	return fmt.Sprintf("%s with the features %x", model, features.Sum(nil)[:6])
+}
