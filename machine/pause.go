@@ -56,11 +56,16 @@ func (v *supervisor) pause(ctx context.Context) error {
 	if err := v.halt(ctx); err != nil {
 		return err
 	}
+	return v.showPaused("it was paused: sandbox resume " + v.s.Name + " lets it go on")
+}
+
+// showPaused notes that the guest stands still until somebody resumes it.
+func (v *supervisor) showPaused(reason string) error {
 	v.paused.Store(true)
-	v.log.Info("paused")
+	v.log.Info("the guest stands still", "reason", reason)
 	return v.setState(func(st *State) {
 		if st.Status == StatusRunning {
-			st.Status, st.Reason = StatusPaused, fmt.Sprintf("it was paused: sandbox resume %s lets it go on", v.s.Name)
+			st.Status, st.Reason = StatusPaused, reason
 		}
 	})
 }

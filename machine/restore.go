@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -120,6 +121,10 @@ func (v *supervisor) loadSnapshot(ctx context.Context) error {
 func (v *supervisor) explainNotRestored(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = errors.Join(cause, err)
+	}
+	if ctx.Err() == nil {
+		// A QEMU that dies closes its sockets before its end is known.
+		<-exitedWithin(v.vm.Done(), time.Second)
 	}
 	if v.exited() && v.vm.Err() != nil {
 		err = v.vm.Err()

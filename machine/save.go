@@ -157,11 +157,29 @@ func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Dura
 		err = cloneFile(ctx, v.s.DiskPath(), filepath.Join(dir, diskFile))
 	}
 	if !paused {
-		err = errors.Join(err, v.goOn(ctx))
+		err = errors.Join(err, v.goOnAfterSave(ctx))
 		pause = time.Since(start)
-		if wrong := v.setRight(ctx, false); wrong != nil {
-			v.log.Warn("the guest goes on with the wrong time", "err", wrong)
-		}
+		v.setRightAfterSave(ctx)
 	}
 	return pause, errors.Join(err, memory.Sync())
+}
+
+// goOnAfterSave lets the guest go on, or else leaves it as one that somebody
+// has paused.
+func (v *supervisor) goOnAfterSave(ctx context.Context) error {
+	err := v.goOn(ctx)
+	if err != nil {
+		err = errors.Join(err, v.showPaused("it did not go on after a snapshot: sandbox resume "+v.s.Name+" tries again"))
+	}
+	return err
+}
+
+// setRightAfterSave is no reason to fail: the guest is late by its pause.
+func (v *supervisor) setRightAfterSave(ctx context.Context) {
+	if v.paused.Load() {
+		return
+	}
+	if err := v.setRight(ctx, false); err != nil {
+		v.log.Warn("the guest goes on with the time at which it was saved", "err", err)
+	}
 }
