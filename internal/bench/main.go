@@ -39,6 +39,7 @@ func measurements() []measurement {
 		{"system-ready", systemReady},
 		{"supervisor-rss", supervisorCost},
 		{"boot-parallel", bootParallel},
+		{"restore", restore},
 	}
 }
 
