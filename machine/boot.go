@@ -354,21 +354,14 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 		}
 		v.mux = mux
 	}
-	err := v.dialAgent(ctx)
-	if err != nil {
+	if err := v.dialAgent(ctx); err != nil {
 		return err
 	}
-	client := v.agentClient()
 	v.reach(StageHello, nil)
-	if v.restore != "" {
-		err = v.setRight(ctx, true)
-	} else {
-		err = client.Configure(ctx, v.bootConfig(plan))
-	}
-	if err != nil {
+	if err := v.configureGuest(ctx, plan); err != nil {
 		return err
 	}
-	status, err := client.Wait(ctx, agent.StageAgent)
+	status, err := v.agentClient().Wait(ctx, agent.StageAgent)
 	if err != nil {
 		return err
 	}
@@ -377,6 +370,15 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 	}
 	v.reach(StageAgent, func(st *State) { st.Status = StatusRunning })
 	return nil
+}
+
+// configureGuest tells a guest that boots all, and one that was restored what
+// has changed.
+func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
+	if v.restore != "" {
+		return v.setRight(ctx, true)
+	}
+	return v.agentClient().Configure(ctx, v.bootConfig(plan))
 }
 
 func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
