@@ -131,7 +131,7 @@ func (v *supervisor) setRight(ctx context.Context, restored bool) error {
 	err := v.agentClient().Resume(ctx, agent.ResumeConfig{Time: time.Now(), Entropy: newEntropy(), Restored: restored})
 	var refused *agent.ControlError
 	if errors.As(err, &refused) && refused.Code == agent.CodeUnknownMethod {
-		return fmt.Errorf("the guest goes on with the time at which it was stopped, because the agent of its image %s cannot set it: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+		return fmt.Errorf("the agent of the image %s is too old to set the guest's clock after it stood still: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
 	}
 	return err
 }

@@ -91,6 +91,9 @@ func (v *supervisor) prepareRestore(ctx context.Context, plan *Plan) error {
 	if err := cloneFile(ctx, v.s.snapshotFile(snap.Tag, diskFile), v.s.restoredDisk()); err != nil {
 		return err
 	}
+	if err := syncPath(v.s.restoredDisk()); err != nil {
+		return err
+	}
 	i := slices.IndexFunc(plan.VM.Drives, func(d qemu.Drive) bool { return d.Path == v.s.DiskPath() })
 	plan.VM.Drives[i].Path = v.s.restoredDisk()
 	return nil

@@ -104,25 +104,18 @@ func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err e
 
 // publishSnapshot gives a finished snapshot its name, for good.
 func (v *supervisor) publishSnapshot(draft, tag string) error {
-	if err := syncDir(draft); err != nil {
+	if err := syncPath(draft); err != nil {
 		return err
 	}
 	if err := moveDir(draft, v.s.snapshotDir(tag)); err != nil {
 		return err
 	}
 	v.log.Info("a snapshot was saved", "tag", tag)
-	return syncDir(v.s.snapshotsDir())
+	return syncPath(v.s.snapshotsDir())
 }
 
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// checkSavable finds out whether this QEMU can save this machine.
+// checkSavable finds out whether this QEMU can save this machine, and whether
+// its guest can be restored.
 func (v *supervisor) checkSavable(ctx context.Context) error {
 	if version := v.monitor.Greeting().Version.QEMU; version.Major < 9 {
 		return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this sandbox runs in QEMU %d.%d: install a newer one, and start the sandbox again", version.Major, version.Minor)
@@ -130,6 +123,9 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 	blockers, err := v.monitor.MigrationBlockers(ctx)
 	if err == nil && len(blockers) > 0 {
 		err = fmt.Errorf("QEMU cannot save this sandbox now: %s", strings.Join(blockers, "; "))
+	}
+	if err == nil && !v.paused.Load() {
+		err = v.setRight(ctx, false) // what a restored guest must be able to do, too
 	}
 	return err
 }
@@ -161,7 +157,7 @@ func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Dura
 		pause = time.Since(start)
 		v.setRightAfterSave(ctx)
 	}
-	return pause, errors.Join(err, memory.Sync())
+	return pause, err
 }
 
 // goOnAfterSave lets the guest go on, or else leaves it as one that somebody

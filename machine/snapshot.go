@@ -210,8 +210,11 @@ func (v *supervisor) sweepSnapshots() {
 	}
 }
 
-// describeFile measures a finished file of a snapshot.
+// describeFile puts a file of a snapshot on disk for good, and measures it.
 func describeFile(ctx context.Context, path string) (SnapshotFile, error) {
+	if err := syncPath(path); err != nil {
+		return SnapshotFile{}, fmt.Errorf("writing %s: %w", path, err)
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return SnapshotFile{}, fmt.Errorf("measuring %s: %w", path, err)

@@ -38,8 +38,8 @@ func eachExtent(ctx context.Context, f *os.File, size int64, do func(start, end 
 }
 
 // cloneFile makes dst, which must not exist, a copy of src that shares its
-// blocks where the file system can do that, and its holes elsewhere. When it
-// returns, the copy is on disk for good.
+// blocks where the file system can do that, and its holes elsewhere. It is not
+// on disk for good before syncPath.
 func cloneFile(ctx context.Context, src, dst string) error {
 	in, err := os.Open(src)
 	if err != nil {
@@ -53,7 +53,7 @@ func cloneFile(ctx context.Context, src, dst string) error {
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
 		err = copyExtents(ctx, in, out)
 	}
-	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+	if err = errors.Join(err, out.Close()); err != nil {
 		return errors.Join(fmt.Errorf("copying %s: %w", src, err), os.Remove(dst))
 	}
 	return nil
@@ -75,6 +75,15 @@ func copyExtents(ctx context.Context, in, out *os.File) error {
 		return err
 	})
 	return errors.Join(err, out.Truncate(info.Size()))
+}
+
+// syncPath puts what is in a file or directory on disk for good.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // checksumBlock is the unit in which checksum looks for zeroes.
