@@ -15,6 +15,7 @@ const (
 	StatePaused        RunState = "paused"         // by stop
 	StatePrelaunch     RunState = "prelaunch"      // started with -S, and not continued yet
 	StateInMigrate     RunState = "inmigrate"      // waits for an incoming migration
+	StateFinishMigrate RunState = "finish-migrate" // is about to have gone elsewhere
 	StatePostMigrate   RunState = "postmigrate"    // its state has gone elsewhere
 	StateShutdown      RunState = "shutdown"       // the guest is off, QEMU was told to stay
 	StateSuspended     RunState = "suspended"      // the guest put itself to sleep

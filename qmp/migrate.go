@@ -2,11 +2,11 @@ package qmp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net"
 	"os"
+	"time"
 )
 
 // The statuses of a migration at which it is over.
@@ -48,19 +48,30 @@ func (c *Client) migrate(ctx context.Context, command string, file *os.File) err
 	if err != nil {
 		return err
 	}
+	err = c.migrateTo(ctx, command, fmt.Sprintf("file:/dev/fdset/%d", set))
+	// QEMU must let go of a file that failed, too: it would take its space.
+	left := c.Execute(ctx, "remove-fd", map[string]any{"fdset-id": set}, nil)
+	if err != nil {
+		return err // of which left may be only a consequence
+	}
+	return left
+}
+
+func (c *Client) migrateTo(ctx context.Context, command, uri string) error {
 	listening, stop := context.WithCancel(ctx)
 	defer stop()
 	events, err := c.Events(listening)
 	if err != nil {
 		return err
 	}
-	if err := c.Execute(ctx, command, map[string]any{"uri": fmt.Sprintf("file:/dev/fdset/%d", set)}, nil); err != nil {
-		return errors.Join(err, c.removeFile(ctx, set))
-	}
-	if err := c.awaitMigration(ctx, events); err != nil {
+	if err := c.Execute(ctx, command, map[string]any{"uri": uri}, nil); err != nil {
 		return err
 	}
-	return c.removeFile(ctx, set)
+	if err := c.awaitMigration(ctx, events); err != nil {
+		_ = c.awaitSettled(ctx) // a machine that has ended over it will not
+		return err
+	}
+	return c.awaitSettled(ctx)
 }
 
 // awaitMigration returns when the migration is over.
@@ -80,6 +91,25 @@ func (c *Client) awaitMigration(ctx context.Context, events <-chan Event) error 
 		return context.Cause(ctx)
 	}
 	return fmt.Errorf("the machine ended before its state was moved: %w", c.Err())
+}
+
+// settlePause is the pause between two looks for a state that no event tells of, and which lasts for less.
+const settlePause = time.Millisecond
+
+// awaitSettled returns when the machine has left the state in which its processors must not be told to go
+// on. It enters and leaves that at the end of a migration, after the last event.
+func (c *Client) awaitSettled(ctx context.Context) error {
+	for {
+		s, err := c.Status(ctx)
+		if err != nil || s.State != StateFinishMigrate {
+			return err
+		}
+		select {
+		case <-time.After(settlePause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // migrationError is QEMU's own word for what went wrong.
@@ -116,8 +146,4 @@ func (c *Client) addFile(ctx context.Context, file *os.File) (set int, err error
 	}
 	err = c.executeWith(ctx, "add-fd", nil, &added, file)
 	return added.Set, err
-}
-
-func (c *Client) removeFile(ctx context.Context, set int) error {
-	return c.Execute(ctx, "remove-fd", map[string]any{"fdset-id": set}, nil)
 }

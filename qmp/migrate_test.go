@@ -3,11 +3,14 @@ package qmp_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -75,6 +78,44 @@ func load(ctx context.Context, client *qmp.Client, path string) error {
 	}
 	defer f.Close()
 	return client.LoadState(ctx, f)
+}
+
+func TestQEMUGoesOnAfterItsStateCouldNotBeWritten(t *testing.T) {
+	ctx := within(t, time.Minute)
+	client := startBoard(ctx, t)
+	if err := client.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.SaveState(ctx, fullFile(t)); err == nil || !strings.Contains(err.Error(), "moving the machine's state failed: ") {
+		t.Errorf("got %v, want QEMU's reason", err)
+	}
+	if err := client.Cont(ctx); err != nil {
+		t.Errorf("it does not go on: %v", err)
+	}
+	var held []any
+	if err := client.Execute(ctx, "query-fdsets", nil, &held); err != nil || len(held) > 0 {
+		t.Errorf("QEMU holds on to %v, %v", held, err)
+	}
+	save(ctx, t, client, filepath.Join(t.TempDir(), "state"))
+}
+
+// fullFile takes no byte, with another error than a full disk.
+func fullFile(t *testing.T) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("full", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", fd), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 func TestQEMUTellsWhatIsWrongWithAState(t *testing.T) {

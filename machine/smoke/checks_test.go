@@ -32,6 +32,7 @@ func (s *stages) Status() agent.Status                              { return s.s
 func (s *stages) Wait(context.Context, agent.Stage) error           { return nil }
 func (s *stages) PowerOff(context.Context) error                    { return nil }
 func (s *stages) Sync(context.Context) error                        { return nil }
+func (s *stages) Resume(context.Context, agent.ResumeConfig) error  { return nil }
 
 // newGuest is a guest whose commands run on this machine, by the real agent.
 func newGuest(t *testing.T) (*guest, *stages) {
