@@ -28,7 +28,7 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, o StartOptions) (*Hol
 		return nil, err
 	}
 	if err := s.makeWay(ctx); err != nil {
-		return nil, fmt.Errorf("the running sandbox could not be ended to restore a snapshot (sandbox kill %s does so): %w", s.Name, err)
+		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}
 	o.restore = tag
 	return s.Start(ctx, o)
