@@ -16,6 +16,11 @@ const (
 	migrationCancelled = "cancelled"
 )
 
+// stateOffset is where a state begins in its file. QEMU cuts the file off there before it writes, and ext4
+// sends a file that was cut off at 0 to the disk when it is closed, all of it at once: measured, that lets the
+// machine stand still for up to seven seconds while the disk is busy, and for half of one otherwise.
+const stateOffset = 4096
+
 // SaveState writes the memory and the state of all devices of a stopped machine to file, which must be
 // open for writing only. Memory lands at a fixed place (QEMU's mapped-ram, since 9.0), so a page that is
 // zero takes no space. Afterwards the machine is in StatePostMigrate with its disks let go of, until Cont;
@@ -48,7 +53,7 @@ func (c *Client) migrate(ctx context.Context, command string, file *os.File) err
 	if err != nil {
 		return err
 	}
-	err = c.migrateTo(ctx, command, fmt.Sprintf("file:/dev/fdset/%d", set))
+	err = c.migrateTo(ctx, command, fmt.Sprintf("file:/dev/fdset/%d,offset=%d", set, stateOffset))
 	// QEMU must let go of a file that failed, too: it would take its space.
 	left := c.Execute(ctx, "remove-fd", map[string]any{"fdset-id": set}, nil)
 	if err != nil {

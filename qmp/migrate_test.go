@@ -99,7 +99,7 @@ func TestQEMUGoesOnAfterItsStateCouldNotBeWritten(t *testing.T) {
 	save(ctx, t, client, filepath.Join(t.TempDir(), "state"))
 }
 
-// fullFile takes no byte, with another error than a full disk.
+// fullFile takes a few KiB and no more, with another error than a full disk.
 func fullFile(t *testing.T) *os.File {
 	t.Helper()
 	fd, err := unix.MemfdCreate("full", unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
@@ -107,6 +107,9 @@ func fullFile(t *testing.T) *os.File {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, 8<<10); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW); err != nil {
 		t.Fatal(err)
 	}
