@@ -1,0 +1,174 @@
+package qmp
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// cancelTimeout is how long a job that nobody waits for any more may take to end, so that its id is free again.
+const cancelTimeout = 10 * time.Second
+
+// JobError is how a job ended that QEMU had accepted and could not carry out.
+type JobError struct {
+	ID   string // the job's
+	Desc string // QEMU's own words
+}
+
+func (e *JobError) Error() string { return fmt.Sprintf("QEMU's job %q failed: %s", e.ID, e.Desc) }
+
+// Job is one of the jobs that query-jobs lists.
+type Job struct {
+	ID       string `json:"id"`
+	Type     string `json:"type"`   // such as "snapshot-save"
+	Status   string `json:"status"` // such as "running" or "concluded"
+	Current  int64  `json:"current-progress"`
+	Total    int64  `json:"total-progress"` // an estimate
+	ErrorMsg string `json:"error"`
+}
+
+// Jobs asks for the jobs that run, and those that have ended and were not dismissed.
+func (c *Client) Jobs(ctx context.Context) ([]Job, error) {
+	var jobs []Job
+	err := c.Execute(ctx, "query-jobs", nil, &jobs)
+	return jobs, err
+}
+
+// RunJob runs a command that starts a job, such as snapshot-save, and follows the job to its end:
+// its failure is a *JobError. args are the command's arguments without the job-id, which is id. A
+// job that becomes ready, as a mirror does, is completed; one that has ended is dismissed. When ctx
+// ends first, the job is cancelled.
+func (c *Client) RunJob(ctx context.Context, command string, args any, id string) error {
+	withID, err := addMember(args, "job-id", id)
+	if err != nil {
+		return fmt.Errorf("cannot encode the arguments of QMP command %q: %w", command, err)
+	}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	events, err := c.Events(watching)
+	if err != nil {
+		return err
+	}
+	if err := c.Execute(ctx, command, withID, nil); err != nil {
+		return err
+	}
+	job := jobEnd{id: id}
+	if err := c.followJob(ctx, events, &job); err != nil {
+		if ctx.Err() != nil {
+			c.cancelJob(watching, events, &job)
+		}
+		return fmt.Errorf("following QEMU's job %q: %w", id, err)
+	}
+	return job.err()
+}
+
+// addMember encodes args, which is anything that encodes to an object, with one more member.
+func addMember(args any, name, value string) (map[string]json.RawMessage, error) {
+	members := map[string]json.RawMessage{}
+	if args != nil {
+		text, err := json.Marshal(args)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(text, &members); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(value)
+	members[name] = text
+	return members, err
+}
+
+// followJob reads events until the job has ended, and dismisses it.
+func (c *Client) followJob(ctx context.Context, events <-chan Event, job *jobEnd) error {
+	for !job.ended {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				return c.noEvents()
+			}
+			if err := c.jobEvent(ctx, e, job); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// jobEvent takes note of an event and does what the job waits for.
+func (c *Client) jobEvent(ctx context.Context, e Event, job *jobEnd) error {
+	switch job.observe(e) {
+	case "ready":
+		return c.Execute(ctx, "job-complete", map[string]string{"id": job.id}, nil)
+	case "concluded":
+		return c.dismissJob(ctx, job)
+	}
+	return nil
+}
+
+// dismissJob asks why a job that is over has ended, and gives its id free. A job that dismisses
+// itself may be gone already; then its event has told.
+func (c *Client) dismissJob(ctx context.Context, job *jobEnd) error {
+	jobs, err := c.Jobs(ctx)
+	if err != nil {
+		return err
+	}
+	job.ended = true
+	for _, j := range jobs {
+		if j.ID == job.id && j.Status == "concluded" {
+			job.desc = j.ErrorMsg
+			return c.Execute(ctx, "job-dismiss", map[string]string{"id": job.id}, nil)
+		}
+	}
+	return nil
+}
+
+// cancelJob ends a job that nobody waits for any more. Its failure has no one to go to, and shows
+// when the id is used again.
+func (c *Client) cancelJob(ctx context.Context, events <-chan Event, job *jobEnd) {
+	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	defer cancel()
+	_ = c.Execute(ctx, "job-cancel", map[string]string{"id": job.id}, nil)
+	_ = c.followJob(ctx, events, job)
+}
+
+// noEvents is why a channel of events was closed that nobody asked to close.
+func (c *Client) noEvents() error {
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return fmt.Errorf("more than %d events were waiting, so the rest were lost: read them faster", eventBacklog)
+}
+
+// jobEnd is what is known of one job from its events.
+type jobEnd struct {
+	id    string
+	desc  string // QEMU's words for its failure
+	ended bool
+}
+
+// observe takes note of an event and returns the job's new status, or "" if the event is about
+// something else. Block jobs that dismiss themselves tell their failure in an event only.
+func (j *jobEnd) observe(e Event) (status string) {
+	text := func(name string) string { s, _ := e.Data[name].(string); return s }
+	switch {
+	case e.Event == "BLOCK_JOB_COMPLETED" && text("device") == j.id:
+		j.desc = text("error")
+	case e.Event == "BLOCK_JOB_CANCELLED" && text("device") == j.id:
+		j.desc = "it was cancelled"
+	case e.Event == "JOB_STATUS_CHANGE" && text("id") == j.id:
+		status = text("status")
+		j.ended = j.ended || status == "null"
+	}
+	return status
+}
+
+func (j *jobEnd) err() error {
+	if j.desc == "" {
+		return nil
+	}
+	return &JobError{ID: j.id, Desc: j.desc}
+}
