@@ -54,9 +54,9 @@ func (c *Client) RunJob(ctx context.Context, command string, args any, id string
 		return err
 	}
 	job := jobEnd{id: id}
-	if err := c.followJob(ctx, events, &job); err != nil {
+	if err := c.followJob(ctx, c.eventsOf(events), &job); err != nil {
 		if ctx.Err() != nil {
-			c.cancelJob(watching, events, &job)
+			c.cancelJob(watching, c.eventsOf(events), &job)
 		}
 		return fmt.Errorf("following QEMU's job %q: %w", id, err)
 	}
@@ -80,27 +80,43 @@ func addMember(args any, name, value string) (map[string]json.RawMessage, error)
 	return members, err
 }
 
-// followJob reads events until the job has ended, and dismisses it.
-func (c *Client) followJob(ctx context.Context, events <-chan Event, job *jobEnd) error {
-	for !job.ended {
+// nextEvent waits for an event.
+type nextEvent func(context.Context) (Event, error)
+
+// eventsOf makes the end of a subscription an error.
+func (c *Client) eventsOf(events <-chan Event) nextEvent {
+	return func(ctx context.Context) (Event, error) {
 		select {
 		case e, ok := <-events:
 			if !ok {
-				return c.noEvents()
+				return Event{}, c.noEvents()
 			}
-			if err := c.jobEvent(ctx, e, job); err != nil {
-				return err
-			}
+			return e, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return Event{}, ctx.Err()
 		}
 	}
-	return nil
 }
 
-// jobEvent takes note of an event and does what the job waits for.
-func (c *Client) jobEvent(ctx context.Context, e Event, job *jobEnd) error {
-	switch job.observe(e) {
+// followJob reads events until the job has ended, and dismisses it.
+func (c *Client) followJob(ctx context.Context, next nextEvent, job *jobEnd) error {
+	for {
+		if err := c.advanceJob(ctx, job); err != nil || job.ended {
+			return err
+		}
+		e, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		job.observe(e)
+	}
+}
+
+// advanceJob does what the job waits for, once.
+func (c *Client) advanceJob(ctx context.Context, job *jobEnd) error {
+	status := job.status
+	job.status = ""
+	switch status {
 	case "ready":
 		return c.Execute(ctx, "job-complete", map[string]string{"id": job.id}, nil)
 	case "concluded":
@@ -128,11 +144,11 @@ func (c *Client) dismissJob(ctx context.Context, job *jobEnd) error {
 
 // cancelJob ends a job that nobody waits for any more. Its failure has no one to go to, and shows
 // when the id is used again.
-func (c *Client) cancelJob(ctx context.Context, events <-chan Event, job *jobEnd) {
+func (c *Client) cancelJob(ctx context.Context, next nextEvent, job *jobEnd) {
 	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
 	defer cancel()
 	_ = c.Execute(ctx, "job-cancel", map[string]string{"id": job.id}, nil)
-	_ = c.followJob(ctx, events, job)
+	_ = c.followJob(ctx, next, job)
 }
 
 // noEvents is why a channel of events was closed that nobody asked to close.
@@ -145,14 +161,14 @@ func (c *Client) noEvents() error {
 
 // jobEnd is what is known of one job from its events.
 type jobEnd struct {
-	id    string
-	desc  string // QEMU's words for its failure
-	ended bool
+	id     string
+	status string // its latest, unless that was acted upon
+	desc   string // QEMU's words for its failure
+	ended  bool
 }
 
-// observe takes note of an event and returns the job's new status, or "" if the event is about
-// something else. Block jobs that dismiss themselves tell their failure in an event only.
-func (j *jobEnd) observe(e Event) (status string) {
+// observe takes note of an event. Block jobs that dismiss themselves tell their failure in an event only.
+func (j *jobEnd) observe(e Event) {
 	text := func(name string) string { s, _ := e.Data[name].(string); return s }
 	switch {
 	case e.Event == "BLOCK_JOB_COMPLETED" && text("device") == j.id:
@@ -160,10 +176,9 @@ func (j *jobEnd) observe(e Event) (status string) {
 	case e.Event == "BLOCK_JOB_CANCELLED" && text("device") == j.id:
 		j.desc = "it was cancelled"
 	case e.Event == "JOB_STATUS_CHANGE" && text("id") == j.id:
-		status = text("status")
-		j.ended = j.ended || status == "null"
+		j.status = text("status")
+		j.ended = j.ended || j.status == "null"
 	}
-	return status
 }
 
 func (j *jobEnd) err() error {
