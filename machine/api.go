@@ -31,6 +31,8 @@ import (
 //	                           writer at a time; ?take=true takes it from another
 //	GET  /v1/ssh               with "Upgrade: ssh": an SSH connection to the guest's
 //	                           agent, authenticated already
+//	GET  /v1/qmp               with "Upgrade: qmp": QEMU's monitor, as QEMU itself
+//	                           offers it; ?unsafe=true allows all commands
 
 // apiVersion is the number in the paths above. It grows when a client of the
 // previous number would misunderstand the answers; a supervisor lives as long
@@ -59,6 +61,7 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	mux.HandleFunc("POST /v1/resume", v.serveChange(v.resume))
 	mux.HandleFunc("GET /v1/console", v.serveConsole)
 	mux.HandleFunc("GET /v1/ssh", v.serveSSH)
+	mux.HandleFunc("GET /v1/qmp", v.serveQMP)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -150,29 +153,39 @@ func (v *supervisor) serveSSH(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the guest's agent is not connected yet: wait until the sandbox is running", http.StatusServiceUnavailable)
 		return
 	}
-	if r.Header.Get("Upgrade") != upgradeSSH {
-		http.Error(w, "this address needs the header Upgrade: ssh", http.StatusUpgradeRequired)
-		return
-	}
 	key, err := readKey(v.s.key(hostKey))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+	down, ok := hijack(w, r, upgradeSSH)
+	if !ok {
 		return
 	}
-	defer conn.Close()
-	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgradeSSH)
-	if err := rw.Flush(); err != nil {
-		return
-	}
-	down := &bufferedConn{Conn: conn, r: rw.Reader}
+	defer down.Close()
 	if err := agent.Forward(context.WithoutCancel(r.Context()), down, client.SSH(), key); err != nil {
 		v.log.Info("an ssh connection ended", "err", err)
 	}
+}
+
+// hijack answers a request for another protocol, and returns the connection on which it is spoken,
+// which the caller closes. When it returns false, the request was answered otherwise.
+func hijack(w http.ResponseWriter, r *http.Request, protocol string) (net.Conn, bool) {
+	if r.Header.Get("Upgrade") != protocol {
+		http.Error(w, "this address needs the header Upgrade: "+protocol, http.StatusUpgradeRequired)
+		return nil, false
+	}
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return nil, false
+	}
+	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
+	if err := rw.Flush(); err != nil {
+		conn.Close()
+		return nil, false
+	}
+	return &bufferedConn{Conn: conn, r: rw.Reader}, true
 }
 
 // bufferedConn is a connection some of whose bytes were read ahead.

@@ -251,28 +251,41 @@ func (s *Sandbox) DialSSH(ctx context.Context) (net.Conn, error) {
 	if st := s.State(); st.Status != StatusRunning {
 		return nil, s.notRunning(st)
 	}
+	conn, err := s.upgrade(ctx, "ssh", upgradeSSH)
+	if err != nil {
+		return nil, fmt.Errorf("opening a connection to the guest: %w", err)
+	}
+	return conn, nil
+}
+
+// upgrade asks the supervisor for a connection of another protocol. The caller
+// closes it.
+func (s *Sandbox) upgrade(ctx context.Context, path, protocol string) (net.Conn, error) {
 	conn, err := s.dialAPI(ctx)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sandbox/v1/ssh", nil)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sandbox/v1/"+path, nil)
 	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", upgradeSSH)
-	if err := req.Write(conn); err != nil {
 		conn.Close()
 		return nil, err
 	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", protocol)
 	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, req)
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
+	resp, err := roundTrip(conn, r, req)
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusNotFound:
+		err = errors.New("its supervisor is of an older version: restart the sandbox")
+	case resp.StatusCode != http.StatusSwitchingProtocols:
 		err = answerError(resp)
 	}
 	if err != nil {
 		conn.Close()
-		return nil, fmt.Errorf("opening a connection to the guest: %w", err)
+		return nil, err
 	}
 	return &bufferedConn{Conn: conn, r: r}, nil
 }

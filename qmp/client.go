@@ -212,10 +212,7 @@ func (c *Client) RunContext(ctx context.Context, command []byte) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	if raw.id == nil {
-		return fmt.Appendf(nil, `{"return":%s}`, value), nil
-	}
-	return fmt.Appendf(nil, `{"return":%s,"id":%s}`, value, raw.id), nil
+	return json.Marshal(okReply{Return: value, ID: raw.id})
 }
 
 // rawCommand is a command in its caller's own JSON.

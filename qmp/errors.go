@@ -19,6 +19,9 @@ const (
 	ClassKVMMissingCap   = "KVMMissingCap"
 )
 
+// ClassLibvirt is the class of an error that is libvirt's own and not QEMU's.
+const ClassLibvirt = "LibvirtError"
+
 // ErrProtocol is matched by the error of a connection on which the monitor sent something that is
 // not QMP, or that answers nothing that was asked.
 var ErrProtocol = errors.New("the monitor broke the QMP protocol")
@@ -31,6 +34,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	if e.Class == ClassLibvirt {
+		return fmt.Sprintf("libvirt did not carry out %q: %s", e.Command, e.Desc)
+	}
 	return fmt.Sprintf("QEMU refused %q: %s (%s)", e.Command, e.Desc, e.Class)
 }
 

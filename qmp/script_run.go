@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -218,14 +217,16 @@ func (r *scriptRun) waitEvent(ctx context.Context, step Step) (any, error) {
 
 // waitJob waits for a job that the script or somebody else has started.
 func (r *scriptRun) waitJob(ctx context.Context, id string) error {
-	job := r.jobs[id]
-	if job == nil {
+	job, started := r.jobs[id]
+	if !started {
 		job = &jobEnd{id: id}
 		r.jobs[id] = job
 	}
 	defer delete(r.jobs, id)
-	if err := r.client.seekJob(ctx, job, slices.Contains(r.order, id)); err != nil {
-		return err
+	if !started {
+		if err := r.client.seekJob(ctx, job); err != nil {
+			return err
+		}
 	}
 	keep := func(ctx context.Context) (Event, error) {
 		e, err := r.next(ctx)
@@ -240,12 +241,8 @@ func (r *scriptRun) waitJob(ctx context.Context, id string) error {
 	return job.err()
 }
 
-// seekJob asks for a job's status, of which there may be no event any more. A job that was started
-// here and is gone has left events.
-func (c *Client) seekJob(ctx context.Context, job *jobEnd, started bool) error {
-	if started {
-		return nil
-	}
+// seekJob asks for the status of a job of which there may be no event any more.
+func (c *Client) seekJob(ctx context.Context, job *jobEnd) error {
 	jobs, err := c.Jobs(ctx)
 	if err != nil {
 		return err
