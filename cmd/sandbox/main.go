@@ -80,7 +80,7 @@ When something does not work, begin with: sandbox doctor`,
 		Commands: []*cli.Command{
 			runCommand(), execCommand(), startCommand(), lsCommand(), stopCommand(), resetCommand(), rmCommand(),
 			killCommand(), restartCommand(), pauseCommand(), resumeCommand(), snapshotCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
-			attachCommand(), cpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
+			attachCommand(), cpCommand(), qmpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
 			logsCommand(), inspectCommand(), configCommand(), imageCommand(), smokeCommand(), doctorCommand(), superviseCommand(),
 		},
 		// Paths and values may hold commas.
