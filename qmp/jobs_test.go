@@ -1,0 +1,92 @@
+package qmp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+// creation is the arguments of blockdev-create, the one job that needs no machine.
+func creation(path string) map[string]any {
+	return map[string]any{"options": map[string]any{"driver": "file", "filename": path, "size": 1 << 20}}
+}
+
+func TestRunJobTellsHowTheJobEnded(t *testing.T) {
+	ctx, client, _ := connectQEMU(t)
+	dir := t.TempDir()
+	for range 2 { // the id is free again
+		if err := client.RunJob(ctx, "blockdev-create", creation(filepath.Join(dir, "disk")), "create"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := client.RunJob(ctx, "blockdev-create", creation(filepath.Join(dir, "none", "disk")), "create")
+	var failed *qmp.JobError
+	if !errors.As(err, &failed) || failed.ID != "create" || failed.Desc == "" {
+		t.Errorf("a job that fails: %v", err)
+	}
+	if err := client.RunJob(ctx, "blockdev-create", map[string]any{}, "create"); !qmp.IsClass(err, qmp.ClassGenericError) {
+		t.Errorf("a job that does not start: %v", err)
+	}
+	if jobs, err := client.Jobs(ctx); err != nil || len(jobs) != 0 {
+		t.Errorf("jobs that are left: %v, %v", jobs, err)
+	}
+}
+
+func status(id, status string) string {
+	return fmt.Sprintf(`{"event": "JOB_STATUS_CHANGE", "data": {"id": %q, "status": %q}, "timestamp": {"seconds": 1, "microseconds": 1}}`, id, status)
+}
+
+// A block job that dismisses itself is in no list when it is asked for.
+func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
+	client := connect(t, func(m *fakeMonitor) {
+		m.say(status("mirror", "concluded")) // of an older one
+		c := m.next()
+		m.say(status("mirror", "created") + status("other", "null") + status("mirror", "ready"))
+		m.reply(c, `{}`)
+		if c := m.next(); c.Execute != "job-complete" {
+			t.Errorf("got %s", c.Execute)
+		} else {
+			m.reply(c, `{}`)
+		}
+		m.say(`{"event": "BLOCK_JOB_COMPLETED", "data": {"device": "mirror", "error": "No space left on device"}, "timestamp": {"seconds": 1, "microseconds": 1}}`)
+		m.say(status("mirror", "concluded") + status("mirror", "null"))
+		m.reply(m.next(), `[]`) // query-jobs
+	})
+	err := client.RunJob(t.Context(), "blockdev-mirror", nil, "mirror")
+	var failed *qmp.JobError
+	if !errors.As(err, &failed) || failed.Desc != "No space left on device" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRunJobCancelsWhatNobodyWaitsFor(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancelled := make(chan string, 3)
+	client := connect(t, func(m *fakeMonitor) {
+		m.reply(m.next(), `{}`)
+		cancel()
+		for range 3 {
+			c := m.next()
+			cancelled <- c.Execute
+			switch c.Execute {
+			case "job-cancel":
+				m.say(status("save", "concluded"))
+				m.reply(c, `{}`)
+			case "query-jobs":
+				m.reply(c, `[{"id": "save", "status": "concluded", "error": "cancelled"}]`)
+			default:
+				m.reply(c, `{}`)
+			}
+		}
+	})
+	if err := client.RunJob(ctx, "snapshot-save", map[string]string{"tag": "x"}, "save"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if got := fmt.Sprint(<-cancelled, <-cancelled, <-cancelled); got != "job-cancel query-jobs job-dismiss" {
+		t.Errorf("got %s", got)
+	}
+}
