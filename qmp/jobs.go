@@ -162,6 +162,7 @@ func (c *Client) noEvents() error {
 // jobEnd is what is known of one job from its events.
 type jobEnd struct {
 	id     string
+	begun  bool   // events before its creation are about an older job with its id
 	status string // its latest, unless that was acted upon
 	desc   string // QEMU's words for its failure
 	ended  bool
@@ -170,14 +171,20 @@ type jobEnd struct {
 // observe takes note of an event. Block jobs that dismiss themselves tell their failure in an event only.
 func (j *jobEnd) observe(e Event) {
 	text := func(name string) string { s, _ := e.Data[name].(string); return s }
+	status := ""
+	if e.Event == "JOB_STATUS_CHANGE" && text("id") == j.id {
+		status = text("status")
+		j.begun = j.begun || status == "created"
+	}
 	switch {
+	case !j.begun:
 	case e.Event == "BLOCK_JOB_COMPLETED" && text("device") == j.id:
 		j.desc = text("error")
 	case e.Event == "BLOCK_JOB_CANCELLED" && text("device") == j.id:
 		j.desc = "it was cancelled"
-	case e.Event == "JOB_STATUS_CHANGE" && text("id") == j.id:
-		j.status = text("status")
-		j.ended = j.ended || j.status == "null"
+	case status != "":
+		j.status = status
+		j.ended = j.ended || status == "null"
 	}
 }
 

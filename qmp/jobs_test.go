@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -43,8 +44,8 @@ func status(id, status string) string {
 // A block job that dismisses itself is in no list when it is asked for.
 func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
 	client := connect(t, func(m *fakeMonitor) {
-		m.say(status("mirror", "concluded")) // of an older one
 		c := m.next()
+		m.say(status("mirror", "concluded") + status("mirror", "null")) // of an older one
 		m.say(status("mirror", "created") + status("other", "null") + status("mirror", "ready"))
 		m.reply(c, `{}`)
 		if c := m.next(); c.Execute != "job-complete" {
@@ -56,7 +57,7 @@ func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
 		m.say(status("mirror", "concluded") + status("mirror", "null"))
 		m.reply(m.next(), `[]`) // query-jobs
 	})
-	err := client.RunJob(t.Context(), "blockdev-mirror", nil, "mirror")
+	err := client.RunJob(within(t, time.Minute), "blockdev-mirror", nil, "mirror")
 	var failed *qmp.JobError
 	if !errors.As(err, &failed) || failed.Desc != "No space left on device" {
 		t.Errorf("got %v", err)
@@ -64,10 +65,12 @@ func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
 }
 
 func TestRunJobCancelsWhatNobodyWaitsFor(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(within(t, time.Minute))
 	cancelled := make(chan string, 3)
 	client := connect(t, func(m *fakeMonitor) {
-		m.reply(m.next(), `{}`)
+		c := m.next()
+		m.say(status("save", "created"))
+		m.reply(c, `{}`)
 		cancel()
 		for range 3 {
 			c := m.next()
@@ -86,7 +89,7 @@ func TestRunJobCancelsWhatNobodyWaitsFor(t *testing.T) {
 	if err := client.RunJob(ctx, "snapshot-save", map[string]string{"tag": "x"}, "save"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if got := fmt.Sprint(<-cancelled, <-cancelled, <-cancelled); got != "job-cancel query-jobs job-dismiss" {
+	if got := fmt.Sprintf("%s %s %s", <-cancelled, <-cancelled, <-cancelled); got != "job-cancel query-jobs job-dismiss" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -249,7 +249,7 @@ func (c *Client) seekJob(ctx context.Context, job *jobEnd) error {
 	}
 	for _, j := range jobs {
 		if j.ID == job.id {
-			job.status = j.Status
+			job.begun, job.status = true, j.Status
 			return nil
 		}
 	}
