@@ -89,9 +89,14 @@ func connectLibvirt(ctx context.Context, u *url.URL) (*libvirt.Libvirt, error) {
 		l   *libvirt.Libvirt
 		err error
 	}
+	dialer, err := libvirtDialer(u)
+	if err != nil {
+		return nil, err
+	}
 	got := make(chan result, 1)
 	go func() {
-		l, err := libvirt.ConnectToURI(u)
+		l := libvirt.NewWithDialer(mendingDialer{dialer})
+		err := l.ConnectToURI(libvirt.RemoteURI(u))
 		got <- result{l, err}
 	}()
 	select {
@@ -196,14 +201,15 @@ func (m *libvirtMonitor) Events(ctx context.Context) (<-chan Event, error) {
 // explainLibvirt puts go-libvirt's errors into words for whoever has to act.
 func explainLibvirt(uri, domain string, err error) error {
 	var (
-		own  libvirt.Error
-		dial *net.OpError
+		own     libvirt.Error
+		refused *Error
+		dial    *net.OpError
 	)
 	switch {
 	case libvirt.IsNotFound(err):
 		return fmt.Errorf("libvirt at %s has no domain %q: virsh --connect '%[1]s' list --all shows those that it has", uri, domain)
-	case errors.As(err, &own) && own.Code == uint32(libvirt.ErrOperationInvalid):
-		return fmt.Errorf("libvirt's domain %q cannot be asked (%s): virsh --connect '%s' start %[1]s starts it", domain, own.Message, uri)
+	case errors.As(err, &refused):
+		return fmt.Errorf("libvirt's domain %q cannot be asked (%s): virsh --connect '%s' start %[1]s starts it", domain, refused.Desc, uri)
 	case errors.As(err, &own) && (own.Code == uint32(libvirt.ErrAuthFailed) || own.Code == uint32(libvirt.ErrAuthUnavailable)):
 		return fmt.Errorf("libvirt at %s does not let you in (%s): join the group libvirt, or use qemu:///session", uri, own.Message)
 	case errors.As(err, &own):

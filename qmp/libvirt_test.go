@@ -194,7 +194,8 @@ func TestDialLibvirtSaysWhatIsWrong(t *testing.T) {
 		"xen:///system": "is no libvirt URI for QEMU",
 		"qemu:///":      "is no libvirt URI for QEMU",
 		"qemu:///system?socket=/nonexistent/sock": "there is no libvirt at",
-		"qemu+carrier-pigeon://host/system":       "unsupported libvirt transport",
+		"qemu+carrier-pigeon://host/system":       `transport "carrier-pigeon" is not one of`,
+		"qemu:///system?sokcet=/nonexistent":      `parameter "sokcet"`,
 	} {
 		_, err := qmp.DialLibvirt(ctx, uri, "tiny", qmp.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {
