@@ -62,9 +62,8 @@ func startLibvirt(t *testing.T) string {
 		}
 		os.RemoveAll(dir)
 	})
-	socket := filepath.Join(sockets, "libvirt-sock")
-	await(socket)
-	return "qemu:///session?socket=" + socket
+	await(filepath.Join(sockets, "libvirt-admin-sock")) // made when the other is listened on
+	return "qemu:///session?socket=" + filepath.Join(sockets, "libvirt-sock")
 }
 
 // awaitFile watches a directory that exists, and one within it that will, and returns a function that

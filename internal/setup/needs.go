@@ -18,6 +18,7 @@ const (
 	needCompiler   NeedID = "compiler"
 	needSSH        NeedID = "ssh"
 	needTmux       NeedID = "tmux"
+	needLibvirt    NeedID = "libvirt"
 	needPatchelf   NeedID = "patchelf"
 	needOtherQEMU  NeedID = "other-qemu"
 	needEmulator   NeedID = "emulator"
@@ -116,6 +117,15 @@ func testNeeds(arch Arch) []Need {
 			Programs: []string{"nix"},
 			Version:  regexp.MustCompile(`(?m)^nix \(.*\) (\d+)\.(\d+)`),
 			Minimum:  Version{2, 18}, // the first whose lock files and flake commands are those that the tests use
+		},
+		{
+			ID: needLibvirt, Name: "libvirt with its driver for QEMU", Why: "to test the monitors of libvirt's domains",
+			Programs: []string{"libvirtd"},
+			Files: []string{
+				"/usr/lib/" + arch.Multiarch + "/libvirt/connection-driver/libvirt_driver_qemu.so",
+				"/usr/lib64/libvirt/connection-driver/libvirt_driver_qemu.so",
+				"/usr/lib/libvirt/connection-driver/libvirt_driver_qemu.so",
+			},
 		},
 	}...)
 }

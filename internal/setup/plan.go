@@ -44,6 +44,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		needCompiler:   {Packages: []string{"gcc", "libc6-dev"}},
 		needSSH:        {Packages: []string{"openssh-client"}},
 		needTmux:       {Packages: []string{"tmux"}},
+		needLibvirt:    {Packages: []string{"libvirt-daemon", "libvirt-daemon-driver-qemu"}}, // and not -system, which starts services
 		needOtherQEMU:  {Packages: []string{"qemu-system-arm"}},
 		needEmulator:   {Packages: []string{"qemu-user"}},
 		// The second makes the users and the service by which others than root build.
@@ -146,17 +147,17 @@ func packageElsewhere(release Release, id NeedID) string {
 		"fedora": {
 			needQEMU: "qemu-system-x86-core, qemu-img", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap",
 			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needSSH: "openssh-clients",
-			needTmux: "tmux", needOtherQEMU: "qemu-system-aarch64-core", needEmulator: "qemu-user-static-aarch64",
+			needTmux: "tmux", needLibvirt: "libvirt-daemon, libvirt-daemon-driver-qemu", needOtherQEMU: "qemu-system-aarch64-core", needEmulator: "qemu-user-static-aarch64",
 			needNix: "nix",
 		},
 		"arch": {
 			needQEMU: "qemu-base", needVirtiofsd: "virtiofsd", needUIDMap: "shadow", needKeyring: "debian-archive-keyring",
-			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
+			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
 			needNix: "nix",
 		},
 		"nixos": {
 			needQEMU: "qemu", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap", needUIDMap: "shadow",
-			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needNix: "nix",
+			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needNix: "nix",
 		},
 	}
 	for _, family := range slices.Concat([]string{release.ID}, release.Like) {

@@ -20,6 +20,7 @@ func complete() Inventory {
 		needCompiler:   {Path: "/usr/bin/gcc"},
 		needSSH:        {Path: "/usr/bin/ssh"},
 		needTmux:       {Path: "/usr/bin/tmux"},
+		needLibvirt:    {Path: "/usr/sbin/libvirtd"},
 		needOtherQEMU:  {Path: "/usr/bin/qemu-system-aarch64"},
 		needEmulator:   {Path: "/usr/bin/qemu-aarch64"},
 		needNix:        {Path: "/usr/bin/nix", Version: Version{2, 26}},
@@ -62,7 +63,7 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 			Plan{Packages: []string{"patchelf"}, Borrows: []Borrow{*nixOf("trixie", "main")}},
 		},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd"},
+			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
 		}},
 		"Debian unstable, bare": {debianSid, "run", bare, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap"},
