@@ -98,6 +98,11 @@ func setup(env *testscript.Env, bin string) error {
 		return err
 	}
 	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	testdata, err := filepath.Abs("../../testdata")
+	if err != nil {
+		return err
+	}
+	env.Setenv("TESTDATA", testdata)
 	env.Setenv("HOME", home)
 	env.Setenv("XDG_RUNTIME_DIR", runtime)
 	for name, dir := range map[string]string{"XDG_DATA_HOME": "data", "XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache"} {
