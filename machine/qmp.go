@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -48,6 +49,19 @@ func (v *supervisor) logDangerous(command string) error {
 // DialQMP returns a client of the sandbox's monitor after its handshake. Commands for which there is a
 // qmp.Risk are refused unless dangerous is set. The caller closes the client.
 func (s *Sandbox) DialQMP(ctx context.Context, dangerous bool) (*qmp.Client, error) {
+	conn, err := s.DialMonitor(ctx, dangerous)
+	if err != nil {
+		return nil, err
+	}
+	client := qmp.NewClient(conn, qmp.Options{})
+	if err := client.Handshake(ctx); err != nil {
+		return nil, fmt.Errorf("opening the monitor of %s: %w", s.Name, err)
+	}
+	return client, nil
+}
+
+// DialMonitor is DialQMP without a client: QMP is spoken on the connection, from the greeting on.
+func (s *Sandbox) DialMonitor(ctx context.Context, dangerous bool) (net.Conn, error) {
 	if !s.held() {
 		return nil, s.notRunning(s.State())
 	}
@@ -55,9 +69,5 @@ func (s *Sandbox) DialQMP(ctx context.Context, dangerous bool) (*qmp.Client, err
 	if err != nil {
 		return nil, fmt.Errorf("opening the monitor of %s: %w", s.Name, err)
 	}
-	client := qmp.NewClient(conn, qmp.Options{})
-	if err := client.Handshake(ctx); err != nil {
-		return nil, fmt.Errorf("opening the monitor of %s: %w", s.Name, err)
-	}
-	return client, nil
+	return conn, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -49,6 +50,7 @@ EXAMPLES
 			&cli.StringFlag{Name: "file", Usage: "run the script in `FILE` (- for standard input) and print a line of JSON for each step"},
 			&cli.StringSliceFlag{Name: "var", Usage: "set `NAME=VALUE` for the script; repeatable"},
 			&cli.BoolFlag{Name: "events", Usage: "print events as JSON lines until Ctrl-C or the end of QEMU"},
+			&cli.BoolFlag{Name: "raw", Usage: "connect standard input and output to the monitor, for other programs that speak QMP"},
 			&cli.DurationFlag{Name: "timeout", Value: time.Minute, Usage: "how long a command, or a step without a time of its own, may take"},
 			&cli.BoolFlag{Name: "unsafe", Usage: "allow commands that reach beyond the sandbox"},
 			&cli.StringFlag{Name: "libvirt", Usage: "NAME is a domain of the libvirt at `URI`"},
@@ -70,14 +72,15 @@ type qmpJob struct {
 	variables map[string]any
 	single    bool
 	events    bool
+	raw       bool
 }
 
 // parseQMP finds all that is wrong with the command line before anything is connected.
 func parseQMP(c *cli.Context) (*qmpJob, error) {
 	args := c.Args().Slice()
-	job := &qmpJob{events: c.Bool("events"), single: len(args) > 1}
+	job := &qmpJob{events: c.Bool("events"), raw: c.Bool("raw"), single: len(args) > 1}
 	var modes int
-	for _, chosen := range []bool{c.IsSet("file"), job.events, job.single} {
+	for _, chosen := range []bool{c.IsSet("file"), job.events, job.raw, job.single} {
 		if chosen {
 			modes++
 		}
@@ -87,7 +90,9 @@ func parseQMP(c *cli.Context) (*qmpJob, error) {
 	case len(args) == 0:
 		return nil, errors.New("sandbox qmp needs the name of a sandbox: sandbox ls shows them")
 	case modes > 1:
-		return nil, errors.New("sandbox qmp takes one of COMMAND, --file and --events")
+		return nil, errors.New("sandbox qmp takes one of COMMAND, --file, --events and --raw")
+	case job.raw && c.IsSet("libvirt"):
+		return nil, errors.New("--raw is for sandboxes: libvirt's protocol is another one")
 	case c.IsSet("var") && !c.IsSet("file"):
 		return nil, errors.New("--var is for scripts: it goes with --file")
 	case c.Duration("timeout") <= 0:
@@ -229,6 +234,9 @@ func escapeDollars(value any) any {
 func (j *qmpJob) run(c *cli.Context) error {
 	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
 	defer cancel()
+	if j.raw {
+		return rawQMP(ctx, c)
+	}
 	client, err := dialQMP(ctx, c)
 	if err != nil {
 		return err
@@ -256,15 +264,33 @@ func dialQMP(ctx context.Context, c *cli.Context) (*qmp.Client, error) {
 	if uri := c.String("libvirt"); uri != "" {
 		return qmp.DialLibvirt(ctx, uri, name, qmp.Options{})
 	}
-	host, err := openHost()
-	if err != nil {
-		return nil, err
-	}
-	s, err := host.Get(name)
+	s, err := qmpSandbox(name)
 	if err != nil {
 		return nil, err
 	}
 	return s.DialQMP(ctx, c.Bool("unsafe"))
+}
+
+func qmpSandbox(name string) (*machine.Sandbox, error) {
+	host, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	return host.Get(name)
+}
+
+// rawQMP leaves the conversation to whoever has our standard streams.
+func rawQMP(ctx context.Context, c *cli.Context) error {
+	s, err := qmpSandbox(c.Args().First())
+	if err != nil {
+		return err
+	}
+	conn, err := s.DialMonitor(ctx, c.Bool("unsafe"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return splice(conn, os.Stdin, os.Stdout)
 }
 
 // stepReport is what a script's step printed.
