@@ -260,7 +260,7 @@ func (s *Sandbox) DialSSH(ctx context.Context) (net.Conn, error) {
 
 // upgrade asks the supervisor for a connection of another protocol. The caller
 // closes it.
-func (s *Sandbox) upgrade(ctx context.Context, path, protocol string) (net.Conn, error) {
+func (s *Sandbox) upgrade(ctx context.Context, path, protocol string) (*bufferedConn, error) {
 	conn, err := s.dialAPI(ctx)
 	if err != nil {
 		return nil, err

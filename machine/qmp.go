@@ -69,5 +69,10 @@ func (s *Sandbox) DialMonitor(ctx context.Context, dangerous bool) (net.Conn, er
 	if err != nil {
 		return nil, fmt.Errorf("opening the monitor of %s: %w", s.Name, err)
 	}
-	return conn, nil
+	return &monitorConn{conn}, nil
 }
+
+// monitorConn can be half closed: who has no more commands still wants the replies.
+type monitorConn struct{ *bufferedConn }
+
+func (c *monitorConn) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }

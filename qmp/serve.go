@@ -40,7 +40,6 @@ func Serve(ctx context.Context, conn net.Conn, b Backend, o ServeOptions) error 
 	commands := make(chan json.RawMessage)
 	read := make(chan error, 1)
 	go func() {
-		defer cancel() // what a client that has left asked for is of no use
 		defer close(commands)
 		read <- s.read(ctx, commands)
 	}()
