@@ -26,20 +26,19 @@ func DialLibvirt(ctx context.Context, uri, domain string, o Options) (*Client, e
 	if err != nil {
 		return nil, err
 	}
-	l, err := connectLibvirt(ctx, u)
+	m, err := connectLibvirt(ctx, u, domain)
 	if err != nil {
 		return nil, explainLibvirt(uri, domain, err)
 	}
-	m := &libvirtMonitor{connection: l, events: make(chan Event)}
-	if err := m.open(ctx, domain); err != nil {
-		_ = l.Disconnect() // the first error is the one to tell
+	if err := m.greet(ctx); err != nil {
+		_ = m.connection.Disconnect() // the first error is the one to tell
 		return nil, explainLibvirt(uri, domain, err)
 	}
 	ours, theirs := net.Pipe()
 	go func() {
 		// It ends when the client is closed, or libvirt's connection has ended; the client knows either.
 		_ = Serve(context.WithoutCancel(ctx), theirs, m, ServeOptions{})
-		_ = l.Disconnect()
+		_ = m.connection.Disconnect()
 	}()
 	client := NewClient(ours, o)
 	if err := client.Handshake(ctx); err != nil {
@@ -84,28 +83,21 @@ func libvirtSocket(path, runtimeDir string, uid int) string {
 }
 
 // connectLibvirt gives up waiting when ctx ends, which go-libvirt does not know.
-func connectLibvirt(ctx context.Context, u *url.URL) (*libvirt.Libvirt, error) {
-	type result struct {
-		l   *libvirt.Libvirt
-		err error
-	}
+func connectLibvirt(ctx context.Context, u *url.URL, domain string) (*libvirtMonitor, error) {
 	dialer, err := libvirtDialer(u)
 	if err != nil {
 		return nil, err
 	}
-	got := make(chan result, 1)
-	go func() {
-		l := libvirt.NewWithDialer(mendingDialer{dialer})
-		err := l.ConnectToURI(libvirt.RemoteURI(u))
-		got <- result{l, err}
-	}()
+	m := &libvirtMonitor{connection: libvirt.NewWithDialer(mendingDialer{dialer})}
+	connected := make(chan error, 1)
+	go func() { connected <- m.connect(libvirt.RemoteURI(u), domain) }()
 	select {
-	case r := <-got:
-		return r.l, r.err
+	case err := <-connected:
+		return m, err
 	case <-ctx.Done():
 		go func() {
-			if r := <-got; r.err == nil {
-				_ = r.l.Disconnect() // nobody is left to tell
+			if <-connected == nil {
+				_ = m.connection.Disconnect() // nobody is left to tell
 			}
 		}()
 		return nil, ctx.Err()
@@ -117,15 +109,21 @@ type libvirtMonitor struct {
 	connection *libvirt.Libvirt
 	domain     libvirt.Domain
 	greeting   Greeting
-	events     chan Event
 }
 
-// open subscribes to the domain's events before anything can cause one.
-func (m *libvirtMonitor) open(ctx context.Context, domain string) error {
-	var err error
-	if m.domain, err = m.connection.DomainLookupByName(domain); err != nil {
+func (m *libvirtMonitor) connect(uri libvirt.ConnectURI, domain string) error {
+	err := m.connection.ConnectToURI(uri)
+	if err != nil {
 		return err
 	}
+	if m.domain, err = m.connection.DomainLookupByName(domain); err != nil {
+		_ = m.connection.Disconnect() // the first error is the one to tell
+	}
+	return err
+}
+
+// greet asks for what QEMU would say first.
+func (m *libvirtMonitor) greet(ctx context.Context) error {
 	reply, err := m.RunContext(ctx, []byte(`{"execute":"query-version"}`))
 	if err != nil {
 		return err
@@ -181,8 +179,9 @@ func (m *libvirtMonitor) Events(ctx context.Context) (<-chan Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	events := make(chan Event)
 	go func() {
-		defer close(m.events)
+		defer close(events)
 		for e := range theirs { // to its end, for the same reason; Disconnect ends it
 			event := Event{Event: e.Event}
 			event.Timestamp.Seconds, event.Timestamp.Microseconds = int64(e.Seconds), int64(e.Microseconds)
@@ -190,12 +189,12 @@ func (m *libvirtMonitor) Events(ctx context.Context) (<-chan Event, error) {
 				continue // libvirt has parsed it before, so it cannot be
 			}
 			select {
-			case m.events <- event:
+			case events <- event:
 			case <-ctx.Done():
 			}
 		}
 	}()
-	return m.events, nil
+	return events, nil
 }
 
 // explainLibvirt puts go-libvirt's errors into words for whoever has to act.
