@@ -17,8 +17,8 @@ const (
 )
 
 // stateOffset is where a state begins in its file. QEMU cuts the file off there before it writes, and ext4
-// sends a file that was cut off at 0 to the disk when it is closed, all of it at once: measured, that lets the
-// machine stand still for up to seven seconds while the disk is busy, and for half of one otherwise.
+// sends a file that was cut off at 0 to the disk when it is closed (auto_da_alloc), for which the machine would
+// stand still: measured, 0.2 s for 400 MiB.
 const stateOffset = 4096
 
 // SaveState writes the memory and the state of all devices of a stopped machine to file, which must be
