@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -32,10 +33,11 @@ func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	}
 	var chains sync.WaitGroup
 	for chain := range strings.Lines(string(order)) {
-		if strings.Contains(chain, "vsock") && !vsock {
-			continue
+		names := strings.Fields(chain)
+		if !vsock {
+			names = slices.DeleteFunc(names, func(name string) bool { return strings.Contains(name, "vsock") })
 		}
-		chains.Go(func() { loadChain(dir, strings.Fields(chain), logger) })
+		chains.Go(func() { loadChain(dir, names, logger) })
 	}
 	chains.Wait()
 	if err := os.RemoveAll(dir); err != nil {
