@@ -21,7 +21,7 @@ run: setup build image ## set up, build, and run testdata/hello inside of a sand
 	bin/sandbox run --rm --share testdata/hello -- sh ./hello.sh
 
 .PHONY: test
-test: setup-test lint unit integration nested ## set up for tests, and run all of them
+test: setup-test lint unit integration ## set up for tests, and run all of them
 
 .PHONY: setup
 setup: ## install what running sandboxes takes, where it is missing (root or sudo)
@@ -84,7 +84,7 @@ integration: image ## the tests that boot guests from the default image
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 40m ./cmd/sandbox/...
 
 .PHONY: nested
-nested: image ## the test that boots guests within a guest, for vsock: seven minutes where both are emulated
+nested: image ## the test that boots guests within a guest, for vsock: seven to ten minutes where both are emulated
 	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_NESTED=1 go test -count=1 -timeout 60m -run 'TestVsock$$' ./cmd/sandbox
 
 .PHONY: bench

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 )
@@ -48,15 +49,38 @@ func (v *supervisor) keepAgent(ctx context.Context) {
 		}
 		// So it is too while the guest powers off, until QEMU is gone.
 		v.log.Info("the connection to the guest's agent was lost, and is made anew", "err", client.Err())
-		if err := v.dialAgent(ctx); err != nil {
-			if ctx.Err() == nil {
-				v.log.Error("the guest's agent cannot be reached any more", "err", err)
-			}
+		if !v.redial(ctx, v.dialAgent) {
 			return
 		}
 		v.log.Info("the guest's agent is reached again")
 		if !v.reached(StageSystem) {
 			go v.awaitSystem(ctx)
+		}
+	}
+}
+
+// The pauses between two tries to reach the agent. A guest that is very slow
+// has been seen to give a login up before it was done.
+const (
+	redialPause    = time.Second
+	maxRedialPause = time.Minute
+)
+
+// redial calls dial until it succeeds, and returns false if ctx ends before.
+func (v *supervisor) redial(ctx context.Context, dial func(context.Context) error) bool {
+	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
+		err := dial(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		v.log.Warn("the guest's agent cannot be reached, and is tried again", "in", pause, "err", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
 		}
 	}
 }
