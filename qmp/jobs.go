@@ -38,11 +38,14 @@ func (c *Client) Jobs(ctx context.Context) ([]Job, error) {
 // RunJob runs a command that starts a job, such as snapshot-save, and follows the job to its end:
 // its failure is a *JobError. args are the command's arguments without the job-id, which is id. A
 // job that becomes ready, as a mirror does, is completed; one that has ended is dismissed. When ctx
-// ends first, the job is cancelled.
+// ends first, the job is cancelled, for which up to ten seconds more are waited.
 func (c *Client) RunJob(ctx context.Context, command string, args any, id string) error {
 	withID, err := addMember(args, "job-id", id)
 	if err != nil {
 		return fmt.Errorf("cannot encode the arguments of QMP command %q: %w", command, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("QEMU's job %q was not started: %w", id, err)
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -50,7 +53,10 @@ func (c *Client) RunJob(ctx context.Context, command string, args any, id string
 	if err != nil {
 		return err
 	}
-	if err := c.Execute(ctx, command, withID, nil); err != nil {
+	// A start that was sent is waited for: unless its answer is known, nobody can tell whether there is a job to cancel.
+	starting, stopWaiting := lingering(ctx, cancelTimeout)
+	defer stopWaiting()
+	if err := c.Execute(starting, command, withID, nil); err != nil {
 		return err
 	}
 	job := jobEnd{id: id}
@@ -61,6 +67,16 @@ func (c *Client) RunJob(ctx context.Context, command string, args any, id string
 		return fmt.Errorf("following QEMU's job %q: %w", id, err)
 	}
 	return job.err()
+}
+
+// lingering is ctx without its end, and ends that much later.
+func lingering(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(d, cancel)
+		context.AfterFunc(longer, func() { timer.Stop() })
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // addMember encodes args, which is anything that encodes to an object, with one more member.

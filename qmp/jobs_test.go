@@ -70,8 +70,8 @@ func TestRunJobCancelsWhatNobodyWaitsFor(t *testing.T) {
 	client := connect(t, func(m *fakeMonitor) {
 		c := m.next()
 		m.say(status("save", "created"))
+		cancel() // the job runs already, and its caller does not know yet
 		m.reply(c, `{}`)
-		cancel()
 		for range 3 {
 			c := m.next()
 			cancelled <- c.Execute
