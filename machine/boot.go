@@ -50,7 +50,12 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.reach(StageShares, nil)
-	v.sweepSnapshots()
+	v.sweepLeftovers()
+	if v.saved != nil {
+		if err := plan.fits(v.config, v.saved.Snapshot); err != nil {
+			return err
+		}
+	}
 	if err := v.prepareDisk(ctx, plan); err != nil {
 		return err
 	}
@@ -63,8 +68,8 @@ func (v *supervisor) boot(ctx context.Context) error {
 	deadline, cancel := context.WithTimeoutCause(ctx, v.config.ReadyTimeout, errNotReady)
 	defer cancel()
 	go v.cancelWhenDead(deadline, cancel)
-	if v.restore != "" {
-		if err := v.loadSnapshot(deadline); err != nil {
+	if v.saved != nil {
+		if err := v.loadSaved(deadline); err != nil {
 			return v.explainNotRestored(deadline, err)
 		}
 	}
@@ -230,6 +235,9 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		ours, theirs = append(ours, conn), append(theirs, file)
 	}
 	user, err := qemu.UnprivilegedUser(os.Getpid())
+	if err == nil {
+		theirs, err = v.passMemory(ctx, user, &vm, theirs)
+	}
 	var opened []qemu.OpenFile
 	if err == nil && user != nil { // who cannot enter our directories
 		vm, theirs, opened, err = vm.OpenFor(user, theirs)
@@ -237,6 +245,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 	if err != nil {
 		return nil, errors.Join(err, closeAll(theirs))
 	}
+	v.qemuBinary = plan.QEMU.Binary
 	argv, err := vm.Args(plan.QEMU)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(theirs))
@@ -291,7 +300,7 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 		vm.VsockCID = randomCID()
 	}
 	v.vsockCID = vm.VsockCID
-	vm.Incoming = v.restore != ""
+	vm.Incoming = v.saved != nil
 	if v.config.Network == network.ModeNone {
 		return vm, nil
 	}
@@ -375,7 +384,7 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 // configureGuest tells a guest that boots all, and one that was restored what
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
-	if v.restore != "" {
+	if v.saved != nil {
 		return v.setRight(ctx, true)
 	}
 	return v.agentClient().Configure(ctx, v.bootConfig(plan))

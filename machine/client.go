@@ -28,8 +28,8 @@ const SuperviseCommand = "supervise"
 // starter.
 const HoldFlag = "--hold"
 
-// RestoreFlag, followed by a tag, comes before the name of a sandbox that
-// starts with a snapshot.
+// RestoreFlag, followed by a snapshot's directory, comes before the name of a
+// sandbox that starts with it.
 const RestoreFlag = "--restore"
 
 // StartOptions say how a start is watched.
@@ -42,7 +42,7 @@ type StartOptions struct {
 	// Hold is closed, the sandbox is stopped abruptly.
 	Hold bool
 
-	restore string // tag of the snapshot to start with; see Sandbox.Restore
+	restore string // directory of the snapshot to start with; see Sandbox.Restore
 }
 
 // GuestError is why a start failed whose processes all did what they should on

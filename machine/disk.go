@@ -21,6 +21,9 @@ import (
 // disk that is late for one that is absent.
 const diskSerial = "disk"
 
+// diskID is the disk's name in QEMU.
+const diskID = "disk"
+
 // minDiskMiB is enough for a file system with its journal; what a user
 // installs needs more.
 const minDiskMiB = 64
@@ -29,13 +32,14 @@ const minDiskMiB = 64
 // use.
 const maxDiskMiB = 16 << 20
 
-// DiskPath is the sandbox's writable disk on the host. It is there from the
-// first start of a sandbox with Config.DiskMiB.
-func (s *Sandbox) DiskPath() string { return s.path(diskFile) }
+// DiskPath is the directory of the sandbox's writable disk on the host. It is
+// there from the first start of a sandbox with Config.DiskMiB, and its files
+// are qcow2 images, each above the one with the next lower number.
+func (s *Sandbox) DiskPath() string { return s.path(diskDir) }
 
 // DiskUsage is the size of a sandbox's disk, in bytes.
 type DiskUsage struct {
-	Path    string `json:"path"`
+	Path    string `json:"path"`         // a directory
 	Virtual int64  `json:"virtualBytes"` // what the guest sees
 	Used    int64  `json:"usedBytes"`    // what it takes on the host
 }
@@ -46,12 +50,7 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 	if c.DiskMiB == 0 {
 		return nil
 	}
-	usage := &DiskUsage{Path: s.DiskPath(), Virtual: int64(c.DiskMiB) << 20}
-	var stat unix.Stat_t
-	if err := unix.Stat(s.DiskPath(), &stat); err == nil {
-		usage.Used = stat.Blocks * 512 // the unit of st_blocks, whatever the file system's (stat(2))
-	}
-	return usage
+	return &DiskUsage{Path: s.DiskPath(), Virtual: int64(c.DiskMiB) << 20, Used: layers(s.DiskPath()).used()}
 }
 
 // Reset gives the sandbox its image's own file system again: what the guest
@@ -74,10 +73,24 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 	}
 	defer lock.Close()
 	// The next start makes a new one.
-	if err := os.Remove(s.DiskPath()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeDir(s.DiskPath()); err != nil {
 		return fmt.Errorf("removing the disk: %w", err)
 	}
 	return nil
+}
+
+// removeDir removes a directory in one step, if it is there: what is left of it
+// after an early end is nobody's.
+func removeDir(dir string) error {
+	doomed := filepath.Join(filepath.Dir(dir), hiddenName(removedPrefix, filepath.Base(dir)))
+	err := os.Rename(dir, doomed)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(doomed)
 }
 
 // planDisk adds the disk to the plan, and finds out early whether it can be
@@ -86,43 +99,49 @@ func (h *Host) planDisk(p *Plan, c Config) error {
 	if c.DiskMiB == 0 {
 		return nil
 	}
-	path := (&Sandbox{Name: c.Name, host: h}).DiskPath()
-	p.VM.Drives = append(p.VM.Drives, qemu.Drive{ID: "disk", Path: path, Format: "qcow2", Serial: diskSerial})
 	p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+diskSerial)
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
 	_, err := qemu.FindImg(p.QEMU.Binary)
 	return err
 }
 
-// makeDisk makes the disk unless there is one. The guest formats it.
-func (v *supervisor) makeDisk(ctx context.Context, plan *Plan) error {
+// prepareDisk makes the disk with which the guest starts.
+func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) error {
 	if v.config.DiskMiB == 0 {
 		return nil
-	}
-	path := v.s.DiskPath()
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		return err
 	}
 	img, err := qemu.FindImg(plan.QEMU.Binary)
 	if err != nil {
 		return err
 	}
-	v.log.Info("making the disk", "path", path, "MiB", v.config.DiskMiB)
-	return qemu.CreateDisk(ctx, img, path, v.config.DiskMiB)
-}
-
-// prepareDisk makes the disk with which the guest starts.
-func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) error {
 	// An early end of a restore may have left one.
-	if err := os.Remove(v.s.restoredDisk()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeDir(v.s.path(restoredDisk)); err != nil {
 		return err
 	}
-	if v.restore != "" {
-		return v.prepareRestore(ctx, plan)
+	disk := layers(v.s.DiskPath())
+	if v.saved == nil {
+		err = v.makeDisk(ctx, disk, img)
+	} else {
+		disk, err = v.layRestoredDisk(ctx, img)
 	}
-	return v.makeDisk(ctx, plan)
+	if err != nil {
+		return err
+	}
+	drive, err := disk.drive()
+	plan.VM.Drives = append(plan.VM.Drives, drive)
+	return err
+}
+
+// makeDisk makes the disk unless there is one. The guest formats it.
+func (v *supervisor) makeDisk(ctx context.Context, disk layers, img string) error {
+	files, err := disk.all()
+	if err != nil || len(files) > 0 {
+		return errors.Join(err, disk.merge(ctx, img))
+	}
+	v.log.Info("making the disk", "path", disk, "MiB", v.config.DiskMiB)
+	if err := os.MkdirAll(string(disk), 0o700); err != nil {
+		return err
+	}
+	return qemu.CreateDisk(ctx, img, disk.path(0), v.config.DiskMiB)
 }
 
 // checkDisk makes sure that the guest took its disk: an image from before
@@ -152,7 +171,7 @@ func (v *supervisor) watchDisk(ctx context.Context) {
 		v.log.Error("the disk is not watched", "err", err)
 		return
 	}
-	dir := filepath.Dir(v.s.DiskPath())
+	dir := v.s.DiskPath()
 	v.keepSpare()
 	go diskWatch{
 		retry: diskRetry, headroom: diskHeadroom,

@@ -14,13 +14,15 @@ const (
 	stateFile    = "state.json"  // State: what became of it; written by the supervisor
 	lockFile     = "lock"        // flock: held by the supervisor, or by a command that changes the sandbox
 	homeDir      = "home"        // the guest user's persistent home
-	diskFile     = "disk.qcow2"  // the guest's writable disk, if it has one
+	diskDir      = "disk"        // the layers of the guest's writable disk, if it has one
 	spareFile    = "spare"       // space that is given up when the disk has filled the host's, for stateFile
 	keysDir      = "keys"        // the two SSH keys below
 	clientKey    = "agent_key"   // private key with which the supervisor opens the guest's agent
 	hostKey      = "host_key"    // private key by which the guest is known to ssh clients
 	logsDir      = "logs"        // the logs below
 	snapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
+
+	restoredDisk = "disk.restored" // what is about to take the place of diskDir
 )
 
 // Names of the logs in logsDir. Each start moves the previous one to NAME.1.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
+	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/qemu"
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 // Restore gives the sandbox the state of a snapshot: what its guest has done
@@ -30,7 +32,7 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, o StartOptions) (*Hol
 	if err := s.makeWay(ctx); err != nil {
 		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}
-	o.restore = tag
+	o.restore = s.snapshotDir(tag)
 	return s.Start(ctx, o)
 }
 
@@ -73,51 +75,83 @@ func (p *Plan) fits(c Config, snap Snapshot) error {
 	return nil
 }
 
-// restoredDisk is where a snapshot's disk is until its memory is there too.
-func (s *Sandbox) restoredDisk() string { return s.DiskPath() + ".restored" }
-
-// prepareRestore lets the guest start with a copy of the snapshot's disk.
-func (v *supervisor) prepareRestore(ctx context.Context, plan *Plan) error {
-	snap, err := v.s.Snapshot(v.restore)
-	if err != nil {
-		return err
-	}
-	if err := plan.fits(v.config, snap); err != nil {
-		return err
-	}
-	if snap.Disk == nil {
-		return nil
-	}
-	if err := cloneFile(ctx, v.s.snapshotFile(snap.Tag, diskFile), v.s.restoredDisk()); err != nil {
-		return err
-	}
-	if err := syncPath(v.s.restoredDisk()); err != nil {
-		return err
-	}
-	i := slices.IndexFunc(plan.VM.Drives, func(d qemu.Drive) bool { return d.Path == v.s.DiskPath() })
-	plan.VM.Drives[i].Path = v.s.restoredDisk()
-	return nil
+// saved is the directory of a snapshot with which a guest starts in place of
+// booting.
+type saved struct {
+	dir string
+	Snapshot
+	filled <-chan error // gets the end of the memory's copying, once QEMU is being started
 }
 
-// loadSnapshot gives the waiting guest the snapshot's memory and lets it go
-// on. Before that, its disk takes the place of the sandbox's: memory and disk
+// openSaved reads what the snapshot in the directory is.
+func openSaved(dir string) (*saved, error) {
+	s := &saved{dir: dir}
+	return s, readManifest(filepath.Join(dir, manifestFile), &s.Snapshot)
+}
+
+// layRestoredDisk puts a disk together with which a restored guest can start.
+func (v *supervisor) layRestoredDisk(ctx context.Context, img string) (layers, error) {
+	disk := layers(v.s.path(restoredDisk))
+	from := layers(filepath.Join(v.saved.dir, diskDir))
+	if err := from.linkTo(ctx, disk, len(v.saved.Disk)); err != nil {
+		return "", fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
+	}
+	return disk, disk.add(ctx, img)
+}
+
+// loadSaved gives the waiting guest the state that was saved and lets it go on.
+// Before that, its disk takes the place of the sandbox's: memory and disk
 // change together or not at all.
-func (v *supervisor) loadSnapshot(ctx context.Context) error {
-	memory, err := os.Open(v.s.snapshotFile(v.restore, memoryFile))
+func (v *supervisor) loadSaved(ctx context.Context) error {
+	devices, err := os.Open(filepath.Join(v.saved.dir, devicesFile))
 	if err != nil {
 		return err
 	}
-	defer memory.Close()
-	if err := v.monitor.LoadState(ctx, memory); err != nil {
-		return err
-	}
-	if v.config.DiskMiB != 0 {
-		if err := os.Rename(v.s.restoredDisk(), v.s.DiskPath()); err != nil {
+	defer devices.Close()
+	moved := qmp.MemoryInState
+	if v.saved.Memory != nil {
+		moved = qmp.MemoryApart
+		if err := v.awaitMemory(ctx); err != nil {
 			return err
 		}
 	}
-	v.log.Info("a snapshot was restored", "tag", v.restore)
+	if err := v.monitor.LoadState(ctx, devices, moved); err != nil {
+		return err
+	}
+	if v.config.DiskMiB != 0 {
+		if err := replaceDir(v.s.path(restoredDisk), v.s.DiskPath()); err != nil {
+			return err
+		}
+	}
+	v.log.Info("a snapshot was restored", "from", v.saved.dir)
 	return v.monitor.Cont(ctx)
+}
+
+// awaitMemory returns when the guest's memory is there: devices look into it
+// when they are loaded.
+func (v *supervisor) awaitMemory(ctx context.Context) error {
+	if v.memory == nil {
+		return nil
+	}
+	select {
+	case err := <-v.saved.filled:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// replaceDir makes from what was called to in one step, and removes what was
+// there before, if anything was.
+func replaceDir(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.ENOENT) {
+		return os.Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
+	}
+	return removeDir(from)
 }
 
 // explainNotRestored says why the snapshot was not restored, and what is left.
@@ -132,5 +166,5 @@ func (v *supervisor) explainNotRestored(ctx context.Context, err error) error {
 	if v.exited() && v.vm.Err() != nil {
 		err = v.vm.Err()
 	}
-	return fmt.Errorf("the snapshot %s was not restored: %w\nThe sandbox can be started without it: sandbox start %s", v.restore, err, v.s.Name)
+	return fmt.Errorf("the snapshot %s was not restored: %w\nThe sandbox can be started without it: sandbox start %s", v.saved.Tag, err, v.s.Name)
 }

@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 // SaveSnapshot saves the state of the running sandbox, which goes on
@@ -71,7 +74,7 @@ func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err e
 	if err := v.checkSavable(ctx); err != nil {
 		return snap, err
 	}
-	v.sweepSnapshots()
+	v.sweepLeftovers()
 	draft := filepath.Join(v.s.snapshotsDir(), hiddenName(draftPrefix, tag))
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		return snap, fmt.Errorf("making the snapshot's directory: %w", err)
@@ -86,20 +89,63 @@ func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err e
 		return snap, err
 	}
 	// The guest runs again: what follows takes its time on the host only.
-	if snap.Memory, err = describeFile(ctx, filepath.Join(draft, memoryFile)); err != nil {
+	if err := v.describe(ctx, &snap, draft); err != nil {
 		return snap, err
-	}
-	if v.config.DiskMiB != 0 {
-		disk, err := describeFile(ctx, filepath.Join(draft, diskFile))
-		if err != nil {
-			return snap, err
-		}
-		snap.Disk = &disk
 	}
 	if err := writeJSON(filepath.Join(draft, manifestFile), snap); err != nil {
 		return snap, err
 	}
 	return snap, v.publishSnapshot(draft, tag)
+}
+
+// describe puts the files in the directory on disk for good, and notes in the
+// snapshot what they are.
+func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (err error) {
+	if err := linkOrClone(ctx, v.s.key(clientKey), filepath.Join(dir, clientKey)); err != nil {
+		return err
+	}
+	if snap.Devices, err = describeFile(ctx, filepath.Join(dir, devicesFile)); err != nil {
+		return err
+	}
+	if v.memory != nil {
+		memory, err := describeFile(ctx, filepath.Join(dir, memoryFile))
+		if err != nil {
+			return err
+		}
+		snap.Memory = &memory
+	}
+	disk := layers(filepath.Join(dir, diskDir))
+	files, err := disk.all()
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		layer, err := v.describeLayer(ctx, file)
+		if err != nil {
+			return err
+		}
+		snap.Disk = append(snap.Disk, layer)
+	}
+	return nil
+}
+
+// describeLayer is describeFile for a layer of the disk, of which another
+// snapshot may know already what it is.
+func (v *supervisor) describeLayer(ctx context.Context, file string) (SnapshotFile, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return SnapshotFile{}, err
+	}
+	known, _ := v.s.Snapshots() // those that cannot be read know nothing
+	for _, snap := range known {
+		for name, layer := range snap.files() {
+			other, err := os.Stat(v.s.snapshotFile(snap.Tag, name))
+			if err == nil && os.SameFile(info, other) {
+				return layer, nil
+			}
+		}
+	}
+	return describeFile(ctx, file)
 }
 
 // publishSnapshot gives a finished snapshot its name, for good.
@@ -133,11 +179,11 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 // saveState writes memory, devices and disk of one moment to the directory,
 // and says for how long the guest stood still.
 func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Duration, err error) {
-	memory, err := os.OpenFile(filepath.Join(dir, memoryFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	still, err := v.prepareStill(ctx, dir)
 	if err != nil {
 		return 0, err
 	}
-	defer memory.Close()
+	defer still.close()
 	paused := v.paused.Load()
 	if !paused {
 		// What the guest's kernel holds of shared files must not be written
@@ -148,10 +194,7 @@ func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Dura
 		}
 	}
 	start := time.Now()
-	err = v.monitor.SaveState(ctx, memory)
-	if err == nil && v.config.DiskMiB != 0 {
-		err = cloneFile(ctx, v.s.DiskPath(), filepath.Join(dir, diskFile))
-	}
+	err = still.take(ctx)
 	if !paused {
 		err = errors.Join(err, v.goOnAfterSave(ctx))
 		pause = time.Since(start)
@@ -178,4 +221,91 @@ func (v *supervisor) setRightAfterSave(ctx context.Context) {
 	if err := v.setRight(ctx, false); err != nil {
 		v.log.Warn("the guest goes on with the time at which it was saved", "err", err)
 	}
+}
+
+// still is what is needed to take a picture of a guest that stands still,
+// prepared while it still ran. Its owner closes it.
+type still struct {
+	v       *supervisor
+	dir     string
+	devices *os.File
+	memory  *os.File // nil if it becomes a part of devices
+	layer   *os.File // to be written to from then on; nil without a disk
+	frozen  int      // how many layers are not written to any more then
+}
+
+func (v *supervisor) prepareStill(ctx context.Context, dir string) (_ *still, err error) {
+	s := &still{v: v, dir: dir}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.devices, err = os.OpenFile(filepath.Join(dir, devicesFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, err
+	}
+	if v.memory != nil {
+		if s.memory, err = os.OpenFile(filepath.Join(dir, memoryFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if v.config.DiskMiB == 0 {
+		return s, nil
+	}
+	disk := layers(v.s.DiskPath())
+	files, err := disk.all()
+	if err != nil {
+		return nil, err
+	}
+	img, err := qemu.FindImg(v.qemuBinary)
+	if err != nil {
+		return nil, err
+	}
+	// It is a part of the disk from here on, and empty as long as QEMU writes to
+	// the one below: whatever comes in between, no write is lost.
+	if err := disk.add(ctx, img); err != nil {
+		return nil, err
+	}
+	s.frozen = len(files)
+	s.layer, err = os.OpenFile(disk.path(s.frozen), os.O_RDWR, 0)
+	return s, err
+}
+
+func (s *still) close() {
+	for _, f := range []*os.File{s.devices, s.memory, s.layer} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// take saves the guest, which stands still.
+func (s *still) take(ctx context.Context) error {
+	if s.layer != nil {
+		if err := s.freezeDisk(ctx); err != nil {
+			return err
+		}
+	}
+	moved := qmp.MemoryInState
+	if s.memory != nil {
+		moved = qmp.MemoryApart
+	}
+	if err := s.v.monitor.SaveState(ctx, s.devices, moved); err != nil {
+		return err
+	}
+	if s.memory == nil {
+		return nil
+	}
+	return copyMemory(ctx, s.v.memory, s.memory)
+}
+
+func (s *still) freezeDisk(ctx context.Context) error {
+	disk := layers(s.v.s.DiskPath())
+	// A name that no layer of this QEMU has had: each save has its own number,
+	// and those of the start have others.
+	node := fmt.Sprintf("layer%d", s.frozen)
+	if err := s.v.monitor.SnapshotDrive(ctx, diskID, node, s.layer); err != nil {
+		return errors.Join(err, os.Remove(disk.path(s.frozen)))
+	}
+	return disk.linkTo(ctx, layers(filepath.Join(s.dir, diskDir)), s.frozen)
 }

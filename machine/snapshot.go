@@ -20,8 +20,10 @@ import (
 // Names within a snapshot's directory.
 const (
 	manifestFile = "manifest.json" // Snapshot; what has none is no snapshot
-	memoryFile   = "memory"        // memory and devices, as qmp.Client.SaveState writes them
-	// and diskFile, if the sandbox has a disk
+	memoryFile   = "memory"        // the guest's memory, page by page
+	devicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
+	// and diskDir, the layers of the disk if the sandbox has one, and clientKey,
+	// which opens the agent that is in the memory
 )
 
 // snapshotVersion is that of the manifest.
@@ -35,8 +37,12 @@ type Snapshot struct {
 	Created time.Time     `json:"created"`
 	Pause   time.Duration `json:"pause"` // nanoseconds for which the guest stood still
 	Needs   Needs         `json:"needs"`
-	Memory  SnapshotFile  `json:"memory"`
-	Disk    *SnapshotFile `json:"disk,omitempty"`
+	Devices SnapshotFile  `json:"devices"`
+	// Memory is nil if it is a part of Devices, as that of a machine is which
+	// shares memory with other forks.
+	Memory *SnapshotFile `json:"memory,omitempty"`
+	// Disk are the layers of the disk, the lowest first.
+	Disk []SnapshotFile `json:"disk,omitempty"`
 }
 
 // SnapshotFile is one file of a snapshot.
@@ -46,13 +52,37 @@ type SnapshotFile struct {
 	Checksum string `json:"checksum"` // of what is not zero in it, see package machine
 }
 
-// Used is what the snapshot takes on the host, in bytes.
-func (s Snapshot) Used() int64 {
-	used := s.Memory.Used
-	if s.Disk != nil {
-		used += s.Disk.Used
+// Used is what the snapshot takes on the host, in bytes, besides the layers of
+// the disk that it has in common with older ones.
+func (s Snapshot) Used() int64 { return s.MemoryUsed() + s.DiskUsed() }
+
+// MemoryUsed is the part of memory and devices in Used.
+func (s Snapshot) MemoryUsed() int64 {
+	used := s.Devices.Used
+	if s.Memory != nil {
+		used += s.Memory.Used
 	}
 	return used
+}
+
+// DiskUsed is the part of the disk in Used.
+func (s Snapshot) DiskUsed() int64 {
+	if len(s.Disk) == 0 {
+		return 0
+	}
+	return s.Disk[len(s.Disk)-1].Used
+}
+
+// files are the snapshot's files by their paths in its directory.
+func (s Snapshot) files() map[string]SnapshotFile {
+	files := map[string]SnapshotFile{devicesFile: s.Devices}
+	if s.Memory != nil {
+		files[memoryFile] = *s.Memory
+	}
+	for i, layer := range s.Disk {
+		files[layers(diskDir).path(i)] = layer
+	}
+	return files
 }
 
 // Needs is what a machine must be like for a snapshot to be restored in it.
@@ -123,14 +153,19 @@ func (s *Sandbox) Snapshot(tag string) (Snapshot, error) {
 	if err := CheckTag(tag); err != nil {
 		return snap, err
 	}
-	err := readJSON(s.snapshotFile(tag, manifestFile), &snap)
+	err := readManifest(s.snapshotFile(tag, manifestFile), &snap)
 	if errors.Is(err, os.ErrNotExist) {
 		return snap, fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
 	}
-	if err == nil && snap.Version != snapshotVersion {
-		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", tag, snap.Version, snapshotVersion)
-	}
 	return snap, err
+}
+
+func readManifest(path string, snap *Snapshot) error {
+	err := readJSON(path, snap)
+	if err == nil && snap.Version != snapshotVersion {
+		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", snap.Tag, snap.Version, snapshotVersion)
+	}
+	return err
 }
 
 // Snapshots lists the sandbox's snapshots, the oldest first. The error tells
@@ -179,11 +214,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 // VerifySnapshot reads the whole snapshot and tells whether it is what was
 // saved.
 func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
-	files := map[string]SnapshotFile{memoryFile: snap.Memory}
-	if snap.Disk != nil {
-		files[diskFile] = *snap.Disk
-	}
-	for name, want := range files {
+	for name, want := range snap.files() {
 		path := s.snapshotFile(snap.Tag, name)
 		got, err := checksum(ctx, path)
 		if err != nil {
@@ -196,16 +227,18 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
 	return nil
 }
 
-// sweepSnapshots deletes what a save or a removal that was killed has left.
+// sweepLeftovers deletes what a save or a removal that was killed has left.
 // Only the supervisor saves, so it must not be doing so.
-func (v *supervisor) sweepSnapshots() {
-	entries, _ := os.ReadDir(v.s.snapshotsDir()) // no directory, no snapshots
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), draftPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(v.s.snapshotsDir(), e.Name())); err != nil {
-			v.log.Warn("a leftover of a snapshot cannot be deleted", "err", err)
+func (v *supervisor) sweepLeftovers() {
+	for _, dir := range []string{v.s.dir(), v.s.snapshotsDir()} {
+		entries, _ := os.ReadDir(dir) // no directory, no leftovers
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), draftPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
+				continue
+			}
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				v.log.Warn("a leftover cannot be deleted", "err", err)
+			}
 		}
 	}
 }

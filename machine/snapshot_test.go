@@ -22,8 +22,11 @@ func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) Snapshot 
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	snap := Snapshot{Version: snapshotVersion, Tag: tag, Created: created, Disk: new(SnapshotFile)}
-	for name, file := range map[string]*SnapshotFile{memoryFile: &snap.Memory, diskFile: snap.Disk} {
+	snap := Snapshot{Version: snapshotVersion, Tag: tag, Created: created, Memory: new(SnapshotFile), Disk: make([]SnapshotFile, 1)}
+	if err := os.Mkdir(filepath.Join(draft, diskDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(diskDir).path(0): &snap.Disk[0]} {
 		path := filepath.Join(draft, name)
 		writeFile(t, path, name+" of "+tag)
 		var err error
@@ -105,7 +108,7 @@ func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 	if got := tags(t, s); got != "good" {
 		t.Errorf("shown: %q", got)
 	}
-	testSupervisor(s).sweepSnapshots()
+	testSupervisor(s).sweepLeftovers()
 	entries, err := os.ReadDir(s.snapshotsDir())
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left: %v, %v", entries, err)
@@ -117,8 +120,8 @@ func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	for _, name := range []string{memoryFile, diskFile} {
-		snap := saveTest(t, s, name[:4], time.Now())
+	for tag, name := range map[string]string{"memo": memoryFile, "devi": devicesFile, "disk": layers(diskDir).path(0)} {
+		snap := saveTest(t, s, tag, time.Now())
 		path := s.snapshotFile(snap.Tag, name)
 		writeFile(t, path, "something else")
 		if err := s.VerifySnapshot(t.Context(), snap); err == nil || !strings.Contains(err.Error(), path) {
@@ -134,7 +137,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 	saveTest(t, s, "good", time.Now())
 	writeFile(t, s.snapshotFile("memo", manifestFile), `{"version": 2}`)
 	all, err := s.Snapshots()
-	if err == nil || len(all) != 2 {
+	if err == nil || len(all) != 3 {
 		t.Errorf("with a manifest of another version: %d snapshots, %v", len(all), err)
 	}
 	if _, err := s.Snapshot("../a"); err == nil || !strings.Contains(err.Error(), "not valid") {

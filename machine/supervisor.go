@@ -40,7 +40,7 @@ type report struct {
 type supervisor struct {
 	s       *Sandbox
 	config  Config
-	restore string // the tag of the snapshot with which it starts, or empty
+	saved   *saved // the snapshot with which it starts, or nil
 	needs   Needs  // of its snapshots
 	log     *slog.Logger
 	started time.Time
@@ -50,10 +50,12 @@ type supervisor struct {
 	hvc     *hvc
 	servers []*virtiofs.Server
 	vm      *process.Process
+	memory  *os.File // the guest's, or nil if only QEMU sees it
 	monitor *qmp.Client
 	mux     agent.Mux
 
-	vsockCID uint32 // 0 without vsock
+	vsockCID   uint32 // 0 without vsock
+	qemuBinary string
 
 	standing sync.Mutex  // held by whoever changes whether the guest runs
 	paused   atomic.Bool // by Pause
@@ -79,7 +81,7 @@ type stopRequest struct {
 // SuperviseOptions are the flags that follow SuperviseCommand.
 type SuperviseOptions struct {
 	Hold    bool   // HoldFlag was given
-	Restore string // the value of RestoreFlag
+	Restore string // the value of RestoreFlag, or empty
 }
 
 // Supervise is the supervisor's main function: it runs the sandbox until its
@@ -102,8 +104,13 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	}
 	defer logs.Close()
 	v := &supervisor{
-		s: s, restore: o.Restore, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		s: s, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+	}
+	if o.Restore != "" {
+		if v.saved, err = openSaved(o.Restore); err != nil {
+			return err
+		}
 	}
 	if o.Hold {
 		unix.CloseOnExec(fdHold)
@@ -345,6 +352,7 @@ func (v *supervisor) teardown() {
 			v.log.Error("virtiofsd could not be ended", "err", err)
 		}
 	}
+	v.forgetMemory()
 	if v.console != nil {
 		v.console.Close()
 	}

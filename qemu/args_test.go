@@ -15,6 +15,7 @@ func TestArgsMatchGolden(t *testing.T) {
 	kvm := func(c Config) Config { c.Accel = AccelKVM; return c }
 	arm := func(c Config) Config { c.Arch = AArch64; return c }
 	vsock := func(c Config) Config { c.VsockCID, c.AgentFD = 42, 0; return c }
+	private := func(c Config) Config { c.MemoryFD, c.MemoryPrivate = 3, true; return c }
 	q35 := func(c Config) Config { c.Machine = MachineQ35; return c }
 	for _, machine := range []struct {
 		name   string
@@ -25,6 +26,7 @@ func TestArgsMatchGolden(t *testing.T) {
 		{"q35-kvm", "x86_64", q35(kvm(full()))},
 		{"q35-tcg", "x86_64", full()},
 		{"q35-tcg-minimal", "x86_64", minimal()},
+		{"q35-tcg-private", "x86_64", private(minimal())},
 		{"virt-tcg", "aarch64", arm(full())},
 		{"virt-kvm", "aarch64", kvm(arm(full()))},
 	} {

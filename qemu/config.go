@@ -71,6 +71,16 @@ type Config struct {
 	// booting. It must be configured as the machine was that the state is of.
 	Incoming bool
 
+	// MemoryFD is an inherited file of MemoryBytes, usually of memfd_create(2), that becomes the guest's memory;
+	// 0: QEMU makes its own, which nobody else can see. With the file at hand, memory can be saved, loaded and
+	// copied while the guest stands still, without QEMU: see SaveState of package qmp.
+	MemoryFD int
+
+	// MemoryPrivate leaves the file of MemoryFD as it is, so that many guests can begin with the same memory
+	// and share what none of them changes. Such a guest can have no Shares, because their daemons see only
+	// the file. It needs QEMU 8.2.
+	MemoryPrivate bool
+
 	// Inherited, connected stream sockets, by the number that they have in QEMU; 0: absent. Start
 	// gives its first file the number 3, the next 4, and so on.
 	MonitorFD int // QMP
@@ -88,7 +98,8 @@ const AgentPort = "sandbox.agent.0"
 type Drive struct {
 	ID       string // unique; letters, digits, '-', '_' and '.'
 	Path     string
-	Format   string // "raw" or "qcow2"
+	Format   string   // "raw" or "qcow2"
+	Backing  []string // paths of the layers below Path, all qcow2 and only read, the lowest first
 	ReadOnly bool
 	Serial   string // at most 20 bytes, in /sys/block/*/serial; may be empty
 }
@@ -138,3 +149,6 @@ func (c Config) memoryMiB() int {
 	}
 	return c.MemoryMiB
 }
+
+// MemoryBytes is how large the file of Config.MemoryFD must be.
+func (c Config) MemoryBytes() int64 { return int64(c.memoryMiB()) << 20 }

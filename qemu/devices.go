@@ -24,9 +24,25 @@ func (c Config) addMachine(a *argv, machine Machine) {
 	a.option("-smp", "", "cpus", strconv.Itoa(c.CPUs))
 	size := strconv.Itoa(c.memoryMiB()) + "M"
 	a.option("-m", "", "size", size)
-	// A shared mapping, because virtiofsd reads and writes the guest's memory; a memfd, because it
-	// needs no file system and vanishes with QEMU. Not in core dumps: it holds the guest's secrets.
-	a.option("-object", "memory-backend-memfd", "id", memory, "size", size, "share", "on", "dump", "off")
+	c.addMemory(a, memory, size)
+}
+
+// addMemory adds what holds the guest's memory. It is not in core dumps: it holds the guest's secrets.
+func (c Config) addMemory(a *argv, id, size string) {
+	if c.MemoryFD == 0 {
+		// A shared mapping, because virtiofsd reads and writes the guest's memory; a memfd, because it
+		// needs no file system and vanishes with QEMU.
+		a.option("-object", "memory-backend-memfd", "id", id, "size", size, "share", "on", "dump", "off")
+		return
+	}
+	pairs := []string{"id", id, "size", size, "mem-path", fmt.Sprintf("/proc/self/fd/%d", c.MemoryFD), "dump", "off"}
+	if c.MemoryPrivate {
+		// Without rom=off, memory from a file that is only read could not be written to either.
+		pairs = append(pairs, "share", "off", "readonly", "on", "rom", "off")
+	} else {
+		pairs = append(pairs, "share", "on")
+	}
+	a.option("-object", "memory-backend-file", pairs...)
 }
 
 // machineProperties trims each board to what a virtio guest uses.
@@ -136,29 +152,11 @@ func addRandom(a *argv) {
 }
 
 func addDrive(a *argv, d Drive) {
-	file := a.id("file")
-	pairs := []string{"node-name", file, "filename", d.Path}
-	// aio=threads: io_uring is forbidden in many containers, where QEMU then fails to start.
-	pairs = append(pairs, "aio", "threads", "read-only", onOff(d.ReadOnly))
-	if d.ReadOnly {
-		// Images are immutable and shared; locks would only fail on file systems without them.
-		pairs = append(pairs, "locking", "off")
-	} else {
-		// Locked even where QEMU would do without: two guests on one disk destroy it.
-		// What the guest deletes, the host gets back. The host's page cache stays in use, and a
-		// flush of the guest's reaches the host's disk: both are the defaults.
-		pairs = append(pairs, "locking", "on", "discard", "unmap")
+	backing := ""
+	for _, layer := range d.Backing {
+		backing = addLayer(a, layer, "qcow2", true, backing)
 	}
-	a.option("-blockdev", "file", pairs...)
-
-	node := a.id("disk")
-	pairs = []string{"node-name", node, "file", file, "read-only", onOff(d.ReadOnly)}
-	if !d.ReadOnly {
-		pairs = append(pairs, "discard", "unmap", "detect-zeroes", "unmap") // zeroes take no space either
-	}
-	a.option("-blockdev", d.Format, pairs...)
-
-	pairs = []string{"id", d.ID, "drive", node}
+	pairs := []string{"id", d.ID, "drive", addLayer(a, d.Path, d.Format, d.ReadOnly, backing)}
 	if d.Serial != "" {
 		pairs = append(pairs, "serial", d.Serial)
 	}
@@ -169,6 +167,36 @@ func addDrive(a *argv, d Drive) {
 		pairs = append(pairs, "werror", "enospc", "rerror", "report")
 	}
 	a.option("-device", deviceDrive, pairs...)
+}
+
+// addLayer adds one image file, above the node backing unless that is empty, and returns the node's name.
+func addLayer(a *argv, path, format string, readOnly bool, backing string) (node string) {
+	file := a.id("file")
+	pairs := []string{"node-name", file, "filename", path}
+	// aio=threads: io_uring is forbidden in many containers, where QEMU then fails to start.
+	pairs = append(pairs, "aio", "threads", "read-only", onOff(readOnly))
+	if readOnly {
+		// Images are immutable and shared; locks would only fail on file systems without them.
+		pairs = append(pairs, "locking", "off")
+	} else {
+		// Locked even where QEMU would do without: two guests on one disk destroy it.
+		// What the guest deletes, the host gets back. The host's page cache stays in use, and a
+		// flush of the guest's reaches the host's disk: both are the defaults.
+		pairs = append(pairs, "locking", "on", "discard", "unmap")
+	}
+	a.option("-blockdev", "file", pairs...)
+
+	node = a.id("disk")
+	pairs = []string{"node-name", node, "file", file, "read-only", onOff(readOnly)}
+	if !readOnly {
+		pairs = append(pairs, "discard", "unmap", "detect-zeroes", "unmap") // zeroes take no space either
+	}
+	if backing != "" {
+		// By name, because a path in the image's header leads nowhere when QEMU inherits its files.
+		pairs = append(pairs, "backing", backing)
+	}
+	a.option("-blockdev", format, pairs...)
+	return node
 }
 
 func addShare(a *argv, s Share) {

@@ -31,17 +31,40 @@ func FindImg(binary string) (string, error) {
 // img. The image takes some 200 KiB at first and grows with what is written to it. Either the whole
 // image is at path afterwards or what was there before; that is replaced.
 func CreateDisk(ctx context.Context, img, path string, sizeMiB int) error {
+	return createImage(ctx, img, path, strconv.Itoa(sizeMiB)+"M")
+}
+
+// CreateLayer is CreateDisk for an image that shows what the one called backing shows, which must be in the same
+// directory, until it is written to. The lower one must not be changed any more.
+func CreateLayer(ctx context.Context, img, path, backing string) error {
+	return createImage(ctx, img, path, "-F", "qcow2", "-b", backing)
+}
+
+// MergeLayer writes what the image at path holds into the one below it, which nothing else may be above. Both
+// show the same afterwards, and also whenever this ends early; the upper one can then be removed.
+func MergeLayer(ctx context.Context, img, path string) error {
+	return runImg(ctx, img, "commit", "-q", path)
+}
+
+// createImage makes an image of the options and size that qemu-img create takes after its file's name.
+func createImage(ctx context.Context, img, path string, what ...string) error {
 	fresh := path + ".new"
 	// An early end of ours may have left one, and its size would be kept.
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("making the disk: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, img, "create", "-q", "-f", "qcow2", fresh, strconv.Itoa(sizeMiB)+"M")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return errors.Join(fmt.Errorf("making the disk %s with %s: %w: %s", path, img, err, strings.TrimSpace(string(out))), os.RemoveAll(fresh))
+	if err := runImg(ctx, img, append([]string{"create", "-q", "-f", "qcow2", fresh}, what...)...); err != nil {
+		return errors.Join(fmt.Errorf("making the disk %s: %w", path, err), os.RemoveAll(fresh))
 	}
 	if err := publish(fresh, path); err != nil {
 		return errors.Join(fmt.Errorf("making the disk: %w", err), os.RemoveAll(fresh))
+	}
+	return nil
+}
+
+func runImg(ctx context.Context, img string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, img, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", img, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -94,7 +94,7 @@ func full() Config {
 		Cmdline:   []string{"sandbox.transport=serial", "quiet"},
 		Drives: []Drive{
 			{ID: "store", Path: "/images/debian/store.erofs", Format: "raw", ReadOnly: true},
-			{ID: "disk", Path: "/state/demo, the first/disk.qcow2", Format: "qcow2", Serial: "disk"},
+			{ID: "disk", Path: "/state/demo, the first/2.qcow2", Format: "qcow2", Serial: "disk", Backing: []string{"/state/demo, the first/0.qcow2", "/state/demo, the first/1.qcow2"}},
 		},
 		Shares: []Share{
 			{Tag: "home", Socket: "/run/demo/home.sock"},
@@ -110,5 +110,6 @@ func full() Config {
 		MonitorFD: 3,
 		AgentFD:   4,
 		ConsoleFD: 5,
+		MemoryFD:  6,
 	}
 }

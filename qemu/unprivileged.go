@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -133,9 +132,10 @@ func Redirections(files []OpenFile) string {
 
 // OpenFor opens everything that c names by a path, so that the user u need not be able to enter the
 // directories, and returns the configuration that names the descriptors instead. These follow the files that
-// are passed to Start already, and belong to the caller, who closes them after Start. Writable drives become
-// u's; what is only read is made readable, as the directories around an image keep others out, not its files'
-// modes. After an error files is what was passed.
+// are passed to Start already, and belong to the caller, who closes them after Start. Drives' files that a guest
+// has written become u's, also those that another QEMU has open already; the files of an image are made
+// readable, as the directories around it keep others out, not its files' modes. After an error files is what
+// was passed.
 func (c Config) OpenFor(u *User, passed []*os.File) (_ Config, files []*os.File, opened []OpenFile, err error) {
 	all := slices.Clone(passed)
 	defer func() {
@@ -149,8 +149,8 @@ func (c Config) OpenFor(u *User, passed []*os.File) (_ Config, files []*os.File,
 		all = append(all, f)
 		return firstFD + len(all) - 1
 	}
-	open := func(path string, writable bool) (string, error) {
-		f, err := openFor(u, path, writable)
+	open := func(path string, writable bool, give func(*User, *os.File) error) (string, error) {
+		f, err := openFor(u, path, writable, give)
 		if err != nil {
 			return "", err
 		}
@@ -158,19 +158,29 @@ func (c Config) OpenFor(u *User, passed []*os.File) (_ Config, files []*os.File,
 		opened = append(opened, OpenFile{fd, path, writable})
 		return fmt.Sprintf("/proc/self/fd/%d", fd), nil
 	}
-	if c.Kernel, err = open(c.Kernel, false); err != nil {
+	if c.Kernel, err = open(c.Kernel, false, makeReadable); err != nil {
 		return c, nil, nil, err
 	}
 	if c.Initrd != "" {
-		if c.Initrd, err = open(c.Initrd, false); err != nil {
+		if c.Initrd, err = open(c.Initrd, false, makeReadable); err != nil {
 			return c, nil, nil, err
 		}
 	}
 	c.Drives = slices.Clone(c.Drives)
 	for i := range c.Drives {
 		d := &c.Drives[i]
-		if d.Path, err = open(d.Path, !d.ReadOnly); err != nil {
+		give := makeReadable
+		if !d.ReadOnly {
+			give = Give
+		}
+		if d.Path, err = open(d.Path, !d.ReadOnly, give); err != nil {
 			return c, nil, nil, err
+		}
+		d.Backing = slices.Clone(d.Backing)
+		for j := range d.Backing {
+			if d.Backing[j], err = open(d.Backing[j], false, Give); err != nil {
+				return c, nil, nil, err
+			}
 		}
 	}
 	c.Shares = slices.Clone(c.Shares)
@@ -184,7 +194,7 @@ func (c Config) OpenFor(u *User, passed []*os.File) (_ Config, files []*os.File,
 	return c, all, opened, nil
 }
 
-func openFor(u *User, path string, writable bool) (*os.File, error) {
+func openFor(u *User, path string, writable bool, give func(*User, *os.File) error) (*os.File, error) {
 	flags := os.O_RDONLY
 	if writable {
 		flags = os.O_RDWR
@@ -193,18 +203,26 @@ func openFor(u *User, path string, writable bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if writable {
-		err = f.Chown(int(u.ID), int(u.ID))
-	} else {
-		var info fs.FileInfo
-		if info, err = f.Stat(); err == nil && info.Mode().Perm()&0o004 == 0 {
-			err = f.Chmod(info.Mode().Perm() | 0o444)
-		}
-	}
-	if err != nil {
+	if err := give(u, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// Give makes f the user's, unless u is nil: a file that QEMU opens once more by the descriptor that it inherits.
+func Give(u *User, f *os.File) error {
+	if u == nil {
+		return nil
+	}
+	return f.Chown(int(u.ID), int(u.ID))
+}
+
+func makeReadable(_ *User, f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o004 == 0 {
+		err = f.Chmod(info.Mode().Perm() | 0o444)
+	}
+	return err
 }
 
 // connect returns a blocking socket, as QEMU would make it itself.

@@ -45,6 +45,9 @@ func (c Config) Validate() error {
 	if c.VsockCID == 1 || c.VsockCID == 2 || c.VsockCID == 1<<32-1 {
 		errs = append(errs, fmt.Errorf("the vsock address %d is reserved: use 3 or more", c.VsockCID))
 	}
+	if c.MemoryPrivate && (c.MemoryFD == 0 || len(c.Shares) > 0) {
+		errs = append(errs, errors.New("private memory needs a file that it begins with, and excludes shares, whose daemons see only the file"))
+	}
 	errs = append(errs, c.validateFDs()...)
 	return errors.Join(errs...)
 }
@@ -181,7 +184,7 @@ func (f Forward) validate() (errs []error) {
 
 func (c Config) validateFDs() (errs []error) {
 	seen := make(map[int]bool)
-	fds := []int{c.MonitorFD, c.AgentFD, c.ConsoleFD}
+	fds := []int{c.MemoryFD, c.MonitorFD, c.AgentFD, c.ConsoleFD}
 	for _, s := range c.Shares {
 		fds = append(fds, s.FD)
 	}

@@ -66,7 +66,7 @@ func save(ctx context.Context, t *testing.T, client *qmp.Client, path string) {
 	if err := client.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.SaveState(ctx, f); err != nil {
+	if err := client.SaveState(ctx, f, qmp.MemoryInState); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -77,7 +77,7 @@ func load(ctx context.Context, client *qmp.Client, path string) error {
 		return err
 	}
 	defer f.Close()
-	return client.LoadState(ctx, f)
+	return client.LoadState(ctx, f, qmp.MemoryInState)
 }
 
 func TestQEMUGoesOnAfterItsStateCouldNotBeWritten(t *testing.T) {
@@ -86,7 +86,7 @@ func TestQEMUGoesOnAfterItsStateCouldNotBeWritten(t *testing.T) {
 	if err := client.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.SaveState(ctx, fullFile(t)); err == nil || !strings.Contains(err.Error(), "moving the machine's state failed: ") {
+	if err := client.SaveState(ctx, fullFile(t), qmp.MemoryInState); err == nil || !strings.Contains(err.Error(), "moving the machine's state failed: ") {
 		t.Errorf("got %v, want QEMU's reason", err)
 	}
 	if err := client.Cont(ctx); err != nil {
@@ -139,7 +139,7 @@ func TestQEMUTellsWhatIsWrongWithAState(t *testing.T) {
 
 func TestStateIsSavedByNoOtherConnectionThanAUnixSocket(t *testing.T) {
 	client := connect(t, func(m *fakeMonitor) { m.echo(2) })
-	if err := client.SaveState(within(t, time.Minute), os.Stdout); err == nil || !strings.Contains(err.Error(), "unix socket") {
+	if err := client.SaveState(within(t, time.Minute), os.Stdout, qmp.MemoryInState); err == nil || !strings.Contains(err.Error(), "unix socket") {
 		t.Errorf("got %v", err)
 	}
 }

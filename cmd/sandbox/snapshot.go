@@ -95,11 +95,11 @@ func printSnapshotTable(w io.Writer, all []machine.Snapshot, now time.Time) erro
 	fmt.Fprintln(t, "TAG\tSAVED\tMEMORY\tDISK\tPAUSE")
 	for _, snap := range all {
 		disk := "-"
-		if snap.Disk != nil {
-			disk = units.BytesSize(float64(snap.Disk.Used))
+		if len(snap.Disk) > 0 {
+			disk = units.BytesSize(float64(snap.DiskUsed()))
 		}
 		fmt.Fprintf(t, "%s\t%s ago\t%s\t%s\t%v\n", snap.Tag, strings.ToLower(units.HumanDuration(now.Sub(snap.Created))),
-			units.BytesSize(float64(snap.Memory.Used)), disk, snap.Pause.Round(time.Millisecond))
+			units.BytesSize(float64(snap.MemoryUsed())), disk, snap.Pause.Round(time.Millisecond))
 	}
 	return t.Flush()
 }
