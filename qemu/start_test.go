@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,14 +64,22 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	c.Shares, c.Network.Forwards, c.Initrd = nil, nil, ""
 	c.Kernel = emptyKernel(t)
 	c.Drives[0].Path = disk
-	c.Drives[1].Path, c.Drives[1].Format = disk, "raw"
+	c.Drives[1].Path, c.Drives[1].Backing = twoLayers(t, caps)
+	memory, err := os.Create(t.TempDir() + "/memory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	if err := memory.Truncate(c.MemoryBytes()); err != nil {
+		t.Fatal(err)
+	}
 	monitor, theirs3 := socketpair(t)
 	_, theirs4 := socketpair(t)
 	_, theirs5 := socketpair(t)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p, err := Start(ctx, caps, c, []*os.File{theirs3, theirs4, theirs5}, nil)
+	p, err := Start(ctx, caps, c, []*os.File{theirs3, theirs4, theirs5, memory}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,5 +101,47 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	var exit *process.ExitError
 	if err := p.Err(); errors.As(err, &exit) && exit.State.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
 		t.Errorf("QEMU had to be killed: %v", err)
+	}
+}
+
+// twoLayers makes a disk of two layers, and returns the upper one and what is below it.
+func twoLayers(t *testing.T, caps Capabilities) (top string, backing []string) {
+	t.Helper()
+	img, err := FindImg(caps.Binary)
+	if err != nil {
+		t.Skip(err) // names the package to install
+	}
+	below := t.TempDir() + "/0, the lowest.qcow2"
+	top = filepath.Join(filepath.Dir(below), "1.qcow2")
+	if err := CreateDisk(t.Context(), img, below, 64); err != nil {
+		t.Fatal(err)
+	}
+	if err := CreateLayer(t.Context(), img, top, filepath.Base(below)); err != nil {
+		t.Fatal(err)
+	}
+	return top, []string{below}
+}
+
+func TestMergedLayersShowWhatBothShowed(t *testing.T) {
+	caps := realQEMU(t, HostArch())
+	top, backing := twoLayers(t, caps)
+	img, err := FindImg(caps.Binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io := filepath.Join(filepath.Dir(img), "qemu-io")
+	run := func(args ...string) string {
+		out, err := exec.Command(io, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	run("-f", "qcow2", "-c", "write -P 7 1M 64k", top)
+	if err := MergeLayer(t.Context(), img, top); err != nil {
+		t.Fatal(err)
+	}
+	if out := run("-f", "qcow2", "-c", "read -P 7 1M 64k", backing[0]); strings.Contains(out, "verification failed") {
+		t.Errorf("the lower layer lacks what the upper one had: %s", out)
 	}
 }
