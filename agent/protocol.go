@@ -80,6 +80,20 @@ type ResumeConfig struct {
 	// Restored says that the guest's memory is of another time than the files
 	// of its home and shares.
 	Restored bool `json:"restored,omitempty"`
+	// Become makes the guest that of another sandbox than the one whose memory
+	// it has. Nil leaves it who it is.
+	Become *Identity `json:"become,omitempty"`
+}
+
+// Identity is what tells two guests apart that have the same memory. Besides
+// what it holds, they get machine and boot ids of their own.
+type Identity struct {
+	// Config is what the guest would have been told at its boot. Mounts that it
+	// has already stay as they are; Time and Entropy are not used.
+	Config BootConfig `json:"config"`
+	// Key is the public key, in SSH's wire form, that alone opens the agent's
+	// channel from the next connection on.
+	Key []byte `json:"key"`
 }
 
 // A Mount is a virtiofs file system that the guest is to mount.

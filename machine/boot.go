@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,10 +22,26 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// homeTag is the virtiofs tag of the home; shareTag is that of a share.
-const homeTag = "home"
+// export is a directory of this machine that the guest mounts.
+type export struct {
+	virtiofs.Share
+	tag    string // by which the guest knows it
+	socket string // on which it is served
+}
 
-func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
+// exports lists what the guest mounts, in that order: its home, unless it has
+// none here, and the shares.
+func (v *supervisor) exports(plan *Plan) []export {
+	var list []export
+	if !v.config.NoHome {
+		home := virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}
+		list = append(list, export{home, "home", v.s.fsSocket(0)})
+	}
+	for i, share := range plan.Shares {
+		list = append(list, export{share, fmt.Sprintf("share%d", i), v.s.fsSocket(i + 1)})
+	}
+	return list
+}
 
 // boot starts every process and waits until commands can run in the guest.
 // What it started is in v also when it fails: teardown ends it.
@@ -139,19 +156,19 @@ func (v *supervisor) startShares(ctx context.Context, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	dirs := append([]virtiofs.Share{{Source: v.s.HomePath()}}, plan.Shares...)
-	v.servers = make([]*virtiofs.Server, len(dirs))
+	exports := v.exports(plan)
+	v.servers = make([]*virtiofs.Server, len(exports))
 	var group errgroup.Group
 	// The servers live longer than the start, whose end cancels ctx.
 	ctx = context.WithoutCancel(ctx)
-	for i, dir := range dirs {
+	for i, dir := range exports {
 		group.Go(func() error {
 			uid, gid, err := dir.Owner()
 			if err != nil {
 				return err
 			}
 			server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
-				Source: dir.Source, Socket: v.s.fsSocket(i), ReadOnly: dir.ReadOnly, Log: log,
+				Source: dir.Source, Socket: dir.socket, ReadOnly: dir.ReadOnly, Log: log,
 				GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
 				HostUID: uid, HostGID: gid,
 			})
@@ -292,9 +309,8 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 		return vm, err
 	}
 	vm.Cmdline = append(append([]string{}, vm.Cmdline...), keyArgument(key.PublicKey()), "sandbox.transport="+plan.transportArgument())
-	vm.Shares = append(vm.Shares, qemu.Share{Tag: homeTag, Socket: v.s.fsSocket(0)})
-	for i := range plan.Shares {
-		vm.Shares = append(vm.Shares, qemu.Share{Tag: shareTag(i), Socket: v.s.fsSocket(i + 1)})
+	for _, e := range v.exports(plan) {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
 	}
 	if plan.Transport == TransportVsock {
 		vm.VsockCID = randomCID()
@@ -384,10 +400,36 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 // configureGuest tells a guest that boots all, and one that was restored what
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
-	if v.saved != nil {
-		return v.setRight(ctx, true)
+	if v.saved == nil {
+		return v.agentClient().Configure(ctx, v.bootConfig(plan))
 	}
-	return v.agentClient().Configure(ctx, v.bootConfig(plan))
+	who, err := v.identity(plan)
+	if err != nil {
+		return err
+	}
+	if err := v.setRight(ctx, agent.ResumeConfig{Restored: true, Become: who}); err != nil {
+		return err
+	}
+	v.agentKey = v.s.key(clientKey)
+	return nil
+}
+
+// identity is who the restored guest is to become, or nil if it is the
+// sandbox's own already.
+func (v *supervisor) identity(plan *Plan) (*agent.Identity, error) {
+	was, err := readKey(v.agentKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readKey(v.s.key(clientKey))
+	if err != nil {
+		return nil, err
+	}
+	own := key.PublicKey().Marshal()
+	if bytes.Equal(was.PublicKey().Marshal(), own) {
+		return nil, nil
+	}
+	return &agent.Identity{Config: v.bootConfig(plan), Key: own}, nil
 }
 
 func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
@@ -395,9 +437,9 @@ func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
 	if err != nil {
 		v.log.Error("the guest makes its own ssh host key", "err", err)
 	}
-	mounts := []agent.Mount{{Tag: homeTag, Target: plan.Image.Manifest.User.Home}}
-	for i, share := range plan.Shares {
-		mounts = append(mounts, agent.Mount{Tag: shareTag(i), Target: share.Target, ReadOnly: share.ReadOnly})
+	var mounts []agent.Mount
+	for _, e := range v.exports(plan) {
+		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
 	}
 	return agent.BootConfig{
 		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,

@@ -19,6 +19,7 @@ type Config struct {
 	MemoryMiB      int               `json:"memoryMiB"`
 	CPUs           int               `json:"cpus"`
 	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
+	NoHome         bool              `json:"noHome,omitempty"`  // the home is no directory of the host, but like all else in the guest
 	Shares         []virtiofs.Share  `json:"shares,omitempty"`
 	Network        network.Mode      `json:"network"`
 	Forwards       []network.Forward `json:"forwards,omitempty"` // without the one for ssh
@@ -27,6 +28,7 @@ type Config struct {
 	Transport      Transport         `json:"transport"`
 	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
 	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
+	ForkOf         string            `json:"forkOf,omitempty"`  // name of the sandbox whose snapshot it began with
 	ReadyTimeout   time.Duration     `json:"readyTimeout"`      // nanoseconds, to readiness "agent"
 }
 

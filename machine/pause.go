@@ -85,7 +85,7 @@ func (v *supervisor) resume(ctx context.Context) error {
 	if err := v.unpause(ctx); err != nil {
 		return err
 	}
-	return errors.Join(v.setRight(ctx, false), v.setState(func(st *State) {
+	return errors.Join(v.setRight(ctx, agent.ResumeConfig{}), v.setState(func(st *State) {
 		if st.Status == StatusPaused {
 			st.Status, st.Reason = StatusRunning, ""
 		}
@@ -124,11 +124,13 @@ func (v *supervisor) goOn(ctx context.Context) error {
 // setRightTimeout is for a guest that goes on to take its time.
 const setRightTimeout = 30 * time.Second
 
-// setRight gives a guest that goes on the present time and fresh entropy.
-func (v *supervisor) setRight(ctx context.Context, restored bool) error {
+// setRight tells a guest that goes on what else has changed, and gives it the
+// present time and fresh entropy.
+func (v *supervisor) setRight(ctx context.Context, changed agent.ResumeConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, setRightTimeout)
 	defer cancel()
-	err := v.agentClient().Resume(ctx, agent.ResumeConfig{Time: time.Now(), Entropy: newEntropy(), Restored: restored})
+	changed.Time, changed.Entropy = time.Now(), newEntropy()
+	err := v.agentClient().Resume(ctx, changed)
 	var refused *agent.ControlError
 	if errors.As(err, &refused) && refused.Code == agent.CodeUnknownMethod {
 		return fmt.Errorf("the agent of the image %s is too old to set the guest's clock after it stood still: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)

@@ -11,7 +11,7 @@ import (
 // dialAgent opens an authenticated connection to the agent, and makes it the
 // one that everybody uses. It tries until the guest answers or ctx ends.
 func (v *supervisor) dialAgent(ctx context.Context) error {
-	key, err := readKey(v.s.key(clientKey))
+	key, err := readKey(v.agentKey)
 	if err != nil {
 		return err
 	}

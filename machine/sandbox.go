@@ -65,6 +65,11 @@ func (s *Sandbox) HomePath() string { return s.path(homeDir) }
 // Create makes the sandbox that c describes, without starting it. The name is
 // taken from then on; a taken name is an error.
 func (h *Host) Create(c Config) (*Sandbox, error) {
+	return h.create(c, func(*Sandbox) error { return nil })
+}
+
+// create lets more add to the sandbox before it appears.
+func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -84,13 +89,16 @@ func (h *Host) Create(c Config) (*Sandbox, error) {
 		err = draft.fill(c)
 	}
 	if err == nil {
+		err = more(draft)
+	}
+	if err == nil {
 		err = os.Rename(draft.dir(), s.dir())
 	}
 	if errors.Is(err, os.ErrExist) { // somebody else was faster
 		err = errNameTaken(c.Name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(draft.dir()))
+		return nil, errors.Join(err, removeTree(draft.dir()))
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -171,7 +172,7 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 		err = fmt.Errorf("QEMU cannot save this sandbox now: %s", strings.Join(blockers, "; "))
 	}
 	if err == nil && !v.paused.Load() {
-		err = v.setRight(ctx, false) // what a restored guest must be able to do, too
+		err = v.setRight(ctx, agent.ResumeConfig{}) // what a restored guest must be able to do, too
 	}
 	return err
 }
@@ -218,7 +219,7 @@ func (v *supervisor) setRightAfterSave(ctx context.Context) {
 	if v.paused.Load() {
 		return
 	}
-	if err := v.setRight(ctx, false); err != nil {
+	if err := v.setRight(ctx, agent.ResumeConfig{}); err != nil {
 		v.log.Warn("the guest goes on with the time at which it was saved", "err", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,8 @@ type supervisor struct {
 	memory  *os.File // the guest's, or nil if only QEMU sees it
 	monitor *qmp.Client
 	mux     agent.Mux
+
+	agentKey string // the file of the key that opens the guest's agent
 
 	vsockCID   uint32 // 0 without vsock
 	qemuBinary string
@@ -107,7 +110,9 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 		s: s, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
+	v.agentKey = s.key(clientKey)
 	if o.Restore != "" {
+		v.agentKey = filepath.Join(o.Restore, clientKey)
 		if v.saved, err = openSaved(o.Restore); err != nil {
 			return err
 		}

@@ -82,6 +82,10 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 	if config.Restored {
 		errs = append(errs, forgetNames())
 	}
+	if config.Become != nil {
+		// After the entropy: what it makes up must not be what others make up.
+		errs = append(errs, s.become(*config.Become))
+	}
 	return errors.Join(errs...)
 }
 
@@ -134,14 +138,20 @@ func parseKeys(config agent.BootConfig) (ssh.Signer, []ssh.PublicKey, error) {
 
 // applyConfig makes the root that of one sandbox.
 func applyConfig(root string, user ImageUser, config agent.BootConfig) error {
-	if err := writeIdentity(root, config.Hostname); err != nil {
+	if err := errors.Join(writeHostname(root, config.Hostname), ensureMachineID(root)); err != nil {
 		return err
 	}
+	return applyMounts(root, user, config.Mounts)
+}
+
+// applyMounts mounts the home and the shares, and prepares what the user's
+// programs expect to be theirs.
+func applyMounts(root string, user ImageUser, mounts []agent.Mount) error {
 	if err := makeMountPoint(root, user.Home, user); err != nil {
 		return fmt.Errorf("cannot make the home %s: %w", user.Home, err)
 	}
 	// The home first: mount points inside it must not make it look used.
-	home, others := partition(config.Mounts, func(m agent.Mount) bool {
+	home, others := partition(mounts, func(m agent.Mount) bool {
 		return shareTarget(user.Home, m.Target) == user.Home
 	})
 	if err := mountShares(root, user, home); err != nil {
@@ -177,31 +187,43 @@ func partition(mounts []agent.Mount, condition func(agent.Mount) bool) (with, wi
 	return with, without
 }
 
-// writeIdentity gives the guest its host name, and a machine id unless the
-// image has one. With the latter present systemd does not take the boot for a
-// first one, for which it would go through all units' presets.
-func writeIdentity(root, hostname string) error {
-	if hostname != "" {
-		if err := unix.Sethostname([]byte(hostname)); err != nil {
-			return fmt.Errorf("cannot set the host name %q: %w", hostname, err)
-		}
-		hosts := filepath.Join(root, "/etc/hosts")
-		old, _ := os.ReadFile(hosts) // if it cannot be read it is replaced
-		if err := errors.Join(
-			replaceFile(filepath.Join(root, "/etc/hostname"), hostname+"\n", 0o644),
-			replaceFile(hosts, hostsFile(string(old), hostname), 0o644),
-		); err != nil {
-			return fmt.Errorf("cannot write the host name down: %w", err)
-		}
-	}
-	path := filepath.Join(root, "/etc/machine-id")
-	if id, err := os.ReadFile(path); err == nil && len(strings.TrimSpace(string(id))) == 32 {
+// writeHostname gives the guest its host name.
+func writeHostname(root, hostname string) error {
+	if hostname == "" {
 		return nil
 	}
+	if err := unix.Sethostname([]byte(hostname)); err != nil {
+		return fmt.Errorf("cannot set the host name %q: %w", hostname, err)
+	}
+	hosts := filepath.Join(root, "/etc/hosts")
+	old, _ := os.ReadFile(hosts) // if it cannot be read it is replaced
+	if err := errors.Join(
+		replaceFile(filepath.Join(root, "/etc/hostname"), hostname+"\n", 0o644),
+		replaceFile(hosts, hostsFile(string(old), hostname), 0o644),
+	); err != nil {
+		return fmt.Errorf("cannot write the host name down: %w", err)
+	}
+	return nil
+}
+
+// machineID is the file of machine-id(5).
+const machineID = "/etc/machine-id"
+
+// ensureMachineID makes a machine id unless there is one. With it, systemd does
+// not take the boot for a first one, for which it would go through all units'
+// presets.
+func ensureMachineID(root string) error {
+	if id, err := os.ReadFile(filepath.Join(root, machineID)); err == nil && len(strings.TrimSpace(string(id))) == 32 {
+		return nil
+	}
+	return newMachineID(root)
+}
+
+func newMachineID(root string) error {
 	var id [16]byte
 	// It never fails: see crypto/rand.
 	_, _ = rand.Read(id[:])
-	if err := replaceFile(path, hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
+	if err := replaceFile(filepath.Join(root, machineID), hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
 		return fmt.Errorf("cannot write the machine id: %w", err)
 	}
 	return nil

@@ -211,7 +211,7 @@ func TestIdentity(t *testing.T) {
 	}
 	for _, before := range []string{"", "uninitialized\n"} {
 		write(t, root+"/etc/machine-id", before)
-		if err := writeIdentity(root, ""); err != nil {
+		if err := ensureMachineID(root); err != nil {
 			t.Fatal(err)
 		}
 		if id := read(); len(id) != 32 {
@@ -219,11 +219,11 @@ func TestIdentity(t *testing.T) {
 		}
 		os.Remove(root + "/etc/machine-id")
 	}
-	if err := writeIdentity(root, ""); err != nil {
+	if err := ensureMachineID(root); err != nil {
 		t.Fatal(err)
 	}
 	first := read()
-	if err := writeIdentity(root, ""); err != nil || read() != first {
+	if err := ensureMachineID(root); err != nil || read() != first {
 		t.Errorf("a valid machine id was replaced, or %v", err)
 	}
 }

@@ -64,7 +64,7 @@ func (s *service) hostServer() (*Server, error) {
 	return s.server(Server{
 		Crypto:     agent.ChannelCrypto(),
 		HostKey:    signer,
-		Admit:      AdmitKeys("", s.params.Key),
+		Admit:      func(user string, key ssh.PublicKey) error { return AdmitKeys("", s.channelKey())(user, key) },
 		Controller: s,
 	}), nil
 }
@@ -72,24 +72,30 @@ func (s *service) hostServer() (*Server, error) {
 // serveTCP answers ssh on the guest's TCP port, for the image's user and the
 // keys that the host has named. It listens when it returns, so that nobody who
 // waited for readiness is turned away. If the port is taken, the image runs an
-// SSH server of its own, and that is no reason to do without the guest.
-func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) {
+// SSH server of its own, and that is no reason to do without the guest. stop
+// ends it, with its connections, and leaves the port free.
+func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop func()) {
 	signer, keys, err := parseKeys(config)
 	if err != nil {
 		s.logger.Error("ssh is not answered", "error", err)
-		return
+		return func() {}
 	}
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", s.image.ListenSSH))
 	if err != nil {
 		s.logger.Error("ssh is not answered", "error", err)
-		return
+		return func() {}
 	}
 	server := s.server(Server{HostKey: signer, Admit: AdmitKeys(s.image.User.Name, keys...)})
+	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		if err := server.Serve(ctx, listener); err != nil {
 			s.logger.Error("ssh is no longer answered", "error", err)
 		}
 	}()
+	return func() {
+		cancel()
+		listener.Close() // here, and not when Serve has noticed
+	}
 }
 
 // server completes a server with what all of the guest's have in common.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +55,8 @@ type service struct {
 	mu         sync.Mutex
 	configured bool
 	config     agent.BootConfig
+	key        ssh.PublicKey          // that alone opens the host's channel
+	answerSSH  func(agent.BootConfig) // answers ssh by that configuration's keys from now on; set once commands can run
 }
 
 // offer is a configuration together with where the outcome goes.
@@ -105,6 +108,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	if s.params, err = readBootParams(); err != nil {
 		return err
 	}
+	s.key = s.params.Key
 	s.users = ImageUsers{Etc: "/etc", Default: s.image.User}
 	s.prepareProcess()
 
@@ -189,12 +193,7 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 // finish does what commands need not wait for, or not for long, and announces
 // the stages that are left.
 func (s *service) finish(ctx context.Context) {
-	s.mu.Lock()
-	config := s.config
-	s.mu.Unlock()
-	if len(config.HostKey) > 0 && s.image.ListenSSH != 0 {
-		s.serveTCP(ctx, config)
-	}
+	s.startSSH(ctx)
 	select {
 	case <-s.settled:
 	case <-time.After(networkPatience):
@@ -206,6 +205,20 @@ func (s *service) finish(ctx context.Context) {
 	go s.watchPowerButtons(ctx)
 	s.logger.Info("ready for commands", "uptime", uptime().Round(time.Millisecond))
 	go s.awaitSystem(ctx)
+}
+
+// startSSH answers ssh, and lets become change by which keys.
+func (s *service) startSSH(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stop := func() {}
+	s.answerSSH = func(config agent.BootConfig) {
+		stop()
+		if len(config.HostKey) > 0 && s.image.ListenSSH != 0 {
+			stop = s.serveTCP(ctx, config)
+		}
+	}
+	s.answerSSH(s.config)
 }
 
 // awaitSystem announces the image's own readiness.

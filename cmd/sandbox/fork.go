@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+func forkCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "fork",
+		Usage:     "make new sandboxes that go on from the state of another one",
+		ArgsUsage: "NAME[@TAG]",
+		Description: `The forks run at once, with all that ran in the other sandbox, from its snapshot
+TAG or else from what it is now; it goes on itself. Each has an identity, a disk and
+a copy of the home of its own, a clock that is right and random numbers that no other
+has. Shares are the same directories for all. Published ports are published by free
+ones, which sandbox ls shows. The names of the forks are printed when they are ready.
+
+EXAMPLES
+   sandbox fork work
+   sandbox fork --count 10 --name try work@installed
+   sandbox fork --rm --home empty work`,
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Value: 1, Usage: "make this `NUMBER` of forks"},
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of the fork; of several, NAME-1, NAME-2 and so on (default: that of the other sandbox with -fork)"},
+			&cli.StringFlag{Name: "home", Value: "copy", Usage: "`WHAT` the forks' homes are: copy or empty"},
+			&cli.BoolFlag{Name: "rm", Usage: "remove a fork when it stops"},
+		},
+		OnUsageError: usageError,
+		Action:       fork,
+	}
+}
+
+// maxForks keeps a slip of the keyboard from taking the machine.
+const maxForks = 256
+
+func fork(c *cli.Context) error {
+	ctx := c.Context
+	if count := c.Int("count"); count < 1 || count > maxForks {
+		return &exitCode{exitUsage, fmt.Errorf("--count is %d, but must be from 1 to %d", count, maxForks)}
+	}
+	if home := c.String("home"); home != "copy" && home != "empty" {
+		return &exitCode{exitUsage, fmt.Errorf("--home is %q, but must be copy or empty", home)}
+	}
+	if c.NArg() != 1 {
+		return &exitCode{exitUsage, errors.New("sandbox fork needs the name of one sandbox, or NAME@TAG for one of its snapshots: sandbox ls and sandbox snapshot ls NAME show them")}
+	}
+	name, tag, tagged := strings.Cut(c.Args().First(), "@")
+	if tagged && tag == "" {
+		return &exitCode{exitUsage, fmt.Errorf("a tag is missing after %s@: sandbox snapshot ls %[1]s shows those that there are", name)}
+	}
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	parent, err := host.Get(name)
+	if err != nil {
+		return err
+	}
+	names := forkNames(c, name)
+	if err := checkFree(host, names); err != nil {
+		return err
+	}
+	from, err := parent.Forkable(ctx, tag)
+	if err != nil {
+		return err
+	}
+	forks, err := makeForks(ctx, from, names, machine.ForkOptions{EmptyHome: c.String("home") == "empty", Remove: c.Bool("rm")})
+	err = errors.Join(err, from.Close())
+	if err != nil {
+		return errors.Join(err, removeForks(ctx, forks))
+	}
+	return startForks(c, forks)
+}
+
+func forkNames(c *cli.Context, parent string) []string {
+	base := c.String("name")
+	if base == "" {
+		base = parent + "-fork"
+	}
+	if c.Int("count") == 1 {
+		return []string{base}
+	}
+	var names []string
+	for i := range c.Int("count") {
+		names = append(names, base+"-"+strconv.Itoa(i+1))
+	}
+	return names
+}
+
+// checkFree finds a name that cannot be had before anything is saved.
+func checkFree(host *machine.Host, names []string) error {
+	var errs []error
+	for _, name := range names {
+		if err := machine.CheckName(name); err != nil {
+			errs = append(errs, err)
+		} else if _, err := host.Get(name); err == nil {
+			errs = append(errs, fmt.Errorf("a sandbox named %s exists already: choose another --name, or remove it (sandbox rm %[1]s)", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func makeForks(ctx context.Context, from *machine.Forkable, names []string, o machine.ForkOptions) ([]*machine.Sandbox, error) {
+	var forks []*machine.Sandbox
+	for _, name := range names {
+		o.Name = name
+		s, err := from.Fork(ctx, o)
+		if err != nil {
+			return forks, err
+		}
+		forks = append(forks, s)
+	}
+	return forks, nil
+}
+
+// startForks starts all forks at once, and removes those that do not start.
+func startForks(c *cli.Context, forks []*machine.Sandbox) error {
+	failed := make([]error, len(forks))
+	err := showStart(fmt.Sprintf("starting %d forks", len(forks)), func(o machine.StartOptions) error {
+		o.Until, o.Stage = machine.StageAgent, nil // the stages of several would be a muddle
+		var starting errgroup.Group
+		for i, s := range forks {
+			if i > 0 {
+				o.Note = nil // what the first one is told holds for all
+			}
+			starting.Go(func() error {
+				_, failed[i] = s.StartFork(c.Context, o)
+				return nil
+			})
+		}
+		_ = starting.Wait()
+		return errors.Join(failed...)
+	})
+	var dead []*machine.Sandbox
+	for i, s := range forks {
+		if failed[i] != nil {
+			dead = append(dead, s)
+			continue
+		}
+		fmt.Fprintln(c.App.Writer, s.Name)
+	}
+	return errors.Join(err, removeForks(c.Context, dead))
+}
+
+func removeForks(ctx context.Context, forks []*machine.Sandbox) error {
+	var errs []error
+	for _, s := range forks {
+		errs = append(errs, s.Remove(context.WithoutCancel(ctx), true))
+	}
+	return errors.Join(errs...)
+}

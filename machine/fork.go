@@ -1,0 +1,149 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// OriginTag is the tag under which a fork has the snapshot that it began with.
+const OriginTag = "origin"
+
+// ForkOptions say what a fork is like.
+type ForkOptions struct {
+	Name      string // of the new sandbox
+	EmptyHome bool   // begin with an empty home, not with a copy
+	Remove    bool   // remove the fork when it stops
+}
+
+// Forkable is a snapshot of which forks can be made.
+type Forkable struct {
+	s         *Sandbox
+	snap      Snapshot
+	temporary bool
+}
+
+// Forkable returns the snapshot with that tag, once it is sure that it is
+// intact and fits this machine. Without a tag, it is one of the running sandbox
+// as it is now. The caller closes it when all forks are made.
+func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
+	if tag == "" {
+		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]))
+		return &Forkable{s: s, snap: snap, temporary: true}, err
+	}
+	snap, err := s.Snapshot(tag)
+	if err == nil {
+		err = s.checkFits(ctx, snap)
+	}
+	if err == nil {
+		err = s.VerifySnapshot(ctx, snap)
+	}
+	return &Forkable{s: s, snap: snap}, err
+}
+
+// Close removes the snapshot, if it was saved for the forks alone: they have it
+// too.
+func (f *Forkable) Close() error {
+	if !f.temporary {
+		return nil
+	}
+	return f.s.RemoveSnapshot(f.snap.Tag)
+}
+
+// Fork makes a new sandbox that begins with the snapshot, without starting it;
+// StartFork does. Ports that the other one publishes are published by free ones.
+func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
+	c, err := f.s.Config()
+	if err != nil {
+		return nil, err
+	}
+	c.Name, c.Created, c.Remove, c.ForkOf, c.SSHPort = o.Name, time.Now().UTC(), o.Remove, f.s.Name, 0
+	for i := range c.Forwards {
+		c.Forwards[i].HostPort = 0
+	}
+	if err := f.s.host.checkSocketPath(c); err != nil {
+		return nil, err
+	}
+	return f.s.host.create(c, func(draft *Sandbox) error {
+		if err := f.link(ctx, draft); err != nil {
+			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
+		}
+		if c.NoHome {
+			return nil
+		}
+		if o.EmptyHome {
+			return makeMountPoints(draft, c)
+		}
+		return copyTree(ctx, f.s.HomePath(), draft.HomePath())
+	})
+}
+
+// StartFork starts a fork with the snapshot that it was made of.
+func (s *Sandbox) StartFork(ctx context.Context, o StartOptions) (*Hold, error) {
+	o.restore = s.snapshotDir(OriginTag)
+	return s.Start(ctx, o)
+}
+
+// link gives the draft the snapshot's files under other names: they take no
+// space of their own, and stay when the other sandbox goes.
+func (f *Forkable) link(ctx context.Context, draft *Sandbox) error {
+	origin := draft.snapshotDir(OriginTag)
+	if err := os.MkdirAll(origin, 0o700); err != nil {
+		return err
+	}
+	names := []string{devicesFile, clientKey}
+	if f.snap.Memory != nil {
+		names = append(names, memoryFile)
+	}
+	for _, name := range names {
+		if err := linkOrClone(ctx, f.s.snapshotFile(f.snap.Tag, name), filepath.Join(origin, name)); err != nil {
+			return err
+		}
+	}
+	if len(f.snap.Disk) > 0 {
+		from := layers(f.s.snapshotFile(f.snap.Tag, diskDir))
+		if err := from.linkTo(ctx, layers(filepath.Join(origin, diskDir)), len(f.snap.Disk)); err != nil {
+			return err
+		}
+	}
+	snap := f.snap
+	snap.Tag = OriginTag
+	return writeJSON(filepath.Join(origin, manifestFile), snap)
+}
+
+// copyTree makes to, an empty directory, a copy of from with all that belongs
+// to its files, which shares their blocks where the file system can do that.
+func copyTree(ctx context.Context, from, to string) error {
+	cmd := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", "--no-target-directory", "--", from, to)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("copying %s: %w: %s", from, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// makeMountPoints makes in an empty home the directories on which the guest has
+// shares mounted already: they vanish with what they are mounted on.
+func makeMountPoints(draft *Sandbox, c Config) error {
+	img, err := draft.host.Image(c.Image)
+	if err != nil {
+		return err
+	}
+	home, err := os.OpenRoot(draft.HomePath())
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	errs := make([]error, 0, len(c.Shares))
+	for _, share := range c.Shares {
+		if rel, err := filepath.Rel(img.Manifest.User.Home, share.Target); err == nil && filepath.IsLocal(rel) {
+			errs = append(errs, home.MkdirAll(rel, 0o755))
+		}
+	}
+	return errors.Join(errs...)
+}
