@@ -32,16 +32,24 @@ type export struct {
 // exports lists what the guest mounts, in that order: its home, unless it has
 // none here, and the shares.
 func (v *supervisor) exports(plan *Plan) []export {
+	if v.config.Template {
+		return v.templateExports()
+	}
 	var list []export
 	if !v.config.NoHome {
 		home := virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}
-		list = append(list, export{home, "home", v.s.fsSocket(0)})
+		list = append(list, export{home, homeTag, v.s.fsSocket(0)})
 	}
 	for i, share := range plan.Shares {
-		list = append(list, export{share, fmt.Sprintf("share%d", i), v.s.fsSocket(i + 1)})
+		list = append(list, export{share, shareTag(i), v.s.fsSocket(i + 1)})
 	}
 	return list
 }
+
+// homeTag is the virtiofs tag of the home; shareTag is that of a share.
+const homeTag = "home"
+
+func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
 
 // boot starts every process and waits until commands can run in the guest.
 // What it started is in v also when it fails: teardown ends it.
@@ -69,7 +77,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	v.reach(StageShares, nil)
 	v.sweepLeftovers()
 	if v.saved != nil {
-		if err := plan.fits(v.config, v.saved.Snapshot); err != nil {
+		if err := v.checkSaved(plan); err != nil {
 			return err
 		}
 	}
@@ -407,7 +415,8 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	if err := v.setRight(ctx, agent.ResumeConfig{Restored: true, Become: who}); err != nil {
+	// A template has no home and no shares whose files could have changed.
+	if err := v.setRight(ctx, agent.ResumeConfig{Restored: !v.saved.Template, Become: who}); err != nil {
 		return err
 	}
 	v.agentKey = v.s.key(clientKey)
@@ -433,6 +442,9 @@ func (v *supervisor) identity(plan *Plan) (*agent.Identity, error) {
 }
 
 func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
+	if v.config.Template {
+		return agent.BootConfig{Entropy: newEntropy(), Time: time.Now()} // the rest is for who becomes of it
+	}
 	hostKey, err := os.ReadFile(v.s.key(hostKey))
 	if err != nil {
 		v.log.Error("the guest makes its own ssh host key", "err", err)

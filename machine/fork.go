@@ -90,31 +90,12 @@ func (s *Sandbox) StartFork(ctx context.Context, o StartOptions) (*Hold, error) 
 	return s.Start(ctx, o)
 }
 
-// link gives the draft the snapshot's files under other names: they take no
-// space of their own, and stay when the other sandbox goes.
+// link gives the draft the snapshot as its origin. It stays when the other
+// sandbox goes.
 func (f *Forkable) link(ctx context.Context, draft *Sandbox) error {
-	origin := draft.snapshotDir(OriginTag)
-	if err := os.MkdirAll(origin, 0o700); err != nil {
-		return err
-	}
-	names := []string{devicesFile, clientKey}
-	if f.snap.Memory != nil {
-		names = append(names, memoryFile)
-	}
-	for _, name := range names {
-		if err := linkOrClone(ctx, f.s.snapshotFile(f.snap.Tag, name), filepath.Join(origin, name)); err != nil {
-			return err
-		}
-	}
-	if len(f.snap.Disk) > 0 {
-		from := layers(f.s.snapshotFile(f.snap.Tag, diskDir))
-		if err := from.linkTo(ctx, layers(filepath.Join(origin, diskDir)), len(f.snap.Disk)); err != nil {
-			return err
-		}
-	}
 	snap := f.snap
 	snap.Tag = OriginTag
-	return writeJSON(filepath.Join(origin, manifestFile), snap)
+	return linkSnapshot(ctx, f.s.snapshotDir(f.snap.Tag), draft.snapshotDir(OriginTag), snap)
 }
 
 // copyTree makes to, an empty directory, a copy of from with all that belongs

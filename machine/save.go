@@ -85,7 +85,7 @@ func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err e
 			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), os.RemoveAll(draft))
 		}
 	}()
-	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs}
+	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
 	if snap.Pause, err = v.saveState(ctx, draft); err != nil {
 		return snap, err
 	}

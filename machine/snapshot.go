@@ -32,12 +32,13 @@ const snapshotVersion = 1
 // Snapshot is the state of a running sandbox at one moment: its memory, its
 // devices and its disk. Home and shares are on the host, and no part of it.
 type Snapshot struct {
-	Version int           `json:"version"`
-	Tag     string        `json:"tag"`
-	Created time.Time     `json:"created"`
-	Pause   time.Duration `json:"pause"` // nanoseconds for which the guest stood still
-	Needs   Needs         `json:"needs"`
-	Devices SnapshotFile  `json:"devices"`
+	Version  int           `json:"version"`
+	Tag      string        `json:"tag"`
+	Created  time.Time     `json:"created"`
+	Pause    time.Duration `json:"pause"` // nanoseconds for which the guest stood still
+	Needs    Needs         `json:"needs"`
+	Template bool          `json:"template,omitempty"` // it belongs to nobody: see Template
+	Devices  SnapshotFile  `json:"devices"`
 	// Memory is nil if it is a part of Devices, as that of a machine is which
 	// shares memory with other forks.
 	Memory *SnapshotFile `json:"memory,omitempty"`

@@ -62,7 +62,7 @@ func startCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := start(c, s, false); err != nil {
+			if _, err := start(c, s, false, coldStart); err != nil {
 				return err
 			}
 			fmt.Println(s.Name)

@@ -24,7 +24,7 @@ func imageCommand() *cli.Command {
 read-only file system. Images never change; all sandboxes share them.`,
 		Subcommands: []*cli.Command{
 			imageBuildCommand(), imageLsCommand(), imageInspectCommand(), imageVerifyCommand(),
-			imageDiffCommand(), imageRmCommand(), imageGCCommand(), imageDefaultCommand(),
+			imageDiffCommand(), imageRmCommand(), imageGCCommand(), imageDefaultCommand(), imageWarmCommand(),
 		},
 	}
 }

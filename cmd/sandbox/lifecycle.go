@@ -57,7 +57,7 @@ EXAMPLES
 			if err := s.Stop(c.Context, c.Duration("time")); err != nil {
 				return err
 			}
-			if _, err := start(c, s, false); err != nil {
+			if _, err := start(c, s, false, coldStart); err != nil {
 				return err
 			}
 			fmt.Println(s.Name)

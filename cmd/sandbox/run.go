@@ -43,6 +43,7 @@ EXAMPLES
    sandbox run -d --name ci --memory 4G --cpus 4 --wait system`,
 		Flags: append(createFlags(), append(commandFlags(),
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
+			&cli.BoolFlag{Name: "warm", EnvVars: []string{"SANDBOX_WARM"}, Usage: "begin with the image's saved state in place of booting; it is made the first time, and for each size and number of shares"},
 			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops (the default for a command without --name)"},
 			waitFlag(), timingsFlag())...),
 		OnUsageError: usageError,
@@ -118,14 +119,19 @@ func run(c *cli.Context) error {
 		return err
 	}
 	config.Remove = c.Bool("rm") || (!c.IsSet("rm") && len(command.argv) > 0 && !c.IsSet("name"))
-	if _, err := host.Plan(ctx, config, img); err != nil {
+	plan, err := host.Plan(ctx, config, img)
+	if err != nil {
 		return err
+	}
+	begin := coldStart
+	if c.Bool("warm") {
+		begin = warmStart(ctx, host, config, plan)
 	}
 	s, err := host.Create(config)
 	if err != nil {
 		return err
 	}
-	hold, err := start(c, s, config.Remove && !c.Bool("detach"))
+	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin)
 	if err != nil {
 		return err
 	}
@@ -162,13 +168,20 @@ func checkWait(c *cli.Context) error {
 	return nil
 }
 
+// starter is one of the ways to start a sandbox.
+type starter func(context.Context, *machine.Sandbox, machine.StartOptions) (*machine.Hold, error)
+
+func coldStart(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {
+	return s.Start(ctx, o)
+}
+
 // start runs the sandbox's start and shows a person how far it is.
-func start(c *cli.Context, s *machine.Sandbox, hold bool) (*machine.Hold, error) {
+func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machine.Hold, error) {
 	asked := time.Now()
 	var held *machine.Hold
 	err := showStart("starting "+s.Name, func(o machine.StartOptions) (err error) {
 		o.Until, o.Hold = c.String("wait"), hold
-		held, err = s.Start(c.Context, o)
+		held, err = begin(c.Context, s, o)
 		return err
 	})
 	if err != nil {
@@ -225,14 +238,19 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	return config, errors.Join(errs[:]...)
 }
 
-// useImage finds the image and completes the configuration with it. The targets
-// of shares become absolute: relative ones start at the home of the guest's
-// user, whoever a command later runs as.
+// useImage finds the image and completes the configuration with it.
 func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*image.Image, error) {
 	img, err := imageForRun(c, host.Images)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		complete(c, config, img)
 	}
+	return img, err
+}
+
+// complete gives the configuration what the image decides. The targets of shares
+// become absolute: relative ones start at the home of the guest's user, whoever a
+// command later runs as.
+func complete(c *cli.Context, config *machine.Config, img *image.Image) {
 	m := img.Manifest
 	config.Image = m.Name + "@" + img.Digest
 	if !c.IsSet("memory") && config.MemoryMiB == 0 {
@@ -246,7 +264,6 @@ func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*imag
 			config.Shares[i].Target = path.Join(m.User.Home, share.Target)
 		}
 	}
-	return img, nil
 }
 
 func firstSet(values ...int) int {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+func imageWarmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "warm",
+		Usage:     "save the state of a booted machine, for sandbox run --warm",
+		ArgsUsage: "[IMAGE]",
+		Description: `The image is booted once, and saved when its system is up. A sandbox that is run with
+--warm and fits the state begins with it: the same image, memory, CPUs, disk, network
+and number of shares. Without this command, the first sandbox run --warm does the same.
+
+EXAMPLES
+   sandbox image warm
+   sandbox image warm --memory 4G --cpus 4 --shares 2 claude`,
+		Flags:        append(warmFlags(), &cli.IntFlag{Name: "shares", Value: 1, Usage: "the `NUMBER` of --share that run will have"}),
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 1 {
+				return &exitCode{exitUsage, fmt.Errorf("sandbox image warm takes one image, not %d", c.NArg())}
+			}
+			if n := c.Int("shares"); n < 0 || n > maxWarmShares {
+				return &exitCode{exitUsage, fmt.Errorf("--shares is %d, but must be from 0 to %d", n, maxWarmShares)}
+			}
+			return imageWarm(c)
+		},
+	}
+}
+
+// maxWarmShares is what fits into a machine beside its other devices.
+const maxWarmShares = 16
+
+// warmFlags are those of createFlags on which the saved state depends.
+func warmFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, f := range createFlags() {
+		switch f.Names()[0] {
+		case "memory", "cpus", "disk", "no-home", "net", "transport", "machine", "timeout":
+			flags = append(flags, f)
+		}
+	}
+	return flags
+}
+
+func imageWarm(c *cli.Context) error {
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	config, err := configure(c, host)
+	if err != nil {
+		return err
+	}
+	img, err := host.Images.Get(c.Args().First())
+	if err != nil {
+		return err
+	}
+	complete(c, &config, img)
+	plan, err := host.Plan(c.Context, config, img)
+	if err != nil {
+		return err
+	}
+	config.Shares = make([]virtiofs.Share, c.Int("shares"))
+	plan.Shares = config.Shares
+	template, exists, err := host.Template(config, plan)
+	if err == nil && !exists {
+		err = makeTemplate(c.Context, template, config)
+	}
+	if err != nil {
+		return err
+	}
+	if exists {
+		fmt.Fprintf(c.App.Writer, "%s is warm already\n", config.Image)
+	} else {
+		fmt.Fprintf(c.App.Writer, "%s is warm\n", config.Image)
+	}
+	return nil
+}
+
+// warmStart begins with the template for such a sandbox, which it makes unless
+// it is there. Without one, the sandbox boots.
+func warmStart(ctx context.Context, host *machine.Host, config machine.Config, plan *machine.Plan) starter {
+	template, exists, err := host.Template(config, plan)
+	if err == nil && !exists {
+		err = makeTemplate(ctx, template, config)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "sandbox: note: the sandbox boots, because the state of its image could not be saved: %v\n", err)
+		return coldStart
+	}
+	return func(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {
+		return s.StartWarm(ctx, template, o)
+	}
+}
+
+func makeTemplate(ctx context.Context, template machine.Template, config machine.Config) error {
+	return showStart("saving the state of "+config.Image+" for warm starts", func(o machine.StartOptions) error {
+		o.Note = nil // whoever starts with it is told the same
+		return template.Make(ctx, config, o)
+	})
+}

@@ -1,0 +1,265 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// A template is the snapshot of a machine that was booted from an image and
+// belongs to nobody: no home and no share is mounted in it. A sandbox for which
+// one fits begins with it in place of booting, and then becomes itself, as a
+// fork does.
+
+// templatesDir, in the cache, has a directory for each template, whose name is
+// the digest of all that it depends on.
+const templatesDir = "templates"
+
+// templateLife is how long a template is kept that nobody uses.
+const templateLife = 30 * 24 * time.Hour
+
+// Template is a saved machine with which sandboxes can start.
+type Template struct {
+	dir  string
+	host *Host
+}
+
+// Template returns the template for sandboxes with that configuration and plan,
+// and whether it is there; Make makes it.
+func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err error) {
+	key, err := plan.templateKey(c)
+	if err != nil {
+		return t, false, err
+	}
+	t = Template{filepath.Join(h.Dirs.Cache, templatesDir, key), h}
+	_, err = os.Stat(filepath.Join(t.dir, manifestFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return t, false, err
+	}
+	return t, err == nil, nil
+}
+
+// templateKey is the digest of everything on which a template for such a
+// sandbox depends: the image, QEMU as it is installed, the machine as it is
+// built with all devices, the processor, and our own forms.
+func (p *Plan) templateKey(c Config) (string, error) {
+	c.Shares = nil // which directories they are does not matter, only how many
+	needs, err := p.needs(c)
+	if err != nil {
+		return "", err
+	}
+	needs.Shares = nil
+	vm := p.VM
+	vm.Name, vm.Shares = "", nil
+	for _, tag := range templateTags(c, len(p.Shares)) {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
+	}
+	if c.Network != network.ModeNone {
+		vm.Network = &qemu.UserNetwork{MAC: network.MAC("")}
+	}
+	args, err := vm.Args(p.QEMU)
+	if err != nil {
+		return "", err
+	}
+	binary, err := os.Stat(p.QEMU.Binary)
+	if err != nil {
+		return "", err
+	}
+	text, err := json.Marshal([]any{
+		needs, args, p.QEMU.Version, binary.Size(), binary.ModTime().UnixNano(), p.Virtiofsd.Version,
+		snapshotVersion, agent.ProtocolVersion,
+	})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:12]), nil
+}
+
+// templateTags are the tags of what a sandbox mounts.
+func templateTags(c Config, shares int) []string {
+	var tags []string
+	if !c.NoHome {
+		tags = append(tags, homeTag)
+	}
+	for i := range shares {
+		tags = append(tags, shareTag(i))
+	}
+	return tags
+}
+
+// Make boots a machine for the template, which shows as a sandbox for as long
+// as that takes, saves it when its system is up, and removes what nobody can
+// use any more. o.Note may be called.
+func (t Template) Make(ctx context.Context, c Config, o StartOptions) (err error) {
+	c = Config{
+		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Image: c.Image,
+		MemoryMiB: c.MemoryMiB, CPUs: c.CPUs, DiskMiB: c.DiskMiB, NoHome: c.NoHome, Network: c.Network,
+		Transport: c.Transport, Machine: c.Machine, ReadyTimeout: c.ReadyTimeout,
+		Template: true, TemplateShares: len(c.Shares), Remove: true,
+	}
+	s, err := t.host.Create(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Remove(context.WithoutCancel(ctx), true)) }()
+	o.Hold, o.Until = true, StageSystem
+	hold, err := s.Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer hold.Close()
+	if err := s.warmUp(ctx); err != nil {
+		return err
+	}
+	const tag = "template"
+	snap, err := s.SaveSnapshot(ctx, tag)
+	if err != nil {
+		return err
+	}
+	return t.publish(ctx, s, snap)
+}
+
+// warmUp runs a command, so that what every first command reads from the disk
+// is in the memory that is saved.
+func (s *Sandbox) warmUp(ctx context.Context) error {
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	cmd := client.Command(ctx, "true")
+	cmd.Login = true
+	return cmd.Run()
+}
+
+// publish takes the snapshot of s as the template, in one step.
+func (t Template) publish(ctx context.Context, s *Sandbox, snap Snapshot) error {
+	root := filepath.Dir(t.dir)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	t.host.sweepTemplates()
+	draft := filepath.Join(root, hiddenName(draftPrefix, filepath.Base(t.dir)))
+	err := linkSnapshot(ctx, s.snapshotDir(snap.Tag), draft, snap)
+	if err == nil {
+		err = moveDir(draft, t.dir)
+	}
+	if errors.Is(err, os.ErrExist) { // somebody else was faster
+		return os.RemoveAll(draft)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("keeping the template: %w", err), os.RemoveAll(draft))
+	}
+	return nil
+}
+
+// sweepTemplates removes what interrupted makers left, and templates whose
+// image is gone or which were not used for long.
+func (h *Host) sweepTemplates() {
+	root := filepath.Join(h.Dirs.Cache, templatesDir)
+	entries, _ := os.ReadDir(root) // no directory, no templates
+	for _, e := range entries {
+		info, err := e.Info()
+		dir := filepath.Join(root, e.Name())
+		if err != nil {
+			continue // somebody else is at it
+		}
+		age := time.Since(info.ModTime())
+		if strings.HasPrefix(e.Name(), ".") {
+			if age > youngest {
+				_ = os.RemoveAll(dir) // tried again another time
+			}
+			continue
+		}
+		var snap Snapshot
+		err = readManifest(filepath.Join(dir, manifestFile), &snap)
+		if err == nil && age < templateLife {
+			_, err = h.Image(snap.Needs.Image)
+			if err == nil {
+				continue
+			}
+		}
+		_ = removeDir(dir)
+	}
+}
+
+// StartWarm is Start for a new sandbox, which begins with the template. Should
+// that fail, the template is removed and the sandbox boots, after o.Note was
+// told why.
+func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*Hold, error) {
+	now := time.Now()
+	_ = os.Chtimes(t.dir, now, now) // for sweepTemplates
+	warm := o
+	warm.restore = t.dir
+	hold, err := s.Start(ctx, warm)
+	if err == nil || ctx.Err() != nil {
+		return hold, err
+	}
+	if o.Note != nil {
+		o.Note(fmt.Sprintf("the sandbox boots, because it could not begin with the saved state of its image: %v", err))
+	}
+	if err := removeDir(t.dir); err != nil {
+		return nil, err
+	}
+	return s.Start(ctx, o)
+}
+
+// templateExports lists what is attached to a machine for a template: an empty
+// directory in every place.
+func (v *supervisor) templateExports() []export {
+	var list []export
+	for i, tag := range templateTags(v.config, v.config.TemplateShares) {
+		list = append(list, export{virtiofs.Share{Source: v.s.HomePath()}, tag, v.s.fsSocket(i)})
+	}
+	return list
+}
+
+// checkSaved makes sure that the guest can start with what was saved.
+func (v *supervisor) checkSaved(plan *Plan) error {
+	if !v.saved.Template {
+		return plan.fits(v.config, v.saved.Snapshot)
+	}
+	key, err := plan.templateKey(v.config)
+	if err == nil && key != filepath.Base(v.saved.dir) {
+		err = errors.New("the template is not for this sandbox: something that it depends on has changed just now")
+	}
+	return err
+}
+
+// linkSnapshot gives the files of a snapshot other names in the directory to,
+// which is made: they take no space of their own.
+func linkSnapshot(ctx context.Context, from, to string, snap Snapshot) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	names := []string{devicesFile, clientKey}
+	if snap.Memory != nil {
+		names = append(names, memoryFile)
+	}
+	for _, name := range names {
+		if err := linkOrClone(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	if len(snap.Disk) > 0 {
+		disk := layers(filepath.Join(from, diskDir))
+		if err := disk.linkTo(ctx, layers(filepath.Join(to, diskDir)), len(snap.Disk)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(writeJSON(filepath.Join(to, manifestFile), snap), syncPath(to))
+}
