@@ -23,7 +23,8 @@ import (
 //	POST /v1/kill              the same without the power-down; ?keep=true to have
 //	                           a snapshot restored: shares are written back, and
 //	                           the sandbox is not removed
-//	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest
+//	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest;
+//	                           &home=true copies the home, too
 //	POST /v1/pause             let the guest stand still
 //	POST /v1/resume            let it go on
 //	GET  /v1/console           the console from its beginning; ?follow=true goes on;

@@ -71,16 +71,19 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if v.console, err = newLogFile(v.s.LogPath(ConsoleLog)); err != nil {
 		return err
 	}
-	if err := v.startShares(ctx, plan); err != nil {
-		return err
-	}
-	v.reach(StageShares, nil)
 	v.sweepLeftovers()
 	if v.saved != nil {
 		if err := v.checkSaved(plan); err != nil {
 			return err
 		}
 	}
+	if err := v.restoreHome(ctx); err != nil {
+		return err
+	}
+	if err := v.startShares(ctx, plan); err != nil {
+		return err
+	}
+	v.reach(StageShares, nil)
 	if err := v.prepareDisk(ctx, plan); err != nil {
 		return err
 	}

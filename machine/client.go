@@ -32,6 +32,9 @@ const HoldFlag = "--hold"
 // sandbox that starts with it.
 const RestoreFlag = "--restore"
 
+// WithHomeFlag follows RestoreFlag when the snapshot's home is restored, too.
+const WithHomeFlag = "--with-home"
+
 // StartOptions say how a start is watched.
 type StartOptions struct {
 	Stage func(stage string) // called for each stage that is reached; may be nil
@@ -42,7 +45,8 @@ type StartOptions struct {
 	// Hold is closed, the sandbox is stopped abruptly.
 	Hold bool
 
-	restore string // directory of the snapshot to start with; see Sandbox.Restore
+	restore  string // directory of the snapshot to start with; see Sandbox.Restore
+	withHome bool   // also with its home
 }
 
 // GuestError is why a start failed whose processes all did what they should on
@@ -95,6 +99,9 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	}
 	if o.restore != "" {
 		args = append(args, RestoreFlag, o.restore)
+	}
+	if o.withHome {
+		args = append(args, WithHomeFlag)
 	}
 	err = s.startSupervisor(append(args, s.Name), files)
 	for _, f := range files[1:] {

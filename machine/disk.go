@@ -90,7 +90,7 @@ func removeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(doomed)
+	return removeTree(doomed)
 }
 
 // planDisk adds the disk to the plan, and finds out early whether it can be

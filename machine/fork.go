@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -34,7 +33,7 @@ type Forkable struct {
 // as it is now. The caller closes it when all forks are made.
 func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
 	if tag == "" {
-		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]))
+		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), false)
 		return &Forkable{s: s, snap: snap, temporary: true}, err
 	}
 	snap, err := s.Snapshot(tag)
@@ -80,7 +79,11 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if o.EmptyHome {
 			return makeMountPoints(draft, c)
 		}
-		return copyTree(ctx, f.s.HomePath(), draft.HomePath())
+		home := f.s.HomePath()
+		if f.snap.Home != nil {
+			home = f.s.snapshotFile(f.snap.Tag, homeDir)
+		}
+		return copyTree(ctx, home, draft.HomePath())
 	})
 }
 
@@ -96,16 +99,6 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox) error {
 	snap := f.snap
 	snap.Tag = OriginTag
 	return linkSnapshot(ctx, f.s.snapshotDir(f.snap.Tag), draft.snapshotDir(OriginTag), snap)
-}
-
-// copyTree makes to, an empty directory, a copy of from with all that belongs
-// to its files, which shares their blocks where the file system can do that.
-func copyTree(ctx context.Context, from, to string) error {
-	cmd := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", "--no-target-directory", "--", from, to)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("copying %s: %w: %s", from, err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
 
 // makeMountPoints makes in an empty home the directories on which the guest has

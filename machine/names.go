@@ -23,6 +23,7 @@ const (
 	snapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
 
 	restoredDisk = "disk.restored" // what is about to take the place of diskDir
+	homeBefore   = "home.before"   // what homeDir was before a restore that is not over
 )
 
 // Names of the logs in logsDir. Each start moves the previous one to NAME.1.

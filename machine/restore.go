@@ -16,12 +16,16 @@ import (
 
 // Restore gives the sandbox the state of a snapshot: what its guest has done
 // since, in memory and on its disk, is gone. A running sandbox is ended for
-// that, once it is sure that the snapshot is intact and fits. The rest is as
-// with Start.
-func (s *Sandbox) Restore(ctx context.Context, tag string, o StartOptions) (*Hold, error) {
+// that, once it is sure that the snapshot is intact and fits. With withHome, the
+// home becomes what it was, too, if the snapshot has it. The rest is as with
+// Start.
+func (s *Sandbox) Restore(ctx context.Context, tag string, withHome bool, o StartOptions) (*Hold, error) {
 	snap, err := s.Snapshot(tag)
 	if err != nil {
 		return nil, err
+	}
+	if withHome && snap.Home == nil {
+		return nil, fmt.Errorf("the snapshot %s has no home: restore it without --with-home, and save with it next time (sandbox snapshot save --with-home %s)", tag, s.Name)
 	}
 	if err := s.checkFits(ctx, snap); err != nil {
 		return nil, err
@@ -32,7 +36,7 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, o StartOptions) (*Hol
 	if err := s.makeWay(ctx); err != nil {
 		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}
-	o.restore = s.snapshotDir(tag)
+	o.restore, o.withHome = s.snapshotDir(tag), withHome
 	return s.Start(ctx, o)
 }
 
@@ -122,6 +126,9 @@ func (v *supervisor) loadSaved(ctx context.Context) error {
 		if err := replaceDir(v.s.path(restoredDisk), v.s.DiskPath()); err != nil {
 			return err
 		}
+	}
+	if err := removeDir(v.s.path(homeBefore)); err != nil {
+		return err
 	}
 	v.log.Info("a snapshot was restored", "from", v.saved.dir)
 	return v.monitor.Cont(ctx)

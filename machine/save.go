@@ -19,8 +19,9 @@ import (
 
 // SaveSnapshot saves the state of the running sandbox, which goes on
 // afterwards. A snapshot that could not be saved to its end never shows, and
-// those from before are left alone.
-func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string) (Snapshot, error) {
+// those from before are left alone. With withHome, a copy of the home is a part
+// of it.
+func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, withHome bool) (Snapshot, error) {
 	var snap Snapshot
 	if err := s.checkFreeTag(tag); err != nil {
 		return snap, err
@@ -28,7 +29,10 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string) (Snapshot, error
 	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
 		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", s.notRunning(st))
 	}
-	resp, err := s.call(ctx, http.MethodPost, "snapshots?tag="+url.QueryEscape(tag))
+	if c, err := s.Config(); err == nil && withHome && c.NoHome {
+		return snap, fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot: leave out --with-home", s.Name)
+	}
+	resp, err := s.call(ctx, http.MethodPost, fmt.Sprintf("snapshots?tag=%s&home=%t", url.QueryEscape(tag), withHome))
 	if err != nil {
 		return snap, err
 	}
@@ -51,7 +55,7 @@ func (s *Sandbox) checkFreeTag(tag string) error {
 
 func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
 	// To its end, whatever becomes of who asked: the guest must go on.
-	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"))
+	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"), r.FormValue("home") == "true")
 	if err != nil {
 		v.log.Error("a snapshot was not saved", "err", err)
 		http.Error(w, err.Error(), http.StatusConflict)
@@ -61,7 +65,7 @@ func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(snap)
 }
 
-func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err error) {
+func (v *supervisor) save(ctx context.Context, tag string, withHome bool) (snap Snapshot, err error) {
 	if err := v.s.checkFreeTag(tag); err != nil {
 		return snap, err
 	}
@@ -82,11 +86,11 @@ func (v *supervisor) save(ctx context.Context, tag string) (snap Snapshot, err e
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), os.RemoveAll(draft))
+			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), removeTree(draft))
 		}
 	}()
 	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
-	if snap.Pause, err = v.saveState(ctx, draft); err != nil {
+	if snap.Pause, err = v.saveState(ctx, draft, withHome); err != nil {
 		return snap, err
 	}
 	// The guest runs again: what follows takes its time on the host only.
@@ -114,6 +118,13 @@ func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (
 			return err
 		}
 		snap.Memory = &memory
+	}
+	if home := filepath.Join(dir, homeDir); exists(home) {
+		used, err := diskUse(home)
+		if err != nil {
+			return err
+		}
+		snap.Home = &SnapshotHome{Used: used}
 	}
 	disk := layers(filepath.Join(dir, diskDir))
 	files, err := disk.all()
@@ -179,7 +190,7 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 
 // saveState writes memory, devices and disk of one moment to the directory,
 // and says for how long the guest stood still.
-func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Duration, err error) {
+func (v *supervisor) saveState(ctx context.Context, dir string, withHome bool) (pause time.Duration, err error) {
 	still, err := v.prepareStill(ctx, dir)
 	if err != nil {
 		return 0, err
@@ -196,6 +207,9 @@ func (v *supervisor) saveState(ctx context.Context, dir string) (pause time.Dura
 	}
 	start := time.Now()
 	err = still.take(ctx)
+	if err == nil && withHome {
+		err = copyTree(ctx, v.s.HomePath(), filepath.Join(dir, homeDir))
+	}
 	if !paused {
 		err = errors.Join(err, v.goOnAfterSave(ctx))
 		pause = time.Since(start)

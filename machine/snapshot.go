@@ -22,7 +22,7 @@ const (
 	manifestFile = "manifest.json" // Snapshot; what has none is no snapshot
 	memoryFile   = "memory"        // the guest's memory, page by page
 	devicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
-	// and diskDir, the layers of the disk if the sandbox has one, and clientKey,
+	// and homeDir, if the snapshot has the home; diskDir, the layers of the disk if the sandbox has one, and clientKey,
 	// which opens the agent that is in the memory
 )
 
@@ -42,8 +42,15 @@ type Snapshot struct {
 	// Memory is nil if it is a part of Devices, as that of a machine is which
 	// shares memory with other forks.
 	Memory *SnapshotFile `json:"memory,omitempty"`
+	// Home is the copy of the home, if one was asked for. It has no checksum.
+	Home *SnapshotHome `json:"home,omitempty"`
 	// Disk are the layers of the disk, the lowest first.
 	Disk []SnapshotFile `json:"disk,omitempty"`
+}
+
+// SnapshotHome is a copy of the home in a snapshot.
+type SnapshotHome struct {
+	Used int64 `json:"used"` // what it would take on the host if it shared nothing, in bytes
 }
 
 // SnapshotFile is one file of a snapshot.
@@ -55,7 +62,13 @@ type SnapshotFile struct {
 
 // Used is what the snapshot takes on the host, in bytes, besides the layers of
 // the disk that it has in common with older ones.
-func (s Snapshot) Used() int64 { return s.MemoryUsed() + s.DiskUsed() }
+func (s Snapshot) Used() int64 {
+	used := s.MemoryUsed() + s.DiskUsed()
+	if s.Home != nil {
+		used += s.Home.Used
+	}
+	return used
+}
 
 // MemoryUsed is the part of memory and devices in Used.
 func (s Snapshot) MemoryUsed() int64 {

@@ -39,13 +39,14 @@ type report struct {
 
 // supervisor owns everything that a running sandbox consists of.
 type supervisor struct {
-	s       *Sandbox
-	config  Config
-	saved   *saved // the snapshot with which it starts, or nil
-	needs   Needs  // of its snapshots
-	log     *slog.Logger
-	started time.Time
-	report  func(report)
+	s        *Sandbox
+	config   Config
+	saved    *saved // the snapshot with which it starts, or nil
+	withHome bool   // the home is restored from saved, too
+	needs    Needs  // of its snapshots
+	log      *slog.Logger
+	started  time.Time
+	report   func(report)
 
 	console *logFile
 	hvc     *hvc
@@ -83,8 +84,9 @@ type stopRequest struct {
 
 // SuperviseOptions are the flags that follow SuperviseCommand.
 type SuperviseOptions struct {
-	Hold    bool   // HoldFlag was given
-	Restore string // the value of RestoreFlag, or empty
+	Hold     bool   // HoldFlag was given
+	Restore  string // the value of RestoreFlag, or empty
+	WithHome bool   // WithHomeFlag was given
 }
 
 // Supervise is the supervisor's main function: it runs the sandbox until its
@@ -107,7 +109,7 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	}
 	defer logs.Close()
 	v := &supervisor{
-		s: s, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		s: s, withHome: o.WithHome, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
 	v.agentKey = s.key(clientKey)
@@ -356,6 +358,9 @@ func (v *supervisor) teardown() {
 		if err := server.Stop(ctx); err != nil {
 			v.log.Error("virtiofsd could not be ended", "err", err)
 		}
+	}
+	if err := v.recoverHome(); err != nil {
+		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}
 	v.forgetMemory()
 	if v.console != nil {

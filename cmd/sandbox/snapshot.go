@@ -36,14 +36,16 @@ func snapshotSaveCommand() *cli.Command {
 the standard error how long the guest stood still.
 
 EXAMPLES
-   sandbox snapshot save work before-upgrade`,
+   sandbox snapshot save work before-upgrade
+   sandbox snapshot save --with-home work before-upgrade`,
+		Flags:        []cli.Flag{&cli.BoolFlag{Name: "with-home", Usage: "copy the home, too, for which the guest stands still longer unless the file system can share blocks"}},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			s, tag, err := namedSnapshot(c, time.Now().Format("20060102-150405"))
 			if err != nil {
 				return err
 			}
-			snap, err := s.SaveSnapshot(c.Context, tag)
+			snap, err := s.SaveSnapshot(c.Context, tag, c.Bool("with-home"))
 			if err != nil {
 				return err
 			}
@@ -137,6 +139,7 @@ snapshot was saved; what the guest itself had running goes on.
 
 EXAMPLES
    sandbox snapshot restore work before-upgrade`,
+		Flags:        []cli.Flag{&cli.BoolFlag{Name: "with-home", Usage: "restore the home, too, if the snapshot has it: what is in it now is gone"}},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			s, tag, err := namedSnapshot(c, "")
@@ -145,7 +148,7 @@ EXAMPLES
 			}
 			err = showStart("restoring "+s.Name, func(o machine.StartOptions) error {
 				o.Until = machine.StageAgent
-				_, err := s.Restore(c.Context, tag, o)
+				_, err := s.Restore(c.Context, tag, c.Bool("with-home"), o)
 				return err
 			})
 			if err != nil {

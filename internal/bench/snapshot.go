@@ -57,7 +57,7 @@ func (b *bench) save(ctx context.Context, name, tag string) (series, error) {
 				return nil, err
 			}
 		}
-		snap, err := s.SaveSnapshot(ctx, tag)
+		snap, err := s.SaveSnapshot(ctx, tag, false)
 		if err != nil {
 			return nil, err
 		}
