@@ -40,6 +40,8 @@ func measurements() []measurement {
 		{"supervisor-rss", supervisorCost},
 		{"boot-parallel", bootParallel},
 		{"restore", restore},
+		{"warm-start", warmStart},
+		{"fork", fork},
 	}
 }
 
