@@ -26,8 +26,9 @@ const (
 	// which opens the agent that is in the memory
 )
 
-// snapshotVersion is that of the manifest.
-const snapshotVersion = 1
+// snapshotVersion is that of the manifest, and of the devices that every
+// machine has: 2 has a balloon.
+const snapshotVersion = 2
 
 // Snapshot is the state of a running sandbox at one moment: its memory, its
 // devices and its disk. Home and shares are on the host, and no part of it.

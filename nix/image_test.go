@@ -117,7 +117,7 @@ func checkBoot(t *testing.T, got evaluated, system string) {
 	if !strings.HasSuffix(got.Spec.Kernel, kernel) {
 		t.Errorf("the kernel is %s", got.Spec.Kernel)
 	}
-	for _, module := range []string{"virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk", "erofs", "overlay", "virtiofs", "virtio_net", "vmw_vsock_virtio_transport"} {
+	for _, module := range []string{"virtio_pci", "virtio_mmio", "virtio_console", "virtio_blk", "erofs", "overlay", "virtiofs", "virtio_net", "vmw_vsock_virtio_transport", "virtio_balloon"} {
 		if !slices.Contains(strings.Fields(strings.Join(got.Spec.Modules, " ")), module) {
 			t.Errorf("the initrd lacks the module %s", module)
 		}

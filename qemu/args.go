@@ -108,6 +108,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	if c.VsockCID != 0 {
 		addVsock(a, c.VsockCID)
 	}
+	addBalloon(a)
 	if c.Incoming {
 		a.flag("-incoming", "defer")
 		a.flag("-S") // it goes on when its supervisor says so, not when its state is there
@@ -139,7 +140,7 @@ func (c Config) checkCapabilities(caps Capabilities, machine Machine) error {
 
 // devices lists the models that Args will use.
 func (c Config) devices() []string {
-	list := []string{deviceRandom}
+	list := []string{deviceRandom, deviceBalloon}
 	if len(c.Drives) > 0 {
 		list = append(list, deviceDrive)
 	}

@@ -14,6 +14,7 @@ const (
 	deviceNetwork = "virtio-net-pci"
 	deviceVsock   = "vhost-vsock-pci"
 	deviceSerial  = "virtio-serial-pci"
+	deviceBalloon = "virtio-balloon-pci"
 )
 
 // addMachine adds the board, its accelerator, processors and memory.

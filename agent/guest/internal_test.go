@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -322,13 +323,27 @@ func TestModulesThatAreAbsentOrBuiltInAreNoProblem(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir+"/order", "absent.ko\n\nbroken.ko\n")
+	write(t, dir+"/order", "absent.ko\n\nbroken.ko\nvirtio_balloon.ko\n")
 	write(t, dir+"/broken.ko", "not a module")
+	if openBalloon(dir) != nil {
+		t.Error("an absent balloon was opened")
+	}
+	write(t, dir+"/virtio_balloon.ko", "nor is this")
+	balloon := openBalloon(dir)
 	if err := loadModules(dir, false, logger); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("the modules still take up memory: %v", err)
+	}
+	// The balloon's is still to be had, and its failure harms nobody.
+	if text, err := io.ReadAll(balloon); err != nil || string(text) != "nor is this" {
+		t.Errorf("the balloon's module: %q, %v", text, err)
+	}
+	s := &service{logger: logger, balloon: balloon}
+	s.loadBalloon()
+	if err := balloon.Close(); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("the balloon's module stays open: %v", err)
 	}
 }
 

@@ -22,7 +22,8 @@ import (
 // same time, because most of a module's time is the check of its signature.
 //
 // Those of the vsock transport are loaded with vsock set only: a machine without
-// its device would spend time on them for nothing.
+// its device would spend time on them for nothing. That of the balloon is left to
+// loadBalloon.
 func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -33,10 +34,9 @@ func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	}
 	var chains sync.WaitGroup
 	for chain := range strings.Lines(string(order)) {
-		names := strings.Fields(chain)
-		if !vsock {
-			names = slices.DeleteFunc(names, func(name string) bool { return strings.Contains(name, "vsock") })
-		}
+		names := slices.DeleteFunc(strings.Fields(chain), func(name string) bool {
+			return name == balloonModule || (!vsock && strings.Contains(name, "vsock"))
+		})
 		chains.Go(func() { loadChain(dir, names, logger) })
 	}
 	chains.Wait()
@@ -64,5 +64,9 @@ func loadModule(path string) error {
 		return err
 	}
 	defer file.Close()
+	return loadModuleFile(file)
+}
+
+func loadModuleFile(file *os.File) error {
 	return unix.FinitModule(int(file.Fd()), "", 0)
 }

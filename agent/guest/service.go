@@ -52,6 +52,8 @@ type service struct {
 	settled chan struct{} // closed when the network is up, or there is none
 	offered chan offer    // the host's configuration, at most one
 
+	balloon *os.File // see loadBalloon
+
 	mu         sync.Mutex
 	configured bool
 	config     agent.BootConfig
@@ -125,6 +127,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	if s.params.VsockPort == 0 {
 		go serve(s.serveSerial)
 	}
+	s.balloon = openBalloon("/modules")
 	if err := loadModules("/modules", s.params.VsockPort != 0, s.logger); err != nil {
 		return err
 	}
@@ -204,6 +207,7 @@ func (s *service) finish(ctx context.Context) {
 	s.progress.reach(agent.StageAgent)
 	go s.watchPowerButtons(ctx)
 	s.logger.Info("ready for commands", "uptime", uptime().Round(time.Millisecond))
+	go s.loadBalloon()
 	go s.awaitSystem(ctx)
 }
 

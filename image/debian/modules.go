@@ -14,6 +14,7 @@ func bootModules() []string {
 		"virtio_net", "af_packet", // the network, and DHCP on it
 		"vmw_vsock_virtio_transport", // the agent's channel where the host has vsock
 		"virtio_rng",
+		"virtio_balloon", // memory for the host; the agent loads it when commands can run
 	}
 }
 

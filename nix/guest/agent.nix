@@ -47,6 +47,7 @@
       # The agent's channel where the host has vsock.
       "vmw_vsock_virtio_transport"
       "virtio_rng"
+      "virtio_balloon" # memory for the host; the agent loads it when commands can run
     ];
     # The processor's own checksum, which other architectures and newer kernels have elsewhere.
     initrd.optionalModules = [ "crc32c_intel" ];
