@@ -232,6 +232,15 @@ func (c *Client) Resume(ctx context.Context, config ResumeConfig) error {
 	return nil
 }
 
+// GrowDisk returns when the guest has noticed that its disk has that many
+// bytes, or more, and has extended the disk's file system to all of it.
+func (c *Client) GrowDisk(ctx context.Context, bytes int64) error {
+	if err := c.call(ctx, MethodGrowDisk, GrowDiskParams{bytes}, nil); err != nil {
+		return fmt.Errorf("the guest could not use all of its disk: %w", err)
+	}
+	return nil
+}
+
 // openChannel opens an SSH channel; x/crypto's call knows no context.
 func (c *Client) openChannel(ctx context.Context, kind string) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {

@@ -190,11 +190,17 @@ const (
 	MethodPowerOff  = "poweroff"  // nothing → nothing
 	MethodSync      = "sync"      // nothing → nothing, once everything is written back
 	MethodResume    = "resume"    // ResumeConfig → nothing, once it is applied
+	MethodGrowDisk  = "grow-disk" // GrowDiskParams → nothing, once the file system has grown
 )
 
 // WaitParams are the parameters of [MethodWait].
 type WaitParams struct {
 	Stage Stage `json:"stage"`
+}
+
+// GrowDiskParams are the parameters of [MethodGrowDisk].
+type GrowDiskParams struct {
+	Bytes int64 `json:"bytes"` // the disk's new size
 }
 
 // ControlRequest is one line from the host on the control subsystem.

@@ -28,6 +28,9 @@ type Controller interface {
 	Sync(ctx context.Context) error
 	// Resume puts right what is wrong after the guest stood still.
 	Resume(ctx context.Context, config agent.ResumeConfig) error
+	// GrowDisk waits until the disk has that many bytes, and extends its file
+	// system to all of it.
+	GrowDisk(ctx context.Context, bytes int64) error
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -113,6 +116,12 @@ func callController(ctx context.Context, request agent.ControlRequest, controlle
 			return nil, err
 		}
 		return nil, controller.Resume(ctx, config)
+	case agent.MethodGrowDisk:
+		var grow agent.GrowDiskParams
+		if err := parameters(request, &grow); err != nil {
+			return nil, err
+		}
+		return nil, controller.GrowDisk(ctx, grow.Bytes)
 	}
 	return nil, &agent.ControlError{
 		Code:    agent.CodeUnknownMethod,

@@ -35,6 +35,7 @@ const (
 // disk is the sandbox's writable disk.
 type disk struct {
 	device string
+	top    *os.File // the root of its file system, once it is mounted
 	logger *slog.Logger
 }
 
@@ -96,7 +97,17 @@ func (d *disk) mount() error {
 		}
 		err = m.do()
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// Stays open: from the guest's own root there is no way to it.
+	if d.top, err = os.Open(upperDir); err != nil {
+		return err
+	}
+	if err := d.grow(); err != nil { // smaller than it should be, it is still good
+		d.logger.Warn("the disk stays as small as it was", "error", err)
+	}
+	return nil
 }
 
 // format makes the file system. The disk is known to read as zeroes, so no

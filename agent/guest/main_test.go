@@ -83,6 +83,7 @@ type fakeGuest struct {
 	poweredOff bool
 	synced     bool
 	resumed    *agent.ResumeConfig
+	grown      int64
 }
 
 func (g *fakeGuest) Configure(_ context.Context, config agent.BootConfig) error {
@@ -131,6 +132,13 @@ func (g *fakeGuest) Resume(_ context.Context, config agent.ResumeConfig) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.resumed = &config
+	return nil
+}
+
+func (g *fakeGuest) GrowDisk(_ context.Context, bytes int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.grown = bytes
 	return nil
 }
 

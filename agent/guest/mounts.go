@@ -71,16 +71,16 @@ func kernelMounts() []mount {
 
 // mountRoot mounts the store, an overlay above it, and the kernel's file
 // systems inside. The overlay is in memory, or on the disk with that serial
-// number unless it is empty; then the disk's device is returned.
-func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Logger) (device string, err error) {
+// number unless it is empty; then the disk is returned.
+func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Logger) (d *disk, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
 	defer cancel()
 	if err := waitForPath(ctx, store.Device); err != nil {
-		return "", fmt.Errorf("the store's device %s did not appear within %v (is the drive attached, and its driver among the initrd's modules?): %w",
+		return nil, fmt.Errorf("the store's device %s did not appear within %v (is the drive attached, and its driver among the initrd's modules?): %w",
 			store.Device, deviceTimeout, err)
 	}
 	if err := (mount{store.Device, lowerDir, store.Format, unix.MS_RDONLY, ""}).do(); err != nil {
-		return "", err
+		return nil, err
 	}
 	// systemd would hide what early commands have put into /tmp if it were the
 	// first to mount it.
@@ -88,21 +88,19 @@ func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Log
 	if serial == "" {
 		err = mount{"tmpfs", upperDir, "tmpfs", 0, "mode=0755"}.do()
 	} else {
-		var d *disk
 		if d, err = openDisk(ctx, serial, logger); err != nil {
-			return "", err
+			return nil, err
 		}
-		device = d.device
 		mountTmp = func() error { return d.freshTmp(newRoot + "/tmp") }
 		err = d.mount()
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	// Directories of their own: beside them are /tmp and lost+found.
 	for _, dir := range []string{upperDir + "/data", upperDir + "/work"} {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("cannot prepare the overlay: %w", err)
+			return nil, fmt.Errorf("cannot prepare the overlay: %w", err)
 		}
 	}
 	err = mountAll([]mount{
@@ -115,7 +113,7 @@ func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Log
 	if err == nil {
 		err = mountTmp()
 	}
-	return device, err
+	return d, err
 }
 
 // mountShares mounts what the host shares, in the given order, under root.

@@ -220,6 +220,9 @@ func TestControl(t *testing.T) {
 	if err := client.Sync(t.Context()); err != nil || !f.guest.synced {
 		t.Errorf("sync: %v", err)
 	}
+	if err := client.GrowDisk(t.Context(), 1<<40); err != nil || f.guest.grown != 1<<40 {
+		t.Errorf("grow: %v, the guest got %d", err, f.guest.grown)
+	}
 	if err := client.PowerOff(t.Context()); err != nil || !f.guest.poweredOff {
 		t.Errorf("power-off: %v", err)
 	}

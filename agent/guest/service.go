@@ -55,6 +55,7 @@ type service struct {
 	balloon *os.File // see loadBalloon
 
 	mu         sync.Mutex
+	disk       *disk // nil: none, or not yet
 	configured bool
 	config     agent.BootConfig
 	key        ssh.PublicKey          // that alone opens the host's channel
@@ -139,7 +140,12 @@ func (s *service) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.progress.update(func(status *agent.Status) { status.Disk = disk })
+	if disk != nil {
+		s.mu.Lock()
+		s.disk = disk
+		s.mu.Unlock()
+		s.progress.update(func(status *agent.Status) { status.Disk = disk.device })
+	}
 	s.progress.reach(agent.StageStore)
 	// Without waiting for the host, whose configuration comes over it.
 	if s.image.Prepare != "" {

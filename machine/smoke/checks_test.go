@@ -33,6 +33,7 @@ func (s *stages) Wait(context.Context, agent.Stage) error           { return nil
 func (s *stages) PowerOff(context.Context) error                    { return nil }
 func (s *stages) Sync(context.Context) error                        { return nil }
 func (s *stages) Resume(context.Context, agent.ResumeConfig) error  { return nil }
+func (s *stages) GrowDisk(context.Context, int64) error             { return nil }
 
 // newGuest is a guest whose commands run on this machine, by the real agent.
 func newGuest(t *testing.T) (*guest, *stages) {
