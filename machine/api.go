@@ -27,6 +27,10 @@ import (
 //	                           &home=true copies the home, too
 //	POST /v1/pause             let the guest stand still
 //	POST /v1/resume            let it go on
+//	POST /v1/resize?memory=M&disk=D   MiB, either may be absent: give the guest
+//	                           that much memory, grow its disk, and answer with
+//	                           Sizes
+//	GET  /v1/memory            {"bytes": N}: the memory that the guest has now
 //	GET  /v1/console           the console from its beginning; ?follow=true goes on;
 //	                           with "Upgrade: console-input": its input, for one
 //	                           writer at a time; ?take=true takes it from another
@@ -60,6 +64,8 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	mux.HandleFunc("POST /v1/pause", v.serveChange(v.pause))
 	mux.HandleFunc("POST /v1/snapshots", v.serveSave)
 	mux.HandleFunc("POST /v1/resume", v.serveChange(v.resume))
+	mux.HandleFunc("POST /v1/resize", v.serveResize)
+	mux.HandleFunc("GET /v1/memory", v.serveMemory)
 	mux.HandleFunc("GET /v1/console", v.serveConsole)
 	mux.HandleFunc("GET /v1/ssh", v.serveSSH)
 	mux.HandleFunc("GET /v1/qmp", v.serveQMP)

@@ -423,6 +423,7 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
 		return err
 	}
 	v.agentKey = v.s.key(clientKey)
+	v.growRestoredDisk(ctx)
 	return nil
 }
 

@@ -339,6 +339,10 @@ func (s *Sandbox) call(ctx context.Context, method, path string) (*http.Response
 	if err != nil {
 		return nil, err
 	}
+	if resp.StatusCode == http.StatusNotFound {
+		resp.Body.Close()
+		return nil, errors.New("its supervisor is of an older version: restart the sandbox")
+	}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
 		return nil, answerError(resp)

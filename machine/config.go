@@ -10,7 +10,7 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// Config is what was asked for when the sandbox was created. It holds no
+// Config is what was asked for when the sandbox was created, or resized. It holds no
 // secret: values for commands travel with the command.
 type Config struct {
 	Name           string            `json:"name"`

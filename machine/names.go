@@ -10,7 +10,7 @@ import (
 
 // Names of everything that a sandbox keeps in its state directory.
 const (
-	configFile   = "config.json" // Config: what was asked for; written once, by Create
+	configFile   = "config.json" // Config: what was asked for; written by Create, Rename and Resize
 	stateFile    = "state.json"  // State: what became of it; written by the supervisor
 	lockFile     = "lock"        // flock: held by the supervisor, or by a command that changes the sandbox
 	homeDir      = "home"        // the guest user's persistent home

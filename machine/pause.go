@@ -43,7 +43,7 @@ func (v *supervisor) serveChange(do func(context.Context) error) http.HandlerFun
 }
 
 // errStanding is for a second change while one is under way.
-var errStanding = errors.New("it is being paused, resumed or saved already: try again in a moment")
+var errStanding = errors.New("it is being paused, resumed, saved or resized already: try again in a moment")
 
 func (v *supervisor) pause(ctx context.Context) error {
 	if !v.standing.TryLock() {

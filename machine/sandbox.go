@@ -165,7 +165,7 @@ func (h *Host) isOwnDir(name string) bool {
 	return false
 }
 
-// Config is what the sandbox was created with. Its name is always the
+// Config is what the sandbox is to be at its next start. Its name is always the
 // directory's: a Rename may have been cut short after that.
 func (s *Sandbox) Config() (Config, error) {
 	var c Config

@@ -140,8 +140,11 @@ func (n Needs) Differences(here Needs) []string {
 	compare("the accelerator", n.Accel, here.Accel, "KVM must be usable exactly if it was then: sandbox doctor tells")
 	compare("the processor", n.CPU, here.CPU, "restore on a machine of the same kind")
 	compare("the number of CPUs", n.CPUs, here.CPUs, config)
-	compare("the memory in MiB", n.MemoryMiB, here.MemoryMiB, config)
-	compare("the disk in MiB", n.DiskMiB, here.DiskMiB, config)
+	compare("the memory in MiB", n.MemoryMiB, here.MemoryMiB, fmt.Sprintf("stop the sandbox and make it as it was (sandbox resize --memory %s NAME)", mebibytes(n.MemoryMiB)))
+	// A disk that was smaller then is grown once it is restored.
+	if n.DiskMiB > here.DiskMiB || (n.DiskMiB == 0) != (here.DiskMiB == 0) {
+		compare("the disk in MiB", n.DiskMiB, here.DiskMiB, config)
+	}
 	compare("the agent's transport", n.Transport, here.Transport, "vsock must be usable exactly if it was then: sandbox doctor tells")
 	compare("the network", n.Network, here.Network, config)
 	compare("the list of shares", n.Shares, here.Shares, config)

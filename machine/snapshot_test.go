@@ -162,6 +162,14 @@ func TestDifferencesAreNamed(t *testing.T) {
 	if strings.Count(got, "\n") != 3 {
 		t.Errorf("more differs than does:\n%s", got)
 	}
+	// A disk can have grown since, and nothing else.
+	for sizes, want := range map[[2]int]int{{64, 128}: 0, {128, 64}: 1, {0, 64}: 1, {64, 0}: 1} {
+		was, is := needs, needs
+		was.DiskMiB, is.DiskMiB = sizes[0], sizes[1]
+		if got := was.Differences(is); len(got) != want {
+			t.Errorf("a disk of %d MiB, and now of %d: %q", sizes[0], sizes[1], got)
+		}
+	}
 }
 
 func TestHostProcessorIsTheFirstOneWithItsFeatures(t *testing.T) {

@@ -32,6 +32,7 @@ type Stats struct {
 type GuestStats struct {
 	MemoryTotalBytes     int64 `json:"memoryTotalBytes"`
 	MemoryAvailableBytes int64 `json:"memoryAvailableBytes"`
+	BalloonBytes         int64 `json:"balloonBytes,omitempty"` // of the total, what Resize has taken away
 	NetReceivedBytes     int64 `json:"netReceivedBytes"`
 	NetSentBytes         int64 `json:"netSentBytes"`
 }
@@ -46,6 +47,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	st := s.State()
 	stats := Stats{Sandbox: s.Name, Status: st.Status, Time: time.Now()}
 	var guest *GuestStats
+	var taken int64
 	var problems [2]error
 	var group errgroup.Group
 	group.Go(func() (err error) {
@@ -57,6 +59,10 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 			guest, problems[0] = s.guestStats(ctx)
 			return nil
 		})
+		group.Go(func() error {
+			taken = s.balloonBytes(ctx)
+			return nil
+		})
 	}
 	if st.live() && st.Identity != nil {
 		stats.Processes, problems[1] = readTree(*st.Identity)
@@ -64,7 +70,9 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	if err := group.Wait(); err != nil {
 		return stats, fmt.Errorf("measuring %s: %w", s.dir(), err)
 	}
-	stats.Guest = guest
+	if stats.Guest = guest; guest != nil {
+		guest.BalloonBytes = taken
+	}
 	if err := errors.Join(problems[:]...); err != nil {
 		stats.Problem = err.Error()
 	}

@@ -46,6 +46,12 @@ func MergeLayer(ctx context.Context, img, path string) error {
 	return runImg(ctx, img, "commit", "-q", path)
 }
 
+// GrowDisk makes the uppermost image of a disk, which no QEMU may have open, sizeMiB large. A smaller size than it
+// has is an error, and the same size changes nothing.
+func GrowDisk(ctx context.Context, img, path string, sizeMiB int) error {
+	return runImg(ctx, img, "resize", "-q", "-f", "qcow2", path, strconv.Itoa(sizeMiB)+"M")
+}
+
 // createImage makes an image of the options and size that qemu-img create takes after its file's name.
 func createImage(ctx context.Context, img, path string, what ...string) error {
 	fresh := path + ".new"

@@ -46,6 +46,34 @@ func TestDiskIsThinAndPrivate(t *testing.T) {
 	}
 }
 
+func TestDiskGrowsAndNeverShrinks(t *testing.T) {
+	img, err := FindImg(realQEMU(t, HostArch()).Binary)
+	if err != nil {
+		t.Skip(err) // names the package to install
+	}
+	dir := t.TempDir()
+	lower, upper := filepath.Join(dir, "0.qcow2"), filepath.Join(dir, "1.qcow2")
+	if err := CreateDisk(context.Background(), img, lower, 64); err != nil {
+		t.Fatal(err)
+	}
+	if err := CreateLayer(context.Background(), img, upper, filepath.Base(lower)); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{128, 128} {
+		if err := GrowDisk(context.Background(), img, upper, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := GrowDisk(context.Background(), img, upper, 127); err == nil {
+		t.Error("it shrank")
+	}
+	for path, want := range map[string]string{lower: `"virtual-size": 67108864`, upper: `"virtual-size": 134217728`} {
+		if out, err := exec.Command(img, "info", "--output=json", path).Output(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s has not %s: %v\n%s", path, want, err, out)
+		}
+	}
+}
+
 func TestDiskThatCannotBeMadeLeavesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
 	img := fakeBinary(t, `echo half >"$5"; echo 'no space left' >&2; exit 1`)

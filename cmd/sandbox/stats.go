@@ -24,8 +24,8 @@ func statsCommand() *cli.Command {
 		ArgsUsage: "[NAME...]",
 		Description: `Without NAME, all running sandboxes are shown. CPU is that of QEMU, the file
 servers and the supervisor over --interval, 100% being one CPU; MEMORY is what
-these take on the host; GUEST is the guest's own view, used of total. DISK is
-what the sandbox's directory occupies, NET what the guest received and sent.
+these take on the host; GUEST is the guest's own view, used of total, without
+what sandbox resize has taken away. DISK is what the sandbox's directory occupies, NET what the guest received and sent.
 
 EXAMPLES
    sandbox stats
@@ -151,7 +151,8 @@ func statsTable(w io.Writer, stats []machine.Stats) error {
 			}
 		}
 		if g := s.Guest; g != nil {
-			guest = bytesText(g.MemoryTotalBytes-g.MemoryAvailableBytes) + " / " + bytesText(g.MemoryTotalBytes)
+			total := g.MemoryTotalBytes - g.BalloonBytes // the guest takes what is in the balloon for used
+			guest = bytesText(max(total-g.MemoryAvailableBytes, 0)) + " / " + bytesText(total)
 			net = bytesText(g.NetReceivedBytes) + " / " + bytesText(g.NetSentBytes)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Sandbox, s.Status, cpu, cpuTime, memory, guest, bytesText(s.DiskBytes), net)

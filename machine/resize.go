@@ -1,0 +1,274 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+// ResizeOptions are new sizes in MiB; 0 leaves one as it is.
+type ResizeOptions struct {
+	MemoryMiB int
+	DiskMiB   int
+}
+
+// Sizes are what a sandbox has, in MiB.
+type Sizes struct {
+	MemoryMiB int `json:"memoryMiB"`
+	DiskMiB   int `json:"diskMiB"`
+}
+
+// Resize gives the sandbox another size, and returns what it has then.
+//
+// The memory of a running sandbox can be made smaller, and as large again as
+// it was at the start, until it stops: its configuration stays. That of one
+// that does not run is changed for all later starts. A disk grows for good, at
+// once in a running sandbox; it never shrinks.
+//
+// What can be known to be impossible is found out before anything is changed.
+func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
+	c, err := s.Config()
+	if err != nil {
+		return Sizes{}, fmt.Errorf("the sandbox %s is broken and can only be removed: %w", s.Name, err)
+	}
+	if _, err := c.resized(o); err != nil {
+		return Sizes{}, err
+	}
+	lock, err := s.lock()
+	switch {
+	case errors.Is(err, errLocked):
+		return s.resizeRunning(ctx, o)
+	case errors.Is(err, os.ErrNotExist):
+		return Sizes{}, fmt.Errorf("there is no sandbox named %s any more", s.Name)
+	case err != nil:
+		return Sizes{}, err
+	}
+	defer lock.Close()
+	return s.resizeStopped(ctx, o)
+}
+
+// resized is the configuration with the new sizes, if it can have them.
+func (c Config) resized(o ResizeOptions) (Config, error) {
+	if o.MemoryMiB != 0 {
+		c.MemoryMiB = o.MemoryMiB
+	}
+	if o.DiskMiB != 0 {
+		if o.DiskMiB < c.DiskMiB {
+			return c, fmt.Errorf("the disk of %s has %s and cannot be made smaller, because what lies at its end would be lost: give --disk a larger size, or make a new sandbox and copy what you need", c.Name, mebibytes(c.DiskMiB))
+		}
+		c.DiskMiB = o.DiskMiB
+	}
+	return c, c.Validate()
+}
+
+// mebibytes is a size as the flags take it.
+func mebibytes(n int) string {
+	if n%1024 == 0 {
+		return strconv.Itoa(n/1024) + "G"
+	}
+	return strconv.Itoa(n) + "M"
+}
+
+// resizeStopped changes the configuration, and the disk if there is one yet.
+// The caller holds the lock.
+func (s *Sandbox) resizeStopped(ctx context.Context, o ResizeOptions) (Sizes, error) {
+	c, err := s.Config()
+	if err != nil {
+		return Sizes{}, err
+	}
+	if c, err = c.resized(o); err != nil {
+		return Sizes{}, err
+	}
+	if err := checkMemory(c.MemoryMiB); err != nil {
+		return Sizes{}, err
+	}
+	// The disk first: one that is larger than the configuration says does no
+	// harm, and is grown again by the next try.
+	if o.DiskMiB != 0 {
+		if err := s.growDisk(ctx, c); err != nil {
+			return Sizes{}, err
+		}
+	}
+	if err := writeJSON(s.path(configFile), c); err != nil {
+		return Sizes{}, err
+	}
+	return Sizes{MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB}, nil
+}
+
+// growDisk grows the disk of a sandbox that does not run. The guest lets its
+// file system follow at the next start.
+func (s *Sandbox) growDisk(ctx context.Context, c Config) error {
+	disk := layers(s.DiskPath())
+	files, err := disk.all()
+	if err != nil || len(files) == 0 { // the next start makes it
+		return err
+	}
+	binary, err := s.emulator(c)
+	if err != nil {
+		return err
+	}
+	img, err := qemu.FindImg(binary)
+	if err != nil {
+		return err
+	}
+	return qemu.GrowDisk(ctx, img, files[len(files)-1], c.DiskMiB)
+}
+
+// emulator finds the QEMU that would run the sandbox.
+func (s *Sandbox) emulator(c Config) (binary string, err error) {
+	img, err := s.host.Image(c.Image)
+	if err != nil {
+		return "", err
+	}
+	arch, err := guestArch(img.Manifest.System)
+	if err != nil {
+		return "", err
+	}
+	return qemu.Find(arch)
+}
+
+// resizeRunning has the supervisor resize.
+func (s *Sandbox) resizeRunning(ctx context.Context, o ResizeOptions) (sizes Sizes, err error) {
+	if st := s.State(); !st.live() {
+		return sizes, s.busy() // with another command
+	}
+	values := url.Values{}
+	for name, size := range map[string]int{"memory": o.MemoryMiB, "disk": o.DiskMiB} {
+		if size != 0 {
+			values.Set(name, strconv.Itoa(size))
+		}
+	}
+	resp, err := s.call(ctx, http.MethodPost, "resize?"+values.Encode())
+	if err != nil {
+		return sizes, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&sizes); err != nil {
+		return sizes, fmt.Errorf("reading the supervisor's answer: %w", err)
+	}
+	return sizes, nil
+}
+
+func (v *supervisor) serveResize(w http.ResponseWriter, r *http.Request) {
+	var o ResizeOptions
+	for name, size := range map[string]*int{"memory": &o.MemoryMiB, "disk": &o.DiskMiB} {
+		text := r.FormValue(name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n <= 0 {
+			http.Error(w, fmt.Sprintf("%s is %q, but must be a number of MiB", name, text), http.StatusBadRequest)
+			return
+		}
+		*size = n
+	}
+	sizes, err := v.resize(r.Context(), o)
+	if err != nil {
+		v.log.Error("the sandbox was not resized", "err", err)
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(sizes)
+}
+
+// resize changes the running sandbox. Its disk comes first: that takes a
+// moment, and the guest may refuse to give memory.
+func (v *supervisor) resize(ctx context.Context, o ResizeOptions) (sizes Sizes, err error) {
+	if !v.standing.TryLock() {
+		return sizes, errStanding
+	}
+	defer v.standing.Unlock()
+	if st := v.currentState(); st.Status != StatusRunning {
+		return sizes, v.s.notRunning(st)
+	}
+	if err := v.checkResize(o); err != nil {
+		return sizes, err
+	}
+	if o.DiskMiB != 0 {
+		// To its end, whatever becomes of who asked: half of it is of no use.
+		if err := v.growDisk(context.WithoutCancel(ctx), o.DiskMiB); err != nil {
+			return sizes, err
+		}
+	}
+	if o.MemoryMiB != 0 {
+		if err := v.resizeMemory(ctx, o.MemoryMiB); err != nil {
+			return sizes, err
+		}
+	}
+	bytes, err := v.monitor.QueryBalloon(ctx)
+	return Sizes{MemoryMiB: min(int(bytes>>20), v.config.MemoryMiB), DiskMiB: v.config.DiskMiB}, err
+}
+
+// checkResize finds out what a running sandbox cannot have.
+func (v *supervisor) checkResize(o ResizeOptions) error {
+	if o.MemoryMiB > v.config.MemoryMiB {
+		return fmt.Errorf("the sandbox %s was started with %s of memory, and a guest that runs can have no more than that: stop it (sandbox stop %[1]s), resize it (sandbox resize --memory %[3]s %[1]s) and start it again", v.s.Name, mebibytes(v.config.MemoryMiB), mebibytes(o.MemoryMiB))
+	}
+	if o.MemoryMiB != 0 && v.memory == nil {
+		return fmt.Errorf("the sandbox %s has its memory in common with others that began with the same snapshot, so none of it can be given back before the sandbox was stopped and started", v.s.Name)
+	}
+	if o.DiskMiB != 0 && v.config.DiskMiB == 0 {
+		return fmt.Errorf("the sandbox %s runs without a disk, and can be given one only when it starts: stop it (sandbox stop %[1]s), resize it (sandbox resize --disk %[2]s %[1]s) and start it again", v.s.Name, mebibytes(o.DiskMiB))
+	}
+	_, err := v.config.resized(o)
+	return err
+}
+
+// growTimeout is for a guest to extend its file system, which is a few writes
+// for each GiB.
+const growTimeout = 2 * time.Minute
+
+// growDisk grows the disk and its file system while the guest uses them.
+func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
+	ctx, cancel := context.WithTimeout(ctx, growTimeout)
+	defer cancel()
+	// Asked for nothing, an agent that can do this does nothing.
+	if err := v.growFileSystem(ctx, 0); err != nil {
+		return err
+	}
+	if err := v.monitor.BlockResize(ctx, diskID, int64(sizeMiB)<<20); err != nil {
+		return fmt.Errorf("growing the disk: %w", err)
+	}
+	c := v.config
+	c.DiskMiB = sizeMiB
+	if err := writeJSON(v.s.path(configFile), c); err != nil {
+		return err
+	}
+	v.config.DiskMiB, v.needs.DiskMiB = sizeMiB, sizeMiB
+	v.log.Info("the disk has grown", "MiB", sizeMiB)
+	if err := v.growFileSystem(ctx, sizeMiB); err != nil {
+		return fmt.Errorf("the disk has %s now, but its file system does not: %w\nIt is grown at the next start (sandbox restart %s)", mebibytes(sizeMiB), err, v.s.Name)
+	}
+	return nil
+}
+
+// growRestoredDisk makes a disk that was smaller when it was saved as large as
+// the sandbox's has become since. It is of use if that fails, too.
+func (v *supervisor) growRestoredDisk(ctx context.Context) {
+	if v.saved.Needs.DiskMiB >= v.config.DiskMiB {
+		return
+	}
+	if err := v.growDisk(ctx, v.config.DiskMiB); err != nil {
+		v.log.Warn("the restored disk is smaller than it should be", "err", err)
+		v.report(report{Note: fmt.Sprintf("the disk has its size of then, because %v\nRemedy: sandbox resize --disk %s %s", err, mebibytes(v.config.DiskMiB), v.s.Name)})
+	}
+}
+
+func (v *supervisor) growFileSystem(ctx context.Context, sizeMiB int) error {
+	err := v.agentClient().GrowDisk(ctx, int64(sizeMiB)<<20)
+	if refused, ok := errors.AsType[*agent.ControlError](err); ok && refused.Code == agent.CodeUnknownMethod {
+		return fmt.Errorf("the agent of the image %s is too old to grow a file system: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	}
+	return err
+}
