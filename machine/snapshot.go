@@ -27,8 +27,8 @@ const (
 )
 
 // snapshotVersion is that of the manifest, and of the devices that every
-// machine has: 2 has a balloon.
-const snapshotVersion = 2
+// machine has.
+const snapshotVersion = 1
 
 // Snapshot is the state of a running sandbox at one moment: its memory, its
 // devices and its disk. Home and shares are on the host, and no part of it.

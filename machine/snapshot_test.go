@@ -135,7 +135,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		}
 	}
 	saveTest(t, s, "good", time.Now())
-	writeFile(t, s.snapshotFile("memo", manifestFile), `{"version": 1}`)
+	writeFile(t, s.snapshotFile("memo", manifestFile), `{"version": 2}`)
 	all, err := s.Snapshots()
 	if err == nil || len(all) != 3 {
 		t.Errorf("with a manifest of another version: %d snapshots, %v", len(all), err)
