@@ -11,7 +11,7 @@
         if builtins.pathExists ./parts then
           ./parts
         else
-          throw "testdata/flake lacks its directory parts: its README.md says how to make it";
+          throw "testdata/flake lacks its directory parts, which `make image-flake` makes; as Git does not track it, Nix sees it in path:testdata/flake only";
 
       mkImage =
         system: environment:
