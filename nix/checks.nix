@@ -5,7 +5,7 @@
   inherit image;
 
   # The tests that boot nothing.
-  go = pkgs.sandbox.overrideAttrs (old: {
+  go = pkgs.sandbox.overrideAttrs {
     pname = "sandbox-tests";
     src = ../.;
     subPackages = null;
@@ -24,7 +24,7 @@
     '';
     installPhase = "touch $out";
     dontFixup = true;
-  });
+  };
 
   # The real image, booted.
   smoke =

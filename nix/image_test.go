@@ -28,6 +28,7 @@ type evaluated struct {
 	Initrd       bool     // NixOS's own
 	Firewall     bool
 	Sudo         string
+	Packages     []string
 	Unfree       []string
 	BuildCommand string
 	Cmdline      []string
@@ -42,6 +43,7 @@ const evaluateGuest = `image: let c = image.config; in {
 	initrd = c.boot.initrd.enable;
 	firewall = c.networking.firewall.enable;
 	sudo = c.security.sudo.configFile;
+	packages = map (p: p.pname or p.name) image.packages;
 	unfree = map (p: p.name) (builtins.filter (p: ! (p.meta.license.free or true)) image.packages);
 	cmdline = c.boot.kernelParams;
 }`
@@ -171,6 +173,11 @@ func checkGuest(t *testing.T, got evaluated) {
 	}
 	if !strings.Contains(got.Sudo, "NOPASSWD: /run/current-system/sw/bin/shutdown") {
 		t.Errorf("the user may not shut the guest down:\n%s", got.Sudo)
+	}
+	for _, name := range []string{"git-minimal", "nix", "sudo", "zsh"} {
+		if !slices.Contains(got.Packages, name) {
+			t.Errorf("the plain image lacks %s", name)
+		}
 	}
 	if len(got.Unfree) > 0 {
 		t.Errorf("the plain image has packages that are not free: %q", got.Unfree)

@@ -63,10 +63,7 @@ in
     pname = "sandbox";
     package = "cmd/sandbox";
     description = "Run a program in a virtual machine of its own";
-    nativeBuildInputs = [
-      final.installShellFiles
-      final.makeWrapper
-    ];
+    nativeBuildInputs = [ final.makeWrapper ];
     # Last on the path, so that a QEMU of the user's own choice wins: this one has only the processor of the host, and a
     # fifth of the size.
     postInstall = ''

@@ -4,12 +4,14 @@
 {
   nix = {
     settings = {
-      allowed-users = [ "agent" ];
+      allowed-users = [ "agent" ]; # services have no business with it; root always may
+      # As the user of a machine of its own, agent may say what is fetched from where.
       trusted-users = [
         "root"
         "agent"
         "@wheel"
       ];
+      # `nix shell` and everything that is written for flakes.
       experimental-features = [
         "nix-command"
         "flakes"
@@ -17,8 +19,6 @@
     };
     # Channels are kept by root, whom nobody is here.
     channel.enable = false;
-    # Store paths are removed with the sandbox, not by a timer within.
-    gc.automatic = false;
   };
 
   # They would put all of nixpkgs into each image, some 300 MB, to spare the first `nix shell nixpkgs#…` a download.
