@@ -10,10 +10,13 @@
   name ? "nixos",
 }:
 (nixpkgs.lib.nixosSystem {
-  inherit system;
   modules = [
     guest
-    { sandbox.name = name; }
+    {
+      sandbox.name = name;
+      # And not the argument "system", with which nixpkgs.buildPlatform could not be another: a module may set that.
+      nixpkgs.hostPlatform = system;
+    }
   ]
   ++ modules;
 }).config.system.build.sandboxImage

@@ -8,8 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/image"
 )
 
 // treeVariable names a tree of nixpkgs for evaluation.
@@ -75,15 +78,21 @@ func makeRemovable(t *testing.T, dir string) {
 // output runs Nix and returns what it prints.
 func (n *nix) output(args ...string) string {
 	n.t.Helper()
+	out, complaints, err := n.run(args...)
+	if err != nil {
+		n.t.Fatalf("nix %s: %v\n%s", strings.Join(args, " "), err, complaints)
+	}
+	return out
+}
+
+// run runs Nix, which may fail.
+func (n *nix) run(args ...string) (output, complaints string, err error) {
 	cmd := exec.Command(n.path, args...)
 	cmd.Env = n.env
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		n.t.Fatalf("nix %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
-	}
-	return string(out)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
 }
 
 // evaluate applies a function in Nix to an output of the flake in dir.
@@ -219,6 +228,61 @@ func TestFlakeCheck(t *testing.T) {
 	n.output(append([]string{"flake", "check", "--no-build", "--all-systems", "path:" + source(t)}, options...)...)
 }
 
+// TestWarningsAreErrors makes sure that the other tests would not pass over a
+// warning of NixOS.
+func TestWarningsAreErrors(t *testing.T) {
+	n, options := nixWithTree(t)
+	const function = `mkImage: (mkImage { system = "x86_64-linux"; modules = [ { warnings = [ "this is odd" ]; } ]; }).drvPath`
+	args := append([]string{"eval", "path:" + source(t) + "#lib.mkImage", "--apply", function}, options...)
+	if out, complaints, err := n.run(args...); err == nil || !strings.Contains(complaints, "this is odd") {
+		t.Errorf("a warning should end the evaluation: %v\n%s%s", err, out, complaints)
+	}
+}
+
+// TestAConfigurationDecides makes choices of its own in what the guest's modules
+// only suggest, which must not be a conflict.
+func TestAConfigurationDecides(t *testing.T) {
+	n, options := nixWithTree(t)
+	const function = `mkImage: let
+		image = mkImage {
+			system = "x86_64-linux";
+			name = "own";
+			modules = [ ({ pkgs, ... }: {
+				users.users.agent.shell = pkgs.bash;
+				services.journald.storage = "persistent";
+				services.openssh = { enable = true; startWhenNeeded = false; openFirewall = false; };
+				systemd.coredump.enable = true;
+				systemd.oomd.enable = true;
+				networking.firewall.enable = true;
+				networking.hostName = "own";
+				sandbox.cpus = 7;
+				system.stateVersion = "25.11";
+			}) ];
+		};
+	in builtins.seq image.drvPath image.spec.manifest`
+	var m image.Manifest
+	n.evaluate(&m, source(t), "lib.mkImage", function, options)
+	if m.Name != "own" || m.User.Shell != "/run/current-system/sw/bin/bash" || m.Defaults.CPUs != 7 {
+		t.Errorf("the manifest is %+v", m)
+	}
+}
+
+// TestCrossBuilding evaluates an image that another processor builds.
+func TestCrossBuilding(t *testing.T) {
+	n, options := nixWithTree(t)
+	const function = `mkImage: let
+		image = mkImage { system = "aarch64-linux"; modules = [ { nixpkgs.buildPlatform = "x86_64-linux"; } ]; };
+	in {
+		builder = builtins.seq image.drvPath image.system;
+		inherit (image.spec.manifest) system;
+	}`
+	var got struct{ Builder, System string }
+	n.evaluate(&got, source(t), "lib.mkImage", function, options)
+	if got.Builder != "x86_64-linux" || got.System != "aarch64-linux" {
+		t.Errorf("an image for %s is built on %s", got.System, got.Builder)
+	}
+}
+
 // TestTemplate evaluates what `nix flake init` gives, with this flake as its
 // input.
 func TestTemplate(t *testing.T) {
@@ -233,14 +297,18 @@ func TestTemplate(t *testing.T) {
 		}
 	}
 	options = append(options, "--override-input", "sandbox", "path:"+source(t))
-	var name string
-	n.evaluate(&name, dir, "packages.x86_64-linux.image", `image: image.spec.manifest.name`, options)
-	if name != "mine" {
-		t.Errorf("the template's image is called %q", name)
-	}
-	var packages []string
-	n.evaluate(&packages, dir, "packages.x86_64-linux.image", `image: map (p: p.name) image.packages`, options)
-	if !strings.Contains(strings.Join(packages, " "), "gnumake-") {
-		t.Errorf("the template's image lacks its package: %v", packages)
+	for _, system := range []string{"x86_64-linux", "aarch64-linux"} {
+		var got struct {
+			Manifest image.Manifest
+			Packages []string
+		}
+		const function = `image: { inherit (image.spec) manifest; packages = map (p: p.pname or p.name) image.packages; }`
+		n.evaluate(&got, dir, "packages."+system+".image", function, options)
+		if got.Manifest.Name != "mine" || got.Manifest.System != system {
+			t.Errorf("the template's image for %s is called %q and is for %s", system, got.Manifest.Name, got.Manifest.System)
+		}
+		if !slices.Contains(got.Packages, "gnumake") {
+			t.Errorf("the template's image lacks its package: %v", got.Packages)
+		}
 	}
 }

@@ -8,7 +8,7 @@ in
 {
   # The log dies with the sandbox; on a disk it would only grow.
   services.journald = {
-    storage = "volatile";
+    storage = lib.mkDefault "volatile";
     extraConfig = "RuntimeMaxUse=16M";
   };
 
@@ -32,8 +32,8 @@ in
     systemd-machine-id-commit = off;
   };
 
-  systemd.oomd.enable = false; # one user's processes: the kernel's own killer spares the agent
-  systemd.coredump.enable = false; # nobody would look, and it could fill the disk
+  systemd.oomd.enable = lib.mkDefault false; # one user's processes: the kernel's own killer spares the agent
+  systemd.coredump.enable = lib.mkDefault false; # nobody would look, and it could fill the disk
   services.udisks2.enable = lib.mkForce false; # no disk is ever plugged in
   security.polkit.enable = lib.mkDefault false; # nobody to ask
   powerManagement.enable = false; # the host's business; two units less

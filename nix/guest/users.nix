@@ -1,5 +1,10 @@
 # The one user.
-{ config, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 {
   users = {
     # Made from this description at each boot, and by nobody else.
@@ -13,7 +18,8 @@
       isNormalUser = true;
       uid = 1000;
       group = "agent";
-      shell = pkgs.zsh;
+      # Between what NixOS gives to ordinary users and what a configuration says itself.
+      shell = lib.mkOverride 900 pkgs.zsh;
       # The agent does, on the file system that the host shares.
       createHome = false;
     };
