@@ -1,5 +1,6 @@
 # The guest of the project that this one replaces, github:sourcery-zone/agent-vm, in our form. Its packages are in
 # guest/ai-tools.nix. agentvm_test.go compares the two.
+{ pkgs, ... }:
 {
   sandbox.name = "agent-vm";
 
@@ -17,4 +18,15 @@
     22
     443
   ];
+
+  # What every NixOS has and the plain image leaves out, because it is small: people and AI agents expect these.
+  environment.defaultPackages = [
+    pkgs.perl
+    pkgs.rsync
+    pkgs.strace
+  ];
+  documentation.enable = true;
+  documentation.man.enable = true;
+  # It says what is missing when somebody starts a program that was not made for NixOS, as agents download them.
+  environment.stub-ld.enable = true;
 }

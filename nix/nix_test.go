@@ -15,8 +15,11 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 )
 
-// treeVariable names a tree of nixpkgs for evaluation.
-const treeVariable = "SANDBOX_TEST_NIXPKGS"
+// Environment variables that name what cannot be part of this repository.
+const (
+	treeVariable     = "SANDBOX_TEST_NIXPKGS"  // a tree of nixpkgs for evaluation
+	replacedVariable = "SANDBOX_TEST_REPLACED" // the flake that this one replaces
+)
 
 // nix is Nix for one test: without a network, and with warnings of nixpkgs as
 // errors.
