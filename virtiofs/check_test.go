@@ -91,6 +91,9 @@ func TestCheckRefusesDangerousDirectories(t *testing.T) {
 		home + "/state/box":         "state of this program",
 		home + "/.kube/../.docker/": "Docker",
 	} {
+		if _, err := os.Stat(source); err != nil && !strings.HasPrefix(source, home) {
+			continue // where packages are built, some systems have no /run and no /sys
+		}
 		share, err := ParseShare(source+":x", "/")
 		if err != nil {
 			t.Fatal(err)
