@@ -159,11 +159,13 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f.server = &guest.Server{
-		Crypto:     agent.ChannelCrypto(),
-		HostKey:    newKey(t),
-		Admit:      guest.AdmitKeys("", f.key.PublicKey()),
-		Users:      testUsers{f.home},
-		Env:        func() []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot"} },
+		Crypto:  agent.ChannelCrypto(),
+		HostKey: newKey(t),
+		Admit:   guest.AdmitKeys("", f.key.PublicKey()),
+		Users:   testUsers{f.home},
+		// The agent's own choice for PATH is for guests: the programs of this
+		// machine may be elsewhere, as where Nix builds.
+		Env:        func() []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot", "PATH=" + os.Getenv("PATH")} },
 		Ready:      func(ctx context.Context) error { return f.guest.Wait(ctx, agent.StageAgent) },
 		Controller: f.guest,
 		Self:       self,

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,7 +60,12 @@ func TestWithoutArgumentsTheLoginShellRuns(t *testing.T) {
 
 func TestEnvironmentOfACommand(t *testing.T) {
 	f := newFixture(t)
-	cmd := f.client(t).Command(t.Context(), "env", "-0")
+	f.server.Env = func() []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot"} }
+	program, err := exec.LookPath("env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := f.client(t).Command(t.Context(), program, "-0")
 	cmd.Env = []string{"OVERRIDDEN=command", "NEW=a=b\nc", "ODD=\xff"}
 	out, err := cmd.Output()
 	if err != nil {
