@@ -24,7 +24,8 @@ import (
 //	                           a snapshot restored: shares are written back, and
 //	                           the sandbox is not removed
 //	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest;
-//	                           &home=true copies the home, too
+//	                           &home=true copies the home, too; &passing=true does
+//	                           not wait for the disk
 //	POST /v1/pause             let the guest stand still
 //	POST /v1/resume            let it go on
 //	POST /v1/resize?memory=M&disk=D   MiB, either may be absent: give the guest

@@ -33,7 +33,7 @@ type Forkable struct {
 // as it is now. The caller closes it when all forks are made.
 func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
 	if tag == "" {
-		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), false)
+		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true})
 		return &Forkable{s: s, snap: snap, temporary: true}, err
 	}
 	snap, err := s.Snapshot(tag)

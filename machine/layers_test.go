@@ -14,9 +14,9 @@ import (
 // newLayers makes a disk of the given number of layers with real qemu-img.
 func newLayers(t *testing.T, count int) (disk layers, img string) {
 	t.Helper()
-	img, err := qemu.FindImg("/usr/bin/qemu-system-x86_64")
+	img, err := qemu.FindImg("")
 	if err != nil {
-		t.Skipf("%v (make setup-test does)", err)
+		t.Skip(err) // names the package to install
 	}
 	disk = layers(filepath.Join(t.TempDir(), "disk"))
 	if err := os.Mkdir(string(disk), 0o700); err != nil {

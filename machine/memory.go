@@ -1,15 +1,12 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -29,16 +26,6 @@ func newMemory(size int64) (*os.File, error) {
 	return f, nil
 }
 
-const (
-	// memoryPiece is what is copied in one go: large enough to cost few system
-	// calls, small enough for the processor's cache.
-	memoryPiece = 1 << 20
-
-	// memoryCopiers is how many pieces are copied at once. One does not use up
-	// what memory can do; the guest, which stands still, needs no processor.
-	memoryCopiers = 2
-)
-
 // copyMemory writes to out, which must be empty, what in holds and is not zero.
 // Both are as large as each other afterwards.
 func copyMemory(ctx context.Context, in, out *os.File) error {
@@ -49,50 +36,9 @@ func copyMemory(ctx context.Context, in, out *os.File) error {
 	if err := out.Truncate(info.Size()); err != nil {
 		return err
 	}
-	copiers, ctx := errgroup.WithContext(ctx)
-	pieces := make(chan int64)
-	for range memoryCopiers {
-		copiers.Go(func() error { return copyPieces(ctx, in, out, pieces) })
-	}
-	err = eachPiece(ctx, in, info.Size(), func(at int64) error {
-		select {
-		case pieces <- at:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	})
-	close(pieces)
-	return errors.Join(copiers.Wait(), err)
-}
-
-// eachPiece calls do for each piece of the file that is not a hole.
-func eachPiece(ctx context.Context, f *os.File, size int64, do func(at int64) error) error {
-	next := int64(0) // the first piece that was not done
-	return eachExtent(ctx, f, size, func(start, end int64) error {
-		for at := max(next, start-start%memoryPiece); at < end; at += memoryPiece {
-			if err := do(at); err != nil {
-				return err
-			}
-			next = at + memoryPiece
-		}
-		return nil
-	})
-}
-
-func copyPieces(ctx context.Context, in, out *os.File, pieces <-chan int64) error {
-	buf := make([]byte, memoryPiece)
-	for at := range pieces {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := in.ReadAt(buf, at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("reading the guest's memory: %w", err)
-		}
-		if err := writeData(out, buf[:n], at); err != nil {
-			return fmt.Errorf("writing the guest's memory: %w", err)
-		}
+	err = eachPiece(ctx, in, info.Size(), func(at int64, data []byte) error { return writeData(out, data, at) })
+	if err != nil {
+		return fmt.Errorf("copying the guest's memory: %w", err)
 	}
 	return nil
 }
@@ -101,12 +47,9 @@ func copyPieces(ctx context.Context, in, out *os.File, pieces <-chan int64) erro
 // space in a file or in memory.
 const memoryPage = 4 << 10
 
-var zeroPage [memoryPage]byte
-
 // writeData writes the runs of pages in data that are not zero.
 func writeData(out *os.File, data []byte, at int64) error {
-	page := func(i int) []byte { return data[i:min(i+memoryPage, len(data))] }
-	zero := func(i int) bool { p := page(i); return bytes.Equal(p, zeroPage[:len(p)]) }
+	zero := func(i int) bool { return isZero(data[i:min(i+memoryPage, len(data))]) }
 	for i := 0; i < len(data); {
 		if zero(i) {
 			i += memoryPage

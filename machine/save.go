@@ -17,11 +17,18 @@ import (
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
+// SaveOptions say what is saved and how.
+type SaveOptions struct {
+	WithHome bool // a copy of the home, too
+	// Passing leaves it to the kernel when what was saved is on the disk for
+	// good: for what is used at once, and can be saved again.
+	Passing bool
+}
+
 // SaveSnapshot saves the state of the running sandbox, which goes on
 // afterwards. A snapshot that could not be saved to its end never shows, and
-// those from before are left alone. With withHome, a copy of the home is a part
-// of it.
-func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, withHome bool) (Snapshot, error) {
+// those from before are left alone.
+func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (Snapshot, error) {
 	var snap Snapshot
 	if err := s.checkFreeTag(tag); err != nil {
 		return snap, err
@@ -29,10 +36,10 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, withHome bool) (
 	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
 		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", s.notRunning(st))
 	}
-	if c, err := s.Config(); err == nil && withHome && c.NoHome {
+	if c, err := s.Config(); err == nil && o.WithHome && c.NoHome {
 		return snap, fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot: leave out --with-home", s.Name)
 	}
-	resp, err := s.call(ctx, http.MethodPost, fmt.Sprintf("snapshots?tag=%s&home=%t", url.QueryEscape(tag), withHome))
+	resp, err := s.call(ctx, http.MethodPost, fmt.Sprintf("snapshots?tag=%s&home=%t&passing=%t", url.QueryEscape(tag), o.WithHome, o.Passing))
 	if err != nil {
 		return snap, err
 	}
@@ -55,7 +62,7 @@ func (s *Sandbox) checkFreeTag(tag string) error {
 
 func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
 	// To its end, whatever becomes of who asked: the guest must go on.
-	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"), r.FormValue("home") == "true")
+	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"), SaveOptions{WithHome: r.FormValue("home") == "true", Passing: r.FormValue("passing") == "true"})
 	if err != nil {
 		v.log.Error("a snapshot was not saved", "err", err)
 		http.Error(w, err.Error(), http.StatusConflict)
@@ -65,7 +72,7 @@ func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(snap)
 }
 
-func (v *supervisor) save(ctx context.Context, tag string, withHome bool) (snap Snapshot, err error) {
+func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap Snapshot, err error) {
 	if err := v.s.checkFreeTag(tag); err != nil {
 		return snap, err
 	}
@@ -90,12 +97,17 @@ func (v *supervisor) save(ctx context.Context, tag string, withHome bool) (snap 
 		}
 	}()
 	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
-	if snap.Pause, err = v.saveState(ctx, draft, withHome); err != nil {
+	if snap.Pause, err = v.saveState(ctx, draft, o.WithHome); err != nil {
 		return snap, err
 	}
 	// The guest runs again: what follows takes its time on the host only.
 	if err := v.describe(ctx, &snap, draft); err != nil {
 		return snap, err
+	}
+	if !o.Passing {
+		if err := syncSnapshot(draft, snap); err != nil {
+			return snap, err
+		}
 	}
 	if err := writeJSON(filepath.Join(draft, manifestFile), snap); err != nil {
 		return snap, err
@@ -103,8 +115,21 @@ func (v *supervisor) save(ctx context.Context, tag string, withHome bool) (snap 
 	return snap, v.publishSnapshot(draft, tag)
 }
 
-// describe puts the files in the directory on disk for good, and notes in the
-// snapshot what they are.
+// syncSnapshot puts a snapshot's files on the disk for good.
+func syncSnapshot(dir string, snap Snapshot) error {
+	paths := []string{clientKey}
+	for name := range snap.files() {
+		paths = append(paths, name)
+	}
+	for _, name := range paths {
+		if err := syncPath(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// describe notes in the snapshot what the files in the directory are.
 func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (err error) {
 	if err := linkOrClone(ctx, v.s.key(clientKey), filepath.Join(dir, clientKey)); err != nil {
 		return err

@@ -261,11 +261,8 @@ func (v *supervisor) sweepLeftovers() {
 	}
 }
 
-// describeFile puts a file of a snapshot on disk for good, and measures it.
+// describeFile measures a file of a snapshot.
 func describeFile(ctx context.Context, path string) (SnapshotFile, error) {
-	if err := syncPath(path); err != nil {
-		return SnapshotFile{}, fmt.Errorf("writing %s: %w", path, err)
-	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return SnapshotFile{}, fmt.Errorf("measuring %s: %w", path, err)

@@ -18,7 +18,7 @@ func sparseFile(t *testing.T, size int64) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for _, at := range []int64{0, 3*checksumBlock + 17, size - 9} {
+	for _, at := range []int64{0, 3*piece + 17, size - 9} {
 		if _, err := f.WriteAt([]byte("something"), at); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func TestCloneKeepsContentAndHoles(t *testing.T) {
 }
 
 func TestChecksumIsOfWhatIsNotZero(t *testing.T) {
-	const size = 1 << 20
+	const size = 16 << 20
 	path := sparseFile(t, size)
 	sum := sumOf(t, path)
 	data, err := os.ReadFile(path)
@@ -76,12 +76,12 @@ func TestChecksumIsOfWhatIsNotZero(t *testing.T) {
 		"a changed byte":   func(b []byte) []byte { b[size-1]++; return b },
 		"a byte in a hole": func(b []byte) []byte { b[size/2] = 1; return b },
 		"a block elsewhere": func(b []byte) []byte {
-			copy(b[5*checksumBlock:], b[:checksumBlock])
-			clear(b[:checksumBlock])
+			copy(b[5*piece:], b[:piece])
+			clear(b[:piece])
 			return b
 		},
-		"an end cut off":  func(b []byte) []byte { return b[:size-checksumBlock] },
-		"zeroes appended": func(b []byte) []byte { return append(b, make([]byte, checksumBlock)...) },
+		"an end cut off":  func(b []byte) []byte { return b[:size-piece] },
+		"zeroes appended": func(b []byte) []byte { return append(b, make([]byte, piece)...) },
 	} {
 		writeFile(t, full, string(damage(bytes.Clone(data))))
 		if sumOf(t, full) == sum {

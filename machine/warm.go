@@ -126,7 +126,7 @@ func (t Template) Make(ctx context.Context, c Config, o StartOptions) (err error
 		return err
 	}
 	const tag = "template"
-	snap, err := s.SaveSnapshot(ctx, tag, false)
+	snap, err := s.SaveSnapshot(ctx, tag, SaveOptions{})
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ EXAMPLES
 			if err != nil {
 				return err
 			}
-			snap, err := s.SaveSnapshot(c.Context, tag, c.Bool("with-home"))
+			snap, err := s.SaveSnapshot(c.Context, tag, machine.SaveOptions{WithHome: c.Bool("with-home")})
 			if err != nil {
 				return err
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/machine"
 )
 
 // touched is the memory that the guest fills before it is saved, in MiB.
@@ -57,7 +59,7 @@ func (b *bench) save(ctx context.Context, name, tag string) (series, error) {
 				return nil, err
 			}
 		}
-		snap, err := s.SaveSnapshot(ctx, tag, false)
+		snap, err := s.SaveSnapshot(ctx, tag, machine.SaveOptions{})
 		if err != nil {
 			return nil, err
 		}
