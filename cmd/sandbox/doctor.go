@@ -17,7 +17,10 @@ func doctorCommand() *cli.Command {
 		Name:  "doctor",
 		Usage: "check whether this machine can run sandboxes, and say what to do if not",
 		Description: `The exit code is 0 when sandboxes can run, if slowly, and 1 when they cannot.
-`,
+
+EXAMPLES
+   sandbox doctor
+   sandbox doctor || make setup             in a clone of this project`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())

@@ -49,9 +49,15 @@ EXAMPLES
 
 func startCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "start",
-		Usage:        "start a sandbox that is stopped",
-		ArgsUsage:    "NAME",
+		Name:      "start",
+		Usage:     "start a sandbox that is stopped",
+		ArgsUsage: "NAME",
+		Description: `It starts as it was made: same image, shares, ports and home. What was set by --env
+was for a command of an earlier start, and is not set again.
+
+EXAMPLES
+   sandbox start work
+   sandbox start --wait system work         when the image's services run, too`,
 		Flags:        []cli.Flag{waitFlag(), timingsFlag()},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {

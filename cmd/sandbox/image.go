@@ -72,9 +72,12 @@ func defaultImageDir(store *image.Store) string {
 
 func imageLsCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "ls",
-		Aliases:      []string{"list"},
-		Usage:        "list images",
+		Name:    "ls",
+		Aliases: []string{"list"},
+		Usage:   "list images",
+		Description: `EXAMPLES
+   sandbox image ls
+   sandbox image ls --json | jq -r '.[] | select(.broken) | .ref'`,
 		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a JSON array"}},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
@@ -117,9 +120,14 @@ func printImages(w io.Writer, infos []imageInfo, now time.Time) error {
 
 func imageInspectCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "inspect",
-		Usage:        "show everything about an image as JSON",
-		ArgsUsage:    "[IMAGE]",
+		Name:      "inspect",
+		Usage:     "show everything about an image as JSON",
+		ArgsUsage: "[IMAGE]",
+		Description: `Without IMAGE, it is the default one.
+
+EXAMPLES
+   sandbox image inspect
+   sandbox image inspect --packages claude | jq -r '.manifest.provenance.packages[].name'`,
 		Flags:        []cli.Flag{&cli.BoolFlag{Name: "packages", Usage: "with the list of its packages"}},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
@@ -140,9 +148,15 @@ func imageInspectCommand() *cli.Command {
 
 func imageVerifyCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "verify",
-		Usage:        "compare an image's files with its manifest",
-		ArgsUsage:    "[IMAGE]",
+		Name:      "verify",
+		Usage:     "compare an image's files with its manifest",
+		ArgsUsage: "[IMAGE]",
+		Description: `Without IMAGE, it is the default one. The exit code is 1 when a file is not what the
+manifest says.
+
+EXAMPLES
+   sandbox image verify
+   sandbox image verify claude@0123456789ab`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			_, img, err := imageArgument(c)
@@ -173,9 +187,12 @@ func imageArgument(c *cli.Context) (*image.Store, *image.Image, error) {
 
 func imageRmCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "rm",
-		Usage:        "remove images that no sandbox uses",
-		ArgsUsage:    "IMAGE...",
+		Name:      "rm",
+		Usage:     "remove images that no sandbox uses",
+		ArgsUsage: "IMAGE...",
+		Description: `EXAMPLES
+   sandbox image rm claude
+   sandbox image rm debian@0123456789ab debian@ba9876543210`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if !c.Args().Present() {
@@ -204,7 +221,10 @@ func imageGCCommand() *cli.Command {
 		Usage: "remove images that newer ones replace, damaged ones, and the builds behind them",
 		Description: `Images that a sandbox uses, and the default one, always stay. What is kept to
 make the next build faster goes too, unless an image was made from it. What Nix
-has built for an image that is gone is left to nix store gc.`,
+has built for an image that is gone is left to nix store gc.
+
+EXAMPLES
+   sandbox image gc`,
 		OnUsageError: usageError,
 		Action:       imageGC,
 	}
@@ -247,9 +267,12 @@ func imageGC(c *cli.Context) error {
 
 func imageDefaultCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "default",
-		Usage:        "show the default image, or choose it",
-		ArgsUsage:    "[IMAGE]",
+		Name:      "default",
+		Usage:     "show the default image, or choose it",
+		ArgsUsage: "[IMAGE]",
+		Description: `EXAMPLES
+   sandbox image default
+   sandbox image default claude             what run starts without --image`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			store, img, err := imageArgument(c)

@@ -29,9 +29,11 @@ EXAMPLES
 
 func resumeCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "resume",
-		Usage:        "let paused sandboxes go on, with the right time",
-		ArgsUsage:    "NAME...",
+		Name:      "resume",
+		Usage:     "let paused sandboxes go on, with the right time",
+		ArgsUsage: "NAME...",
+		Description: `EXAMPLES
+   sandbox resume work`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			return eachNamed(c, func(ctx context.Context, s *machine.Sandbox) error { return s.Resume(ctx) })

@@ -193,7 +193,11 @@ The files have the long names of flags as keys:
    flake = ".#image"
    memory = "4G"
    cpus = 4
-   share = [".", "docs:docs:ro"]`,
+   share = [".", "docs:docs:ro"]
+
+EXAMPLES
+   sandbox config
+   sandbox config --memory 8G | jq .sources`,
 		Flags:        append(createFlags(), commandFlags()...),
 		OnUsageError: usageError,
 		Action:       configAction,

@@ -63,6 +63,9 @@ func snapshotLsCommand() *cli.Command {
 		Aliases:   []string{"list"},
 		Usage:     "list the snapshots of a sandbox",
 		ArgsUsage: "NAME",
+		Description: `EXAMPLES
+   sandbox snapshot ls work
+   sandbox snapshot ls --json work | jq -r '.[].tag'`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print tags only"},
@@ -108,9 +111,11 @@ func printSnapshotTable(w io.Writer, all []machine.Snapshot, now time.Time) erro
 
 func snapshotInspectCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "inspect",
-		Usage:        "show all that is known of a snapshot, as JSON",
-		ArgsUsage:    "NAME TAG",
+		Name:      "inspect",
+		Usage:     "show all that is known of a snapshot, as JSON",
+		ArgsUsage: "NAME TAG",
+		Description: `EXAMPLES
+   sandbox snapshot inspect work before-upgrade | jq .needs`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			s, tag, err := namedSnapshot(c, "")
@@ -162,9 +167,12 @@ EXAMPLES
 
 func snapshotRmCommand() *cli.Command {
 	return &cli.Command{
-		Name:         "rm",
-		Usage:        "remove snapshots of a sandbox",
-		ArgsUsage:    "NAME TAG...",
+		Name:      "rm",
+		Usage:     "remove snapshots of a sandbox",
+		ArgsUsage: "NAME TAG...",
+		Description: `EXAMPLES
+   sandbox snapshot rm work before-upgrade
+   sandbox snapshot rm work $(sandbox snapshot ls --quiet work)`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() < 2 {
