@@ -79,6 +79,9 @@ func (c Config) Validate() error {
 	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.SSHPort != 0) {
 		errs = append(errs, errors.New("ports cannot be published with --net none: leave out --publish, or use --net user"))
 	}
+	if c.ReadyTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("a guest cannot be ready within %v: give --timeout a duration such as %v", c.ReadyTimeout, DefaultReadyTimeout))
+	}
 	switch c.Transport {
 	case TransportAuto, TransportVsock, TransportSerial:
 	default:

@@ -219,6 +219,8 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 		{func(c *Config) { c.CPUs = 1000 }, "--cpus"},
 		{func(c *Config) { c.Network = network.ModeNone; c.SSHPort = 2222 }, "--net none"},
 		{func(c *Config) { c.Transport = "pigeon" }, "pigeon"},
+		{func(c *Config) { c.ReadyTimeout = 0 }, "--timeout"},
+		{func(c *Config) { c.ReadyTimeout = -time.Second }, "--timeout"},
 	}
 	for _, tt := range bad {
 		c := testConfig("a")

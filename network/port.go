@@ -70,6 +70,9 @@ func FreePort(proto string, ip netip.Addr) (int, error) {
 func SSHForward(asked int, others []Forward) (Forward, error) {
 	f := Forward{HostIP: loopback, HostPort: asked, GuestPort: sshPort, Proto: TCP}
 	if asked != 0 {
+		if asked < 0 || asked > 65535 {
+			return Forward{}, fmt.Errorf("%d is not a port for ssh: give one from 1 to 65535, or none to have one chosen", asked)
+		}
 		if err := CheckConflicts(append([]Forward{f}, others...)); err != nil {
 			return Forward{}, err
 		}

@@ -110,6 +110,11 @@ func TestSSHForward(t *testing.T) {
 	if _, err := SSHForward(port, nil); err == nil || !strings.Contains(err.Error(), "is taken") {
 		t.Errorf("the taken port: %v", err)
 	}
+	for _, port := range []int{-1, 65536 + free} { // the latter is not to be taken for the free one
+		if _, err := SSHForward(port, nil); err == nil || !strings.Contains(err.Error(), "from 1 to 65535") {
+			t.Errorf("port %d: %v", port, err)
+		}
+	}
 	if _, err := SSHForward(free, []Forward{{HostIP: loopback, HostPort: free, GuestPort: 80, Proto: TCP}}); err == nil || !strings.Contains(err.Error(), "want the same port") {
 		t.Errorf("a port that another forward has: %v", err)
 	}

@@ -228,13 +228,16 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	if err != nil {
 		return config, err
 	}
-	var errs [6]error
+	var errs [7]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options)
 	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
+	if config.SSHPort != 0 { // one that was asked for must be had
+		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)
+	}
 	return config, errors.Join(errs[:]...)
 }
 
@@ -325,7 +328,7 @@ func parseForwards(specs []string) ([]network.Forward, error) {
 	var errs []error
 	for _, spec := range specs {
 		f, err := network.ParseForward(spec)
-		if err == nil {
+		if err == nil && f.HostIP.Is4() { // others are refused later, whether or not this machine has them
 			err = f.CheckFree()
 		}
 		forwards, errs = append(forwards, f), append(errs, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,9 +22,11 @@ const guestsVariable = "SANDBOX_TEST_GUESTS"
 // TestCLI runs what needs no guest: help, errors, empty lists.
 func TestCLI(t *testing.T) {
 	bin := buildBinaries(t)
+	commands := flakeCommand(bin, nil)
+	maps.Copy(commands, refusalCommands())
 	testscript.Run(t, testscript.Params{
 		Dir:   "../../testdata/script/cli",
-		Cmds:  flakeCommand(bin, nil),
+		Cmds:  commands,
 		Setup: func(env *testscript.Env) error { return setup(env, bin) },
 	})
 }
