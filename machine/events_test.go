@@ -36,7 +36,7 @@ func watchEvents(t *testing.T, h *Host, names ...string) (next func() string) {
 		select {
 		case e := <-events:
 			return e
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Helper()
 			t.Fatal("no more events came")
 			return ""

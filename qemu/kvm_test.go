@@ -164,7 +164,7 @@ func TestProbeGuestRuns(t *testing.T) {
 	for _, arch := range []Arch{X86_64, AArch64} {
 		t.Run(string(arch), func(t *testing.T) {
 			caps := realQEMU(t, arch)
-			if err := runProbeGuest(t.Context(), caps, arch, AccelTCG, 20*time.Second); err != nil {
+			if err := runProbeGuest(t.Context(), caps, arch, AccelTCG, time.Minute); err != nil {
 				t.Error(err)
 			}
 		})

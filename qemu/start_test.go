@@ -84,7 +84,7 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs3.Close()
-	monitor.SetReadDeadline(time.Now().Add(20 * time.Second))
+	monitor.SetReadDeadline(time.Now().Add(time.Minute))
 	line, err := bufio.NewReader(monitor).ReadBytes('\n')
 	if err != nil {
 		cancel()

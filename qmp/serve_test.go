@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -13,6 +14,11 @@ import (
 func serveQEMU(t *testing.T, backend qmp.Backend, o qmp.ServeOptions) (net.Conn, chan error) {
 	t.Helper()
 	ours, theirs := net.Pipe()
+	for _, conn := range []net.Conn{ours, theirs} { // silence is a failure, not a wait
+		if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- qmp.Serve(t.Context(), theirs, backend, o) }()
 	t.Cleanup(func() { ours.Close() })

@@ -52,7 +52,7 @@ func (tt terminal) await(t *testing.T, suffix string) string {
 			t.Fatalf("the screen ended with %q; want a line that ends with %q", line, suffix)
 		}
 		return line
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("no line on the screen ends with %q", suffix)
 	}
 	return ""

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 )
@@ -174,12 +176,24 @@ echo "E: Unable to locate package nonsense" >&2; exit 25`)
 }
 
 func TestInterruptedBuildLeavesNothing(t *testing.T) {
-	fakeMmdebstrap(t, `exec sleep 60`)
+	path := filepath.Join(t.TempDir(), "started")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	started, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer started.Close()
+	fakeMmdebstrap(t, fmt.Sprintf("echo >%s; exec sleep 600", path))
 	cache := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := Build(ctx, Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache})
-	if err == nil || !strings.Contains(err.Error(), "interrupted") || !errors.Is(err, context.DeadlineExceeded) {
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = started.Read(make([]byte, 1)) // an error is the end of the test
+		cancel()
+	}()
+	_, err = Build(ctx, Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache})
+	if err == nil || !strings.Contains(err.Error(), "interrupted") || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(cache, "*", "*")); len(left) != 0 {

@@ -49,7 +49,7 @@ func wait(t *testing.T, p *Process) error {
 	select {
 	case <-p.Done():
 		return p.Err()
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the program did not end")
 		return nil
 	}
@@ -244,7 +244,7 @@ func TestProgramDiesWithItsParent(t *testing.T) {
 	parent.Wait()
 	// The kernel sends the signal before it reaps the parent, but the child takes a moment to go, and
 	// may stay as a zombie where nobody adopts it.
-	for deadline := time.Now().Add(20 * time.Second); running(child.Pid); {
+	for deadline := time.Now().Add(time.Minute); running(child.Pid); {
 		if time.Now().After(deadline) {
 			child.Kill()
 			t.Fatal("the program outlived its parent")
