@@ -34,16 +34,28 @@ func (v *supervisor) sharesDied() <-chan *virtiofs.Server {
 	return died
 }
 
-// followGrace is how much later than its file servers, which end when it
-// disconnects, QEMU may be seen to end.
-const followGrace = time.Second
+// How much later than its file servers, which end when it disconnects, QEMU may
+// be seen to end. A server that says that it was left is believed for as long as
+// a busy host may take to free the guest's memory; one that was killed says
+// nothing.
+const (
+	followGrace = time.Second
+	leaveGrace  = 20 * time.Second
+)
+
+func graceAfter(server *virtiofs.Server) time.Duration {
+	if server.Err() == nil {
+		return leaveGrace
+	}
+	return followGrace
+}
 
 // followsGuest tells whether a file server has ended because the guest did.
-func (v *supervisor) followsGuest() bool {
+func (v *supervisor) followsGuest(server *virtiofs.Server) bool {
 	select {
 	case <-v.vm.Done():
 		return true
-	case <-time.After(followGrace):
+	case <-time.After(graceAfter(server)):
 		return false
 	}
 }
@@ -59,7 +71,7 @@ func (v *supervisor) cancelWhenShareDies(ctx context.Context) (context.Context, 
 			// A QEMU that has ended says better what went wrong.
 			select {
 			case <-ctx.Done():
-			case <-time.After(followGrace):
+			case <-time.After(graceAfter(server)):
 				cancel(&deadShareError{server})
 			}
 		case <-ctx.Done():

@@ -236,7 +236,7 @@ func (v *supervisor) live(ctx context.Context) ending {
 	case <-v.vm.Done():
 		return v.guestEnded()
 	case server := <-served:
-		if v.followsGuest() {
+		if v.followsGuest(server) {
 			return v.guestEnded()
 		}
 		return ending{status: StatusCrashed, reason: (&deadShareError{server}).Error()}
@@ -318,7 +318,7 @@ func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) {
 	case <-v.vm.Done():
 		return
 	case server := <-v.sharesDied():
-		if !v.followsGuest() {
+		if !v.followsGuest(server) {
 			v.log.Warn("the guest cannot power down and is ended by force", "err", &deadShareError{server})
 		}
 		return

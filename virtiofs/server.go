@@ -166,6 +166,11 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 	case <-deadline.C:
 		return p, nil
 	case <-p.Done():
+		select {
+		case <-watch.ready: // both are true, and the server's end after its start is told by the server
+			return p, nil
+		default:
+		}
 		if err := p.Err(); err != nil {
 			return nil, err
 		}
