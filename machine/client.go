@@ -308,6 +308,9 @@ func (s *Sandbox) notRunning(st State) error {
 	case StatusPaused:
 		return err
 	case StatusBroken:
+		if s.held() { // a newer program's, for instance
+			return fmt.Errorf("%w: sandbox stop %s ends it in order", err, s.Name)
+		}
 		return fmt.Errorf("%w: its home is %s; sandbox rm %s removes it with the home", err, s.HomePath(), s.Name)
 	}
 	return fmt.Errorf("%w: start it with sandbox start %s", err, s.Name)

@@ -52,6 +52,10 @@ func TestDamagedStateOfARunningSandboxIsBroken(t *testing.T) {
 	if st := s.State(); st.Status != StatusBroken || !strings.Contains(st.Reason, "can be stopped") {
 		t.Errorf("state %s (%s), want broken, with what can be done", st.Status, st.Reason)
 	}
+	// Its home is somebody's work: nobody is to be told to remove it.
+	if _, err := s.Dial(t.Context()); err == nil || !strings.Contains(err.Error(), "sandbox stop a") || strings.Contains(err.Error(), "sandbox rm") {
+		t.Errorf("error %v, want the remedy", err)
+	}
 }
 
 func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {

@@ -24,7 +24,7 @@ func TestFaults(t *testing.T) {
 	f := newFaults(t)
 	t.Run("two runs of one name", f.twoRuns)
 	t.Run("qemu has no privileges", f.qemuIsConfined)
-	f.ok(t, "stop", "--time", "0s", f.name)
+	t.Run("a supervisor of another version", f.otherVersion)
 
 	for _, victim := range []string{"supervisor", "qemu", "virtiofsd"} {
 		t.Run(victim+" dies during boot", func(t *testing.T) { f.diesDuringBoot(t, victim) })
@@ -80,6 +80,44 @@ func (f *faults) qemuIsConfined(t *testing.T) {
 	}
 }
 
+// otherVersion meets a supervisor whose state a newer program wrote, and then
+// one that speaks otherwise: neither can be used, and both can be seen and
+// stopped. It leaves the sandbox stopped.
+func (f *faults) otherVersion(t *testing.T) {
+	// After this, the supervisor writes its state only when it ends.
+	f.waitState(t, func(st machine.State) bool {
+		_, ok := st.Time(machine.StageSystem)
+		return ok
+	})
+	before := f.open(t)
+	state, err := os.ReadFile(filepath.Join(f.dirs.State, f.name, "state.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(old, with string) {
+		t.Helper()
+		if !strings.Contains(string(state), old) {
+			t.Fatalf("the state has no %s:\n%s", old, state)
+		}
+		f.write(t, "state.json", strings.Replace(string(state), old, with, 1))
+	}
+	replace("{", `{"colour": "red",`)
+	f.expectStatus(t, machine.StatusBroken)
+	f.fails(t, "from a newer version of sandbox", "exec", f.name, "--", "true")
+	f.fails(t, "sandbox stop "+f.name, "exec", f.name, "--", "true")
+	f.fails(t, "already", "start", f.name)
+	f.fails(t, "stop it first", "rm", f.name)
+
+	replace(`"api": 1`, `"api": 99`)
+	f.expectStatus(t, machine.StatusRunning)
+	f.fails(t, "another version of sandbox", "exec", f.name, "--", "true")
+	f.fails(t, "sandbox stop "+f.name, "attach", "--console", f.name)
+	f.ok(t, "stop", f.name)
+	before.waitGone(t)
+	f.expectNothingLeft(t, "stop")
+	f.expectStatus(t, machine.StatusStopped)
+}
+
 func (f *faults) diesDuringBoot(t *testing.T, victim string) {
 	start := f.background(t, "start", f.name)
 	f.waitState(t, f.boots(t))
@@ -109,6 +147,8 @@ func (f *faults) cliDies(t *testing.T) {
 	start := f.background(t, "start", f.name)
 	f.waitState(t, f.boots(t))
 	start.kill(t)
+	// The console can be attached to while the guest boots.
+	console := f.firstLine(t, "attach", "--console", "--read-only", f.name)
 	f.waitState(t, func(st machine.State) bool { return st.Status == machine.StatusRunning })
 
 	load := f.load(t)
@@ -120,6 +160,9 @@ func (f *faults) cliDies(t *testing.T) {
 	f.waitState(t, func(st machine.State) bool { return st.Status == machine.StatusStopping })
 	stop.kill(t)
 	f.ok(t, "stop", f.name) // waits for the one that is under way
+	if err := console.wait(); err != nil {
+		t.Errorf("the console should have ended with the sandbox: %v\n%s", err, console.text())
+	}
 	f.expectNothingLeft(t, "cli")
 	f.expectStatus(t, machine.StatusStopped)
 }
@@ -295,6 +338,75 @@ func TestFullDisk(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(f.share, "word")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFullDiskOfAGuest fills the disk on which the file of a guest's own disk
+// grows: the guest stands still, says why, and goes on when there is room.
+func TestFullDiskOfAGuest(t *testing.T) {
+	f := newFaults(t)
+	f.onSmallDisk(t, 256)
+	f.ok(t, "run", "-d", "--name", f.name, "--share", f.share, "--disk", "1G", "--timeout", "4m")
+	seen, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	watch := f.command(t, "events", f.name)
+	watch.cmd.Stdout = w
+	watch.start(t)
+	w.Close()
+	events := bufio.NewReader(seen)
+	await := func(event string) {
+		t.Helper()
+		for {
+			line, err := events.ReadString('\n')
+			if err != nil {
+				t.Fatalf("there is no event %s: %v\n%s%s", event, err, f.ok(t, "ls"), watch.text())
+			}
+			if strings.Contains(line, event) {
+				return
+			}
+		}
+	}
+	// fill returns when a command that began before has met the full disk.
+	fill := func(file, command string) (write *invocation, free func()) {
+		t.Helper()
+		full := filepath.Join(f.share, file)
+		write = f.firstLine(t, "exec", "--user", "root", f.name, "--", "sh", "-c", "echo begun; until test -e "+file+"; do sleep 0.1; done; "+command)
+		free = f.fillDisk(t)
+		if err := os.WriteFile(full, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		await(`"status":"paused"`)
+		return write, free
+	}
+
+	write, free := fill("first", "dd if=/dev/urandom of=/var/big bs=64k count=256 conv=fsync && sha256sum </var/big >/var/sum")
+	if ls := f.ok(t, "ls"); !strings.Contains(ls, "paused (the host has no space left") {
+		t.Errorf("ls does not say why it stands still:\n%s", ls)
+	}
+	f.fails(t, "goes on by itself", "exec", f.name, "--", "true")
+	free()
+	await(`"status":"running"`)
+	if err := write.wait(); err != nil {
+		t.Errorf("the command that wrote: %v\n%s", err, write.text())
+	}
+	f.ok(t, "exec", f.name, "--", "sh", "-c", "sha256sum </var/big | cmp - /var/sum")
+
+	// What stands still for want of room can be ended as well.
+	write, free = fill("second", "dd if=/dev/zero of=/var/more bs=64k count=4096 conv=fsync")
+	f.ok(t, "stop", "--time", "1s", f.name)
+	if err := write.wait(); exitStatus(err) != exitRunFailure {
+		t.Errorf("the command that was cut off: %v\n%s", err, write.text())
+	}
+	if ls := f.ok(t, "ls", "--json"); !strings.Contains(ls, `"status": "stopped"`) {
+		t.Errorf("after a stop on a full disk:\n%s", ls)
+	}
+	f.ok(t, "rm", f.name)
+	free()
+	if left := f.inNamespace(t, "find", f.dirs.State, "-mindepth", "1"); left != "" {
+		t.Errorf("left on the disk:\n%s", left)
 	}
 }
 
