@@ -22,7 +22,8 @@ type desk struct {
 	env []string
 }
 
-// newDesk starts the sandbox "desk".
+// newDesk starts the sandbox "desk" from a terminal, and leaves it by the detach
+// keys: although it was started with --rm, it runs until it is stopped.
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	dirs := guestDirs(t)
@@ -38,13 +39,20 @@ func newDesk(t *testing.T) *desk {
 		"XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime,
 		"XDG_DATA_HOME="+filepath.Dir(dirs.Data), "XDG_CACHE_HOME="+filepath.Dir(dirs.Cache), "TERM=xterm")}
 	t.Cleanup(func() {
+		if d.ctx.Err() == nil && d.run(t, "ls", "-q") == "" {
+			return
+		}
 		cmd := exec.Command(d.bin, "rm", "--force", "desk")
 		cmd.Env = d.env
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	d.run(t, "run", "-d", "--name", "desk", "--share", t.TempDir()+":shared", "--timeout", "5m")
+	first := d.sit(t, "run", "--rm", "--name", "desk", "--share", t.TempDir()+":shared", "--timeout", "5m")
+	first.expect(d.ctx, t, `shared`) // the prompt shows the working directory
+	first.send(t, detachKeysTyped)
+	first.expect(d.ctx, t, `detached from desk`)
+	first.leaves(t, 0)
 	return d
 }
 
@@ -125,6 +133,13 @@ func TestAttachOnATerminal(t *testing.T) {
 		one.send(t, "shopt -q login_shell && echo login=$((40+2)) $(echo 'Z8O8' | wc -m); echo züge\r")
 		one.expect(d.ctx, t, `login=42 5`)
 		one.expect(d.ctx, t, `\nzüge\r`)
+		// Ctrl-Z stops what runs in the guest's shell, and not our program.
+		one.send(t, "sh -c 'echo started-$((40+1)); exec sleep 1000'\r")
+		one.expect(d.ctx, t, `started-41`)
+		one.send(t, "\x1a")
+		one.expect(d.ctx, t, `Stopped`)
+		one.send(t, "kill %1; echo still-$((40+2))\r")
+		one.expect(d.ctx, t, `still-42`)
 		two.send(t, "tty >../tty; "+detachKeysTyped+"\x18x\x18d")
 		two.expect(d.ctx, t, `detached from desk`)
 		two.leaves(t, 0)
@@ -210,6 +225,14 @@ func testConsole(t *testing.T, d *desk) {
 			t.Error("a reader wrote to the console")
 		}
 	}
+	// The shell's parent is the agent. The console needs it neither to go on nor
+	// to be opened.
+	third.send(t, "kill -STOP $PPID && echo without-$((40+2))\r")
+	third.expect(d.ctx, t, `without-42`)
+	fourth := d.sit(t, "attach", "--console", "--read-only", "desk")
+	fourth.expect(d.ctx, t, `without-42`)
+	third.send(t, "kill -CONT $PPID && echo again-$((40+2))\r")
+	fourth.expect(d.ctx, t, `again-42`)
 	third.send(t, detachKeysTyped)
 	third.leaves(t, 0)
 
@@ -221,7 +244,10 @@ func testConsole(t *testing.T, d *desk) {
 	next.send(t, detachKeysTyped)
 	next.leaves(t, 0)
 	d.run(t, "stop", "desk")
-	for _, s := range []*seat{writer, reader} {
+	for _, s := range []*seat{writer, reader, fourth} {
 		s.leaves(t, 0) // it ends with the sandbox
+	}
+	if left := d.run(t, "ls", "-q"); left != "" {
+		t.Errorf("a sandbox that was run with --rm is there after its stop: %q", left)
 	}
 }

@@ -56,6 +56,11 @@ func TestShellOnATerminal(t *testing.T) {
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 9 {
 		t.Errorf("the shell's exit code 9 became %d (%v)\n%s", cmd.ProcessState.ExitCode(), err, screen.text())
 	}
+	ls := exec.Command(cmd.Path, "ls", "-q")
+	ls.Env = env
+	if left, err := ls.CombinedOutput(); err != nil || len(left) > 0 {
+		t.Errorf("a sandbox that was run with --rm is there after its shell: %q, %v", left, err)
+	}
 }
 
 // screen collects what a terminal shows.
