@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -64,7 +66,7 @@ func report(err error) int {
 }
 
 func newApp() *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:    "sandbox",
 		Usage:   "run programs in virtual machines of their own",
 		Version: buildVersion(),
@@ -95,7 +97,37 @@ When something does not work, begin with: sandbox doctor`,
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // report does it
 	}
+	checkArguments(app.Commands)
+	return app
 }
+
+// checkArguments makes the commands refuse what they would misunderstand, before
+// they do anything: sandbox rm work --force must not remove work and then look
+// for a sandbox named --force.
+func checkArguments(commands []*cli.Command) {
+	for _, command := range commands {
+		checkArguments(command.Subcommands)
+		action := command.Action
+		if action == nil || slices.Contains(passesOn, command.Name) {
+			continue
+		}
+		command.Action = func(c *cli.Context) error {
+			if command.ArgsUsage == "" && c.NArg() > 0 {
+				return &exitCode{exitUsage, fmt.Errorf("%s takes no argument, and %q is one", command.HelpName, c.Args().First())}
+			}
+			for _, arg := range c.Args().Slice() {
+				if strings.HasPrefix(arg, "-") {
+					return &exitCode{exitUsage, fmt.Errorf("%s follows an argument, but options come first: %[2]s %[1]s %[3]s", arg, command.HelpName, command.ArgsUsage)}
+				}
+			}
+			return action(c)
+		}
+	}
+}
+
+// passesOn are the commands whose arguments may be another program's options, or
+// files with any name.
+var passesOn = []string{"run", "exec", "ssh", "qmp", "cp", machine.SuperviseCommand}
 
 func usageError(c *cli.Context, err error, _ bool) error {
 	return &exitCode{exitUsage, fmt.Errorf("%w (sandbox %s --help shows the options)", err, c.Command.Name)}

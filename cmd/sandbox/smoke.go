@@ -167,9 +167,6 @@ func smokeTargets(host *machine.Host, args []string) ([]smoke.Target, error) {
 }
 
 func smokeTarget(host *machine.Host, arg string) (smoke.Target, error) {
-	if strings.HasPrefix(arg, "-") {
-		return smoke.Target{}, &exitCode{exitUsage, fmt.Errorf("%s follows an image: options come first", arg)}
-	}
 	if !strings.ContainsRune(arg, filepath.Separator) && arg != "." && arg != ".." {
 		img, err := host.Image(arg)
 		if err != nil {
