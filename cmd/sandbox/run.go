@@ -185,6 +185,9 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machi
 		return err
 	})
 	if err != nil {
+		if c.Context.Err() != nil && !hold && s.State().Status == machine.StatusStarting {
+			err = fmt.Errorf("%w; %s goes on starting: sandbox stop %[2]s ends it", err, s.Name)
+		}
 		return held, err
 	}
 	if c.Bool("timings") {
