@@ -48,12 +48,28 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Errorf("what the guest makes belongs to %d:%d, not to user %d", st.Uid, st.Gid, u.id)
 	}
 
-	u.ok("run", "-d", "--name", "mine", "--share", "project")
+	u.ok("run", "-d", "--name", "mine", "--share", "project", "--disk", "1G")
 	if out := u.ok("exec", "mine", "--", "sh", "-c", "id -un; cat made; echo kept >~/note"); out != "agent\nmade\n" {
 		t.Errorf("exec: %q", out)
 	}
 	u.noProcessOfRoot()
-	u.ok("stop", "mine")
+	u.ok("cp", "mine:project/given", "back")
+	u.ok("cp", "back", "mine:/tmp/again")
+	u.ok("pause", "mine")
+	u.ok("resume", "mine")
+	if out := u.ok("exec", "mine", "--", "cat", "/tmp/again"); out != "from the host\n" {
+		t.Errorf("after copies to and fro: %q", out)
+	}
+	if out := u.ok("stats", "--json", "mine"); !strings.Contains(out, `"name": "virtiofsd"`) || strings.Contains(out, "problem") {
+		t.Errorf("stats:\n%s", out)
+	}
+	u.ok("exec", "--user", "root", "mine", "--", "sh", "-c", "echo installed >/usr/local/bin/thing")
+	u.ok("restart", "mine")
+	if out := u.ok("exec", "mine", "--", "cat", "/usr/local/bin/thing"); out != "installed\n" {
+		t.Errorf("the disk after a restart: %q", out)
+	}
+	u.ok("kill", "mine")
+	u.ok("reset", "mine")
 	if out := u.ok("ls"); !strings.Contains(out, "stopped") {
 		t.Errorf("ls after stop:\n%s", out)
 	}
