@@ -73,7 +73,7 @@ lint: ## format, vet, staticcheck, and the state of go.mod
 
 .PHONY: unit
 unit: ## the tests that boot nothing, with the race detector
-	CGO_ENABLED=1 go test -race ./...
+	CGO_ENABLED=1 go test -race -timeout 5m ./...
 
 .PHONY: nix-check
 nix-check: ## the tests of the flake, which are a part of unit; docs/nix.md says how to give them a tree of nixpkgs

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// cancelTimeout is how long a job that nobody waits for any more may take to end, so that its id is free again.
+// cancelTimeout is how long what nobody waits for any more may take to be undone, such as a job whose id must be free
+// again.
 const cancelTimeout = 10 * time.Second
 
 // JobError is how a job ended that QEMU had accepted and could not carry out.

@@ -49,17 +49,18 @@ func (c *Client) LoadState(ctx context.Context, file *os.File, memory Memory) er
 	return c.migrate(ctx, "migrate-incoming", file, memory)
 }
 
-func (c *Client) migrate(ctx context.Context, command string, file *os.File, memory Memory) error {
-	type capability struct {
-		Capability string `json:"capability"`
-		State      bool   `json:"state"`
-	}
-	err := c.Execute(ctx, "migrate-set-capabilities", map[string]any{
-		"capabilities": []capability{{"x-ignore-shared", memory == MemoryApart}, {"events", true}},
-	}, nil)
-	if err != nil {
+func (c *Client) migrate(ctx context.Context, command string, file *os.File, memory Memory) (err error) {
+	if err := c.setMigration(ctx, memory); err != nil {
 		return err
 	}
+	// QEMU's own snapshots would lack the memory, too.
+	defer func() {
+		longer, cancel := lingering(ctx, cancelTimeout)
+		defer cancel()
+		if back := c.setMigration(longer, MemoryInState); err == nil {
+			err = back
+		}
+	}()
 	// The default is made for networks: 1 Gbit/s.
 	if err := c.Execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(math.MaxInt64)}, nil); err != nil {
 		return err
@@ -75,6 +76,17 @@ func (c *Client) migrate(ctx context.Context, command string, file *os.File, mem
 		return err // of which left may be only a consequence
 	}
 	return left
+}
+
+// setMigration says how QEMU moves its state from now on.
+func (c *Client) setMigration(ctx context.Context, memory Memory) error {
+	type capability struct {
+		Capability string `json:"capability"`
+		State      bool   `json:"state"`
+	}
+	return c.Execute(ctx, "migrate-set-capabilities", map[string]any{
+		"capabilities": []capability{{"x-ignore-shared", memory == MemoryApart}, {"events", true}},
+	}, nil)
 }
 
 func (c *Client) migrateTo(ctx context.Context, command, uri string) error {

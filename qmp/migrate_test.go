@@ -138,7 +138,7 @@ func TestQEMUTellsWhatIsWrongWithAState(t *testing.T) {
 }
 
 func TestStateIsSavedByNoOtherConnectionThanAUnixSocket(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) { m.echo(2) })
+	client := connect(t, func(m *fakeMonitor) { m.echo(3) })
 	if err := client.SaveState(within(t, time.Minute), os.Stdout, qmp.MemoryInState); err == nil || !strings.Contains(err.Error(), "unix socket") {
 		t.Errorf("got %v", err)
 	}
