@@ -138,7 +138,7 @@ func TestAttachOnATerminal(t *testing.T) {
 		one.expect(d.ctx, t, `started-41`)
 		one.send(t, "\x1a")
 		one.expect(d.ctx, t, `Stopped`)
-		one.send(t, "kill %1; echo still-$((40+2))\r")
+		one.send(t, "kill -9 %1; wait %1; echo still-$((40+2))\r") // a shell with a stopped job does not exit at once
 		one.expect(d.ctx, t, `still-42`)
 		two.send(t, "tty >../tty; "+detachKeysTyped+"\x18x\x18d")
 		two.expect(d.ctx, t, `detached from desk`)
