@@ -21,13 +21,8 @@ func (s *Sandbox) balloonBytes(ctx context.Context) int64 {
 	if err != nil {
 		return 0
 	}
-	resp, err := s.call(ctx, http.MethodGet, "memory")
-	if err != nil {
-		return 0
-	}
-	defer resp.Body.Close()
 	var now memoryAnswer
-	if err := json.NewDecoder(resp.Body).Decode(&now); err != nil {
+	if err := s.ask(ctx, http.MethodGet, "memory", &now); err != nil {
 		return 0
 	}
 	return max(int64(c.MemoryMiB)<<20-now.Bytes, 0)

@@ -353,6 +353,19 @@ func (s *Sandbox) call(ctx context.Context, method, path string) (*http.Response
 	return resp, nil
 }
 
+// ask makes a request whose answer is the JSON of answer.
+func (s *Sandbox) ask(ctx context.Context, method, path string, answer any) error {
+	resp, err := s.call(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return fmt.Errorf("reading the supervisor's answer: %w", err)
+	}
+	return nil
+}
+
 func answerError(resp *http.Response) error {
 	const most = 4 << 10
 	text, err := io.ReadAll(io.LimitReader(resp.Body, most))

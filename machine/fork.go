@@ -115,9 +115,18 @@ func makeMountPoints(draft *Sandbox, c Config) error {
 	defer home.Close()
 	errs := make([]error, 0, len(c.Shares))
 	for _, share := range c.Shares {
-		if rel, err := filepath.Rel(img.Manifest.User.Home, share.Target); err == nil && filepath.IsLocal(rel) {
+		if rel, ok := withinHome(img.Manifest.User.Home, share.Target); ok {
 			errs = append(errs, home.MkdirAll(rel, 0o755))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// withinHome returns a path in the guest relative to its home, if it is below that.
+func withinHome(home, target string) (rel string, ok bool) {
+	rel, err := filepath.Rel(home, target)
+	if err != nil || rel == "." || !filepath.IsLocal(rel) {
+		return "", false
+	}
+	return rel, true
 }

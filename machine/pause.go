@@ -12,13 +12,13 @@ import (
 )
 
 // Pause lets the sandbox stand still: its processors stop, its memory stays.
-func (s *Sandbox) Pause(ctx context.Context) error { return s.ask(ctx, "pause") }
+func (s *Sandbox) Pause(ctx context.Context) error { return s.change(ctx, "pause") }
 
 // Resume lets a paused sandbox go on, with the right time.
-func (s *Sandbox) Resume(ctx context.Context) error { return s.ask(ctx, "resume") }
+func (s *Sandbox) Resume(ctx context.Context) error { return s.change(ctx, "resume") }
 
-// ask makes a request of the supervisor that has no answer but its success.
-func (s *Sandbox) ask(ctx context.Context, request string) error {
+// change makes a request of the supervisor that has no answer but its success.
+func (s *Sandbox) change(ctx context.Context, request string) error {
 	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
 		return s.notRunning(st)
 	}

@@ -147,15 +147,8 @@ func (s *Sandbox) resizeRunning(ctx context.Context, o ResizeOptions) (sizes Siz
 			values.Set(name, strconv.Itoa(size))
 		}
 	}
-	resp, err := s.call(ctx, http.MethodPost, "resize?"+values.Encode())
-	if err != nil {
-		return sizes, err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&sizes); err != nil {
-		return sizes, fmt.Errorf("reading the supervisor's answer: %w", err)
-	}
-	return sizes, nil
+	err = s.ask(ctx, http.MethodPost, "resize?"+values.Encode(), &sizes)
+	return sizes, err
 }
 
 func (v *supervisor) serveResize(w http.ResponseWriter, r *http.Request) {

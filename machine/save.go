@@ -39,15 +39,9 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (
 	if c, err := s.Config(); err == nil && o.WithHome && c.NoHome {
 		return snap, fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot: leave out --with-home", s.Name)
 	}
-	resp, err := s.call(ctx, http.MethodPost, fmt.Sprintf("snapshots?tag=%s&home=%t&passing=%t", url.QueryEscape(tag), o.WithHome, o.Passing))
-	if err != nil {
-		return snap, err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&snap); err != nil {
-		return snap, fmt.Errorf("reading the supervisor's answer: %w", err)
-	}
-	return snap, nil
+	request := fmt.Sprintf("snapshots?tag=%s&home=%t&passing=%t", url.QueryEscape(tag), o.WithHome, o.Passing)
+	err := s.ask(ctx, http.MethodPost, request, &snap)
+	return snap, err
 }
 
 func (s *Sandbox) checkFreeTag(tag string) error {

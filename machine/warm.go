@@ -152,7 +152,7 @@ func (t Template) publish(ctx context.Context, s *Sandbox, snap Snapshot) error 
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
-	t.host.sweepTemplates()
+	t.host.SweepTemplates()
 	draft := filepath.Join(root, hiddenName(draftPrefix, filepath.Base(t.dir)))
 	err := linkSnapshot(ctx, s.snapshotDir(snap.Tag), draft, snap)
 	if err == nil {
@@ -167,9 +167,9 @@ func (t Template) publish(ctx context.Context, s *Sandbox, snap Snapshot) error 
 	return nil
 }
 
-// sweepTemplates removes what interrupted makers left, and templates whose
+// SweepTemplates removes what interrupted makers left, and templates whose
 // image is gone or which were not used for long.
-func (h *Host) sweepTemplates() {
+func (h *Host) SweepTemplates() {
 	root := filepath.Join(h.Dirs.Cache, templatesDir)
 	entries, _ := os.ReadDir(root) // no directory, no templates
 	for _, e := range entries {
@@ -202,7 +202,7 @@ func (h *Host) sweepTemplates() {
 // told why.
 func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*Hold, error) {
 	now := time.Now()
-	_ = os.Chtimes(t.dir, now, now) // for sweepTemplates
+	_ = os.Chtimes(t.dir, now, now) // for SweepTemplates
 	warm := o
 	warm.restore = t.dir
 	hold, err := s.Start(ctx, warm)

@@ -210,7 +210,7 @@ func imageRmCommand() *cli.Command {
 			for _, ref := range c.Args().Slice() {
 				errs = append(errs, store.Remove(ref, inUse))
 			}
-			return errors.Join(errs...)
+			return errors.Join(append(errs, sweepTemplates())...)
 		},
 	}
 }
@@ -220,8 +220,9 @@ func imageGCCommand() *cli.Command {
 		Name:  "gc",
 		Usage: "remove images that newer ones replace, damaged ones, and the builds behind them",
 		Description: `Images that a sandbox uses, and the default one, always stay. What is kept to
-make the next build faster goes too, unless an image was made from it. What Nix
-has built for an image that is gone is left to nix store gc.
+make the next build faster goes too, unless an image was made from it, and so do
+states for warm starts that nothing can use. What Nix has built for an image that is
+gone is left to nix store gc.
 
 EXAMPLES
    sandbox image gc`,
@@ -243,7 +244,7 @@ func imageGC(c *cli.Context) error {
 	for _, r := range removed {
 		fmt.Fprintf(c.App.Writer, "removed %s: %s\n", r.Ref, r.Reason)
 	}
-	if err != nil {
+	if err = errors.Join(err, sweepTemplates()); err != nil {
 		return err
 	}
 	images, err := store.List()

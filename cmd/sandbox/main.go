@@ -193,6 +193,16 @@ func cacheDir() (string, error) {
 	return dirs.Cache, err
 }
 
+// sweepTemplates removes the states for warm starts of images that are gone.
+func sweepTemplates() error {
+	host, err := openHost()
+	if err != nil {
+		return err
+	}
+	host.SweepTemplates()
+	return nil
+}
+
 // imageDigestsInUse lists the digests of the images that sandboxes need.
 func imageDigestsInUse() ([]string, error) {
 	host, err := openHost()

@@ -1,0 +1,96 @@
+package machine
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network"
+)
+
+// forkable is a sandbox with a snapshot, a home and published ports, of which
+// forks can be made.
+func forkable(t *testing.T) (*Host, *Forkable) {
+	t.Helper()
+	h := testHost(t)
+	c := testConfig("parent")
+	c.DiskMiB, c.SSHPort, c.Remove = 64, 2222, true
+	c.Forwards = []network.Forward{{Proto: "tcp", HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, GuestPort: 80}}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(s.HomePath(), "note"), "of the home")
+	snap := saveTest(t, s, "one", time.Now())
+	if err := os.Link(s.key(clientKey), s.snapshotFile("one", clientKey)); err != nil {
+		t.Fatal(err)
+	}
+	return h, &Forkable{s: s, snap: snap}
+}
+
+func TestForkHasAllButTheIdentity(t *testing.T) {
+	h, f := forkable(t)
+	s, err := f.Fork(t.Context(), ForkOptions{Name: "fork"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Name != "fork" || c.ForkOf != "parent" || c.Remove || c.SSHPort != 0 || c.Forwards[0].HostPort != 0 || c.Forwards[0].GuestPort != 80 || c.DiskMiB != 64 {
+		t.Errorf("the fork is configured as %+v", c)
+	}
+	if parent, err := f.s.Config(); err != nil || parent.Forwards[0].HostPort != 8080 {
+		t.Errorf("the parent is configured as %+v, %v", parent, err)
+	}
+	if note, err := os.ReadFile(filepath.Join(s.HomePath(), "note")); string(note) != "of the home" {
+		t.Errorf("the fork's home has the note %q, %v", note, err)
+	}
+	for _, name := range []string{clientKey, hostKey} {
+		was, _ := os.ReadFile(f.s.key(name))
+		if is, err := os.ReadFile(s.key(name)); err != nil || string(is) == string(was) {
+			t.Errorf("the fork has the parent's %s, %v", name, err)
+		}
+	}
+	// What it begins with stays when the parent goes.
+	if err := f.s.Remove(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := s.Snapshot(OriginTag)
+	if err == nil {
+		err = s.VerifySnapshot(t.Context(), snap)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := h.Get("parent"); err == nil {
+		t.Error("the parent is still there")
+	}
+}
+
+func TestForkThatCannotBeMadeIsNotThere(t *testing.T) {
+	h, f := forkable(t)
+	if err := os.Remove(f.s.snapshotFile("one", devicesFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Fork(t.Context(), ForkOptions{Name: "fork"}); err == nil || !strings.Contains(err.Error(), "snapshot one of parent") {
+		t.Errorf("without a file of the snapshot: %v", err)
+	}
+	if _, err := h.Get("fork"); err == nil {
+		t.Error("half a fork is there")
+	}
+}
+
+func TestOnlyWhatIsBelowTheHomeIsMadeInIt(t *testing.T) {
+	for target, want := range map[string]string{
+		"/home/agent/src": "src", "/home/agent/a/b": "a/b", "/home/agent": "", "/srv/data": "", "/home/agent2": "",
+	} {
+		if rel, ok := withinHome("/home/agent", target); rel != want || ok != (want != "") {
+			t.Errorf("%s is %q in the home (%t), want %q", target, rel, ok, want)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package machine
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// homeOf returns the only line in the home.
+func homeOf(t *testing.T, s *Sandbox) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.HomePath(), "note"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestHomeIsTakenBackUntilTheRestoreIsOver(t *testing.T) {
+	s := create(t, testHost(t), "a")
+	writeFile(t, filepath.Join(s.HomePath(), "note"), "now")
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, homeDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, homeDir, "note"), "then")
+	restoring := func() *supervisor {
+		v := testSupervisor(s)
+		v.saved, v.withHome = &saved{dir: dir}, true
+		return v
+	}
+	for what, interrupt := range map[string]func() error{
+		"after the home was replaced": func() error { return nil },
+		"before it was":               func() error { return os.RemoveAll(s.HomePath()) },
+	} {
+		if err := restoring().restoreHome(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := homeOf(t, s); got != "then" {
+			t.Errorf("%s: restored is %q", what, got)
+		}
+		if err := interrupt(); err != nil {
+			t.Fatal(err)
+		}
+		// The next start, whatever it is for, has the home of before.
+		if err := testSupervisor(s).restoreHome(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := homeOf(t, s); got != "now" {
+			t.Errorf("an end %s leaves %q", what, got)
+		}
+	}
+	if err := restoring().restoreHome(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeDir(s.path(homeBefore)); err != nil { // as at the end of a restore
+		t.Fatal(err)
+	}
+	if err := testSupervisor(s).recoverHome(); err != nil {
+		t.Fatal(err)
+	}
+	if got := homeOf(t, s); got != "then" {
+		t.Errorf("a restore that was over leaves %q", got)
+	}
+}
+
+func TestDirectoryIsReplacedWhetherOrNotOneWasThere(t *testing.T) {
+	root := t.TempDir()
+	for _, text := range []string{"first", "second"} {
+		from, to := filepath.Join(root, "from"), filepath.Join(root, "to")
+		if err := os.Mkdir(from, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(from, "file"), text)
+		if err := replaceDir(from, to); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "file")); string(got) != text {
+			t.Errorf("got %q, %v, want %q", got, err, text)
+		}
+		if left, err := os.ReadDir(root); err != nil || len(left) != 1 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}
