@@ -68,6 +68,19 @@ func TestOrdinaryUser(t *testing.T) {
 	if out := u.ok("exec", "mine", "--", "cat", "/usr/local/bin/thing"); out != "installed\n" {
 		t.Errorf("the disk after a restart: %q", out)
 	}
+	u.ok("snapshot", "save", "--with-home", "mine", "one")
+	u.ok("snapshot", "restore", "mine", "one")
+	u.ok("fork", "--name", "yours", "mine@one")
+	if out := u.ok("exec", "yours", "--", "sh", "-c", "cat ~/note; hostname"); out != "kept\nyours\n" {
+		t.Errorf("the fork: %q", out)
+	}
+	u.ok("rm", "--force", "yours")
+	u.ok("run", "-d", "--warm", "--no-home", "--name", "yours")
+	u.ok("fork", "--name", "theirs", "yours") // which has its memory in common
+	if out := u.ok("exec", "theirs", "--", "hostname"); out != "theirs\n" {
+		t.Errorf("the fork of one without a home: %q", out)
+	}
+	u.ok("rm", "--force", "yours", "theirs")
 	u.ok("kill", "mine")
 	u.ok("reset", "mine")
 	if out := u.ok("ls"); !strings.Contains(out, "stopped") {
