@@ -97,6 +97,9 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 		hold = &Hold{ours}
 		args, files = append(args, HoldFlag), append(files, theirs)
 	}
+	if o.restore == "" {
+		o.restore = s.firstState()
+	}
 	if o.restore != "" {
 		args = append(args, RestoreFlag, o.restore)
 	}

@@ -55,8 +55,8 @@ func (f *Forkable) Close() error {
 	return f.s.RemoveSnapshot(f.snap.Tag)
 }
 
-// Fork makes a new sandbox that begins with the snapshot, without starting it;
-// StartFork does. Ports that the other one publishes are published by free ones.
+// Fork makes a new sandbox whose first start goes on from the snapshot. Ports
+// that the other one publishes are published by free ones.
 func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 	c, err := f.s.Config()
 	if err != nil {
@@ -87,10 +87,14 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 	})
 }
 
-// StartFork starts a fork with the snapshot that it was made of.
-func (s *Sandbox) StartFork(ctx context.Context, o StartOptions) (*Hold, error) {
-	o.restore = s.snapshotDir(OriginTag)
-	return s.Start(ctx, o)
+// firstState is the directory of the snapshot with which the sandbox starts the
+// first time: a fork's origin, and for others empty.
+func (s *Sandbox) firstState() string {
+	c, err := s.Config()
+	if err != nil || c.ForkOf == "" || s.State().Status != StatusCreated {
+		return ""
+	}
+	return s.snapshotDir(OriginTag)
 }
 
 // link gives the draft the snapshot as its origin. It stays when the other

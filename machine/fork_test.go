@@ -56,6 +56,15 @@ func TestForkHasAllButTheIdentity(t *testing.T) {
 			t.Errorf("the fork has the parent's %s, %v", name, err)
 		}
 	}
+	if got := s.firstState(); got != s.snapshotDir(OriginTag) {
+		t.Errorf("its first start has the state %q", got)
+	}
+	if err := writeJSON(s.path(stateFile), State{Status: StatusStopped}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.firstState() + f.s.firstState(); got != "" {
+		t.Errorf("other starts have the state %q", got)
+	}
 	// What it begins with stays when the parent goes.
 	if err := f.s.Remove(t.Context(), true); err != nil {
 		t.Fatal(err)

@@ -133,7 +133,7 @@ func startForks(c *cli.Context, forks []*machine.Sandbox) error {
 				o.Note = nil // what the first one is told holds for all
 			}
 			starting.Go(func() error {
-				_, failed[i] = s.StartFork(c.Context, o)
+				_, failed[i] = s.Start(c.Context, o)
 				return nil
 			})
 		}
