@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -78,4 +81,67 @@ func (v *supervisor) cancelWhenShareDies(ctx context.Context) (context.Context, 
 		}
 	}()
 	return ctx, func() { cancel(nil) }
+}
+
+// export is a directory of this machine that the guest mounts.
+type export struct {
+	virtiofs.Share
+	tag    string // by which the guest knows it
+	socket string // on which it is served
+}
+
+// exports lists what the guest mounts, in that order: its home, unless it has
+// none here, and the shares.
+func (v *supervisor) exports(plan *Plan) []export {
+	if v.config.Template {
+		return v.templateExports()
+	}
+	var list []export
+	if !v.config.NoHome {
+		home := virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}
+		list = append(list, export{home, homeTag, v.s.fsSocket(0)})
+	}
+	for i, share := range plan.Shares {
+		list = append(list, export{share, shareTag(i), v.s.fsSocket(i + 1)})
+	}
+	return list
+}
+
+// homeTag is the virtiofs tag of the home; shareTag is that of a share.
+const homeTag = "home"
+
+func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
+
+// startShares starts a file server for the home and one for each share.
+func (v *supervisor) startShares(ctx context.Context, plan *Plan) error {
+	log, err := newLogFile(v.s.LogPath(VirtiofsdLog))
+	if err != nil {
+		return err
+	}
+	exports := v.exports(plan)
+	v.servers = make([]*virtiofs.Server, len(exports))
+	var group errgroup.Group
+	// The servers live longer than the start, whose end cancels ctx.
+	ctx = context.WithoutCancel(ctx)
+	for i, dir := range exports {
+		group.Go(func() error {
+			uid, gid, err := dir.Owner()
+			if err != nil {
+				return err
+			}
+			server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
+				Source: dir.Source, Socket: dir.socket, ReadOnly: dir.ReadOnly, Log: log,
+				GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
+				HostUID: uid, HostGID: gid,
+			})
+			if err != nil {
+				return fmt.Errorf("sharing %s: %w", dir.Source, err)
+			}
+			v.servers[i] = server
+			return nil
+		})
+	}
+	err = group.Wait()
+	v.servers = slices.DeleteFunc(v.servers, func(s *virtiofs.Server) bool { return s == nil })
+	return err
 }

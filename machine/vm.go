@@ -1,0 +1,202 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+// startTries bounds how often QEMU is started anew because somebody else was
+// faster to take what we had chosen.
+const startTries = 10
+
+// startGuest starts QEMU with free ports, and returns the connection to its
+// agent port.
+func (v *supervisor) startGuest(ctx context.Context, plan *Plan) (net.Conn, error) {
+	// Until QEMU has bound its ports no other sandbox of ours may choose the
+	// same ones.
+	ports, err := waitLock(filepath.Join(v.s.host.Dirs.Runtime, portsLock))
+	if err != nil {
+		return nil, err
+	}
+	defer ports.Close()
+	for tries := 1; ; tries++ {
+		vm, err := v.vmConfig(plan)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := v.startQEMU(ctx, plan, vm)
+		if err == nil || tries == startTries || !v.lostRace(err) {
+			return conn, err
+		}
+		v.log.Info("starting again with other choices", "err", err)
+		// The file servers have ended with the QEMU that was connected to them.
+		for _, server := range v.servers {
+			_ = server.Stop(ctx)
+		}
+		if err := v.startShares(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lostRace tells whether QEMU found something taken that we, and not the user,
+// had chosen. Only QEMU can tell: context ids are shared by all machines of a
+// host without a list of those in use, and ports by all users.
+func (v *supervisor) lostRace(err error) bool {
+	return CIDTaken(err.Error()) ||
+		(v.config.SSHPort == 0 && strings.Contains(err.Error(), "host forwarding rule"))
+}
+
+func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) (_ net.Conn, err error) {
+	log, err := newLogFile(v.s.LogPath(QEMULog))
+	if err != nil {
+		return nil, err
+	}
+	var ours []net.Conn
+	var theirs []*os.File
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, c := range ours {
+			c.Close()
+		}
+		if v.vm != nil { // the next try starts from nothing
+			_ = v.vm.Stop(context.WithoutCancel(ctx), 0)
+		}
+	}()
+	for _, name := range []string{"qmp", "agent", "console"} {
+		conn, file, err := socketPair(name)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(theirs))
+		}
+		ours, theirs = append(ours, conn), append(theirs, file)
+	}
+	user, err := qemu.UnprivilegedUser(os.Getpid())
+	if err == nil {
+		theirs, err = v.passMemory(ctx, user, &vm, theirs)
+	}
+	var opened []qemu.OpenFile
+	if err == nil && user != nil { // who cannot enter our directories
+		vm, theirs, opened, err = vm.OpenFor(user, theirs)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeAll(theirs))
+	}
+	v.qemuBinary = plan.QEMU.Binary
+	argv, err := vm.Args(plan.QEMU)
+	if err != nil {
+		return nil, errors.Join(err, closeAll(theirs))
+	}
+	v.vm, err = qemu.StartAs(context.WithoutCancel(ctx), user, plan.QEMU, vm, theirs, log)
+	// Only QEMU may hold its ends, so that we see them close when it dies.
+	if err = errors.Join(err, closeAll(theirs)); err != nil {
+		return nil, err
+	}
+	go v.pumpConsole(ours[2])
+	v.monitor = qmp.NewClient(ours[0], qmp.Options{Logger: v.log})
+	if err := v.monitor.Handshake(ctx); err != nil {
+		// A QEMU that refuses its configuration says so on its way out.
+		<-exitedWithin(v.vm.Done(), time.Second)
+		if v.exited() && v.vm.Err() != nil {
+			return nil, v.vm.Err()
+		}
+		return nil, fmt.Errorf("QEMU does not answer on its monitor: %w", err)
+	}
+	v.watchDisk(context.WithoutCancel(ctx))
+	v.reach(StageQEMU, func(st *State) {
+		st.QEMU, st.QEMUVer = v.vm.PID(), plan.QEMU.Version.String()
+		st.Accel, st.AccelNote, st.Machine = string(vm.Accel), plan.KVM.Reason, string(vm.Machine)
+		st.Transport = plan.Transport
+		st.SSHPort, st.Forwards = publishedPorts(vm, v.config.Forwards)
+		st.Argv, st.Files = append([]string{plan.QEMU.Binary}, argv...), opened
+	})
+	return ours[1], nil
+}
+
+// vmConfig is the plan with the ports of this start.
+func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
+	vm := plan.VM
+	key, err := readKey(v.s.key(clientKey))
+	if err != nil {
+		return vm, err
+	}
+	vm.Cmdline = append(append([]string{}, vm.Cmdline...), keyArgument(key.PublicKey()), "sandbox.transport="+plan.transportArgument())
+	for _, e := range v.exports(plan) {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
+	}
+	if plan.Transport == TransportVsock {
+		vm.VsockCID = randomCID()
+	}
+	v.vsockCID = vm.VsockCID
+	vm.Incoming = v.saved != nil
+	if v.config.Network == network.ModeNone {
+		return vm, nil
+	}
+	ssh, err := network.SSHForward(v.config.SSHPort, v.config.Forwards)
+	if err != nil {
+		return vm, err
+	}
+	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name)}
+	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
+		f, err := f.Resolve()
+		if err != nil {
+			return vm, err
+		}
+		nic.Forwards = append(nic.Forwards, qemu.Forward{
+			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
+		})
+	}
+	vm.Network = nic
+	return vm, nil
+}
+
+// publishedPorts returns the host port of ssh, and the other forwards with the
+// ports that were chosen for them; vmConfig puts the one for ssh first.
+func publishedPorts(vm qemu.Config, forwards []network.Forward) (ssh int, chosen []network.Forward) {
+	if vm.Network == nil {
+		return 0, nil
+	}
+	for i, f := range forwards {
+		f.HostPort = vm.Network.Forwards[i+1].HostPort
+		chosen = append(chosen, f)
+	}
+	return vm.Network.Forwards[0].HostPort, chosen
+}
+
+// socketPair makes a connected pair: an end for us, and one to be inherited.
+func socketPair(name string) (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
+	}
+	ours := os.NewFile(uintptr(fds[0]), name)
+	defer ours.Close() // net.FileConn duplicates it
+	theirs := os.NewFile(uintptr(fds[1]), name)
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
+	}
+	return conn, theirs, nil
+}
+
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
