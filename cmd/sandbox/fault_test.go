@@ -322,6 +322,12 @@ func TestFullDisk(t *testing.T) {
 	f.fails(t, "no space left", "run", "-d", "--name", f.name, "--share", f.share)
 	free()
 	f.ok(t, "run", "-d", "--name", f.name, "--share", f.share)
+	// A snapshot for which there is no room is not there, and the guest goes on.
+	f.fails(t, "no space left", "snapshot", "save", f.name, "large")
+	if left := f.inNamespace(t, "find", filepath.Join(f.dirs.State, f.name, "snapshots"), "-mindepth", "1"); left != "" {
+		t.Errorf("left of a snapshot:\n%s", left)
+	}
+	f.ok(t, "exec", f.name, "--", "true")
 	free = f.fillDisk(t)
 	// The guest is told, and goes on; so do we.
 	f.fails(t, "No space left", "exec", f.name, "--", "sh", "-c", "dd if=/dev/zero of=$HOME/big bs=64k count=1000 conv=fsync")
