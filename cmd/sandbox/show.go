@@ -145,7 +145,9 @@ func inspectCommand() *cli.Command {
 		Name:      "inspect",
 		Usage:     "show everything about sandboxes as JSON",
 		ArgsUsage: "NAME...",
-		Description: `One NAME gives an object, several an array of objects.
+		Description: `One NAME gives an object, several an array of objects. In the command line of QEMU,
+numbers of descriptors that are not redirected stand for sockets and for the guest's
+memory, which the supervisor passes on.
 
 EXAMPLES
    sandbox inspect work
