@@ -13,15 +13,17 @@ import (
 // borrowedParent holds a directory for each borrowed program, complete in itself: loader and libraries too.
 const borrowedParent = "/usr/local/lib/sandbox"
 
-// Borrow describes a program that comes from another release's suite of the same archive. It is unpacked with the
-// libraries of that suite to a directory of its own and does not touch the system's.
+// Borrow describes a program that cannot be installed as a package, because it comes from another release's suite of the
+// same archive, or because another version of it is installed. It is unpacked with the libraries of its suite to a
+// directory of its own and does not touch the system's.
 type Borrow struct {
 	Name       string // of the program, for people and for the directory
 	Package    string // what it needs besides is the archive's to say
 	Suite      string
 	Components []string
-	Binary     string // in the package
-	Link       string // where the program is found afterwards
+	Binary     string   // in the package
+	Data       []string // directories of the packages that it reads; it looks for them beside the one that it is in
+	Link       string   // where the program is found afterwards; empty: only in its directory
 	// Launcher is the shell script that Link leads to, where the binary alone would not do; Config is a file that it
 	// names. Both lie in Dir.
 	Launcher, Config string
@@ -59,6 +61,18 @@ exec %s "$@"
 	return b
 }
 
+// oldQEMUOf borrows Debian 12's own QEMU, the oldest that sandboxes run in, as that of its backports is installed. It finds
+// its firmware and modules in the same tree as itself, wherever that is.
+func oldQEMUOf(arch Arch) *Borrow {
+	return &Borrow{
+		Name: oldQEMUName, Package: qemuPackage(arch), Suite: "bookworm", Components: []string{"main"},
+		Binary: "usr/bin/qemu-system-" + arch.QEMU, Data: []string{"usr/share/qemu", "usr/share/seabios"},
+	}
+}
+
+// oldQEMUName is a part of the path at which a test of guests looks for it.
+const oldQEMUName = "qemu-7.2"
+
 // Dir is where the program goes with all that it needs.
 func (b Borrow) Dir() string { return filepath.Join(borrowedParent, b.Name) }
 
@@ -85,7 +99,7 @@ func (s *script) borrow(b Borrow, release Release, arch Arch, sources []Source, 
 	}
 	// Of the suite, once for all that is borrowed from it.
 	list, lists := filepath.Join(work, b.Suite+".sources"), filepath.Join(work, b.Suite+"-lists")
-	status, cache := filepath.Join(work, "no-status"), filepath.Join(work, b.Suite+"-cache")
+	status, cache := filepath.Join(work, b.Suite+"-status"), filepath.Join(work, b.Suite+"-cache")
 	// Of the program.
 	debs, root := filepath.Join(work, b.Name+"-debs"), filepath.Join(work, b.Name)
 
@@ -101,21 +115,17 @@ func (s *script) borrow(b Borrow, release Release, arch Arch, sources []Source, 
 	}
 	s.Dirs = append(s.Dirs, filepath.Join(debs, "partial"), root)
 
-	libraries := filepath.Join("usr/lib", arch.Multiarch)
+	libraries := filepath.Join(b.Dir(), "usr/lib", arch.Multiarch)
 	s.Steps = append(s.Steps,
 		// Nothing is installed: this is how apt downloads a package with all that it depends on. dpkg's lock is for
 		// those who install.
 		Step{Title: fmt.Sprintf("Downloading %s of %s", b.Name, b.Suite), Argv: append(slices.Clip(apt),
 			"-o", "Dir::Cache::archives="+debs, "-o", "Debug::NoLocking=true", "-y", "--no-install-recommends", "--download-only", "install", b.Package)},
-		// Only the binary and the libraries: the rest is what packages need to be installed, and not to run.
-		Step{Title: "Unpacking " + b.Name, Dir: debs, Argv: []string{
-			"sh", "-euc", `for deb in *.deb; do dpkg -x "$deb" all; done; install -D "all/$2" "$1/$2"; mkdir -p "$1/usr/lib"; mv "all/$3" "$1/$3"`,
-			"sh", root, b.Binary, libraries,
-		}},
+		Step{Title: "Unpacking " + b.Name, Dir: debs, Argv: append([]string{"sh", "-euc", unpack, "sh", root, b.Binary, arch.Multiarch}, b.Data...)},
 		// DT_RPATH and not DT_RUNPATH: it holds for the libraries' own libraries too.
 		Step{Argv: []string{
-			"patchelf", "--set-interpreter", filepath.Join(b.Dir(), libraries, arch.Loader),
-			"--force-rpath", "--set-rpath", filepath.Join(b.Dir(), libraries), filepath.Join(root, b.Binary),
+			"patchelf", "--set-interpreter", filepath.Join(libraries, arch.Loader),
+			"--force-rpath", "--set-rpath", libraries, filepath.Join(root, b.Binary),
 		}},
 	)
 	if b.Launcher != "" {
@@ -126,21 +136,37 @@ func (s *script) borrow(b Borrow, release Release, arch Arch, sources []Source, 
 	return nil
 }
 
+// unpack takes from all packages the binary, the libraries and the directories of data: the rest is what packages need to
+// be installed, and not to run. Packages from before Debian 13 have some of the libraries in /lib.
+const unpack = `root=$1 binary=$2 arch=$3; shift 3
+for deb in *.deb; do dpkg -x "$deb" all; done
+install -D "all/$binary" "$root/$binary"
+mkdir -p "$root/usr/lib"
+mv "all/usr/lib/$arch" "$root/usr/lib"
+if [ -d "all/lib/$arch" ]; then cp -a "all/lib/$arch/." "$root/usr/lib/$arch"; fi
+for dir; do mkdir -p "$root/${dir%/*}"; mv "all/$dir" "$root/$dir"; done`
+
 // publish adds the copy of what borrow prepared to its place. It appears there whole, by renames.
 func (s *script) publish(b Borrow, work string, replace bool) {
 	fresh, old, link := b.Dir()+".new", b.Dir()+".old", b.Link+".new"
+	leftovers, parents := []string{fresh, old}, []string{borrowedParent}
+	if b.Link != "" {
+		leftovers, parents = append(leftovers, link), append(parents, filepath.Dir(b.Link))
+	}
 	add := func(argv ...string) { s.Steps = append(s.Steps, Step{Root: true, Argv: argv}) }
 
-	s.Steps = append(s.Steps, Step{Title: fmt.Sprintf("Installing %s to %s", b.Name, b.Dir()), Root: true, Argv: []string{"rm", "-rf", fresh, old, link}})
-	add("install", "-d", "-m", "755", borrowedParent, filepath.Dir(b.Link))
+	s.Steps = append(s.Steps, Step{Title: fmt.Sprintf("Installing %s to %s", b.Name, b.Dir()), Root: true, Argv: append([]string{"rm", "-rf"}, leftovers...)})
+	add(append([]string{"install", "-d", "-m", "755"}, parents...)...)
 	add("cp", "-a", "--no-preserve=ownership", filepath.Join(work, b.Name), fresh)
 	add("chmod", "-R", "u=rwX,go=rX", fresh)
 	if replace {
 		add("mv", "-T", b.Dir(), old)
 	}
 	add("mv", "-T", fresh, b.Dir())
-	add("ln", "-s", b.target(), link)
-	add("mv", "-T", link, b.Link)
+	if b.Link != "" {
+		add("ln", "-s", b.target(), link)
+		add("mv", "-T", link, b.Link)
+	}
 	if replace {
 		add("rm", "-rf", old)
 	}
@@ -149,14 +175,15 @@ func (s *script) publish(b Borrow, work string, replace bool) {
 // check makes sure that the borrowed program loads its own libraries only: one of the system's among them would work
 // until the system's next upgrade.
 func (b Borrow) check(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(b.Dir(), b.Binary))
+	binary := filepath.Join(b.Dir(), b.Binary)
+	cmd := exec.CommandContext(ctx, binary)
 	cmd.Env = []string{"LD_TRACE_LOADED_OBJECTS=1"} // the loader lists what it would load, and starts nothing
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("the %s that was installed as %s does not start (%w):\n%s", b.Name, b.Link, err, tail(string(out), tailLines))
+		return fmt.Errorf("the %s that was installed as %s does not start (%w):\n%s", b.Name, binary, err, tail(string(out), tailLines))
 	}
 	if foreign := b.foreignLibraries(string(out)); len(foreign) > 0 {
-		return fmt.Errorf("the %s that was installed as %s would load %s from outside of %s: remove that directory and run this again, and report it if it happens again", b.Name, b.Link, strings.Join(foreign, ", "), b.Dir())
+		return fmt.Errorf("the %s that was installed as %s would load %s from outside of %s: remove that directory and run this again, and report it if it happens again", b.Name, binary, strings.Join(foreign, ", "), b.Dir())
 	}
 	return nil
 }

@@ -9,4 +9,6 @@
 // The system's apt sources are never edited. Where a release lacks something that a sibling suite of the same archive
 // has (backports on Debian 12, a newer release's virtiofsd), the suite is read through a private configuration in a
 // temporary directory, from the mirror that the system itself uses, and checked against the archive's installed keys.
+// A program of which another version is installed, or whose libraries would clash with the system's, is borrowed: it is
+// unpacked to a directory of its own.
 package main

@@ -92,7 +92,7 @@ func setUp(ctx context.Context, set string, dryRun bool, stdout, stderr io.Write
 	if err != nil {
 		return err
 	}
-	needs := needsOf(set, arch)
+	needs := needsOf(set, release, arch)
 	inventory := observe(ctx, append(needs[:len(needs):len(needs)], patchelf()))
 	plan := makePlan(release, arch, needs, inventory)
 	for _, note := range plan.Notes {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 )
@@ -21,6 +22,7 @@ const (
 	needLibvirt    NeedID = "libvirt"
 	needPatchelf   NeedID = "patchelf"
 	needOtherQEMU  NeedID = "other-qemu"
+	needOldQEMU    NeedID = "old-qemu"
 	needEmulator   NeedID = "emulator"
 	needNix        NeedID = "nix"
 )
@@ -98,8 +100,8 @@ func runNeeds(arch Arch) []Need {
 }
 
 // testNeeds is what the tests take besides runNeeds.
-func testNeeds(arch Arch) []Need {
-	return append(foreignNeeds(arch), []Need{
+func testNeeds(release Release, arch Arch) []Need {
+	return slices.Concat(foreignNeeds(arch), oldNeeds(release, arch), []Need{
 		{
 			ID: needCompiler, Name: "a C compiler", Why: "for Go's race detector",
 			Programs: []string{"gcc"}, Files: []string{"/usr/include/stdlib.h"},
@@ -127,7 +129,7 @@ func testNeeds(arch Arch) []Need {
 				"/usr/lib/libvirt/connection-driver/libvirt_driver_qemu.so",
 			},
 		},
-	}...)
+	})
 }
 
 // foreignNeeds is what guests with an ARM processor take on a machine that has none.
@@ -147,15 +149,28 @@ func foreignNeeds(arch Arch) []Need {
 	}
 }
 
+// oldNeeds is what guests in the oldest QEMU take, on the release that has that.
+func oldNeeds(release Release, arch Arch) []Need {
+	table, _ := supplies(release, arch)
+	old := table[needOldQEMU].Borrow
+	if old == nil {
+		return nil
+	}
+	return []Need{{
+		ID: needOldQEMU, Name: "QEMU 7.2 beside the newer one", Why: "to test guests in the oldest QEMU that sandboxes run in",
+		Files: []string{filepath.Join(old.Dir(), old.Binary)},
+	}}
+}
+
 // patchelf is needed only where a program has to be borrowed.
 func patchelf() Need {
 	return Need{ID: needPatchelf, Name: "patchelf", Why: "to make borrowed programs find their libraries", Programs: []string{"patchelf"}}
 }
 
 // needsOf returns the needs of the set with the given name, "run" or "test".
-func needsOf(set string, arch Arch) []Need {
+func needsOf(set string, release Release, arch Arch) []Need {
 	if set == "test" {
-		return slices.Concat(runNeeds(arch), testNeeds(arch))
+		return slices.Concat(runNeeds(arch), testNeeds(release, arch))
 	}
 	return runNeeds(arch)
 }

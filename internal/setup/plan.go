@@ -31,10 +31,7 @@ func (p Plan) Empty() bool {
 
 // supplies returns how release provides for each need, and false for a release that we do not know.
 func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
-	qemu := []string{"qemu-system-x86", "qemu-utils"}
-	if arch.Debian == "arm64" {
-		qemu[0] = "qemu-system-arm"
-	}
+	qemu := []string{qemuPackage(arch), "qemu-utils"}
 	table := map[NeedID]Supply{
 		needQEMU:       {Packages: qemu},
 		needVirtiofsd:  {Packages: []string{"virtiofsd"}},
@@ -60,6 +57,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		table[needEmulator] = Supply{Packages: []string{"qemu-user"}, Suite: backports} // its own is not static
 		table[needVirtiofsd] = Supply{Borrow: virtiofsdOf("trixie", "main")}
 		table[needNix] = Supply{Borrow: nixOf("trixie", "main")} // its own is 2.8
+		table[needOldQEMU] = Supply{Borrow: oldQEMUOf(arch)}
 	case release.ID == "debian" && (major >= 13 || release.VersionID == ""): // testing and unstable have no number
 	case release.ID == "ubuntu" && release.VersionID == "22.04":
 		table[needQEMU] = Supply{Packages: qemu, Offers: Version{6, 2}}
@@ -74,6 +72,14 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		return nil, false
 	}
 	return table, true
+}
+
+// qemuPackage is Debian's package of the QEMU for guests of the machine's own processor.
+func qemuPackage(arch Arch) string {
+	if arch.Debian == "arm64" {
+		return "qemu-system-arm"
+	}
+	return "qemu-system-x86"
 }
 
 // makePlan decides what to do about needs on a machine where inventory was found.

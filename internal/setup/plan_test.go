@@ -22,6 +22,7 @@ func complete() Inventory {
 		needTmux:       {Path: "/usr/bin/tmux"},
 		needLibvirt:    {Path: "/usr/sbin/libvirtd"},
 		needOtherQEMU:  {Path: "/usr/bin/qemu-system-aarch64"},
+		needOldQEMU:    {Path: "/usr/local/lib/sandbox/qemu-7.2/usr/bin/qemu-system-x86_64"},
 		needEmulator:   {Path: "/usr/bin/qemu-aarch64"},
 		needNix:        {Path: "/usr/bin/nix", Version: Version{2, 26}},
 	}
@@ -62,6 +63,12 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 			debian12, "test", with(needNix, Found{Path: "/usr/bin/nix", Version: Version{2, 8}}),
 			Plan{Packages: []string{"patchelf"}, Borrows: []Borrow{*nixOf("trixie", "main")}},
 		},
+		"Debian 12, its own QEMU is borrowed for the tests": {
+			debian12, "test", with(needOldQEMU, Found{}),
+			Plan{Packages: []string{"patchelf"}, Borrows: []Borrow{*oldQEMUOf(amd64)}},
+		},
+		"Debian 13 has no such QEMU": {debian13, "test", with(needOldQEMU, Found{}), Plan{}},
+		"Debian 12 runs without it":  {debian12, "run", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
 			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
 		}},
@@ -82,7 +89,8 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := makePlan(mustRelease(t, test.release), amd64, needsOf(test.set, amd64), test.inventory)
+			release := mustRelease(t, test.release)
+			got := makePlan(release, amd64, needsOf(test.set, release, amd64), test.inventory)
 			if !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got  %+v\nwant %+v", got, test.want)
 			}
@@ -140,7 +148,7 @@ func TestPlanNotesWhatAnOldButUsableQEMULacks(t *testing.T) {
 }
 
 func TestVersionsThatProgramsSay(t *testing.T) {
-	needs := needsOf("test", amd64)
+	needs := needsOf("test", mustRelease(t, debian12), amd64)
 	nix := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needNix })]
 	qemu := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needQEMU })]
 	virtiofsd := needs[slices.IndexFunc(needs, func(n Need) bool { return n.ID == needVirtiofsd })]

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // TestScriptGolden pins every command that runs on a bare Debian 12, the release that takes the most.
 func TestScriptGolden(t *testing.T) {
 	release := mustRelease(t, debian12)
-	plan := makePlan(release, amd64, needsOf("test", amd64), Inventory{needVirtiofsd: {}})
+	plan := makePlan(release, amd64, needsOf("test", release, amd64), Inventory{needVirtiofsd: {}})
 	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/tmp/sandbox-setup", []string{virtiofsdOf("").Dir()})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +43,7 @@ func TestScriptGolden(t *testing.T) {
 
 func TestScriptLeavesTheSystemsConfigurationAlone(t *testing.T) {
 	release := mustRelease(t, debian12)
-	plan := makePlan(release, amd64, needsOf("test", amd64), Inventory{})
+	plan := makePlan(release, amd64, needsOf("test", release, amd64), Inventory{})
 	s, err := makeScript(plan, release, amd64, parseDeb822(deb822), "/work", nil)
 	if err != nil {
 		t.Fatal(err)
