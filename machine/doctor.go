@@ -52,7 +52,11 @@ func probeHost(ctx context.Context, dirs Dirs) (qemu.Capabilities, error) {
 
 func examineQEMU(ctx context.Context, dirs Dirs) Finding {
 	caps, err := probeHost(ctx, dirs)
-	return finding("qemu", err, fmt.Sprintf("%s, version %s", caps.Binary, caps.Version))
+	found := fmt.Sprintf("%s, version %s", caps.Binary, caps.Version)
+	if err := checkSaves(caps.Version); err != nil {
+		found += "\n" + err.Error()
+	}
+	return finding("qemu", err, found)
 }
 
 func examineKVM(ctx context.Context, dirs Dirs) Finding {

@@ -191,20 +191,40 @@ func (v *supervisor) publishSnapshot(draft, tag string) error {
 	return syncPath(v.s.snapshotsDir())
 }
 
+// checkSaves refuses a QEMU that is too old to save any machine, with what to do
+// first.
+func checkSaves(version qemu.Version) error {
+	if version.AtLeast(9, 0) {
+		return nil
+	}
+	return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this is QEMU %s: install a newer one (on Debian 12 the backports have 10.0)", version)
+}
+
 // checkSavable finds out whether this QEMU can save this machine, and whether
 // its guest can be restored.
 func (v *supervisor) checkSavable(ctx context.Context) error {
-	if version := v.monitor.Greeting().Version.QEMU; version.Major < 9 {
-		return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this sandbox runs in QEMU %d.%d: install a newer one, and start the sandbox again", version.Major, version.Minor)
+	version := v.monitor.Greeting().Version.QEMU
+	if err := checkSaves(qemu.Version{Major: version.Major, Minor: version.Minor, Micro: version.Micro}); err != nil {
+		return fmt.Errorf("%w, and restart the sandbox (sandbox restart %s)", err, v.s.Name)
 	}
 	blockers, err := v.monitor.MigrationBlockers(ctx)
 	if err == nil && len(blockers) > 0 {
-		err = fmt.Errorf("QEMU cannot save this sandbox now: %s", strings.Join(blockers, "; "))
+		err = v.s.blockedError(blockers)
 	}
 	if err == nil && !v.paused.Load() {
 		err = v.setRight(ctx, agent.ResumeConfig{}) // what a restored guest must be able to do, too
 	}
 	return err
+}
+
+// blockedError says why QEMU does not save a sandbox, in its words, and what to
+// do where its words are known.
+func (s *Sandbox) blockedError(blockers []string) error {
+	text := fmt.Sprintf("QEMU cannot save the sandbox %s now: %s", s.Name, strings.Join(blockers, "; "))
+	if strings.Contains(text, "vhost-user-fs") {
+		text += fmt.Sprintf("\nThat is its home or a share, which QEMU 10.0 and virtiofsd 1.13 or newer can save: install those (sandbox doctor shows what is there), and restart the sandbox (sandbox restart %s)", s.Name)
+	}
+	return errors.New(text)
 }
 
 // saveState writes memory, devices and disk of one moment to the directory,

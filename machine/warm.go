@@ -38,8 +38,12 @@ type Template struct {
 }
 
 // Template returns the template for sandboxes with that configuration and plan,
-// and whether it is there; Make makes it.
+// and whether it is there; Make makes it. A QEMU that could not save it is an
+// error here already, before a machine is booted for it.
 func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err error) {
+	if err := checkSaves(plan.QEMU.Version); err != nil {
+		return t, false, err
+	}
 	key, err := plan.templateKey(c)
 	if err != nil {
 		return t, false, err
