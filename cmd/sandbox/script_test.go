@@ -49,6 +49,7 @@ func TestGuests(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", filepath.Dir(dirs.Data))
 			env.Setenv("XDG_CACHE_HOME", filepath.Dir(dirs.Cache))
 			env.Setenv("SANDBOX_IMAGE", testImage())
+			env.Setenv("OLD_QEMU", oldQEMU)
 			if err := setup(env, bin); err != nil {
 				return err
 			}
