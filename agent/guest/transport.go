@@ -25,9 +25,11 @@ const (
 	portTimeout = 30 * time.Second
 )
 
-// listenVsock listens for the host.
+// listenVsock listens for the host, whatever the guest's CID: a guest that is
+// restored, or forked, gets another one while it runs, and a listener that is
+// bound to the one it had is not found by it any more.
 func listenVsock(port uint32) (net.Listener, error) {
-	listener, err := vsock.Listen(port, nil)
+	listener, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, port, nil)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on vsock port %d (are the vsock modules in the initrd?): %w", port, err)
 	}

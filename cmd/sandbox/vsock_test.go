@@ -37,7 +37,7 @@ func TestVsock(t *testing.T) {
 	// At once, and --transport auto must choose vsock.
 	o.sh(t, `pids=
 for name in one two; do
-	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 40m >$name.out 2>&1 &
+	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 20m >$name.out 2>&1 &
 	pids="$pids $!"
 done
 for pid in $pids; do
@@ -59,9 +59,10 @@ done`)
 			t.Errorf("QEMU says %q", got)
 		}
 	})
+	const refused = "connected, but not admitted: cannot log in to the guest's agent: ssh: handshake failed: ssh: unable to authenticate"
 	t.Run("another user's key is refused", func(t *testing.T) {
-		got := o.sh(t, fmt.Sprintf(`! sudo -u agent /opt/tools/bin/vsock intrude %d %d 2>&1`, one.cid, o.image.Manifest.Agent.Port))
-		if !strings.Contains(got, "connected, but not admitted") || !strings.Contains(got, "unable to authenticate") {
+		got := o.sh(t, fmt.Sprintf(`! sudo -u agent /opt/tools/bin/vsock login %d %d 2>&1`, one.cid, o.image.Manifest.Agent.Port))
+		if !strings.HasPrefix(got, refused) {
 			t.Errorf("a stranger is told %q", got)
 		}
 	})
@@ -75,6 +76,46 @@ done`)
 		log := o.sh(t, `sandbox logs --of supervisor one`)
 		if !strings.Contains(log, "reached again") {
 			t.Errorf("the supervisor's log:\n%s", log)
+		}
+	})
+	t.Run("a restored guest is reached by its new CID", func(t *testing.T) {
+		o.sh(t, `sandbox rm --force two
+sandbox exec one -- sh -c 'echo saved >/dev/shm/fact'
+sandbox snapshot save one mark
+sandbox exec one -- sh -c 'echo lost >/dev/shm/fact'
+sandbox snapshot restore one mark`)
+		if got := o.sh(t, `sandbox exec one -- cat /dev/shm/fact`); got != "saved\n" {
+			t.Errorf("the restored guest's memory has %q", got)
+		}
+		if restored := o.inspect(t, "one"); restored.cid == one.cid {
+			t.Errorf("the CID is still %d", one.cid)
+		}
+	})
+	t.Run("a fork has a CID and a key of its own", func(t *testing.T) {
+		got := o.sh(t, `mkfifo said heard
+sandbox exec one -- sh -c 'echo begun; read -r word; echo "$word"' <said >heard &
+exec 3>said 4<heard
+read -r word <&4
+sandbox fork --name fork one >&2
+sandbox exec fork -- uname -n
+sandbox exec one -- uname -n
+echo on >&3
+cat <&4
+wait $!`)
+		if want := "fork\none\non\n"; got != want {
+			t.Errorf("the fork, its parent, and what ran in that say %q, not %q", got, want)
+		}
+		parent, fork := o.inspect(t, "one"), o.inspect(t, "fork")
+		if fork.cid == parent.cid || fork.State.Transport != machine.TransportVsock {
+			t.Errorf("the fork is %+v and its parent is %+v", fork, parent)
+		}
+		// The supervisor's own connection was opened with the parent's key.
+		login := func(owner string) string {
+			return fmt.Sprintf(`vsock login %d %d /var/lib/sandbox/sandboxes/%s/keys/agent_key 2>&1`, fork.cid, o.image.Manifest.Agent.Port, owner)
+		}
+		o.sh(t, login("fork"))
+		if got := o.sh(t, "! "+login("one")); !strings.HasPrefix(got, refused) {
+			t.Errorf("who has the parent's key is told %q", got)
 		}
 	})
 	t.Run("serial stays the fallback", func(t *testing.T) {

@@ -1,8 +1,8 @@
 // Command vsock does in a guest what the test of the vsock transport needs and
 // no program of a distribution can do.
 //
-//	vsock intrude CID PORT   try to command a guest with a key of one's own
-//	vsock cut PID            break the vsock connections of a process
+//	vsock login CID PORT [KEY]   open a guest's agent with the key in the file, or a stranger's
+//	vsock cut PID                break the vsock connections of a process
 package main
 
 import (
@@ -35,26 +35,40 @@ func run(args []string) error {
 		numbers[i], _ = strconv.Atoi(arg) // 0 means nothing below
 	}
 	switch {
-	case len(args) == 3 && args[0] == "intrude":
-		return intrude(uint32(numbers[1]), uint32(numbers[2]))
+	case len(args) == 3 && args[0] == "login":
+		key, err := strangersKey()
+		if err != nil {
+			return err
+		}
+		return login(uint32(numbers[1]), uint32(numbers[2]), key)
+	case len(args) == 4 && args[0] == "login":
+		data, err := os.ReadFile(args[3])
+		if err != nil {
+			return err
+		}
+		key, err := ssh.ParsePrivateKey(data)
+		if err != nil {
+			return err
+		}
+		return login(uint32(numbers[1]), uint32(numbers[2]), key)
 	case len(args) == 2 && args[0] == "cut":
 		return cut(numbers[1])
 	}
-	return errors.New("usage: vsock intrude CID PORT | vsock cut PID")
+	return errors.New("usage: vsock login CID PORT [KEY] | vsock cut PID")
 }
 
-// intrude succeeds when the guest's agent takes the key of a stranger.
-func intrude(cid, port uint32) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
+func strangersKey() (ssh.Signer, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	key, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		return err
-	}
+	return ssh.NewSignerFromKey(private)
+}
+
+// login succeeds when the guest's agent takes the key.
+func login(cid, port uint32, key ssh.Signer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
 	conn, err := agent.NewVsockMux(cid, port).Open(ctx)
 	if err != nil {
 		return err
