@@ -23,7 +23,11 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 		}
 		v.mux = mux
 	}
-	if err := v.dialAgent(ctx); err != nil {
+	dial := v.dialAgent
+	if v.saved != nil {
+		dial = v.dialRestored
+	}
+	if err := dial(ctx); err != nil {
 		return err
 	}
 	v.reach(StageHello, nil)

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -26,6 +27,19 @@ func (v *supervisor) dialAgent(ctx context.Context) error {
 	v.mu.Lock()
 	v.client = client
 	v.mu.Unlock()
+	return nil
+}
+
+// dialRestored is dialAgent for a guest that was restored. Over vsock, it
+// resets all connections when it notices that, also one that was faster, and
+// that one's other end does not hear of it.
+func (v *supervisor) dialRestored(ctx context.Context) error {
+	if v.vsockCID == 0 {
+		return v.dialAgent(ctx)
+	}
+	if !v.redial(ctx, v.dialAgent) {
+		return context.Cause(ctx)
+	}
 	return nil
 }
 
@@ -66,10 +80,24 @@ const (
 	maxRedialPause = time.Minute
 )
 
+// How long a try may take. A connection may be dead without a sign, and a guest
+// that is emulated within an emulated one has been seen to take more than ten
+// seconds for the first login after it was restored. After a minute the guest
+// gives a login up itself.
+const (
+	loginTimeout    = 20 * time.Second
+	maxLoginTimeout = time.Minute
+)
+
+var errNoLogin = errors.New("the guest's agent did not answer the login in time")
+
 // redial calls dial until it succeeds, and returns false if ctx ends before.
 func (v *supervisor) redial(ctx context.Context, dial func(context.Context) error) bool {
+	timeout := loginTimeout
 	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
-		err := dial(ctx)
+		try, cancel := context.WithTimeoutCause(ctx, timeout, errNoLogin)
+		err := dial(try)
+		cancel()
 		if err == nil {
 			return true
 		}
@@ -77,6 +105,7 @@ func (v *supervisor) redial(ctx context.Context, dial func(context.Context) erro
 			return false
 		}
 		v.log.Warn("the guest's agent cannot be reached, and is tried again", "in", pause, "err", err)
+		timeout = min(2*timeout, maxLoginTimeout)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +36,31 @@ func TestAgentIsNotTriedBeyondTheGuestsEnd(t *testing.T) {
 		defer cancel()
 		if v.redial(ctx, func(context.Context) error { return errors.New("handshake failed") }) {
 			t.Error("a guest that never answered was reached")
+		}
+	})
+}
+
+func TestLoginThatIsNotAnsweredIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &supervisor{log: slog.New(slog.DiscardHandler)}
+		var took []time.Duration
+		if !v.redial(t.Context(), func(ctx context.Context) error {
+			if len(took) == 3 {
+				return nil
+			}
+			start := time.Now()
+			<-ctx.Done()
+			took = append(took, time.Since(start))
+			if err := context.Cause(ctx); !errors.Is(err, errNoLogin) {
+				t.Errorf("it ended because %v", err)
+			}
+			return context.Cause(ctx)
+		}) {
+			t.Error("it was given up")
+		}
+		want := []time.Duration{20 * time.Second, 40 * time.Second, time.Minute}
+		if !slices.Equal(took, want) {
+			t.Errorf("the tries took %v, not %v", took, want)
 		}
 	})
 }
