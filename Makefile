@@ -44,7 +44,7 @@ image: build ## build the default image, unless it is up to date
 	bin/sandbox image build --recipe debian
 
 .PHONY: image-aarch64
-image-aarch64: build ## the same for an ARM processor, which takes many minutes where it has to be emulated
+image-aarch64: build ## the same for an ARM processor, which takes minutes the first time where that has to be emulated
 	CGO_ENABLED=0 GOARCH=arm64 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/sandbox-agent-aarch64 ./cmd/sandbox-agent
 	bin/sandbox image build --recipe debian --arch aarch64
 
@@ -80,7 +80,7 @@ nix-check: ## the tests of the flake, which are a part of unit; docs/nix.md says
 	go test -count=1 -v ./nix/...
 
 .PHONY: integration
-integration: image ## the tests that boot guests from the default image
+integration: image image-aarch64 ## the tests that boot guests, from the default image and the one for an ARM processor
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 40m ./cmd/sandbox/...
 
 .PHONY: nested
