@@ -80,22 +80,17 @@ const (
 	maxRedialPause = time.Minute
 )
 
-// How long a try may take. A connection may be dead without a sign, and a guest
-// that is emulated within an emulated one has been seen to take more than ten
-// seconds for the first login after it was restored. After a minute the guest
-// gives a login up itself.
-const (
-	loginTimeout    = 20 * time.Second
-	maxLoginTimeout = time.Minute
-)
+// loginTimeout is how long a try may take: a connection may be dead without a
+// sign. After that time the guest gives a login up itself. One that is emulated
+// within an emulated one has been seen to need 21 seconds once it is restored.
+const loginTimeout = time.Minute
 
 var errNoLogin = errors.New("the guest's agent did not answer the login in time")
 
 // redial calls dial until it succeeds, and returns false if ctx ends before.
 func (v *supervisor) redial(ctx context.Context, dial func(context.Context) error) bool {
-	timeout := loginTimeout
 	for pause := redialPause; ; pause = min(2*pause, maxRedialPause) {
-		try, cancel := context.WithTimeoutCause(ctx, timeout, errNoLogin)
+		try, cancel := context.WithTimeoutCause(ctx, loginTimeout, errNoLogin)
 		err := dial(try)
 		cancel()
 		if err == nil {
@@ -105,7 +100,6 @@ func (v *supervisor) redial(ctx context.Context, dial func(context.Context) erro
 			return false
 		}
 		v.log.Warn("the guest's agent cannot be reached, and is tried again", "in", pause, "err", err)
-		timeout = min(2*timeout, maxLoginTimeout)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
