@@ -84,7 +84,7 @@ integration: image image-aarch64 ## the tests that boot guests, from the default
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 40m ./cmd/sandbox/...
 
 .PHONY: nested
-nested: image ## the test that boots guests within a guest, for vsock: seven to ten minutes where both are emulated
+nested: image ## the test that boots guests within a guest, for vsock: five to ten minutes where both are emulated
 	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_NESTED=1 go test -count=1 -timeout 60m -run 'TestVsock$$' ./cmd/sandbox
 
 .PHONY: bench

@@ -29,7 +29,7 @@ const nestedVariable = "SANDBOX_TEST_NESTED"
 // emulated guest takes minutes.
 func TestVsock(t *testing.T) {
 	if os.Getenv(nestedVariable) == "" {
-		t.Skipf("boots guests within a guest, which takes seven to ten minutes where both are emulated, and a machine that does nothing else: run make nested, or set %s=1 and %s=1", guestsVariable, nestedVariable)
+		t.Skipf("boots guests within a guest, which takes five to ten minutes where both are emulated, and a machine that does nothing else: run make nested, or set %s=1 and %s=1", guestsVariable, nestedVariable)
 	}
 	o := startOuter(t)
 	o.sh(t, `modprobe vhost_vsock && test -c /dev/vhost-vsock && cp -r ~agent/tools /opt/tools`)
