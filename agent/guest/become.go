@@ -15,7 +15,9 @@ import (
 )
 
 // become makes the guest, whose memory is a copy of another one's, one of its
-// own. The network card keeps its address: each guest is alone on its network.
+// own. The network card keeps its address: each guest is alone on its network, and
+// QEMU's DHCP server, whose table is restored with the guest, has another IP
+// address for another card than the one to which ports are forwarded.
 func (s *service) become(identity agent.Identity) error {
 	key, err := ssh.ParsePublicKey(identity.Key)
 	if err == nil {
