@@ -69,20 +69,17 @@ func writeData(out *os.File, data []byte, at int64) error {
 // passMemory makes the guest's memory, and appends it to the files that QEMU is
 // to inherit.
 func (v *supervisor) passMemory(ctx context.Context, user *qemu.User, vm *qemu.Config, files []*os.File) ([]*os.File, error) {
-	vm.MemoryFD = firstFD + len(files)
-	var source *os.File
-	if v.saved != nil && v.saved.Memory != nil {
-		var err error
-		if source, err = os.Open(filepath.Join(v.saved.dir, memoryFile)); err != nil {
+	vm.MemoryFD = qemu.FirstFD + len(files)
+	saved := v.saved != nil && v.saved.Memory != nil
+	// Who starts from the same memory can have it in common, unless there is a
+	// file server, which must see what the guest changes.
+	if saved && len(vm.Shares) == 0 {
+		source, err := v.saved.openMemory()
+		if err != nil {
 			return files, err
 		}
-		// Who starts from the same memory can have it in common, unless there
-		// is a file server, which must see what the guest changes.
-		if len(vm.Shares) == 0 {
-			vm.MemoryPrivate = true
-			return append(files, source), qemu.Give(user, source)
-		}
-		defer source.Close()
+		vm.MemoryPrivate = true
+		return append(files, source), qemu.Give(user, source)
 	}
 	memory, err := newMemory(vm.MemoryBytes())
 	if err != nil {
@@ -94,30 +91,26 @@ func (v *supervisor) passMemory(ctx context.Context, user *qemu.User, vm *qemu.C
 	if err != nil {
 		return files, err
 	}
-	if source == nil {
-		return append(files, theirs), nil
+	files = append(files, theirs)
+	if saved {
+		err = v.saved.fill(ctx, memory)
 	}
-	return append(files, theirs), v.fill(ctx, source)
+	return files, err
 }
 
-// firstFD is the number that QEMU gives to the first file that it inherits.
-const firstFD = 3
+func (s *saved) openMemory() (*os.File, error) { return os.Open(filepath.Join(s.dir, memoryFile)) }
 
 // fill begins to copy what was saved to the guest's memory, while QEMU starts.
-func (v *supervisor) fill(ctx context.Context, source *os.File) error {
-	from, err := duplicate(source)
+func (s *saved) fill(ctx context.Context, memory *os.File) error {
+	source, err := s.openMemory()
 	if err != nil {
 		return err
 	}
-	to, err := duplicate(v.memory)
-	if err != nil {
-		return errors.Join(err, from.Close())
-	}
 	filled := make(chan error, 1)
-	v.saved.filled = filled
+	s.filled = filled
 	go func() {
-		err := copyMemory(ctx, from, to)
-		filled <- errors.Join(err, from.Close(), to.Close())
+		err := copyMemory(ctx, source, memory)
+		filled <- errors.Join(err, source.Close())
 	}()
 	return nil
 }

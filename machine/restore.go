@@ -57,7 +57,7 @@ func (s *Sandbox) checkFits(ctx context.Context, snap Snapshot) error {
 	if err != nil {
 		return err
 	}
-	img, err := s.host.Images.Get(c.Image)
+	img, err := s.host.Image(c.Image)
 	if err != nil {
 		return err
 	}

@@ -73,10 +73,10 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Sandbox{Name: c.Name, host: h}
-	if _, err := os.Lstat(s.dir()); err == nil {
-		return nil, errNameTaken(c.Name)
+	if err := h.CheckFree(c.Name); err != nil {
+		return nil, err
 	}
+	s := &Sandbox{Name: c.Name, host: h}
 	h.sweep()
 	// The sandbox appears in one step, so that nobody ever sees half of one.
 	draft := &Sandbox{Name: hiddenName(draftPrefix, c.Name), host: h}
@@ -101,6 +101,17 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 		return nil, errors.Join(err, removeTree(draft.dir()))
 	}
 	return s, nil
+}
+
+// CheckFree tells whether a sandbox of that name can be made.
+func (h *Host) CheckFree(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if exists((&Sandbox{Name: name, host: h}).dir()) {
+		return errNameTaken(name)
+	}
+	return nil
 }
 
 func errNameTaken(name string) error {

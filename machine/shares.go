@@ -93,24 +93,33 @@ type export struct {
 // exports lists what the guest mounts, in that order: its home, unless it has
 // none here, and the shares.
 func (v *supervisor) exports(plan *Plan) []export {
-	if v.config.Template {
-		return v.templateExports()
+	dirs := plan.Shares
+	if v.config.Template { // an empty directory in every place
+		dirs = slices.Repeat([]virtiofs.Share{{Source: v.s.HomePath()}}, v.config.TemplateShares)
+	}
+	tags := v.config.tags(len(dirs))
+	if !v.config.NoHome {
+		dirs = append([]virtiofs.Share{{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}}, dirs...)
 	}
 	var list []export
-	if !v.config.NoHome {
-		home := virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}
-		list = append(list, export{home, homeTag, v.s.fsSocket(0)})
-	}
-	for i, share := range plan.Shares {
-		list = append(list, export{share, shareTag(i), v.s.fsSocket(i + 1)})
+	for i, dir := range dirs {
+		list = append(list, export{dir, tags[i], v.s.fsSocket(i)})
 	}
 	return list
 }
 
-// homeTag is the virtiofs tag of the home; shareTag is that of a share.
-const homeTag = "home"
-
-func shareTag(i int) string { return fmt.Sprintf("share%d", i) }
+// tags are by what a guest knows its home, unless it has none of the host, and
+// that number of shares.
+func (c Config) tags(shares int) []string {
+	var tags []string
+	if !c.NoHome {
+		tags = append(tags, "home")
+	}
+	for i := range shares {
+		tags = append(tags, fmt.Sprintf("share%d", i))
+	}
+	return tags
+}
 
 // startShares starts a file server for the home and one for each share.
 func (v *supervisor) startShares(ctx context.Context, plan *Plan) error {

@@ -16,7 +16,6 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // A template is the snapshot of a machine that was booted from an image and
@@ -68,7 +67,7 @@ func (p *Plan) templateKey(c Config) (string, error) {
 	needs.Shares = nil
 	vm := p.VM
 	vm.Name, vm.Shares = "", nil
-	for _, tag := range templateTags(c, len(p.Shares)) {
+	for _, tag := range c.tags(len(p.Shares)) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}
 	if c.Network != network.ModeNone {
@@ -91,18 +90,6 @@ func (p *Plan) templateKey(c Config) (string, error) {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:12]), nil
-}
-
-// templateTags are the tags of what a sandbox mounts.
-func templateTags(c Config, shares int) []string {
-	var tags []string
-	if !c.NoHome {
-		tags = append(tags, homeTag)
-	}
-	for i := range shares {
-		tags = append(tags, shareTag(i))
-	}
-	return tags
 }
 
 // Make boots a machine for the template, which shows as a sandbox for as long
@@ -220,16 +207,6 @@ func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*H
 		return nil, err
 	}
 	return s.Start(ctx, o)
-}
-
-// templateExports lists what is attached to a machine for a template: an empty
-// directory in every place.
-func (v *supervisor) templateExports() []export {
-	var list []export
-	for i, tag := range templateTags(v.config, v.config.TemplateShares) {
-		list = append(list, export{virtiofs.Share{Source: v.s.HomePath()}, tag, v.s.fsSocket(i)})
-	}
-	return list
 }
 
 // checkSaved makes sure that the guest can start with what was saved.

@@ -39,8 +39,9 @@ func StartAs(ctx context.Context, u *User, caps Capabilities, c Config, files []
 	return process.Start(cmd, process.Options{Log: log})
 }
 
-// firstFD is the number that exec.Cmd gives to the first of its ExtraFiles.
-const firstFD = 3
+// FirstFD is the number that the first of Start's files has in QEMU, as exec.Cmd gives it to the first of its
+// ExtraFiles.
+const FirstFD = 3
 
 // ShellQuote returns argv as one line that a POSIX shell reads back as the same arguments.
 func ShellQuote(argv []string) string { return shellescape.QuoteCommand(argv) }

@@ -147,7 +147,7 @@ func (c Config) OpenFor(u *User, passed []*os.File) (_ Config, files []*os.File,
 	}()
 	add := func(f *os.File) int {
 		all = append(all, f)
-		return firstFD + len(all) - 1
+		return FirstFD + len(all) - 1
 	}
 	open := func(path string, writable bool, give func(*User, *os.File) error) (string, error) {
 		f, err := openFor(u, path, writable, give)

@@ -66,7 +66,11 @@ func fork(c *cli.Context) error {
 		return err
 	}
 	names := forkNames(c, name)
-	if err := checkFree(host, names); err != nil {
+	var taken []error
+	for _, name := range names {
+		taken = append(taken, host.CheckFree(name))
+	}
+	if err := errors.Join(taken...); err != nil { // before anything is saved
 		return err
 	}
 	from, err := parent.Forkable(ctx, tag)
@@ -94,19 +98,6 @@ func forkNames(c *cli.Context, parent string) []string {
 		names = append(names, base+"-"+strconv.Itoa(i+1))
 	}
 	return names
-}
-
-// checkFree finds a name that cannot be had before anything is saved.
-func checkFree(host *machine.Host, names []string) error {
-	var errs []error
-	for _, name := range names {
-		if err := machine.CheckName(name); err != nil {
-			errs = append(errs, err)
-		} else if _, err := host.Get(name); err == nil {
-			errs = append(errs, fmt.Errorf("a sandbox named %s exists already: choose another --name, or remove it (sandbox rm %[1]s)", name))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func makeForks(ctx context.Context, from *machine.Forkable, names []string, o machine.ForkOptions) ([]*machine.Sandbox, error) {
