@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -22,6 +23,7 @@ import (
 var version string
 
 func main() {
+	confine.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := newApp().RunContext(ctx, os.Args)
 	stop()

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ type Options struct {
 
 	// TailLines is how many of the last lines of standard error an ExitError quotes; 0 means 20.
 	TailLines int
+
+	// Name is what errors call the program; empty: the base name of its path.
+	Name string
 }
 
 // Process is a running or ended program.
@@ -61,7 +65,7 @@ func (e *ExitError) Error() string {
 // caller must not call its Start, Run or Wait. A context given to exec.CommandContext keeps its meaning.
 func Start(cmd *exec.Cmd, o Options) (*Process, error) {
 	p := &Process{
-		name: filepath.Base(cmd.Path),
+		name: cmp.Or(o.Name, filepath.Base(cmd.Path)),
 		cmd:  cmd,
 		tail: newTail(o.TailLines),
 		done: make(chan struct{}),

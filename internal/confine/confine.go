@@ -1,0 +1,169 @@
+// Package confine starts programs that gain nothing when somebody takes them over from within: QEMU, which a
+// guest attacks, and the helpers that read what QEMU wrote.
+//
+// A confined program is started by a launcher: this program itself, executed anew (see Main). The launcher puts
+// one wall after the other around itself and then executes the program:
+//
+//   - user, mount, process, IPC, host name and, unless it needs one, network namespaces of its own
+//   - a root directory that holds nothing but what the program is made of, read-only
+//   - no capabilities, no way to gain any, a key ring of its own, no core dumps
+//   - Landlock: no other file, no signal and no abstract socket to the outside, no TCP without a network
+//   - a filter of system calls
+//
+// What the program works on, it gets as open files. Walls that the kernel or the machine's administrator does
+// not offer are left out and named in the Report; when too few are left, the start is refused.
+package confine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/sourcery-zone/sandbox/internal/process"
+)
+
+// Program is what is executed, and with what. It gets no variable of our own environment.
+type Program struct {
+	Path string   // absolute; empty: nothing is executed, see Examine
+	Args []string // without the program's own name
+	Env  []string // all that its environment holds
+	Dir  string   // its working directory, without a Room; empty: ours
+
+	// As in exec.Cmd.
+	Stdin  io.Reader
+	Stdout io.Writer
+
+	Files []File // its descriptors 3, 4, …; they stay the caller's to close
+}
+
+// File is an open file that a program inherits. There, its name is /proc/self/fd/N, by which the program can
+// open it anew if Reopen allows that.
+type File struct {
+	*os.File
+	Reopen Access
+
+	// Path is where the file was opened, if that is known. With it, a file that is to be only read is inherited
+	// through a read-only mount, so that not even its owner can write to it or change its mode.
+	Path string
+}
+
+// Access is what a program may do with a file that it opens anew.
+type Access int
+
+// The kinds of access.
+const (
+	None Access = iota // for sockets, pipes and what is never opened anew
+	Read
+	ReadWrite
+)
+
+// Spec says how a program is confined.
+type Spec struct {
+	Room   *Room   // nil: the program stays in our surroundings
+	Filter *Filter // of system calls; nil: none
+
+	// Attr is for a program without a Room, which the caller confines in some other way.
+	Attr *syscall.SysProcAttr
+}
+
+// Room is the surroundings of a program that is shut in.
+type Room struct {
+	// Paths are the files and directories of this machine that the program sees, under their own names and
+	// read-only: itself and what else it is made of, as Parts finds it.
+	Paths []string
+
+	// Executes are those of the Paths, or below them, that may be executed.
+	Executes []string
+
+	// Devices, such as /dev/kvm, can be opened for reading and writing. /dev/null, zero and urandom always can.
+	Devices []string
+
+	// Links are symbolic links that are in the room only: the targets by their paths.
+	Links map[string]string
+
+	// Network leaves the program in this machine's network. Without, it has one of its own with no interface.
+	Network bool
+
+	// User is whom the program runs as if this process can choose that: see ChooseUser. Nil: as we do.
+	User *User
+
+	// AllowWeak starts the program also where nothing can keep it from the user's files.
+	AllowWeak bool
+}
+
+// Start starts the program, confined. It is killed when this process ends, and asked to end (SIGTERM) when ctx
+// does. A nil error says that the program was executed. The error is a *WeakError if this machine offers too
+// little to confine the program.
+func Start(ctx context.Context, p Program, s Spec, o process.Options) (*process.Process, Report, error) {
+	var missing []error
+	for _, w := range s.ways() {
+		started, report, err := w.start(ctx, p, s, o)
+		var closed *closedError
+		if !errors.As(err, &closed) {
+			report.explain(missing)
+			return started, report, err
+		}
+		missing = append(missing, closed.err)
+	}
+	return nil, Report{}, fmt.Errorf("starting %s: %w", filepath.Base(p.Path), errors.Join(missing...))
+}
+
+// Examine tells which walls a program would have around it, without one.
+func Examine(ctx context.Context, s Spec) (Report, error) {
+	p, report, err := Start(ctx, Program{}, s, process.Options{})
+	if err == nil {
+		<-p.Done()
+	}
+	return report, err
+}
+
+// start runs the launcher once, and waits until it has executed the program.
+func (w way) start(ctx context.Context, p Program, s Spec, o process.Options) (_ *process.Process, r Report, err error) {
+	if s.Room != nil {
+		if err := w.enough(s.Room); err != nil {
+			return nil, r, err
+		}
+	}
+	job, err := w.job(p, s)
+	if err != nil {
+		return nil, r, err
+	}
+	self, err := findLauncher(s)
+	if err != nil {
+		return nil, r, err
+	}
+	defer self.close()
+	ours, theirs, err := job.send()
+	if err != nil {
+		return nil, r, err
+	}
+	defer ours.Close()
+	defer theirs.Close()
+
+	cmd := exec.CommandContext(ctx, self.path)
+	cmd.Args = launcherArgs(len(p.Files))
+	cmd.Env = launcherEnv()
+	cmd.Dir, cmd.Stdin, cmd.Stdout = p.Dir, p.Stdin, p.Stdout
+	for _, f := range p.Files {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f.File)
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.SysProcAttr = w.attr(s)
+	o.Name = filepath.Base(p.Path)
+	started, err := process.Start(cmd, o)
+	if err != nil {
+		return nil, r, w.refused(err)
+	}
+	theirs.Close() // what ends when the launcher does
+	if r, err = receive(ours, started); err != nil {
+		_ = started.Stop(context.WithoutCancel(ctx), 0)
+		return nil, r, err
+	}
+	return started, r, nil
+}

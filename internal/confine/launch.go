@@ -1,0 +1,131 @@
+package confine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// firstFile is the number of a program's first file.
+const firstFile = 3
+
+// Main does the work of a launcher and never returns if this process was started as one; otherwise it returns at
+// once. It stands first in the main function of every program that calls Start, and in TestMain.
+func Main() {
+	if len(os.Args) != 2 || os.Args[0] != launcherName {
+		return
+	}
+	// What is done to a thread is done to the program, which this thread executes.
+	runtime.LockOSThread()
+	files, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		os.Exit(1)
+	}
+	fd := firstFile + files
+	unix.CloseOnExec(fd)
+	control := os.NewFile(uintptr(fd), "control")
+	answers := json.NewEncoder(control)
+	if err := launch(control, answers); err != nil {
+		var closed *closedError
+		_ = answers.Encode(answer{Error: err.Error(), Closed: errors.As(err, &closed)}) // there is nobody else to tell
+	}
+	os.Exit(1)
+}
+
+// launch returns only errors.
+func launch(control *os.File, answers *json.Encoder) error {
+	var j job
+	if err := json.NewDecoder(control).Decode(&j); err != nil {
+		return fmt.Errorf("the launcher does not understand what it is to do: %w", err)
+	}
+	var r Report
+	if err := j.confine(&r); err != nil {
+		return err
+	}
+	// Since this process became another user, or a thread of its own, our parent's death may be forgotten. Should
+	// the parent be dead already, it does not take the answer.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("binding the program's life to ours: %w", err)
+	}
+	if err := answers.Encode(answer{Report: &r}); err != nil {
+		return err
+	}
+	if j.Path == "" {
+		os.Exit(0)
+	}
+	if err := j.filter(); err != nil {
+		return err
+	}
+	return fmt.Errorf("executing %s: %w", j.Path, syscall.Exec(j.Path, j.Args, j.Env))
+}
+
+// confine puts up all walls but the filter of system calls, which would be in the way of the others.
+func (j job) confine(r *Report) error {
+	if j.Room != nil {
+		if err := j.enterRoom(r); err != nil {
+			return err
+		}
+	}
+	// From here on, no program that is executed can have more than this process has.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("renouncing new privileges: %w", err)
+	}
+	if j.Room != nil {
+		r.has(WallPrivileges, "no capabilities and none to gain")
+		if err := j.restrictFiles(r); err != nil {
+			return err
+		}
+	}
+	if len(j.Filter) > 0 {
+		r.has(WallSyscalls, fmt.Sprintf("a filter of %d instructions", len(j.Filter)/unix.SizeofSockFilter))
+	}
+	return nil
+}
+
+// enterRoom shuts this process in, with what it holds.
+func (j job) enterRoom(r *Report) error {
+	// One byte is too little for any core dump, and a limit of 1 is what the kernel takes for "none" where core
+	// dumps are piped to a program, which has no limit otherwise.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	switch {
+	case j.Room.Namespaces:
+		if err := j.Room.enter(j.Files); err != nil {
+			return &closedError{fmt.Errorf("a root directory of its own: %w", err)}
+		}
+		detail := "mount, pid, ipc, uts"
+		if j.Room.UserSpace {
+			detail = "user, " + detail
+		}
+		if !j.Room.Network {
+			detail += ", net"
+		}
+		r.has(WallNamespaces, detail+", with a root directory of its own")
+	default:
+		r.lacks(WallNamespaces, errors.New("none can be made"))
+	}
+	// A new session key ring: not the one that its user logged in with. Where keyrings are forbidden, as in
+	// containers, they are so for the program, too.
+	_, _ = unix.KeyctlJoinSessionKeyring("")
+	return j.dropPrivileges(r)
+}
+
+// filter makes the kernel filter all further calls of this thread.
+func (j job) filter() error {
+	if len(j.Filter) == 0 {
+		return nil
+	}
+	prog := unix.SockFprog{Len: uint16(len(j.Filter) / unix.SizeofSockFilter), Filter: (*unix.SockFilter)(unsafe.Pointer(&j.Filter[0]))}
+	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
+		return fmt.Errorf("filtering system calls: %w", e)
+	}
+	return nil
+}
