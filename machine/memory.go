@@ -68,7 +68,7 @@ func writeData(out *os.File, data []byte, at int64) error {
 
 // passMemory makes the guest's memory, and appends it to the files that QEMU is
 // to inherit.
-func (v *supervisor) passMemory(ctx context.Context, user *qemu.User, vm *qemu.Config, files []*os.File) ([]*os.File, error) {
+func (v *supervisor) passMemory(ctx context.Context, vm *qemu.Config, files []*os.File) ([]*os.File, error) {
 	vm.MemoryFD = qemu.FirstFD + len(files)
 	saved := v.saved != nil && v.saved.Memory != nil
 	// Who starts from the same memory can have it in common, unless there is a
@@ -79,7 +79,7 @@ func (v *supervisor) passMemory(ctx context.Context, user *qemu.User, vm *qemu.C
 			return files, err
 		}
 		vm.MemoryPrivate = true
-		return append(files, source), qemu.Give(user, source)
+		return append(files, source), nil
 	}
 	memory, err := newMemory(vm.MemoryBytes())
 	if err != nil {

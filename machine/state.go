@@ -3,6 +3,7 @@ package machine
 import (
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -42,6 +43,7 @@ type State struct {
 	Forwards   []network.Forward `json:"forwards,omitempty"`
 	Argv       []string          `json:"argv,omitempty"`  // of QEMU
 	Files      []qemu.OpenFile   `json:"files,omitempty"` // that QEMU inherited, besides its sockets
+	Walls      []confine.Wall    `json:"walls,omitempty"` // that keep QEMU from the rest of the machine
 	System     string            `json:"system,omitempty"`
 	Failed     []string          `json:"failedUnits,omitempty"`
 }

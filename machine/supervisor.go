@@ -48,13 +48,15 @@ type supervisor struct {
 	started  time.Time
 	report   func(report)
 
-	console *logFile
-	hvc     *hvc
-	servers []*virtiofs.Server
-	vm      *process.Process
-	memory  *os.File // the guest's, or nil if only QEMU sees it
-	monitor *qmp.Client
-	mux     agent.Mux
+	console  *logFile
+	resolver *resolver // nil before QEMU's network is needed
+	hvc      *hvc
+	servers  []*virtiofs.Server
+	vm       *process.Process
+	memory   *os.File // the guest's, or nil if only QEMU sees it
+	walled   bool     // the user knows which walls are around QEMU
+	monitor  *qmp.Client
+	mux      agent.Mux
 
 	agentKey string // the file of the key that opens the guest's agent
 
@@ -363,6 +365,7 @@ func (v *supervisor) teardown() {
 		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}
 	v.forgetMemory()
+	v.resolver.Close()
 	if v.console != nil {
 		v.console.Close()
 	}

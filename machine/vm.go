@@ -84,27 +84,23 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		}
 		ours, theirs = append(ours, conn), append(theirs, file)
 	}
-	user, err := qemu.UnprivilegedUser(os.Getpid())
-	if err == nil {
-		theirs, err = v.passMemory(ctx, user, &vm, theirs)
-	}
-	var opened []qemu.OpenFile
-	if err == nil && user != nil { // who cannot enter our directories
-		vm, theirs, opened, err = vm.OpenFor(user, theirs)
-	}
-	if err != nil {
+	if theirs, err = v.passMemory(ctx, &vm, theirs); err != nil {
 		return nil, errors.Join(err, closeAll(theirs))
+	}
+	if vm.Network != nil && v.resolver == nil {
+		if v.resolver, err = newResolver(resolverFile, v.log); err != nil {
+			return nil, errors.Join(err, closeAll(theirs))
+		}
 	}
 	v.qemuBinary = plan.QEMU.Binary
-	argv, err := vm.Args(plan.QEMU)
-	if err != nil {
-		return nil, errors.Join(err, closeAll(theirs))
-	}
-	v.vm, err = qemu.StartAs(context.WithoutCancel(ctx), user, plan.QEMU, vm, theirs, log)
+	started, err := qemu.Start(context.WithoutCancel(ctx), plan.QEMU, vm, qemu.StartOptions{
+		Files: theirs, Resolver: v.resolver.File(), Log: log, AllowWeak: v.config.AllowWeakIsolation,
+	})
 	// Only QEMU may hold its ends, so that we see them close when it dies.
-	if err = errors.Join(err, closeAll(theirs)); err != nil {
+	if err = errors.Join(explainWeak(err), closeAll(theirs)); err != nil {
 		return nil, err
 	}
+	v.vm = started.Process
 	go v.pumpConsole(ours[2])
 	v.monitor = qmp.NewClient(ours[0], qmp.Options{Logger: v.log})
 	if err := v.monitor.Handshake(ctx); err != nil {
@@ -121,8 +117,12 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		st.Accel, st.AccelNote, st.Machine = string(vm.Accel), plan.KVM.Reason, string(vm.Machine)
 		st.Transport = plan.Transport
 		st.SSHPort, st.Forwards = publishedPorts(vm, v.config.Forwards)
-		st.Argv, st.Files = append([]string{plan.QEMU.Binary}, argv...), opened
+		st.Argv, st.Files, st.Walls = started.Argv, started.Files, started.Walls.Walls
 	})
+	if missing := started.Walls.Missing(); len(missing) > 0 && !v.walled {
+		v.report(report{Note: missingWalls(missing)})
+	}
+	v.walled = true
 	return ours[1], nil
 }
 

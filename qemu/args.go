@@ -34,13 +34,16 @@ func (a *argv) option(name, word string, pairs ...string) {
 
 // id returns a name that no other call has returned: stem0, stem1, … The order of calls decides, so the
 // same configuration gives the same ids.
-func (a *argv) id(stem string) string {
+func (a *argv) id(stem string) string { return stem + strconv.Itoa(a.number(stem)) }
+
+// number returns how often it was called for the stem before.
+func (a *argv) number(stem string) int {
 	if a.used == nil {
 		a.used = make(map[string]int)
 	}
 	n := a.used[stem]
 	a.used[stem]++
-	return stem + strconv.Itoa(n)
+	return n
 }
 
 // escape doubles commas, which is how QEMU takes them inside a value.
@@ -106,7 +109,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 		addUserNetwork(a, *c.Network)
 	}
 	if c.VsockCID != 0 {
-		addVsock(a, c.VsockCID)
+		c.addVsock(a)
 	}
 	addBalloon(a)
 	if c.Incoming {

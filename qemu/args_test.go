@@ -14,7 +14,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestArgsMatchGolden(t *testing.T) {
 	kvm := func(c Config) Config { c.Accel = AccelKVM; return c }
 	arm := func(c Config) Config { c.Arch = AArch64; return c }
-	vsock := func(c Config) Config { c.VsockCID, c.AgentFD = 42, 0; return c }
+	vsock := func(c Config) Config { c.VsockCID, c.VsockFD, c.AgentFD = 42, 20, 0; return c }
+	inherited := func(c Config) Config {
+		c.Drives[0].FD, c.Drives[1].FD, c.Drives[1].BackingFDs = 11, 12, []int{13, 14}
+		return c
+	}
 	private := func(c Config) Config { c.MemoryFD, c.MemoryPrivate = 3, true; return c }
 	q35 := func(c Config) Config { c.Machine = MachineQ35; return c }
 	for _, machine := range []struct {
@@ -26,6 +30,7 @@ func TestArgsMatchGolden(t *testing.T) {
 		{"q35-kvm", "x86_64", q35(kvm(full()))},
 		{"q35-tcg", "x86_64", full()},
 		{"q35-tcg-minimal", "x86_64", minimal()},
+		{"q35-tcg-inherited", "x86_64", inherited(full())},
 		{"q35-tcg-private", "x86_64", private(minimal())},
 		{"virt-tcg", "aarch64", arm(full())},
 		{"virt-kvm", "aarch64", kvm(arm(full()))},

@@ -66,13 +66,14 @@ type Config struct {
 	Network *UserNetwork // nil: no network interface
 
 	VsockCID uint32 // the guest's vsock address; 0: no vsock device
+	VsockFD  int    // inherited /dev/vhost-vsock; 0: QEMU opens it
 
 	// Incoming lets the machine wait for its state, which LoadState of package qmp gives it, in place of
 	// booting. It must be configured as the machine was that the state is of.
 	Incoming bool
 
-	// MemoryFD is an inherited file of MemoryBytes, usually of memfd_create(2), that becomes the guest's memory;
-	// 0: QEMU makes its own, which nobody else can see. With the file at hand, memory can be saved, loaded and
+	// MemoryFD is an inherited file of MemoryBytes that becomes the guest's memory: one of memfd_create(2), or with
+	// MemoryPrivate any; 0: QEMU makes its own, which nobody else can see. With the file at hand, memory can be saved, loaded and
 	// copied while the guest stands still, without QEMU: see SaveState of package qmp.
 	MemoryFD int
 
@@ -102,6 +103,10 @@ type Drive struct {
 	Backing  []string // paths of the layers below Path, all qcow2 and only read, the lowest first
 	ReadOnly bool
 	Serial   string // at most 20 bytes, in /sys/block/*/serial; may be empty
+
+	// Inherited, used instead of Path and Backing, all or none.
+	FD         int
+	BackingFDs []int
 }
 
 // Share is a directory served over virtio-fs by a daemon that listens on Socket.

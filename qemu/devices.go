@@ -20,7 +20,10 @@ const (
 // addMachine adds the board, its accelerator, processors and memory.
 func (c Config) addMachine(a *argv, machine Machine) {
 	memory := a.id("mem")
-	a.option("-machine", string(machine), append(c.machineProperties(machine), "memory-backend", memory)...)
+	pairs := append(c.machineProperties(machine), "memory-backend", memory)
+	// By default the host's kernel may unite equal pages of all its guests (KSM), and whoever can tell a page that
+	// is from one that is not learns what is in another guest's memory.
+	a.option("-machine", string(machine), append(pairs, "mem-merge", "off")...)
 	c.addProcessor(a)
 	a.option("-smp", "", "cpus", strconv.Itoa(c.CPUs))
 	size := strconv.Itoa(c.memoryMiB()) + "M"
@@ -153,11 +156,17 @@ func addRandom(a *argv) {
 }
 
 func addDrive(a *argv, d Drive) {
-	backing := ""
-	for _, layer := range d.Backing {
+	backing, path := "", d.Path
+	for i, layer := range d.Backing {
+		if d.FD != 0 {
+			layer = addFile(a, d.BackingFDs[i])
+		}
 		backing = addLayer(a, layer, "qcow2", true, backing)
 	}
-	pairs := []string{"id", d.ID, "drive", addLayer(a, d.Path, d.Format, d.ReadOnly, backing)}
+	if d.FD != 0 {
+		path = addFile(a, d.FD)
+	}
+	pairs := []string{"id", d.ID, "drive", addLayer(a, path, d.Format, d.ReadOnly, backing)}
 	if d.Serial != "" {
 		pairs = append(pairs, "serial", d.Serial)
 	}
@@ -200,6 +209,14 @@ func addLayer(a *argv, path, format string, readOnly bool, backing string) (node
 	return node
 }
 
+// addFile returns a path for an inherited descriptor that QEMU does not open anew but takes as it is. So it needs
+// no right to the file, and gets no more of it than the descriptor allows.
+func addFile(a *argv, fd int) (path string) {
+	set := strconv.Itoa(a.number("fdset") + 1) // sets begin at 1, as those do that QEMU numbers
+	a.option("-add-fd", "", "fd", strconv.Itoa(fd), "set", set)
+	return "/dev/fdset/" + set
+}
+
 func addShare(a *argv, s Share) {
 	fs := a.id("fs")
 	if s.FD != 0 {
@@ -227,6 +244,10 @@ func addUserNetwork(a *argv, n UserNetwork) {
 	a.option("-device", deviceNetwork, "netdev", net, "mac", n.MAC, "romfile", "")
 }
 
-func addVsock(a *argv, cid uint32) {
-	a.option("-device", deviceVsock, "guest-cid", strconv.FormatUint(uint64(cid), 10))
+func (c Config) addVsock(a *argv) {
+	pairs := []string{"guest-cid", strconv.FormatUint(uint64(c.VsockCID), 10)}
+	if c.VsockFD != 0 {
+		pairs = append(pairs, "vhostfd", strconv.Itoa(c.VsockFD))
+	}
+	a.option("-device", deviceVsock, pairs...)
 }

@@ -2,12 +2,16 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
 // fakeQEMU writes a program that answers as the QEMU whose answers are in testdata/probe, and counts its
@@ -27,6 +31,44 @@ func fakeBinary(t *testing.T, script string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "qemu")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// fakes are what a program does that stands in for a QEMU which is confined, so that it cannot be a script: the
+// test's own binary, which looks here under its name.
+var fakes = map[string]func(){
+	"silent":       func() { time.Sleep(10 * time.Minute) },
+	"reset":        func() { fmt.Print("rpl") },
+	"aborted":      func() { fmt.Fprintln(os.Stderr, "failed to set MSR"); os.Exit(134) },
+	"right status": func() { os.Exit(85) },
+	"right words":  func() { fmt.Print("rplft.") },
+}
+
+func TestMain(m *testing.M) {
+	confine.Main()
+	if fake, ok := fakes[filepath.Base(os.Args[0])]; ok {
+		fake()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// fakeProgram copies the test's binary to where QEMU's user can read it.
+func fakeProgram(t *testing.T, name string) string {
+	t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "qemu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, name)
+	if err := errors.Join(os.WriteFile(path, self, 0o755), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
 const (
@@ -66,7 +68,7 @@ func ProbeKVM(ctx context.Context, caps Capabilities, arch Arch, cacheDir string
 		return KVM{}, fmt.Errorf("reading the machine's boot id: %w", err)
 	}
 	_, pvmErr := os.Stat("/sys/module/kvm_pvm")
-	user, err := UnprivilegedUser(os.Getpid())
+	user, err := confine.ChooseUser(os.Getpid())
 	if err != nil {
 		return KVM{}, err
 	}
@@ -130,7 +132,7 @@ func (h kvmHost) checkDevice() KVM {
 	switch {
 	case err == nil:
 		f.Close()
-		if h.drops && rootOnly(h.device) {
+		if h.drops && confine.RootOnly(h.device) {
 			return KVM{
 				Reason: h.device + " is open to root alone, and QEMU never runs as root",
 				Remedy: fmt.Sprintf("chgrp kvm %s && chmod 660 %s (packages of QEMU and of udev do this)", h.device, h.device),

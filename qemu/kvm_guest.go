@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
@@ -110,29 +111,44 @@ func runProbeGuest(ctx context.Context, caps Capabilities, arch Arch, accel Acce
 	if err != nil {
 		return err
 	}
-	// QEMU is to run in a directory of its own, because one that aborts may leave a core dump.
-	dir, err := os.MkdirTemp("", "sandbox-probe-")
+	image, err := memoryFile("firmware", g.image)
 	if err != nil {
-		return fmt.Errorf("making a directory for the probe guest: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	image := filepath.Join(dir, "firmware")
-	if err := os.WriteFile(image, g.image, 0o600); err != nil {
 		return fmt.Errorf("writing the probe guest: %w", err)
 	}
-
-	ctx, cancel := context.WithTimeout(ctx, deadline)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, caps.Binary, g.args(caps, arch, accel, image)...)
-	cmd.Dir = dir
-	var written bytes.Buffer
-	cmd.Stdout = &written
-	p, err := process.Start(cmd, process.Options{})
+	defer image.Close()
+	room, err := caps.room(ctx, accel, false)
 	if err != nil {
 		return err
 	}
+	room.AllowWeak = true // the guest is ours
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var written bytes.Buffer
+	p, _, err := confine.Start(ctx, confine.Program{
+		Path: caps.Binary, Args: g.args(caps, arch, accel, fmt.Sprintf("/proc/self/fd/%d", FirstFD)), Env: environment(),
+		Stdout: &written, Files: []confine.File{{File: image, Reopen: confine.Read}},
+	}, confine.Spec{Room: room}, process.Options{})
+	if err != nil {
+		return err
+	}
+	timer := time.AfterFunc(deadline, func() { cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
 	<-p.Done()
 	return g.judge(p.Err(), written.String(), ctx.Err(), deadline)
+}
+
+// memoryFile makes a file in memory, which the caller closes.
+func memoryFile(name string, content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(content); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // judge turns how QEMU ended into a verdict.

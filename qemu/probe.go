@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
 // minVersion is the oldest QEMU that Args is tested for: Debian 12's.
@@ -42,6 +44,10 @@ type Capabilities struct {
 	Machines []string // machine types, with aliases
 	Devices  []string // device models, with aliases
 	Options  []string // command-line options without the leading '-'
+	Data     []string // directories with firmware
+
+	// Parts are what the binary is made of. They are absent if it is none that could be confined.
+	Parts confine.Parts
 }
 
 // Find returns the path of the QEMU that emulates arch. The error names the package to install.
@@ -106,12 +112,16 @@ func interrogate(ctx context.Context, binary string) (Capabilities, error) {
 		{[]string{"-machine", "help"}, func(s string) { caps.Machines = parseMachines(s) }},
 		{[]string{"-device", "help"}, func(s string) { caps.Devices = parseDevices(s) }},
 		{[]string{"-help"}, func(s string) { caps.Options = parseOptions(s) }},
+		{[]string{"-L", "help"}, func(s string) { caps.Data = strings.Fields(s) }},
 	} {
 		out, err := ask(ctx, binary, q.args...)
 		if err != nil {
 			return caps, err
 		}
 		q.parse(out)
+	}
+	if parts, err := confine.FindParts(ctx, binary); err == nil { // else Start says what is wrong
+		caps.Parts = parts
 	}
 	return caps, nil
 }
@@ -121,6 +131,7 @@ func ask(ctx context.Context, binary string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Env = environment()
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

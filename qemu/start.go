@@ -5,42 +5,104 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"syscall"
 
 	"al.essio.dev/pkg/shellescape"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
-// Start starts QEMU. It is killed when this process ends, and asked to end (SIGTERM) when ctx does. The
-// files become its descriptors 3, 4, …, to which Config's …FD fields refer; they stay the caller's to
-// close, which is best done at once after Start: a socket's other end then reports end of file when QEMU
-// ends. All output of QEMU goes to log, which may be nil.
-//
-// A nil error says that the program runs and not that QEMU is content with its arguments; the process's
-// Err says so afterwards, in QEMU's words.
-func Start(ctx context.Context, caps Capabilities, c Config, files []*os.File, log io.Writer) (*process.Process, error) {
-	return StartAs(ctx, nil, caps, c, files, log)
+// StartOptions are what a start of QEMU needs besides the guest's configuration.
+type StartOptions struct {
+	// Files become QEMU's descriptors 3, 4, …, to which the configuration's …FD fields refer. They stay the
+	// caller's to close, which is best done at once after Start: a socket's other end then reports end of file
+	// when QEMU ends.
+	Files []*os.File
+
+	// Resolver has the content of a resolv.conf(5), which QEMU's user network reads whenever it has changed. It
+	// must be in memory (memfd_create(2)). Without it, the guest's names are not resolved.
+	Resolver *os.File
+
+	// Log gets all output of QEMU; it may be nil.
+	Log io.Writer
+
+	// AllowWeak starts QEMU also where nothing can keep it from the user's files.
+	AllowWeak bool
 }
 
-// StartAs is Start as the user u, unless that is nil. Privileges are dropped before QEMU's first instruction,
-// because its own way (-run-with user=) is forbidden by its own seccomp filter. The configuration and the
-// files are those of Config.OpenFor.
-func StartAs(ctx context.Context, u *User, caps Capabilities, c Config, files []*os.File, log io.Writer) (*process.Process, error) {
+// Started is a QEMU that runs.
+type Started struct {
+	*process.Process
+	Argv  []string       // with the program's name
+	Files []OpenFile     // that it inherited, besides those of the options
+	Walls confine.Report // what keeps it from the rest of the machine
+}
+
+// Start starts QEMU, confined: what the configuration names by a path is opened here and inherited. It is killed
+// when this process ends, and asked to end (SIGTERM) when ctx does.
+//
+// A nil error says that the program runs and not that QEMU is content with its arguments; the process's Err says
+// so afterwards, in QEMU's words.
+func Start(ctx context.Context, caps Capabilities, c Config, o StartOptions) (*Started, error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
+	}
+	c, in, err := c.inherit(o.Files)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
 	args, err := c.Args(caps)
 	if err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, caps.Binary, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: u.credential()}
-	return process.Start(cmd, process.Options{Log: log})
+	room, err := caps.room(ctx, c.Accel, c.Network != nil)
+	if err != nil {
+		return nil, err
+	}
+	room.AllowWeak = o.AllowWeak
+	if c.Network != nil && o.Resolver != nil {
+		room.Links = map[string]string{resolverFile: fmt.Sprintf("/proc/self/fd/%d", in.add(confine.File{File: o.Resolver, Reopen: confine.Read}))}
+	}
+	program := confine.Program{Path: caps.Binary, Args: args, Env: environment(), Files: in.files}
+	p, walls, err := confine.Start(ctx, program, confine.Spec{Room: room}, process.Options{Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	return &Started{p, append([]string{caps.Binary}, args...), in.listed, walls}, nil
 }
 
-// FirstFD is the number that the first of Start's files has in QEMU, as exec.Cmd gives it to the first of its
-// ExtraFiles.
+// resolverFile is where QEMU's user network looks for name servers.
+const resolverFile = "/etc/resolv.conf"
+
+// environment is all that QEMU's environment holds: none of the caller's secrets, and a language in which its
+// complaints can be recognised.
+func environment() []string { return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"} }
+
+// room is where this QEMU runs: with itself, its firmware and, if it is the accelerator, KVM.
+func (caps Capabilities) room(ctx context.Context, accel Accel, network bool) (*confine.Room, error) {
+	parts := caps.Parts
+	if parts.Program == "" {
+		var err error
+		if parts, err = confine.FindParts(ctx, caps.Binary); err != nil {
+			return nil, err
+		}
+	}
+	r := &confine.Room{Paths: parts.Paths(), Executes: parts.Executes(), Network: network}
+	for _, dir := range caps.Data {
+		if _, err := os.Stat(dir); err == nil { // it lists those that are not installed, too
+			r.Paths = append(r.Paths, dir)
+		}
+	}
+	if accel == AccelKVM {
+		r.Devices = []string{kvmDevice}
+	}
+	var err error
+	r.User, err = confine.ChooseUser(os.Getpid(), r.Devices...)
+	return r, err
+}
+
+// FirstFD is the number that the first of Start's files has in QEMU.
 const FirstFD = 3
 
 // ShellQuote returns argv as one line that a POSIX shell reads back as the same arguments.

@@ -29,24 +29,27 @@ func emptyKernel(t *testing.T) string {
 
 func TestStartQuotesWhatQEMUSays(t *testing.T) {
 	c := minimal()
-	c.Kernel = "/nonexistent/vmlinuz"
+	c.Kernel = emptyKernel(t)
+	if err := os.WriteFile(c.Kernel, nil, 0o600); err != nil { // which is no kernel
+		t.Fatal(err)
+	}
 	var log bytes.Buffer
-	p, err := Start(t.Context(), realQEMU(t, X86_64), c, nil, &log)
+	p, err := Start(t.Context(), realQEMU(t, X86_64), c, StartOptions{Log: &log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-p.Done()
 	var exit *process.ExitError
-	if err := p.Err(); !errors.As(err, &exit) || !strings.Contains(err.Error(), "could not open kernel file") {
+	if err := p.Err(); !errors.As(err, &exit) || !strings.Contains(err.Error(), "could not load kernel") {
 		t.Errorf("Err = %v, want QEMU's own words", err)
 	}
-	if !strings.Contains(log.String(), "could not open kernel file") {
+	if !strings.Contains(log.String(), "could not load kernel") {
 		t.Errorf("the log is %q", log.String())
 	}
 }
 
 func TestStartRefusesNonsenseWithoutStarting(t *testing.T) {
-	if p, err := Start(t.Context(), Capabilities{}, Config{}, nil, nil); err == nil {
+	if p, err := Start(t.Context(), Capabilities{}, Config{}, StartOptions{}); err == nil {
 		p.Stop(t.Context(), 0)
 		t.Error("Start took an empty configuration")
 	}
@@ -65,7 +68,7 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	c.Kernel = emptyKernel(t)
 	c.Drives[0].Path = disk
 	c.Drives[1].Path, c.Drives[1].Backing = twoLayers(t, caps)
-	memory, err := os.Create(t.TempDir() + "/memory")
+	memory, err := memoryFile("memory", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +82,7 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p, err := Start(ctx, caps, c, []*os.File{theirs3, theirs4, theirs5, memory}, nil)
+	p, err := Start(ctx, caps, c, StartOptions{Files: []*os.File{theirs3, theirs4, theirs5, memory}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,7 +73,10 @@ func chooseUser(uids, gids string, pid uint32, busy func(uint32) bool) (id uint3
 			return id, true
 		}
 	}
-	return nobody, exists(nobody)
+	if exists(nobody) {
+		return nobody, true
+	}
+	return 0, false
 }
 
 func mapped(idMap string, id uint32) bool {

@@ -1,0 +1,185 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
+)
+
+// OpenFile is a file that QEMU inherits in place of a path, which it could not follow.
+type OpenFile struct {
+	FD       int    `json:"fd"` // its number in QEMU
+	Path     string `json:"path"`
+	Writable bool   `json:"writable,omitempty"`
+}
+
+// Redirections are the files as a shell would open them, to be appended to a quoted command line.
+func Redirections(files []OpenFile) string {
+	var b strings.Builder
+	for _, f := range files {
+		operator := "<"
+		if f.Writable {
+			operator = "<>"
+		}
+		fmt.Fprintf(&b, " %d%s%s", f.FD, operator, ShellQuote([]string{f.Path}))
+	}
+	return b.String()
+}
+
+// inheritance is what QEMU is to inherit.
+type inheritance struct {
+	files  []confine.File
+	opened []*os.File // those of the files that are ours to close
+	listed []OpenFile
+}
+
+func (in *inheritance) close() {
+	for _, f := range in.opened {
+		f.Close()
+	}
+}
+
+// add returns the number that the file will have.
+func (in *inheritance) add(f confine.File) int {
+	in.files = append(in.files, f)
+	return FirstFD + len(in.files) - 1
+}
+
+// open opens the file at the path for QEMU, which may open it once more if reopen says so.
+func (in *inheritance) open(path string, writable bool, reopen confine.Access) (fd int, err error) {
+	flags := os.O_RDONLY
+	if writable {
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		return 0, err
+	}
+	in.opened = append(in.opened, f)
+	if reopen == confine.Read {
+		if err := makeReadable(f); err != nil {
+			return 0, err
+		}
+	}
+	file := confine.File{File: f, Reopen: reopen}
+	if !writable {
+		file.Path = path
+	}
+	fd = in.add(file)
+	in.listed = append(in.listed, OpenFile{fd, path, writable})
+	return fd, nil
+}
+
+// inherit opens everything that c names by a path, because QEMU gets to see no directory, and returns the
+// configuration that names the descriptors instead. These follow the files that are passed already. Nothing of
+// it becomes QEMU's own, so that it can be written to only by a descriptor that can. The caller closes the
+// inheritance once QEMU has it.
+func (c Config) inherit(passed []*os.File) (_ Config, _ *inheritance, err error) {
+	in := &inheritance{}
+	defer func() {
+		if err != nil {
+			in.close()
+			err = fmt.Errorf("opening QEMU's files: %w", err)
+		}
+	}()
+	for i, f := range passed {
+		file := confine.File{File: f}
+		if fd := FirstFD + i; fd == c.MemoryFD {
+			file.Reopen = confine.ReadWrite
+			if c.MemoryPrivate {
+				file.Reopen, file.Path = confine.Read, f.Name()
+				if err := makeReadable(f); err != nil {
+					return c, nil, err
+				}
+			}
+		}
+		in.add(file)
+	}
+	if c.Kernel, err = in.reopened(c.Kernel); err != nil {
+		return c, nil, err
+	}
+	if c.Initrd != "" {
+		if c.Initrd, err = in.reopened(c.Initrd); err != nil {
+			return c, nil, err
+		}
+	}
+	if c.Drives, err = in.drives(c.Drives); err != nil {
+		return c, nil, err
+	}
+	c.Shares = slices.Clone(c.Shares)
+	for i := range c.Shares {
+		f, err := connect(c.Shares[i].Socket)
+		if err != nil {
+			return c, nil, err
+		}
+		in.opened = append(in.opened, f)
+		c.Shares[i].FD = in.add(confine.File{File: f})
+	}
+	if c.VsockCID != 0 {
+		if c.VsockFD, err = in.open(vsockDevice, true, confine.None); err != nil {
+			return c, nil, err
+		}
+	}
+	return c, in, nil
+}
+
+// reopened is for files that QEMU opens by a path and in no other way.
+func (in *inheritance) reopened(path string) (string, error) {
+	fd, err := in.open(path, false, confine.Read)
+	return fmt.Sprintf("/proc/self/fd/%d", fd), err
+}
+
+// drives opens the files of drives, which QEMU takes as they are.
+func (in *inheritance) drives(drives []Drive) ([]Drive, error) {
+	drives = slices.Clone(drives)
+	for i := range drives {
+		d := &drives[i]
+		var err error
+		if d.FD, err = in.open(d.Path, !d.ReadOnly, confine.None); err != nil {
+			return nil, err
+		}
+		d.BackingFDs = nil
+		for _, layer := range d.Backing {
+			fd, err := in.open(layer, false, confine.None)
+			if err != nil {
+				return nil, err
+			}
+			d.BackingFDs = append(d.BackingFDs, fd)
+		}
+	}
+	return drives, nil
+}
+
+// makeReadable lets everybody read the file, of whom the directories around it keep out all but QEMU, to whom it
+// is handed.
+func makeReadable(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o004 == 0 {
+		err = f.Chmod(info.Mode().Perm() | 0o444)
+	}
+	return err
+}
+
+// connect returns a blocking socket, as QEMU would make it itself.
+func connect(path string) (*os.File, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	f, err := conn.File()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
