@@ -21,22 +21,18 @@ type Config struct {
 	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
 	NoHome         bool              `json:"noHome,omitempty"`  // the home is no directory of the host, but like all else in the guest
 	Shares         []virtiofs.Share  `json:"shares,omitempty"`
+	AllowWeak      bool              `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
 	Network        network.Mode      `json:"network"`
 	Forwards       []network.Forward `json:"forwards,omitempty"` // without the one for ssh
 	SSHPort        int               `json:"sshPort,omitempty"`  // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
 	Transport      Transport         `json:"transport"`
-	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
-	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
-
-	// AllowWeakIsolation starts the sandbox also on a machine where nothing can keep a QEMU or a virtiofsd that was
-	// taken over from the user's files.
-	AllowWeakIsolation bool `json:"allowWeakIsolation,omitempty"`
-
-	ForkOf         string        `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
-	Template       bool          `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
-	TemplateShares int           `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
-	ReadyTimeout   time.Duration `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
+	Machine        qemu.Machine      `json:"machine,omitempty"`        // empty: chosen at each start
+	Remove         bool              `json:"remove,omitempty"`         // remove the sandbox when it stops
+	ForkOf         string            `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
+	Template       bool              `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
+	TemplateShares int               `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
+	ReadyTimeout   time.Duration     `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
 }
 
 // Transport is the channel to the guest's agent.

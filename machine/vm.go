@@ -94,7 +94,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 	}
 	v.qemuBinary = plan.QEMU.Binary
 	started, err := qemu.Start(context.WithoutCancel(ctx), plan.QEMU, vm, qemu.StartOptions{
-		Files: theirs, Resolver: v.resolver.File(), Log: log, AllowWeak: v.config.AllowWeakIsolation,
+		Files: theirs, Resolver: v.resolver.File(), Log: log, AllowWeak: v.config.AllowWeak,
 	})
 	// Only QEMU may hold its ends, so that we see them close when it dies.
 	if err = errors.Join(explainWeak(err), closeAll(theirs)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,7 +89,8 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	}
 	theirs3.Close()
 	monitor.SetReadDeadline(time.Now().Add(time.Minute))
-	line, err := bufio.NewReader(monitor).ReadBytes('\n')
+	lines := bufio.NewReader(monitor)
+	line, err := lines.ReadBytes('\n')
 	if err != nil {
 		cancel()
 		<-p.Done()
@@ -97,6 +99,15 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	var greeting struct{ QMP json.RawMessage }
 	if err := json.Unmarshal(line, &greeting); err != nil || greeting.QMP == nil {
 		t.Errorf("the monitor's greeting is %q, %v", line, err)
+	}
+	// The greeting comes before QEMU answers to signals, which the first process of a namespace must do to get any.
+	if _, err := io.WriteString(monitor, `{"execute":"qmp_capabilities"}{"execute":"query-status"}`); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := lines.ReadBytes('\n'); err != nil {
+			t.Fatal(err)
+		}
 	}
 
 	cancel()
