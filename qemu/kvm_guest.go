@@ -128,7 +128,7 @@ func runProbeGuest(ctx context.Context, caps Capabilities, arch Arch, accel Acce
 	p, _, err := confine.Start(ctx, confine.Program{
 		Path: caps.Binary, Args: g.args(caps, arch, accel, fmt.Sprintf("/proc/self/fd/%d", FirstFD)), Env: environment(),
 		Stdout: &written, Files: []confine.File{{File: image, Reopen: confine.Read}},
-	}, confine.Spec{Room: room}, process.Options{})
+	}, confine.Spec{Room: room, Filter: systemCalls(false)}, process.Options{})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func Start(ctx context.Context, caps Capabilities, c Config, o StartOptions) (*S
 		room.Links = map[string]string{resolverFile: fmt.Sprintf("/proc/self/fd/%d", in.add(confine.File{File: o.Resolver, Reopen: confine.Read}))}
 	}
 	program := confine.Program{Path: caps.Binary, Args: args, Env: environment(), Files: in.files}
-	p, walls, err := confine.Start(ctx, program, confine.Spec{Room: room}, process.Options{Log: o.Log})
+	p, walls, err := confine.Start(ctx, program, confine.Spec{Room: room, Filter: systemCalls(c.Network != nil)}, process.Options{Log: o.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,11 @@
 package confine
 
 import (
-	"encoding/binary"
 	"fmt"
+	"math"
+	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -31,6 +33,7 @@ type Condition struct {
 	Arg         int
 	Mask, Value uint32
 	Not         bool
+	Self        bool // the Value is the number of the program's process, and the Mask is all bits
 }
 
 // Action is what happens to a call.
@@ -53,8 +56,8 @@ const (
 	offArgs = 16
 )
 
-// assemble makes what the kernel takes: an array of struct sock_filter.
-func (f *Filter) assemble() ([]byte, error) {
+// assemble makes what the kernel takes, for the process self.
+func (f *Filter) assemble(self int) ([]unix.SockFilter, error) {
 	code := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offArch, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
@@ -66,7 +69,7 @@ func (f *Filter) assemble() ([]byte, error) {
 	}
 	for _, r := range f.Rules {
 		for _, call := range r.Calls {
-			code = append(code, r.code(call)...)
+			code = append(code, r.code(call, self)...)
 		}
 	}
 	code = append(code, bpf.RetConstant{Val: uint32(f.Default)})
@@ -77,19 +80,21 @@ func (f *Filter) assemble() ([]byte, error) {
 	if len(raw) > unix.BPF_MAXINSNS {
 		return nil, fmt.Errorf("the filter of system calls has %d instructions, and the kernel takes %d", len(raw), unix.BPF_MAXINSNS)
 	}
-	var b []byte
-	for _, i := range raw {
-		b = binary.NativeEndian.AppendUint16(b, i.Op)
-		b = binary.NativeEndian.AppendUint32(append(b, i.Jt, i.Jf), i.K)
+	program := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		program[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
 	}
-	return b, nil
+	return program, nil
 }
 
 // code begins and, unless it decides, ends with the call's number in the accumulator.
-func (r Rule) code(call int) []bpf.Instruction {
+func (r Rule) code(call, self int) []bpf.Instruction {
 	var test []bpf.Instruction
 	end := 3*len(r.When) + 2 // what is to be skipped from the first instruction of test on: up to the last
 	for i, c := range r.When {
+		if c.Self {
+			c.Mask, c.Value = math.MaxUint32, uint32(self)
+		}
 		jump := bpf.JumpIf{Cond: bpf.JumpEqual, Val: c.Value, SkipFalse: uint8(end - 3*i - 3 - 1)}
 		if c.Not {
 			jump.SkipTrue, jump.SkipFalse = jump.SkipFalse, 0
@@ -101,4 +106,32 @@ func (r Rule) code(call int) []bpf.Instruction {
 		test = append(test, bpf.LoadAbsolute{Off: offCall, Size: 4})
 	}
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(call), SkipFalse: uint8(len(test))}}, test...)
+}
+
+// prepared is a filter that can be installed; an empty one filters nothing.
+type prepared []unix.SockFilter
+
+// prepare may be called on nil.
+func (f *Filter) prepare(r *Report) (prepared, error) {
+	if f == nil {
+		return nil, nil
+	}
+	what := "all but some are allowed"
+	if f.Default != Allow {
+		what = "only some are allowed"
+	}
+	r.has(WallSyscalls, what)
+	return f.assemble(os.Getpid())
+}
+
+// install makes the kernel filter all further calls of this thread.
+func (p prepared) install() error {
+	if len(p) == 0 {
+		return nil
+	}
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
+		return fmt.Errorf("filtering system calls: %w", e)
+	}
+	return nil
 }

@@ -11,15 +11,13 @@ import (
 // decide runs a filter as the kernel would. The virtual machine is for packets, which have the other byte order.
 func decide(t *testing.T, f Filter, arch uint32, call int, args ...uint64) Action {
 	t.Helper()
-	code, err := f.assemble()
+	code, err := f.assemble(77)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []bpf.Instruction
-	for ; len(code) > 0; code = code[unix.SizeofSockFilter:] {
-		list = append(list, bpf.RawInstruction{
-			Op: binary.NativeEndian.Uint16(code), Jt: code[2], Jf: code[3], K: binary.NativeEndian.Uint32(code[4:]),
-		}.Disassemble())
+	for _, c := range code {
+		list = append(list, bpf.RawInstruction{Op: c.Code, Jt: c.Jt, Jf: c.Jf, K: c.K}.Disassemble())
 	}
 	vm, err := bpf.NewVM(list)
 	if err != nil {
@@ -46,6 +44,7 @@ func TestFilterDecides(t *testing.T) {
 			{Calls: []int{unix.SYS_FCHMOD}, When: setID, Do: Refuse(unix.EPERM)},
 			{Calls: []int{unix.SYS_SOCKET}, When: []Condition{{Arg: 0, Mask: ^uint32(0), Value: unix.AF_INET}, {Arg: 1, Mask: 0xf, Value: unix.SOCK_STREAM}}, Do: Allow},
 			{Calls: []int{unix.SYS_SOCKET, unix.SYS_KEYCTL}, Do: Refuse(unix.EACCES)},
+			{Calls: []int{unix.SYS_KILL}, When: []Condition{{Arg: 0, Self: true, Not: true}}, Do: Kill},
 		},
 		Default: Allow,
 	}
@@ -65,6 +64,8 @@ func TestFilterDecides(t *testing.T) {
 		{"all conditions", auditArch, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC}, Allow},
 		{"only one condition", auditArch, unix.SYS_SOCKET, []uint64{unix.AF_INET, unix.SOCK_RAW}, Refuse(unix.EACCES)},
 		{"no condition of two", auditArch, unix.SYS_SOCKET, []uint64{unix.AF_UNIX, unix.SOCK_RAW}, Refuse(unix.EACCES)},
+		{"itself", auditArch, unix.SYS_KILL, []uint64{77, 9}, Allow},
+		{"another", auditArch, unix.SYS_KILL, []uint64{78, 9}, Kill},
 		{"another architecture", unix.AUDIT_ARCH_I386, unix.SYS_READ, nil, Kill},
 		{"x32", auditArch, 0x40000000 | unix.SYS_READ, nil, Kill},
 	} {

@@ -23,7 +23,7 @@ type job struct {
 	Files      []jobFile
 	Room       *jobRoom `json:",omitempty"`
 	Credential *User    `json:",omitempty"`
-	Filter     []byte   `json:",omitempty"`
+	Filter     *Filter  `json:",omitempty"`
 }
 
 type jobFile struct {
@@ -53,14 +53,9 @@ type answer struct {
 var commonDevices = []string{"/dev/null", "/dev/zero", "/dev/urandom"}
 
 func (w way) job(p Program, s Spec) (j job, err error) {
-	j = job{Path: p.Path, Args: append([]string{p.Path}, p.Args...), Env: p.Env, Credential: w.credential(s.Room)}
+	j = job{Path: p.Path, Args: append([]string{p.Path}, p.Args...), Env: p.Env, Credential: w.credential(s.Room), Filter: s.Filter}
 	for _, f := range p.Files {
 		j.Files = append(j.Files, jobFile{f.Path, f.Reopen})
-	}
-	if s.Filter != nil {
-		if j.Filter, err = s.Filter.assemble(); err != nil {
-			return j, err
-		}
 	}
 	if s.Room == nil {
 		return j, nil

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,6 +48,10 @@ func launch(control *os.File, answers *json.Encoder) error {
 	if err := j.confine(&r); err != nil {
 		return err
 	}
+	filter, err := j.Filter.prepare(&r)
+	if err != nil {
+		return err
+	}
 	// Since this process became another user, or a thread of its own, our parent's death may be forgotten. Should
 	// the parent be dead already, it does not take the answer.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
@@ -60,7 +63,7 @@ func launch(control *os.File, answers *json.Encoder) error {
 	if j.Path == "" {
 		os.Exit(0)
 	}
-	if err := j.filter(); err != nil {
+	if err := filter.install(); err != nil {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", j.Path, syscall.Exec(j.Path, j.Args, j.Env))
@@ -83,9 +86,6 @@ func (j job) confine(r *Report) error {
 			return err
 		}
 	}
-	if len(j.Filter) > 0 {
-		r.has(WallSyscalls, fmt.Sprintf("a filter of %d instructions", len(j.Filter)/unix.SizeofSockFilter))
-	}
 	return nil
 }
 
@@ -95,6 +95,10 @@ func (j job) enterRoom(r *Report) error {
 	// dumps are piped to a program, which has no limit otherwise.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
 		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	// No process group in common with us, which signals could be sent to, and no terminal.
+	if _, err := syscall.Setsid(); err != nil {
+		return fmt.Errorf("making a session: %w", err)
 	}
 	switch {
 	case j.Room.Namespaces:
@@ -116,16 +120,4 @@ func (j job) enterRoom(r *Report) error {
 	// containers, they are so for the program, too.
 	_, _ = unix.KeyctlJoinSessionKeyring("")
 	return j.dropPrivileges(r)
-}
-
-// filter makes the kernel filter all further calls of this thread.
-func (j job) filter() error {
-	if len(j.Filter) == 0 {
-		return nil
-	}
-	prog := unix.SockFprog{Len: uint16(len(j.Filter) / unix.SizeofSockFilter), Filter: (*unix.SockFilter)(unsafe.Pointer(&j.Filter[0]))}
-	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
-		return fmt.Errorf("filtering system calls: %w", e)
-	}
-	return nil
 }
