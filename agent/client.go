@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,20 +42,48 @@ type Client struct {
 	control *controlClient
 }
 
+// Connect is [Pin.Connect] for a guest that nobody logs in to again.
+func Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Client, error) {
+	return new(Pin).Connect(ctx, conn, key)
+}
+
+// Pin is the key by which a guest proves itself, once it has done so for the
+// first time. The zero value knows none yet.
+//
+// A guest makes its key at every boot, so nothing but the transport proves it
+// at the first login: a socket that only our QEMU holds, or a vsock address
+// that the kernel gave to it. But such an address is free again when QEMU dies,
+// and whoever takes it then has not the key.
+type Pin struct {
+	mu  sync.Mutex
+	key []byte
+}
+
+// check is for [ssh.ClientConfig]. It is called when the other side has proved
+// that it has the key.
+func (p *Pin) check(_ string, _ net.Addr, key ssh.PublicKey) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.key == nil {
+		p.key = key.Marshal()
+	}
+	if !bytes.Equal(p.key, key.Marshal()) {
+		return errors.New("somebody else answers in the guest's place: its key is not the one of the first login")
+	}
+	return nil
+}
+
 // Connect performs the SSH handshake on conn, with key as the proof that we
 // may command the guest, and watches from then on that the guest answers. It
 // takes ownership of conn: closing the client closes it, and so does failure.
-//
-// The guest's own key is not checked. It is made anew at every boot, and what
-// proves the guest is the transport: a socket that only our QEMU holds, or a
-// vsock address that the kernel gave to it.
-func Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Client, error) {
+// The guest's own key must be the pinned one, or is pinned.
+func (p *Pin) Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{
 		Config:            ChannelCrypto(),
 		User:              "sandbox",
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(key)},
-		HostKeyCallback:   ssh.InsecureIgnoreHostKey(),
+		HostKeyCallback:   p.check,
 		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
 		ClientVersion:     "SSH-2.0-sandbox",
 	})

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 	"time"
-
-	"github.com/sourcery-zone/sandbox/agent"
 )
 
 // dialAgent opens an authenticated connection to the agent, and makes it the
@@ -20,7 +18,7 @@ func (v *supervisor) dialAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := agent.Connect(ctx, stream, key)
+	client, err := v.guestKey.Connect(ctx, stream, key)
 	if err != nil {
 		return err
 	}

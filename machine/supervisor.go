@@ -58,7 +58,8 @@ type supervisor struct {
 	monitor  *qmp.Client
 	mux      agent.Mux
 
-	agentKey string // the file of the key that opens the guest's agent
+	agentKey string    // the file of the key that opens the guest's agent
+	guestKey agent.Pin // by which the agent proves itself
 
 	vsockCID   uint32 // 0 without vsock
 	qemuBinary string

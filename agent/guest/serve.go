@@ -51,7 +51,7 @@ func (s *service) serveVsock(ctx context.Context) error {
 }
 
 // hostServer makes the server for the host's channel. Its key is made anew at
-// each boot and not checked by the host: see agent.Connect.
+// each boot, and the host keeps to the one of its first login: see agent.Pin.
 func (s *service) hostServer() (*Server, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
