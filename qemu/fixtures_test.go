@@ -38,12 +38,14 @@ func fakeBinary(t *testing.T, script string) string {
 
 // fakes are what a program does that stands in for a QEMU which is confined, so that it cannot be a script: the
 // test's own binary, which looks here under its name.
+
 var fakes = map[string]func(){
 	"silent":       func() { time.Sleep(10 * time.Minute) },
 	"reset":        func() { fmt.Print("rpl") },
 	"aborted":      func() { fmt.Fprintln(os.Stderr, "failed to set MSR"); os.Exit(134) },
 	"right status": func() { os.Exit(85) },
 	"right words":  func() { fmt.Print("rplft.") },
+	"hostile":      hostile,
 }
 
 func TestMain(m *testing.M) {
