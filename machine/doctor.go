@@ -2,8 +2,11 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -30,7 +33,7 @@ type Finding struct {
 func Examine(ctx context.Context, dirs Dirs) []Finding {
 	findings := []Finding{examineQEMU(ctx, dirs)}
 	if findings[0].Verdict == Good {
-		findings = append(findings, examineKVM(ctx, dirs))
+		findings = append(findings, examineKVM(ctx, dirs), examineWalls(ctx, dirs))
 	}
 	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDirs(dirs), examineImage(dirs))
 }
@@ -72,6 +75,24 @@ func examineKVM(ctx context.Context, dirs Dirs) Finding {
 		return Finding{"kvm", Slow, fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
 	}
 	return Finding{"kvm", Good, "a guest runs under it"}
+}
+
+// examineWalls tells what would keep a QEMU in that its guest has taken over.
+func examineWalls(ctx context.Context, dirs Dirs) Finding {
+	const name = "isolation"
+	caps, err := probeHost(ctx, dirs)
+	if err != nil {
+		return finding(name, err, "")
+	}
+	walls, err := qemu.Walls(ctx, caps)
+	if weak, ok := errors.AsType[*confine.WeakError](err); ok {
+		return Finding{name, Bad, weak.Error()}
+	}
+	missing := walls.Missing()
+	if err != nil || len(missing) == 0 {
+		return finding(name, err, "QEMU has around it: "+walls.String())
+	}
+	return Finding{name, Slow, fmt.Sprintf("QEMU has around it: %s\nwhat is missing is %s\nremedy: %s", walls, strings.Join(missing, "; "), confine.Remedy)}
 }
 
 func examineVirtiofsd(ctx context.Context) Finding {

@@ -89,9 +89,14 @@ func readTree(supervisor identity) ([]ProcessStats, error) {
 	defer p.Close()
 	var all []ProcessStats
 	for _, pid := range descendants(supervisor.PID) {
-		if one, err := readProcess(pid); err == nil { // else it has just ended
-			all = append(all, one)
+		one, err := readProcess(pid)
+		if err != nil { // it has just ended
+			continue
 		}
+		if pid == supervisor.PID && one.PSSBytes == 0 {
+			one.PSSBytes = one.RSSBytes // it lets nobody look, and has nothing in common with others
+		}
+		all = append(all, one)
 	}
 	return all, nil
 }

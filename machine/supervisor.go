@@ -101,6 +101,11 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	defer reports.Close()
 	unix.CloseOnExec(fdLock)
 	unix.CloseOnExec(fdReport)
+	// Nobody who runs as we do may trace this process or read its memory, in
+	// which keys and commands' secrets are; nor does it leave a core dump.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keeping others out of the supervisor: %w", err)
+	}
 
 	s, err := host.Get(name)
 	if err != nil {

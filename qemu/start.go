@@ -102,6 +102,16 @@ func (caps Capabilities) room(ctx context.Context, accel Accel, network bool) (*
 	return r, err
 }
 
+// Walls tells what would keep this QEMU from the rest of the machine, if its guest has no network. The error is a
+// *confine.WeakError if that is too little.
+func Walls(ctx context.Context, caps Capabilities) (confine.Report, error) {
+	room, err := caps.room(ctx, AccelTCG, false)
+	if err != nil {
+		return confine.Report{}, err
+	}
+	return confine.Examine(ctx, confine.Spec{Room: room, Filter: systemCalls(false)})
+}
+
 // FirstFD is the number that the first of Start's files has in QEMU.
 const FirstFD = 3
 

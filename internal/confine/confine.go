@@ -125,7 +125,7 @@ func Examine(ctx context.Context, s Spec) (Report, error) {
 // start runs the launcher once, and waits until it has executed the program.
 func (w way) start(ctx context.Context, p Program, s Spec, o process.Options) (_ *process.Process, r Report, err error) {
 	if s.Room != nil {
-		if err := w.enough(s.Room); err != nil {
+		if err := w.enough(s.Room, landlockVersion()); err != nil {
 			return nil, r, err
 		}
 	}
@@ -157,8 +157,11 @@ func (w way) start(ctx context.Context, p Program, s Spec, o process.Options) (_
 	cmd.SysProcAttr = w.attr(s)
 	o.Name = filepath.Base(p.Path)
 	started, err := process.Start(cmd, o)
+	if err != nil && w.namespaces {
+		err = refused(w.name, errors.Unwrap(err)) // without what was executed, which is ourselves
+	}
 	if err != nil {
-		return nil, r, w.refused(err)
+		return nil, r, err
 	}
 	theirs.Close() // what ends when the launcher does
 	if r, err = receive(ours, started); err != nil {

@@ -2,7 +2,9 @@ package confine
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
@@ -37,5 +39,134 @@ func TestProgramSeesOnlyItsParts(t *testing.T) {
 	<-p.Done()
 	if got, want := out.String(), "/dev /lib /lib64 /proc /usr\n/dev/null /dev/urandom /dev/zero\n/usr/bin /usr/lib\n\n"; got != want || p.Err() != nil {
 		t.Errorf("the program sees %q, %v; want %q", got, p.Err(), want)
+	}
+}
+
+// shell runs a script of bash's own commands in the way, and returns what it wrote.
+func shell(t *testing.T, w way, r *Room, script string, files ...File) string {
+	t.Helper()
+	var out bytes.Buffer
+	program := Program{Path: "/bin/bash", Args: []string{"-c", "exec 2>&1; " + script}, Env: []string{"LC_ALL=C"}, Stdout: &out, Files: files}
+	p, _, err := w.start(t.Context(), program, Spec{Room: r}, process.Options{})
+	var closed *closedError
+	if errors.As(err, &closed) {
+		t.Skipf("this machine does not offer it: %v: %s", err, Remedy)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	return out.String()
+}
+
+// keys makes a file that the program's user owns, and returns it opened for reading.
+func keys(t *testing.T, r *Room) *os.File {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "confine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := dir + "/keys"
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, []byte("secret\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if r.User != nil {
+		if err := os.Chown(path, int(r.User.ID), int(r.User.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// userNamespace and landlockAlone are the first and the last way.
+var (
+	userNamespace = way{name: "a user namespace", namespaces: true, userspace: true}
+	landlockAlone = way{}
+)
+
+func TestOwnRootHidesFiles(t *testing.T) {
+	r := room(t, "/bin/bash")
+	if got := shell(t, userNamespace, r, "read x <"+keys(t, r).Name()); !strings.Contains(got, "No such file") {
+		t.Errorf("the program found a file of its user's: %q", got)
+	}
+}
+
+func TestLandlockAloneHidesFiles(t *testing.T) {
+	if landlockVersion() == 0 {
+		t.Skip("the kernel has no Landlock: " + Remedy)
+	}
+	r := room(t, "/bin/bash")
+	got := shell(t, landlockAlone, r, "read x <"+keys(t, r).Name()+"; echo $x; read x </etc/passwd; echo $x; kill -0 $PPID")
+	if strings.Count(got, "Permission denied") != 2 || strings.Contains(got, "secret") || strings.Contains(got, "root") {
+		t.Errorf("the program could read files: %q", got)
+	}
+}
+
+// Whatever its user owns: what a program is given to be read, it cannot write to.
+func TestWhatIsReadOnlyStaysSo(t *testing.T) {
+	for name, tt := range map[string]struct {
+		way  way
+		path bool // the mount is what is tested
+		want string
+	}{
+		"by a read-only mount": {userNamespace, true, "Read-only file system"},
+		"by Landlock":          {landlockAlone, false, "Permission denied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if landlockVersion() == 0 && !tt.path {
+				t.Skip("the kernel has no Landlock: " + Remedy)
+			}
+			r := room(t, "/bin/bash")
+			f := File{File: keys(t, r), Reopen: Read}
+			if tt.path {
+				f.Path = f.Name()
+			}
+			got := shell(t, tt.way, r, "read x </proc/self/fd/3; echo $x; echo no >>/proc/self/fd/3", f)
+			if !strings.HasPrefix(got, "secret\n") || !strings.Contains(got, tt.want) {
+				t.Errorf("the program was told %q", got)
+			}
+		})
+	}
+}
+
+func TestFileThatTookAnothersPlaceIsRefused(t *testing.T) {
+	r := room(t, "/bin/bash")
+	f := File{File: keys(t, r), Reopen: Read}
+	f.Path = keys(t, r).Name()
+	program := Program{Path: "/bin/bash", Args: []string{"-c", ":"}, Files: []File{f}}
+	_, _, err := userNamespace.start(t.Context(), program, Spec{Room: r}, process.Options{})
+	var closed *closedError
+	if err == nil || !strings.Contains(err.Error(), "another file has taken its place") || errors.As(err, &closed) {
+		t.Errorf("Start = %v", err)
+	}
+}
+
+func TestTooFewWallsAreRefused(t *testing.T) {
+	var weak *WeakError
+	if err := (way{}).enough(&Room{}, 0); !errors.As(err, &weak) {
+		t.Errorf("nothing at all: %v", err)
+	}
+	for name, err := range map[string]error{
+		"namespaces":     way{namespaces: true}.enough(&Room{}, 0),
+		"Landlock":       way{}.enough(&Room{}, 1),
+		"another user":   way{}.enough(&Room{User: &User{ID: 7}}, 0),
+		"it was allowed": way{}.enough(&Room{AllowWeak: true}, 0),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEndOfALauncherSaysWhy(t *testing.T) {
+	_, _, err := Start(t.Context(), Program{Path: "/bin/nonexistent"}, Spec{}, process.Options{})
+	if err == nil || !strings.Contains(err.Error(), "executing /bin/nonexistent: no such file") {
+		t.Errorf("Start = %v", err)
 	}
 }

@@ -34,7 +34,8 @@ type jobFile struct {
 // jobRoom is a Room whose paths are resolved.
 type jobRoom struct {
 	Namespaces bool
-	UserSpace  bool // the namespaces include one of users
+	UserSpace  bool  // the namespaces include one of users
+	User       *User // whom the program runs as, if that is another than ours
 	Paths      []string
 	Executes   []string
 	Devices    []string
@@ -61,7 +62,7 @@ func (w way) job(p Program, s Spec) (j job, err error) {
 		return j, nil
 	}
 	r := &jobRoom{
-		Namespaces: w.namespaces, UserSpace: w.userspace, Links: map[string]string{}, Network: s.Room.Network,
+		Namespaces: w.namespaces, UserSpace: w.userspace, User: s.Room.User, Links: map[string]string{}, Network: s.Room.Network,
 		Devices: append(append([]string{}, commonDevices...), s.Room.Devices...), Executes: s.Room.Executes,
 	}
 	if p.Path != "" {

@@ -103,7 +103,7 @@ func (j job) enterRoom(r *Report) error {
 	switch {
 	case j.Room.Namespaces:
 		if err := j.Room.enter(j.Files); err != nil {
-			return &closedError{fmt.Errorf("a root directory of its own: %w", err)}
+			return refused("a root directory of its own", err)
 		}
 		detail := "mount, pid, ipc, uts"
 		if j.Room.UserSpace {

@@ -30,8 +30,11 @@ func (j job) dropPrivileges(r *Report) error {
 		if err := errors.Join(syscall.Setgroups(groups), syscall.Setresgid(int(u.ID), int(u.ID), int(u.ID)), syscall.Setresuid(int(u.ID), int(u.ID), int(u.ID))); err != nil {
 			return fmt.Errorf("becoming the user %d: %w", u.ID, err)
 		}
-	case !j.Room.UserSpace && os.Geteuid() == 0:
+	case j.Room.User == nil && !j.Room.UserSpace && os.Geteuid() == 0:
 		r.lacks(WallUser, errors.New("there is none but root here"))
+	}
+	if u := j.Room.User; u != nil {
+		r.has(WallUser, fmt.Sprintf("%d, who owns nothing", u.ID))
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData

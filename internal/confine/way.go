@@ -35,16 +35,19 @@ type closedError struct{ err error }
 func (e *closedError) Error() string { return e.err.Error() }
 func (e *closedError) Unwrap() error { return e.err }
 
-// refused judges why the launcher was not started.
-func (w way) refused(err error) error {
+// refused makes a closedError of what says that this machine does not offer something.
+func refused(what string, err error) error {
 	// EPERM, EACCES: forbidden by the administrator, a container or AppArmor; ENOSPC, EUSERS: the limit of
-	// namespaces is reached, or 0; EINVAL, ENOSYS: the kernel has none.
-	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS} {
-		if w.namespaces && errors.Is(err, e) {
-			return &closedError{fmt.Errorf("%s: %w", w.name, e)}
+	// namespaces is reached, or 0; EINVAL, ENOSYS, ENODEV: the kernel has none.
+	for _, e := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS, syscall.ENODEV} {
+		if errors.Is(err, e) {
+			return &closedError{fmt.Errorf("%s: %w", what, err)}
 		}
 	}
-	return err
+	if errors.Is(err, syscall.ENOSPC) {
+		return &closedError{fmt.Errorf("%s: no more are allowed (sysctl user.max_user_namespaces and its like)", what)}
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // WeakError says that nothing can keep a program that was taken over from the user's files.
@@ -52,15 +55,17 @@ type WeakError struct{}
 
 // Error says what to do.
 func (*WeakError) Error() string {
-	return "this machine offers nothing that could keep QEMU from your files, should its guest take it over: neither user namespaces nor Landlock. " +
-		"Allow user namespaces (sysctl user.max_user_namespaces=10000; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0, in a container its own option), " +
-		"or boot a kernel with Landlock (5.13 or newer, lsm=landlock,…)"
+	return "this machine offers nothing that could keep a program from your files whose guest has taken it over: neither user namespaces nor Landlock. " + Remedy
 }
+
+// Remedy is what to do about walls that this machine does not offer.
+const Remedy = "allow user namespaces (sysctl user.max_user_namespaces=10000, on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0; " +
+	"in a container, they are for its host to allow), and boot a kernel with Landlock (5.13 or newer, with landlock in lsm= on its command line)"
 
 // enough returns a *WeakError if the program could do with the user's files what the user can. One wall is
 // enough: a root directory without them, Landlock, or a user to whom they do not belong.
-func (w way) enough(r *Room) error {
-	if w.namespaces || r.User != nil || r.AllowWeak || landlockVersion() > 0 {
+func (w way) enough(r *Room, landlock int) error {
+	if w.namespaces || landlock > 0 || r.User != nil || r.AllowWeak {
 		return nil
 	}
 	return &WeakError{}

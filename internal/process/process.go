@@ -11,8 +11,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -97,7 +100,7 @@ func (p *Process) run(started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	if err := p.cmd.Start(); err != nil {
+	if err := fork(p.cmd); err != nil {
 		started <- err
 		return
 	}
@@ -113,6 +116,27 @@ func (p *Process) run(started chan<- error) {
 		p.err = fmt.Errorf("waiting for %s: %w", p.name, err)
 	}
 	close(p.done)
+}
+
+// forking is held while this process may be looked into.
+var forking sync.Mutex
+
+// fork starts cmd. Who gives a child a user namespace writes its maps of ids to files that the kernel makes root's
+// if the child cannot be looked into (PR_SET_DUMPABLE), which it has from us. So for that moment we can be.
+func fork(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr.UidMappings == nil {
+		return cmd.Start()
+	}
+	forking.Lock()
+	defer forking.Unlock()
+	if dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || dumpable == 1 {
+		return cmd.Start()
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	err := cmd.Start()
+	return errors.Join(err, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
 // PID returns the process id, which stays the same after the end.
