@@ -41,11 +41,15 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.reach(StageShares, nil)
-	if err := v.prepareDisk(ctx, plan); err != nil {
+	changes, err := v.prepareDisk(ctx, plan)
+	if err != nil {
 		return err
 	}
 	agentConn, err := v.startGuest(ctx, plan)
 	if err != nil {
+		return err
+	}
+	if err := v.changeDisk(ctx, changes); err != nil {
 		return err
 	}
 	ctx, unwatch := v.cancelWhenShareDies(ctx)

@@ -93,55 +93,93 @@ func removeDir(dir string) error {
 	return removeTree(doomed)
 }
 
-// planDisk adds the disk to the plan, and finds out early whether it can be
-// made.
-func (h *Host) planDisk(p *Plan, c Config) error {
-	if c.DiskMiB == 0 {
-		return nil
+// planDisk tells the guest of its disk.
+func planDisk(p *Plan, c Config) {
+	if c.DiskMiB != 0 {
+		p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+diskSerial)
 	}
-	p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+diskSerial)
-	_, err := qemu.FindImg(p.QEMU.Binary)
-	return err
 }
 
-// prepareDisk makes the disk with which the guest starts.
-func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) error {
+// diskChanges is what QEMU does to a disk before its guest runs: nothing else of
+// ours writes to what a guest or a QEMU before has written.
+type diskChanges struct {
+	files []string // the layers
+	merge int      // how many layers are united with what is below them
+	grow  bool     // to its size in the configuration
+}
+
+func (c diskChanges) needed() bool { return c.merge > 0 || c.grow }
+
+// prepareDisk adds the disk with which the guest starts to the plan, and makes
+// it if it is not there. The result is for changeDisk.
+func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) (changes diskChanges, err error) {
 	if v.config.DiskMiB == 0 {
-		return nil
-	}
-	img, err := qemu.FindImg(plan.QEMU.Binary)
-	if err != nil {
-		return err
+		return changes, nil
 	}
 	// An early end of a restore may have left one.
 	if err := removeDir(v.s.path(restoredDisk)); err != nil {
-		return err
+		return changes, err
 	}
-	disk := layers(v.s.DiskPath())
 	if v.saved == nil {
-		err = v.makeDisk(ctx, disk, img)
+		changes, err = v.openDisk()
 	} else {
-		disk, err = v.layRestoredDisk(ctx, img)
+		changes.files, err = v.layRestoredDisk(ctx)
 	}
 	if err != nil {
-		return err
+		return changes, err
 	}
-	drive, err := disk.drive()
-	plan.VM.Drives = append(plan.VM.Drives, drive)
+	plan.VM.Paused = changes.needed()
+	plan.VM.Drives = append(plan.VM.Drives, drive(changes.files, changes.merge))
+	return changes, nil
+}
+
+// openDisk looks at the disk, and makes it if it is not there. The guest formats
+// it.
+func (v *supervisor) openDisk() (changes diskChanges, err error) {
+	disk, wanted := layers(v.s.DiskPath()), int64(v.config.DiskMiB)<<20
+	files, err := disk.all()
+	if err != nil {
+		return changes, err
+	}
+	if len(files) == 0 {
+		v.log.Info("making the disk", "path", disk, "MiB", v.config.DiskMiB)
+		if err := os.MkdirAll(string(disk), 0o700); err != nil {
+			return changes, err
+		}
+		return diskChanges{files: []string{disk.path(0)}}, qemu.CreateDisk(disk.path(0), wanted)
+	}
+	files, size, err := disk.check()
+	if err != nil {
+		return changes, v.s.explainDisk(err)
+	}
+	count, err := mergeable(files)
+	return diskChanges{files: files, merge: count, grow: size < wanted}, err
+}
+
+// explainDisk says what to do about a disk that is not opened.
+func (s *Sandbox) explainDisk(err error) error {
+	if _, ok := errors.AsType[*qemu.LayerError](err); ok {
+		return fmt.Errorf("%w\nRemedy: sandbox reset %s gives it an empty disk, and sandbox snapshot restore %[2]s TAG the disk of a snapshot; the home and the shares stay as they are", err, s.Name)
+	}
 	return err
 }
 
-// makeDisk makes the disk unless there is one. The guest formats it.
-func (v *supervisor) makeDisk(ctx context.Context, disk layers, img string) error {
-	files, err := disk.all()
-	if err != nil || len(files) > 0 {
-		return errors.Join(err, disk.merge(ctx, img))
+// changeDisk has QEMU, whose guest waits for that, do what is to be done to the
+// disk, and lets the guest run.
+func (v *supervisor) changeDisk(ctx context.Context, changes diskChanges) error {
+	if !changes.needed() {
+		return nil
 	}
-	v.log.Info("making the disk", "path", disk, "MiB", v.config.DiskMiB)
-	if err := os.MkdirAll(string(disk), 0o700); err != nil {
+	v.log.Info("changing the disk", "layers", len(changes.files), "merge", changes.merge, "grow", changes.grow)
+	if err := merge(ctx, v.monitor, changes.files, changes.merge); err != nil {
 		return err
 	}
-	return qemu.CreateDisk(ctx, img, disk.path(0), v.config.DiskMiB)
+	if changes.grow { // the guest lets its file system follow
+		if err := v.monitor.BlockResize(ctx, diskID, int64(v.config.DiskMiB)<<20); err != nil {
+			return fmt.Errorf("growing the disk: %w", err)
+		}
+	}
+	return v.monitor.Cont(ctx)
 }
 
 // checkDisk makes sure that the guest took its disk: an image from before

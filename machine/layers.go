@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 // layers is a directory with the layers of a disk: 0.qcow2 is the lowest, and
 // the one with the highest number is written to. The others never change, so
 // snapshots and forks have them as hard links, and whoever goes last takes the
 // data along. A layer names the one below it without a directory, so the files
-// are a whole disk for qemu-img, too, wherever they are linked.
+// are a whole disk for other programs, too, wherever they are linked.
 type layers string
 
 const layerSuffix = ".qcow2"
@@ -68,26 +69,34 @@ func (l layers) used() int64 {
 	return used
 }
 
-// drive is the disk as QEMU has it.
-func (l layers) drive() (qemu.Drive, error) {
-	files, err := l.all()
+// check lists the layers' files, and tells how large the disk is, in bytes, once
+// nothing is wrong with what QEMU wrote to their headers.
+func (l layers) check() (files []string, size int64, err error) {
+	files, err = l.all()
 	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("there is no disk in %s", l)
 	}
-	if err != nil {
-		return qemu.Drive{}, err
+	if err == nil {
+		size, err = qemu.CheckDisk(files)
 	}
-	top := len(files) - 1
-	return qemu.Drive{ID: diskID, Path: files[top], Backing: files[:top], Format: "qcow2", Serial: diskSerial}, nil
+	return files, size, err
 }
 
-// add puts an empty layer on top, in one step. img is qemu-img.
-func (l layers) add(ctx context.Context, img string) error {
-	files, err := l.all()
+// drive is the disk of these files as QEMU has it, with as many of the layers
+// below the uppermost one open for writing.
+func drive(files []string, mergeable int) qemu.Drive {
+	top := len(files) - 1
+	return qemu.Drive{ID: diskID, Path: files[top], Backing: files[:top], Format: "qcow2", Serial: diskSerial, Mergeable: mergeable}
+}
+
+// add puts an empty layer on top, in one step, and lists all files.
+func (l layers) add() ([]string, error) {
+	files, size, err := l.check()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return qemu.CreateLayer(ctx, img, l.path(len(files)), filepath.Base(files[len(files)-1]))
+	top := len(files)
+	return append(files, l.path(top)), qemu.CreateLayer(l.path(top), filepath.Base(files[top-1]), size)
 }
 
 // linkTo makes another directory, which must not exist, with the lowest count
@@ -117,29 +126,53 @@ func linkOrClone(ctx context.Context, from, to string) error {
 	return err
 }
 
-// merge unites the uppermost layers that no snapshot and no fork has any more.
-// It must not be in use. At any early end the disk is what it was.
-func (l layers) merge(ctx context.Context, img string) error {
-	files, err := l.all()
+// mergeable counts the layers right below the uppermost one that no snapshot and
+// no fork has any more.
+func mergeable(files []string) (count int, err error) {
+	for _, below := range slices.Backward(files[:len(files)-1]) {
+		var stat unix.Stat_t
+		if err := unix.Stat(below, &stat); err != nil {
+			return 0, err
+		}
+		if stat.Nlink > 1 {
+			break
+		}
+		count++
+	}
+	return count, nil
+}
+
+// merge unites the uppermost layers of a disk, as many as are mergeable. The
+// guest must stand still. At any early end, the disk shows what it did, and the
+// next start goes on with what is left.
+func merge(ctx context.Context, monitor *qmp.Client, files []string, count int) error {
+	for ; count > 0; count-- {
+		top := len(files) - 1
+		err := monitor.MergeLayer(ctx, qemu.LayerNode(diskID, top), qemu.LayerNode(diskID, top-1))
+		if err == nil {
+			err = syncPath(files[top-1])
+		}
+		if err == nil {
+			err = removeEmptied(files[top])
+		}
+		if err != nil {
+			return fmt.Errorf("uniting the layers of the disk: %w", err)
+		}
+		files = files[:top]
+	}
+	return nil
+}
+
+// removeEmptied removes a file that QEMU has inherited, whose space it would
+// otherwise take until it ends.
+func removeEmptied(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	for _, below := range slices.Backward(files[:max(0, len(files)-1)]) {
-		var stat unix.Stat_t
-		if err := unix.Stat(below, &stat); err != nil {
-			return err
-		}
-		if stat.Nlink > 1 {
-			return nil
-		}
-		top := files[len(files)-1]
-		if err := qemu.MergeLayer(ctx, img, top); err != nil {
-			return fmt.Errorf("uniting the layers of the disk: %w", err)
-		}
-		if err := errors.Join(syncPath(below), os.Remove(top)); err != nil {
-			return err
-		}
-		files = files[:len(files)-1]
+	defer f.Close()
+	if err := os.Remove(path); err != nil {
+		return err
 	}
-	return nil
+	return f.Truncate(0)
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 // ResizeOptions are new sizes in MiB; 0 leaves one as it is.
@@ -53,7 +52,7 @@ func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
 		return Sizes{}, err
 	}
 	defer lock.Close()
-	return s.resizeStopped(ctx, o)
+	return s.resizeStopped(o)
 }
 
 // resized is the configuration with the new sizes, if it can have them.
@@ -78,9 +77,9 @@ func mebibytes(n int) string {
 	return strconv.Itoa(n) + "M"
 }
 
-// resizeStopped changes the configuration, and the disk if there is one yet.
-// The caller holds the lock.
-func (s *Sandbox) resizeStopped(ctx context.Context, o ResizeOptions) (Sizes, error) {
+// resizeStopped changes the configuration, which the disk follows at the next
+// start. The caller holds the lock.
+func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
 	c, err := s.Config()
 	if err != nil {
 		return Sizes{}, err
@@ -91,49 +90,19 @@ func (s *Sandbox) resizeStopped(ctx context.Context, o ResizeOptions) (Sizes, er
 	if err := checkMemory(c.MemoryMiB); err != nil {
 		return Sizes{}, err
 	}
-	// The disk first: one that is larger than the configuration says does no
-	// harm, and is grown again by the next try.
-	if o.DiskMiB != 0 {
-		if err := s.growDisk(ctx, c); err != nil {
-			return Sizes{}, err
+	// What the next start would refuse is better refused now.
+	disk := layers(s.DiskPath())
+	if files, err := disk.all(); err != nil {
+		return Sizes{}, err
+	} else if o.DiskMiB != 0 && len(files) > 0 {
+		if _, _, err := disk.check(); err != nil {
+			return Sizes{}, s.explainDisk(err)
 		}
 	}
 	if err := writeJSON(s.path(configFile), c); err != nil {
 		return Sizes{}, err
 	}
 	return Sizes{MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB}, nil
-}
-
-// growDisk grows the disk of a sandbox that does not run. The guest lets its
-// file system follow at the next start.
-func (s *Sandbox) growDisk(ctx context.Context, c Config) error {
-	disk := layers(s.DiskPath())
-	files, err := disk.all()
-	if err != nil || len(files) == 0 { // the next start makes it
-		return err
-	}
-	binary, err := s.emulator(c)
-	if err != nil {
-		return err
-	}
-	img, err := qemu.FindImg(binary)
-	if err != nil {
-		return err
-	}
-	return qemu.GrowDisk(ctx, img, files[len(files)-1], c.DiskMiB)
-}
-
-// emulator finds the QEMU that would run the sandbox.
-func (s *Sandbox) emulator(c Config) (binary string, err error) {
-	img, err := s.host.Image(c.Image)
-	if err != nil {
-		return "", err
-	}
-	arch, err := guestArch(img.Manifest.System)
-	if err != nil {
-		return "", err
-	}
-	return qemu.Find(arch)
 }
 
 // resizeRunning has the supervisor resize.

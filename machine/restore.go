@@ -93,14 +93,17 @@ func openSaved(dir string) (*saved, error) {
 	return s, readManifest(filepath.Join(dir, manifestFile), &s.Snapshot)
 }
 
-// layRestoredDisk puts a disk together with which a restored guest can start.
-func (v *supervisor) layRestoredDisk(ctx context.Context, img string) (layers, error) {
+// layRestoredDisk puts a disk together with which a restored guest can start,
+// and lists its layers.
+func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
 	disk := layers(v.s.path(restoredDisk))
 	from := layers(filepath.Join(v.saved.dir, diskDir))
-	if err := from.linkTo(ctx, disk, len(v.saved.Disk)); err != nil {
-		return "", fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
+	err := from.linkTo(ctx, disk, len(v.saved.Disk))
+	if err != nil {
+		return nil, fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
 	}
-	return disk, disk.add(ctx, img)
+	files, err := disk.add()
+	return files, v.s.explainSnapshot(v.saved.Tag, err)
 }
 
 // loadSaved gives the waiting guest the state that was saved and lets it go on.

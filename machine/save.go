@@ -230,7 +230,7 @@ func (s *Sandbox) blockedError(blockers []string) error {
 // saveState writes memory, devices and disk of one moment to the directory,
 // and says for how long the guest stood still.
 func (v *supervisor) saveState(ctx context.Context, dir string, withHome bool) (pause time.Duration, err error) {
-	still, err := v.prepareStill(ctx, dir)
+	still, err := v.prepareStill(dir)
 	if err != nil {
 		return 0, err
 	}
@@ -288,7 +288,7 @@ type still struct {
 	frozen  int      // how many layers are not written to any more then
 }
 
-func (v *supervisor) prepareStill(ctx context.Context, dir string) (_ *still, err error) {
+func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
 	s := &still{v: v, dir: dir}
 	defer func() {
 		if err != nil {
@@ -306,22 +306,14 @@ func (v *supervisor) prepareStill(ctx context.Context, dir string) (_ *still, er
 	if v.config.DiskMiB == 0 {
 		return s, nil
 	}
-	disk := layers(v.s.DiskPath())
-	files, err := disk.all()
-	if err != nil {
-		return nil, err
-	}
-	img, err := qemu.FindImg(v.qemuBinary)
-	if err != nil {
-		return nil, err
-	}
 	// It is a part of the disk from here on, and empty as long as QEMU writes to
 	// the one below: whatever comes in between, no write is lost.
-	if err := disk.add(ctx, img); err != nil {
-		return nil, err
+	files, err := layers(v.s.DiskPath()).add()
+	if err != nil {
+		return nil, v.s.explainDisk(err)
 	}
-	s.frozen = len(files)
-	s.layer, err = os.OpenFile(disk.path(s.frozen), os.O_RDWR, 0)
+	s.frozen = len(files) - 1
+	s.layer, err = os.OpenFile(files[s.frozen], os.O_RDWR, 0)
 	return s, err
 }
 
@@ -355,9 +347,7 @@ func (s *still) take(ctx context.Context) error {
 
 func (s *still) freezeDisk(ctx context.Context) error {
 	disk := layers(s.v.s.DiskPath())
-	// A name that no layer of this QEMU has had: each save has its own number,
-	// and those of the start have others.
-	node := fmt.Sprintf("layer%d", s.frozen)
+	node := qemu.LayerNode(diskID, s.frozen)
 	if err := s.v.monitor.SnapshotDrive(ctx, diskID, node, s.layer); err != nil {
 		return errors.Join(err, os.Remove(disk.path(s.frozen)))
 	}

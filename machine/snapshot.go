@@ -230,7 +230,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 }
 
 // VerifySnapshot reads the whole snapshot and tells whether it is what was
-// saved.
+// saved, and whether its disk can be opened.
 func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
 	for name, want := range snap.files() {
 		path := s.snapshotFile(snap.Tag, name)
@@ -242,7 +242,19 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
 			return fmt.Errorf("the snapshot %s is damaged: %s is not what was saved; sandbox snapshot rm %s %[1]s removes it", snap.Tag, path, s.Name)
 		}
 	}
-	return nil
+	if len(snap.Disk) == 0 {
+		return nil
+	}
+	_, _, err := layers(s.snapshotFile(snap.Tag, diskDir)).check()
+	return s.explainSnapshot(snap.Tag, err)
+}
+
+// explainSnapshot says what to do about a snapshot whose disk is not opened.
+func (s *Sandbox) explainSnapshot(tag string, err error) error {
+	if _, ok := errors.AsType[*qemu.LayerError](err); ok {
+		return fmt.Errorf("the snapshot %s cannot be used: %w\nRemedy: sandbox snapshot rm %s %[1]s removes it", tag, err, s.Name)
+	}
+	return err
 }
 
 // sweepLeftovers deletes what a save or a removal that was killed has left.

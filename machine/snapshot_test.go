@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -30,6 +31,12 @@ func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) Snapshot 
 		path := filepath.Join(draft, name)
 		writeFile(t, path, name+" of "+tag)
 		var err error
+		if strings.HasSuffix(name, layerSuffix) {
+			err = qemu.CreateDisk(path, testDiskBytes)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		if *file, err = describeFile(t.Context(), path); err != nil {
 			t.Fatal(err)
 		}

@@ -61,8 +61,7 @@ type supervisor struct {
 	agentKey string    // the file of the key that opens the guest's agent
 	guestKey agent.Pin // by which the agent proves itself
 
-	vsockCID   uint32 // 0 without vsock
-	qemuBinary string
+	vsockCID uint32 // 0 without vsock
 
 	standing sync.Mutex  // held by whoever changes whether the guest runs
 	paused   atomic.Bool // by Pause

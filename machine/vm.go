@@ -92,7 +92,6 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 			return nil, errors.Join(err, closeAll(theirs))
 		}
 	}
-	v.qemuBinary = plan.QEMU.Binary
 	started, err := qemu.Start(context.WithoutCancel(ctx), plan.QEMU, vm, qemu.StartOptions{
 		Files: theirs, Resolver: v.resolver.File(), Log: log, AllowWeak: v.config.AllowWeak,
 	})

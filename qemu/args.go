@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,6 +31,15 @@ func (a *argv) option(name, word string, pairs ...string) {
 		list = append(list, pairs[i]+"="+escape(pairs[i+1]))
 	}
 	a.flag(name, strings.Join(list, ","))
+}
+
+// object adds a flag whose value is a JSON object, which says what a list of pairs cannot: null, and what is nested.
+func (a *argv) object(name string, value map[string]any) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // strings, booleans and nil can be encoded
+	}
+	a.flag(name, string(text))
 }
 
 // id returns a name that no other call has returned: stem0, stem1, … The order of calls decides, so the
@@ -114,6 +124,8 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	addBalloon(a)
 	if c.Incoming {
 		a.flag("-incoming", "defer")
+	}
+	if c.Incoming || c.Paused {
 		a.flag("-S") // it goes on when its supervisor says so, not when its state is there
 	}
 	return a.args, nil

@@ -68,6 +68,9 @@ type Config struct {
 	VsockCID uint32 // the guest's vsock address; 0: no vsock device
 	VsockFD  int    // inherited /dev/vhost-vsock; 0: QEMU opens it
 
+	// Paused lets the machine wait for Cont of package qmp before its first instruction.
+	Paused bool
+
 	// Incoming lets the machine wait for its state, which LoadState of package qmp gives it, in place of
 	// booting. It must be configured as the machine was that the state is of.
 	Incoming bool
@@ -100,14 +103,21 @@ type Drive struct {
 	ID       string // unique; letters, digits, '-', '_' and '.'
 	Path     string
 	Format   string   // "raw" or "qcow2"
-	Backing  []string // paths of the layers below Path, all qcow2 and only read, the lowest first
+	Backing  []string // paths of the layers below Path, all qcow2, the lowest first
 	ReadOnly bool
 	Serial   string // at most 20 bytes, in /sys/block/*/serial; may be empty
 
 	// Inherited, used instead of Path and Backing, all or none.
 	FD         int
 	BackingFDs []int
+
+	// Mergeable is how many layers of Backing, the uppermost ones, can be written to, so that what is above can be
+	// united with them: see MergeLayer of package qmp. The others are only read.
+	Mergeable int
 }
+
+// writable tells whether QEMU may write to a layer; the lowest is number 0.
+func (d Drive) writable(layer int) bool { return !d.ReadOnly && layer >= len(d.Backing)-d.Mergeable }
 
 // Share is a directory served over virtio-fs by a daemon that listens on Socket.
 type Share struct {

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -156,17 +157,24 @@ func addRandom(a *argv) {
 }
 
 func addDrive(a *argv, d Drive) {
-	backing, path := "", d.Path
-	for i, layer := range d.Backing {
+	files := append(slices.Clone(d.BackingFDs), d.FD)
+	var top string
+	for n, path := range append(slices.Clone(d.Backing), d.Path) {
 		if d.FD != 0 {
-			layer = addFile(a, d.BackingFDs[i])
+			path = addFile(a, files[n])
 		}
-		backing = addLayer(a, layer, "qcow2", true, backing)
+		top = LayerNode(d.ID, n)
+		image := imageNode(d.Format, top, path, !d.writable(n))
+		switch {
+		case n > 0:
+			// By name, because QEMU would believe the path in the image's header.
+			image["backing"] = LayerNode(d.ID, n-1)
+		case d.Format == "qcow2":
+			image["backing"] = nil // whatever its header says
+		}
+		a.object("-blockdev", image)
 	}
-	if d.FD != 0 {
-		path = addFile(a, d.FD)
-	}
-	pairs := []string{"id", d.ID, "drive", addLayer(a, path, d.Format, d.ReadOnly, backing)}
+	pairs := []string{"id", d.ID, "drive", top}
 	if d.Serial != "" {
 		pairs = append(pairs, "serial", d.Serial)
 	}
@@ -179,34 +187,22 @@ func addDrive(a *argv, d Drive) {
 	a.option("-device", deviceDrive, pairs...)
 }
 
-// addLayer adds one image file, above the node backing unless that is empty, and returns the node's name.
-func addLayer(a *argv, path, format string, readOnly bool, backing string) (node string) {
-	file := a.id("file")
-	pairs := []string{"node-name", file, "filename", path}
+// imageNode describes an image and the file that it is in (BlockdevOptions in QEMU's QAPI schema).
+func imageNode(format, node, path string, readOnly bool) map[string]any {
 	// aio=threads: io_uring is forbidden in many containers, where QEMU then fails to start.
-	pairs = append(pairs, "aio", "threads", "read-only", onOff(readOnly))
+	file := map[string]any{"driver": "file", "filename": path, "aio": "threads", "read-only": readOnly}
+	image := map[string]any{"driver": format, "node-name": node, "file": file, "read-only": readOnly}
 	if readOnly {
 		// Images are immutable and shared; locks would only fail on file systems without them.
-		pairs = append(pairs, "locking", "off")
-	} else {
-		// Locked even where QEMU would do without: two guests on one disk destroy it.
-		// What the guest deletes, the host gets back. The host's page cache stays in use, and a
-		// flush of the guest's reaches the host's disk: both are the defaults.
-		pairs = append(pairs, "locking", "on", "discard", "unmap")
+		file["locking"] = "off"
+		return image
 	}
-	a.option("-blockdev", "file", pairs...)
-
-	node = a.id("disk")
-	pairs = []string{"node-name", node, "file", file, "read-only", onOff(readOnly)}
-	if !readOnly {
-		pairs = append(pairs, "discard", "unmap", "detect-zeroes", "unmap") // zeroes take no space either
-	}
-	if backing != "" {
-		// By name, because a path in the image's header leads nowhere when QEMU inherits its files.
-		pairs = append(pairs, "backing", backing)
-	}
-	a.option("-blockdev", format, pairs...)
-	return node
+	// Locked even where QEMU would do without: two guests on one disk destroy it.
+	// What the guest deletes, the host gets back. The host's page cache stays in use, and a
+	// flush of the guest's reaches the host's disk: both are the defaults.
+	file["locking"], file["discard"] = "on", "unmap"
+	image["discard"], image["detect-zeroes"] = "unmap", "unmap" // zeroes take no space either
+	return image
 }
 
 // addFile returns a path for an inherited descriptor that QEMU does not open anew but takes as it is. So it needs

@@ -1,107 +1,132 @@
 package qemu
 
 import (
-	"context"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestDiskIsThinAndPrivate(t *testing.T) {
-	img, err := FindImg(realQEMU(t, HostArch()).Binary)
-	if err != nil {
-		t.Skip(err) // names the package to install
+// newDisk makes a disk of that many layers.
+func newDisk(t *testing.T, layers int) (paths []string) {
+	t.Helper()
+	dir := t.TempDir()
+	for n := range layers {
+		path := filepath.Join(dir, fmt.Sprintf("%d, of a disk.qcow2", n))
+		err := CreateDisk(path, 64<<20)
+		if n > 0 {
+			err = CreateLayer(path, filepath.Base(paths[n-1]), 64<<20)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
 	}
+	return paths
+}
+
+func TestDiskIsThinAndPrivate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a, b: disk.qcow2")
 	if err := os.WriteFile(path+".new", make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := CreateDisk(context.Background(), img, path, 20<<10); err != nil {
+	if err := CreateDisk(path, 20<<30); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(img, "info", "--output=json", path).Output()
-	if err != nil {
+	var stat unix.Stat_t
+	if err := unix.Stat(path, &stat); err != nil {
 		t.Fatal(err)
 	}
-	var got struct {
-		Format  string
-		Virtual int64 `json:"virtual-size"`
-		Actual  int64 `json:"actual-size"`
+	if stat.Blocks*512 > 64<<10 || stat.Mode&0o777 != 0o600 {
+		t.Errorf("the new disk takes %d bytes and has the mode %#o, want next to nothing and 0600", stat.Blocks*512, stat.Mode&0o777)
 	}
-	if err := json.Unmarshal(out, &got); err != nil {
-		t.Fatal(err)
-	}
-	if got.Format != "qcow2" || got.Virtual != 20<<30 || got.Actual > 1<<20 {
-		t.Errorf("the new disk is %+v, want an empty qcow2 of 20 GiB", got)
-	}
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the disk's mode is %v (%v), want 0600", info.Mode(), err)
+	if size, err := CheckDisk([]string{path}); err != nil || size != 20<<30 {
+		t.Errorf("it has %d bytes, %v", size, err)
 	}
 	if _, err := os.Stat(path + ".new"); !os.IsNotExist(err) {
 		t.Errorf("an unfinished disk is left: %v", err)
 	}
 }
 
-func TestDiskGrowsAndNeverShrinks(t *testing.T) {
-	img, err := FindImg(realQEMU(t, HostArch()).Binary)
-	if err != nil {
-		t.Skip(err) // names the package to install
-	}
-	dir := t.TempDir()
-	lower, upper := filepath.Join(dir, "0.qcow2"), filepath.Join(dir, "1.qcow2")
-	if err := CreateDisk(context.Background(), img, lower, 64); err != nil {
-		t.Fatal(err)
-	}
-	if err := CreateLayer(context.Background(), img, upper, filepath.Base(lower)); err != nil {
-		t.Fatal(err)
-	}
-	for _, size := range []int{128, 128} {
-		if err := GrowDisk(context.Background(), img, upper, size); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := GrowDisk(context.Background(), img, upper, 127); err == nil {
-		t.Error("it shrank")
-	}
-	for path, want := range map[string]string{lower: `"virtual-size": 67108864`, upper: `"virtual-size": 134217728`} {
-		if out, err := exec.Command(img, "info", "--output=json", path).Output(); err != nil || !strings.Contains(string(out), want) {
-			t.Errorf("%s has not %s: %v\n%s", path, want, err, out)
-		}
-	}
-}
-
 func TestDiskThatCannotBeMadeLeavesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.qcow2")
-	img := fakeBinary(t, `echo half >"$5"; echo 'no space left' >&2; exit 1`)
-	err := CreateDisk(context.Background(), img, path, 64)
-	if err == nil || !strings.Contains(err.Error(), "no space left") || !strings.Contains(err.Error(), path) {
-		t.Errorf("error %v, want qemu-img's words and the path", err)
+	if err := os.Mkdir(path, 0o700); err != nil { // which no file replaces
+		t.Fatal(err)
 	}
-	if left, _ := filepath.Glob(path + "*"); left != nil {
-		t.Errorf("left behind: %q", left)
+	if err := CreateDisk(path, 64<<20); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("error %v, want one that names the path", err)
+	}
+	if _, err := os.Lstat(path + ".new"); !os.IsNotExist(err) {
+		t.Errorf("left behind: %v", err)
 	}
 }
 
-func TestImgIsLookedForBesideQEMU(t *testing.T) {
-	dir := t.TempDir()
-	t.Setenv("PATH", dir)
-	binary := filepath.Join(dir, "bin", "qemu-system-x86_64")
-	if _, err := FindImg(binary); err == nil || !strings.Contains(err.Error(), "qemu-utils") {
-		t.Errorf("without qemu-img: %v, want the package to install", err)
+// A layer is what this test puts in its place; QEMU has no say.
+func TestLayersThatAreNotAsTheyWereMadeAreNotOpened(t *testing.T) {
+	canary := filepath.Join(t.TempDir(), "canary")
+	if err := os.WriteFile(canary, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	for _, place := range []string{filepath.Join(dir, "qemu-img"), filepath.Join(dir, "bin", "qemu-img")} {
-		if err := os.MkdirAll(filepath.Dir(place), 0o700); err != nil {
+	replace := func(put func(path string) error) func(string) error {
+		return func(path string) error { return errors.Join(os.Remove(path), put(path)) }
+	}
+	for what, change := range map[string]func(path string) error{
+		"a link":      replace(func(path string) error { return os.Symlink(canary, path) }),
+		"a fifo":      replace(func(path string) error { return unix.Mkfifo(path, 0o600) }),
+		"a directory": replace(func(path string) error { return os.Mkdir(path, 0o700) }),
+		"a raw image": func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },
+		"an image that names nothing below": func(path string) error {
+			if strings.HasPrefix(filepath.Base(path), "0") {
+				return CreateLayer(path, "canary", 64<<20)
+			}
+			return CreateDisk(path, 64<<20)
+		},
+		"an image over another": func(path string) error { return CreateLayer(path, filepath.Base(path), 64<<20) },
+	} {
+		for changed := range 3 {
+			paths := newDisk(t, 3)
+			if err := change(paths[changed]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := CheckDisk(paths); err == nil || !strings.Contains(err.Error(), paths[changed]) {
+				t.Errorf("%s in place of layer %d: %v, want an error that names it", what, changed, err)
+			}
+			c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[2], Backing: paths[:2]}}}
+			if _, in, err := c.inherit(nil); err == nil {
+				in.close()
+				t.Errorf("%s in place of layer %d was opened for QEMU", what, changed)
+			}
+		}
+	}
+}
+
+func TestOnlyLayersToBeMergedAreOpenedForWriting(t *testing.T) {
+	paths := newDisk(t, 4)
+	c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[3], Backing: paths[:3], Mergeable: 1}}}
+	opened, in, err := c.inherit(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	writable := map[string]bool{}
+	for _, f := range in.listed {
+		writable[f.Path] = f.Writable
+	}
+	for n, want := range []bool{false, false, true, true} {
+		flags, err := unix.FcntlInt(in.files[n+1].Fd(), unix.F_GETFL, 0)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(place, []byte("#!/bin/sh\n"), 0o700); err != nil {
-			t.Fatal(err)
+		if got := flags&unix.O_ACCMODE == unix.O_RDWR; got != want || writable[paths[n]] != want {
+			t.Errorf("layer %d is writable: %t, and said to be: %t; want %t", n, got, writable[paths[n]], want)
 		}
-		if got, err := FindImg(binary); err != nil || got != place {
-			t.Errorf("found %q, %v; want %q", got, err, place)
-		}
+	}
+	if d := opened.Drives[0]; d.FD != 7 || !slices.Equal(d.BackingFDs, []int{4, 5, 6}) {
+		t.Errorf("QEMU is told %+v", d)
 	}
 }

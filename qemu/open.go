@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,19 +63,24 @@ func (in *inheritance) open(path string, writable bool, reopen confine.Access) (
 	if err != nil {
 		return 0, err
 	}
-	in.opened = append(in.opened, f)
 	if reopen == confine.Read {
 		if err := makeReadable(f); err != nil {
-			return 0, err
+			return 0, errors.Join(err, f.Close())
 		}
 	}
+	return in.hand(f, path, writable, reopen), nil
+}
+
+// hand takes over a file that was opened at the path.
+func (in *inheritance) hand(f *os.File, path string, writable bool, reopen confine.Access) (fd int) {
+	in.opened = append(in.opened, f)
 	file := confine.File{File: f, Reopen: reopen}
 	if !writable {
 		file.Path = path
 	}
 	fd = in.add(file)
 	in.listed = append(in.listed, OpenFile{fd, path, writable})
-	return fd, nil
+	return fd
 }
 
 // inherit opens everything that c names by a path, because QEMU gets to see no directory, and returns the
@@ -142,19 +148,33 @@ func (in *inheritance) drives(drives []Drive) ([]Drive, error) {
 	for i := range drives {
 		d := &drives[i]
 		var err error
-		if d.FD, err = in.open(d.Path, !d.ReadOnly, confine.None); err != nil {
-			return nil, err
+		if d.Format == "qcow2" {
+			err = in.layers(d)
+		} else {
+			d.FD, err = in.open(d.Path, !d.ReadOnly, confine.None)
 		}
-		d.BackingFDs = nil
-		for _, layer := range d.Backing {
-			fd, err := in.open(layer, false, confine.None)
-			if err != nil {
-				return nil, err
-			}
-			d.BackingFDs = append(d.BackingFDs, fd)
+		if err != nil {
+			return nil, err
 		}
 	}
 	return drives, nil
+}
+
+// layers opens the layers of a disk, whose headers it judges: see LayerError.
+func (in *inheritance) layers(d *Drive) error {
+	var fds []int
+	below := ""
+	for n, path := range append(slices.Clone(d.Backing), d.Path) {
+		writable := d.writable(n)
+		f, _, err := openLayer(path, below, writable)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, in.hand(f, path, writable, confine.None))
+		below = filepath.Base(path)
+	}
+	d.BackingFDs, d.FD = fds[:len(fds)-1], fds[len(fds)-1]
+	return nil
 }
 
 // makeReadable lets everybody read the file, of whom the directories around it keep out all but QEMU, to whom it

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,7 +27,10 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 	c.Kernel, c.Initrd = write("kernel"), write("init rd")
 	c.Drives = []Drive{
 		{ID: "store", Path: write("store"), Format: "raw", ReadOnly: true},
-		{ID: "disk", Path: write("disk"), Format: "qcow2", Backing: []string{write("below")}},
+		{ID: "disk", Path: filepath.Join(dir, "disk"), Format: "qcow2", Backing: []string{filepath.Join(dir, "below")}},
+	}
+	if err := errors.Join(CreateDisk(filepath.Join(dir, "below"), 64<<20), CreateLayer(filepath.Join(dir, "disk"), "below", 64<<20)); err != nil {
+		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "fs0.sock")
 	listener, err := net.Listen("unix", socket)
@@ -52,20 +54,21 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 		t.Errorf("QEMU is still to open a path: %s", line)
 	}
 	for _, part := range []string{
-		"-kernel /proc/self/fd/4", "-initrd /proc/self/fd/5", "-add-fd fd=6,set=1", "filename=/dev/fdset/1",
-		"-add-fd fd=8,set=2", "filename=/dev/fdset/2", "-add-fd fd=7,set=3", "filename=/dev/fdset/3", "socket,id=fs0,fd=9",
+		"-kernel /proc/self/fd/4", "-initrd /proc/self/fd/5", "-add-fd fd=6,set=1", `"filename":"/dev/fdset/1"`,
+		"-add-fd fd=7,set=2", `"filename":"/dev/fdset/2"`, "-add-fd fd=8,set=3", `"filename":"/dev/fdset/3"`, "socket,id=fs0,fd=9",
 	} {
 		if !strings.Contains(line, part) {
 			t.Errorf("%q is not in %s", part, line)
 		}
 	}
-	for i, want := range []string{"kernel", "init rd", "store", "disk", "below"} {
-		content, err := io.ReadAll(in.files[i+1])
-		if err != nil || string(content) != want {
-			t.Errorf("descriptor %d is of %q, %v; want %q", i+4, content, err, want)
+	for i, name := range []string{"kernel", "init rd", "store", "below", "disk"} {
+		got, err := in.files[i+1].Stat()
+		want, wantErr := os.Stat(filepath.Join(dir, name))
+		if err != nil || wantErr != nil || !os.SameFile(got, want) {
+			t.Errorf("descriptor %d is not of %q: %v, %v", i+4, name, err, wantErr)
 		}
 	}
-	if got, want := Redirections(in.listed), " 4<"+dir+"/kernel 5<'"+dir+"/init rd' 6<"+dir+"/store 7<>"+dir+"/disk 8<"+dir+"/below"; got != want {
+	if got, want := Redirections(in.listed), " 4<"+dir+"/kernel 5<'"+dir+"/init rd' 6<"+dir+"/store 7<"+dir+"/below 8<>"+dir+"/disk"; got != want {
 		t.Errorf("redirections %q, want %q", got, want)
 	}
 	if info, err := os.Stat(c.Kernel); err != nil || info.Mode().Perm()&0o004 == 0 {

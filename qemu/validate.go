@@ -102,12 +102,12 @@ func (c Config) validateKernel() (errs []error) {
 }
 
 func (c Config) validateDrives() (errs []error) {
-	// What QEMU takes for an id (id_wellformed).
-	wellFormed := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)
+	// What QEMU takes for an id (id_wellformed), as long as the names of nodes, of 31 bytes, have room for it.
+	wellFormed := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,19}$`)
 	seen := make(map[string]bool)
 	for i, d := range c.Drives {
 		if !wellFormed.MatchString(d.ID) {
-			errs = append(errs, fmt.Errorf("drive %d: the id %q must be a letter followed by letters, digits, '-', '_' or '.'", i+1, d.ID))
+			errs = append(errs, fmt.Errorf("drive %d: the id %q must be a letter followed by up to 19 letters, digits, '-', '_' or '.'", i+1, d.ID))
 		}
 		if seen[d.ID] {
 			errs = append(errs, fmt.Errorf("drive %d: the id %q is used twice", i+1, d.ID))
@@ -118,6 +118,12 @@ func (c Config) validateDrives() (errs []error) {
 		}
 		if d.Format != "raw" && d.Format != "qcow2" {
 			errs = append(errs, fmt.Errorf("drive %q: the format %q is not known: use \"raw\" or \"qcow2\"", d.ID, d.Format))
+		}
+		if len(d.Backing) > 0 && d.Format != "qcow2" {
+			errs = append(errs, fmt.Errorf("drive %q: only an image of the format qcow2 has others below it", d.ID))
+		}
+		if d.Mergeable < 0 || d.Mergeable > len(d.Backing) || d.Mergeable > 0 && d.ReadOnly {
+			errs = append(errs, fmt.Errorf("drive %q: %d layers cannot be written to of the %d below one", d.ID, d.Mergeable, len(d.Backing)))
 		}
 		if len(d.Serial) > maxSerial {
 			errs = append(errs, fmt.Errorf("drive %q: the serial number %q is longer than %d bytes", d.ID, d.Serial, maxSerial))

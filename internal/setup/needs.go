@@ -25,6 +25,7 @@ const (
 	needOldQEMU    NeedID = "old-qemu"
 	needEmulator   NeedID = "emulator"
 	needNix        NeedID = "nix"
+	needImageTools NeedID = "image-tools"
 )
 
 // Need is something that must be on the machine: programs, or a file.
@@ -67,7 +68,7 @@ func runNeeds(arch Arch) []Need {
 	return []Need{
 		{
 			ID: needQEMU, Name: "QEMU", Why: "to run guests",
-			Programs: []string{"qemu-system-" + arch.QEMU, "qemu-img"},
+			Programs: []string{"qemu-system-" + arch.QEMU},
 			Version:  regexp.MustCompile(`version (\d+)\.(\d+)`),
 			Minimum:  Version{7, 2},
 			Wanted:   Version{10, 0},
@@ -105,6 +106,10 @@ func testNeeds(release Release, arch Arch) []Need {
 		{
 			ID: needCompiler, Name: "a C compiler", Why: "for Go's race detector",
 			Programs: []string{"gcc"}, Files: []string{"/usr/include/stdlib.h"},
+		},
+		{
+			ID: needImageTools, Name: "QEMU's image tools", Why: "to judge the disks that sandbox makes",
+			Programs: []string{"qemu-img", "qemu-io"},
 		},
 		{
 			ID: needSSH, Name: "OpenSSH's client", Why: "to test that plain ssh reaches a guest",

@@ -31,7 +31,7 @@ func (p Plan) Empty() bool {
 
 // supplies returns how release provides for each need, and false for a release that we do not know.
 func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
-	qemu := []string{qemuPackage(arch), "qemu-utils"}
+	qemu := []string{qemuPackage(arch)}
 	table := map[NeedID]Supply{
 		needQEMU:       {Packages: qemu},
 		needVirtiofsd:  {Packages: []string{"virtiofsd"}},
@@ -39,6 +39,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		needUIDMap:     {Packages: []string{"uidmap"}},
 		needKeyring:    {Packages: []string{"debian-archive-keyring"}},
 		needCompiler:   {Packages: []string{"gcc", "libc6-dev"}},
+		needImageTools: {Packages: []string{"qemu-utils"}},
 		needSSH:        {Packages: []string{"openssh-client"}},
 		needTmux:       {Packages: []string{"tmux"}},
 		needLibvirt:    {Packages: []string{"libvirt-daemon", "libvirt-daemon-driver-qemu"}}, // and not -system, which starts services
@@ -55,6 +56,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		table[needMmdebstrap] = Supply{Packages: []string{"mmdebstrap"}, Suite: backports}
 		table[needOtherQEMU] = Supply{Packages: []string{"qemu-system-arm"}, Suite: backports}
 		table[needEmulator] = Supply{Packages: []string{"qemu-user"}, Suite: backports} // its own is not static
+		table[needImageTools] = Supply{Packages: []string{"qemu-utils"}, Suite: backports}
 		table[needVirtiofsd] = Supply{Borrow: virtiofsdOf("trixie", "main")}
 		table[needNix] = Supply{Borrow: nixOf("trixie", "main")} // its own is 2.8
 		table[needOldQEMU] = Supply{Borrow: oldQEMUOf(arch)}
@@ -151,19 +153,19 @@ func describe(release Release, need Need, short string) string {
 func packageElsewhere(release Release, id NeedID) string {
 	names := map[string]map[NeedID]string{
 		"fedora": {
-			needQEMU: "qemu-system-x86-core, qemu-img", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap",
-			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needSSH: "openssh-clients",
+			needQEMU: "qemu-system-x86-core", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap",
+			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh-clients",
 			needTmux: "tmux", needLibvirt: "libvirt-daemon, libvirt-daemon-driver-qemu", needOtherQEMU: "qemu-system-aarch64-core", needEmulator: "qemu-user-static-aarch64",
 			needNix: "nix",
 		},
 		"arch": {
 			needQEMU: "qemu-base", needVirtiofsd: "virtiofsd", needUIDMap: "shadow", needKeyring: "debian-archive-keyring",
-			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
+			needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
 			needNix: "nix",
 		},
 		"nixos": {
 			needQEMU: "qemu", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap", needUIDMap: "shadow",
-			needCompiler: "gcc", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needNix: "nix",
+			needCompiler: "gcc", needImageTools: "qemu-utils", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needNix: "nix",
 		},
 	}
 	for _, family := range slices.Concat([]string{release.ID}, release.Like) {

@@ -24,6 +24,7 @@ func complete() Inventory {
 		needOtherQEMU:  {Path: "/usr/bin/qemu-system-aarch64"},
 		needOldQEMU:    {Path: "/usr/local/lib/sandbox/qemu-7.2/usr/bin/qemu-system-x86_64"},
 		needEmulator:   {Path: "/usr/bin/qemu-aarch64"},
+		needImageTools: {Path: "/usr/bin/qemu-img"},
 		needNix:        {Path: "/usr/bin/nix", Version: Version{2, 26}},
 	}
 }
@@ -42,14 +43,14 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 		want      Plan
 	}{
 		"Debian 12, bare": {debian12, "run", bare, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "patchelf", "mmdebstrap", "uidmap"},
+			Packages: []string{"qemu-system-x86", "patchelf", "mmdebstrap", "uidmap"},
 			Suite:    "bookworm-backports", Borrows: []Borrow{*virtiofsdOf("trixie", "main")},
 		}},
 		"Debian 12, only test tools missing": {debian12, "test", with(needTmux, Found{}), Plan{Packages: []string{"tmux"}}},
 		"Debian 12, its own QEMU 7.2 is replaced": {
 			debian12, "run",
 			with(needQEMU, Found{Path: "/usr/bin/qemu-system-x86_64", Version: Version{7, 2}}),
-			Plan{Packages: []string{"qemu-system-x86", "qemu-utils"}, Suite: "bookworm-backports"},
+			Plan{Packages: []string{"qemu-system-x86"}, Suite: "bookworm-backports"},
 		},
 		"Debian 12, virtiofsd missing, patchelf present": {
 			debian12, "run",
@@ -70,17 +71,17 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 		"Debian 13 has no such QEMU": {debian13, "test", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 12 runs without it":  {debian12, "run", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
+			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "qemu-utils", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
 		}},
 		"Debian unstable, bare": {debianSid, "run", bare, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap"},
+			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap"},
 		}},
 		"Ubuntu 24.04, bare": {ubuntu2404, "run", Inventory{}, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "patchelf", "mmdebstrap", "uidmap", "debian-archive-keyring"},
+			Packages: []string{"qemu-system-x86", "patchelf", "mmdebstrap", "uidmap", "debian-archive-keyring"},
 			Borrows:  []Borrow{*virtiofsdOf("resolute", "main", "universe")},
 		}},
 		"Ubuntu 26.04, bare": {ubuntu2604, "run", Inventory{}, Plan{
-			Packages: []string{"qemu-system-x86", "qemu-utils", "virtiofsd", "mmdebstrap", "uidmap", "debian-archive-keyring"},
+			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "debian-archive-keyring"},
 		}},
 		"Debian 12, complete":    {debian12, "test", complete(), Plan{}},
 		"Ubuntu 22.04, complete": {ubuntu2204, "test", complete(), Plan{}},
@@ -110,11 +111,11 @@ func TestPlanSaysWhatToInstallByHand(t *testing.T) {
 		want      []string // one for each item, contained in it
 	}{
 		"Fedora": {fedora, Inventory{}, []string{
-			"packages here: qemu-system-x86-core, qemu-img", "virtiofsd", "packages here: mmdebstrap", "shadow-utils", "debian-keyring",
+			"packages here: qemu-system-x86-core", "virtiofsd", "packages here: mmdebstrap", "shadow-utils", "debian-keyring",
 		}},
 		"derived from Fedora":            {rocky, withQEMU(Version{6, 0}), []string{"is version 6.0, and sandbox needs 7.2"}},
 		"Arch":                           {arch, withQEMU(Version{}), []string{"names no version that we know"}},
-		"NixOS":                          {nixOS, Inventory{}, []string{"qemu-system-x86_64, qemu-img", "1.13 or newer", "mmdebstrap", "newuidmap", "archive keys"}},
+		"NixOS":                          {nixOS, Inventory{}, []string{"qemu-system-x86_64", "1.13 or newer", "mmdebstrap", "newuidmap", "archive keys"}},
 		"Debian 11 is too old":           {debian11, withQEMU(Version{5, 2}), []string{"is version 5.2"}},
 		"Ubuntu 22.04 has an old QEMU":   {ubuntu2204, Inventory{}, []string{"Ubuntu 22.04.5 LTS has only 6.2", "Ubuntu 22.04.5 LTS has no package of it"}},
 		"its own QEMU does not help it":  {ubuntu2204, withQEMU(Version{6, 2}), []string{"has only 6.2"}},
