@@ -82,6 +82,22 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	u.ok("rm", "--force", "yours", "theirs")
 	u.ok("kill", "mine")
+	// A layer whose header says that the data is in another file, as a QEMU that was taken over may leave it.
+	layers, err := filepath.Glob(filepath.Join(u.home, ".local/state/sandbox/mine/disk/*.qcow2"))
+	if err != nil || len(layers) == 0 {
+		t.Fatalf("the disk has no layers: %v", err)
+	}
+	layer, err := os.OpenFile(layers[len(layers)-1], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := layer.WriteAt([]byte{1 << 2}, 79); err != nil { // the least byte of its incompatible features
+		t.Fatal(err)
+	}
+	layer.Close()
+	if out, code := u.run("start", "mine"); code == 0 || !strings.Contains(out, "sandbox reset mine") {
+		t.Errorf("a start with a hostile layer: exit code %d\n%s", code, out)
+	}
 	u.ok("reset", "mine")
 	if out := u.ok("ls"); !strings.Contains(out, "stopped") {
 		t.Errorf("ls after stop:\n%s", out)
