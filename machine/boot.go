@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 // boot starts every process and waits until commands can run in the guest.
@@ -25,6 +27,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if v.needs, err = plan.needs(v.config); err != nil {
 		return err
 	}
+	v.needs.EarlyConsole = v.wantsEarlyConsole(plan)
 	if v.console, err = newLogFile(v.s.LogPath(ConsoleLog)); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 	case v.exited() && v.vm.Err() != nil:
 		what, guest = "QEMU ended: "+v.vm.Err().Error(), false
 	case v.exited():
-		what = "the guest powered off before it was ready"
+		what = endedEarly(v.lastReason())
 	}
 	path := v.s.LogPath(ConsoleLog)
 	lines, _ := tail(path, 12) // without them, the message is still true
@@ -111,6 +114,17 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 		return &GuestError{message}
 	}
 	return errors.New(message)
+}
+
+// endedEarly says what a guest did that never became ready.
+func endedEarly(why qmp.ShutdownReason) string {
+	switch why {
+	case qmp.ShutdownPanic:
+		return "the guest's kernel panicked before it was ready"
+	case qmp.ShutdownReset:
+		return "the guest's kernel reset the machine before it was ready, as it does when it cannot go on"
+	}
+	return "the guest powered off before it was ready"
 }
 
 func (v *supervisor) exited() bool {

@@ -27,12 +27,14 @@ type Config struct {
 	SSHPort        int               `json:"sshPort,omitempty"`  // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
 	Transport      Transport         `json:"transport"`
-	Machine        qemu.Machine      `json:"machine,omitempty"`        // empty: chosen at each start
-	Remove         bool              `json:"remove,omitempty"`         // remove the sandbox when it stops
-	ForkOf         string            `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
-	Template       bool              `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
-	TemplateShares int               `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
-	ReadyTimeout   time.Duration     `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
+	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
+	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
+	Restart        RestartPolicy     `json:"restart,omitempty"` // what becomes of it when its guest ends by itself
+
+	ForkOf         string        `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
+	Template       bool          `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
+	TemplateShares int           `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
+	ReadyTimeout   time.Duration `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
 }
 
 // Transport is the channel to the guest's agent.
@@ -82,6 +84,9 @@ func (c Config) Validate() error {
 	}
 	if c.ReadyTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("a guest cannot be ready within %v: give --timeout a duration such as %v", c.ReadyTimeout, DefaultReadyTimeout))
+	}
+	if c.Remove && c.Restart == RestartAlways {
+		errs = append(errs, errors.New("a sandbox cannot both be removed when it stops and always run again: leave out --rm (which a command without --name implies), or --restart always"))
 	}
 	switch c.Transport {
 	case TransportAuto, TransportVsock, TransportSerial:

@@ -113,6 +113,9 @@ type Needs struct {
 	Transport Transport        `json:"transport"`
 	Network   string           `json:"network"`
 	Shares    []virtiofs.Share `json:"shares"`
+
+	// EarlyConsole is a device that a machine gets which did not start at first. A restore gives it what it needs.
+	EarlyConsole bool `json:"earlyConsole,omitempty"`
 }
 
 // needs says what a snapshot of a sandbox that runs by this plan needs.

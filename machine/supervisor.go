@@ -56,8 +56,10 @@ type supervisor struct {
 	memory   *os.File // the guest's, or nil if only QEMU sees it
 	walled   bool     // the user knows which walls are around QEMU
 	monitor  *qmp.Client
+	bye      *farewell // nil before QEMU answers
 	mux      agent.Mux
 
+	retried  bool      // the start before this one failed, as if by chance
 	agentKey string    // the file of the key that opens the guest's agent
 	guestKey agent.Pin // by which the agent proves itself
 
@@ -65,6 +67,7 @@ type supervisor struct {
 
 	standing sync.Mutex  // held by whoever changes whether the guest runs
 	paused   atomic.Bool // by Pause
+	held     atomic.Bool // the sandbox lives only as long as its starter
 
 	mu     sync.Mutex
 	state  State
@@ -119,6 +122,7 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 		s: s, withHome: o.WithHome, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
+	v.retried = os.Getenv(retryVariable) != ""
 	v.agentKey = s.key(clientKey)
 	if o.Restore != "" {
 		v.agentKey = filepath.Join(o.Restore, clientKey)
@@ -127,11 +131,15 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 		}
 	}
 	if o.Hold {
+		v.held.Store(true)
 		unix.CloseOnExec(fdHold)
 		go v.watchHold(os.NewFile(fdHold, "hold"))
 	}
 	go v.watchSignals(ctx)
-	err = v.run(ctx)
+	again, err := v.run(ctx)
+	if again != againNot {
+		err = v.again(again, o)
+	}
 	if err != nil {
 		v.log.Error("the sandbox ended", "err", err)
 		_, guest := errors.AsType[*GuestError](err)
@@ -145,6 +153,7 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 func (v *supervisor) watchHold(hold *os.File) {
 	defer hold.Close()
 	if n, _ := io.Copy(io.Discard, hold); n > 0 {
+		v.held.Store(false)
 		return // released: see Hold.Release
 	}
 	v.requestStop(stopRequest{sync: true, reason: "the command that it was started for has ended"})
@@ -173,22 +182,22 @@ func (v *supervisor) requestStop(r stopRequest) {
 	}
 }
 
-func (v *supervisor) run(ctx context.Context) error {
+func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	defer close(v.done)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var err error
 	if v.config, err = v.s.Config(); err != nil {
-		return err
+		return againNot, err
 	}
 	self, err := identify(os.Getpid())
 	if err != nil {
-		return err
+		return againNot, err
 	}
 	if err := v.setState(func(st *State) {
 		*st = State{Status: StatusStarting, API: apiVersion, Supervisor: self.PID, Identity: &self, Started: v.started}
 	}); err != nil {
-		return err
+		return againNot, err
 	}
 	serveAPI, err := v.listenAPI()
 	if err == nil {
@@ -202,11 +211,19 @@ func (v *supervisor) run(ctx context.Context) error {
 	case errors.Is(err, errStopped):
 		r := <-v.stop
 		end = ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove}
+	case !v.retried && v.failedByChance():
+		v.log.Warn("the start failed and is tried once more", "err", err)
+		v.teardown()
+		return againAsBefore, nil
 	default:
 		end = ending{status: StatusCrashed, reason: "it did not start: " + err.Error()}
 	}
 	v.teardown()
-	return errors.Join(err, v.finish(end))
+	if end.restart {
+		v.log.Info("runs again", "reason", end.reason)
+		return againAsNew, nil
+	}
+	return againNot, errors.Join(err, v.finish(end))
 }
 
 // errStopped is why a start was given up.
@@ -229,13 +246,6 @@ func (v *supervisor) bootUnlessStopped(ctx context.Context) error {
 	return err
 }
 
-// ending is how a sandbox came to its end.
-type ending struct {
-	status Status
-	reason string
-	remove bool
-}
-
 // live waits for whatever ends the running sandbox, and brings the guest down.
 func (v *supervisor) live(ctx context.Context) ending {
 	served := v.sharesDied()
@@ -253,13 +263,6 @@ func (v *supervisor) live(ctx context.Context) ending {
 		v.bringDown(ctx, r)
 		return ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove && !r.keep}
 	}
-}
-
-func (v *supervisor) guestEnded() ending {
-	if err := v.vm.Err(); err != nil {
-		return ending{status: StatusCrashed, reason: err.Error()}
-	}
-	return ending{status: StatusStopped, reason: "the guest powered off", remove: v.config.Remove}
 }
 
 // quitTimeout is for QEMU to obey a quit command; teardown kills it otherwise.

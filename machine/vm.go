@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -77,7 +78,12 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 			_ = v.vm.Stop(context.WithoutCancel(ctx), 0)
 		}
 	}()
-	for _, name := range []string{"qmp", "agent", "console"} {
+	names := []string{"qmp", "agent", "console"}
+	if v.needs.EarlyConsole {
+		vm.EarlyConsoleFD = qemu.FirstFD + len(names)
+		names = append(names, "early console")
+	}
+	for _, name := range names {
 		conn, file, err := socketPair(name)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(theirs))
@@ -101,6 +107,12 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 	}
 	v.vm = started.Process
 	go v.pumpConsole(ours[2])
+	if v.needs.EarlyConsole {
+		go func() {
+			defer ours[3].Close()
+			_, _ = io.Copy(v.console, ours[3]) // until QEMU ends
+		}()
+	}
 	v.monitor = qmp.NewClient(ours[0], qmp.Options{Logger: v.log})
 	if err := v.monitor.Handshake(ctx); err != nil {
 		// A QEMU that refuses its configuration says so on its way out.
@@ -110,6 +122,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		}
 		return nil, fmt.Errorf("QEMU does not answer on its monitor: %w", err)
 	}
+	v.watchEnd(context.WithoutCancel(ctx))
 	v.watchDisk(context.WithoutCancel(ctx))
 	v.reach(StageQEMU, func(st *State) {
 		st.QEMU, st.QEMUVer = v.vm.PID(), plan.QEMU.Version.String()

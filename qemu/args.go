@@ -108,6 +108,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	c.addKernel(a, machine)
 	c.addMonitor(a)
 	c.addSerial(a)
+	c.addEarlyConsole(a)
 	addRandom(a)
 	for _, d := range c.Drives {
 		addDrive(a, d)
@@ -122,6 +123,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 		c.addVsock(a)
 	}
 	addBalloon(a)
+	addPanic(a)
 	if c.Incoming {
 		a.flag("-incoming", "defer")
 	}
@@ -155,7 +157,7 @@ func (c Config) checkCapabilities(caps Capabilities, machine Machine) error {
 
 // devices lists the models that Args will use.
 func (c Config) devices() []string {
-	list := []string{deviceRandom, deviceBalloon}
+	list := []string{deviceRandom, deviceBalloon, devicePanic}
 	if len(c.Drives) > 0 {
 		list = append(list, deviceDrive)
 	}

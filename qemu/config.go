@@ -90,6 +90,10 @@ type Config struct {
 	MonitorFD int // QMP
 	AgentFD   int // the virtio-serial port named AgentPort
 	ConsoleFD int // hvc0, the kernel's console
+
+	// EarlyConsoleFD is the same for what the kernel says before it has hvc0. It is a device more than other
+	// guests have, which counts for states that are saved and loaded.
+	EarlyConsoleFD int
 }
 
 // AgentPort is the name under which the guest finds the port of Config.AgentFD, in

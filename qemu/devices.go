@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The device models. All are virtio on PCI: one driver family in the guest, the same on every machine type.
+// The device models. All but the last are virtio on PCI: one driver family in the guest, the same on every machine type.
 const (
 	deviceRandom  = "virtio-rng-pci"
 	deviceDrive   = "virtio-blk-pci"
@@ -16,6 +16,7 @@ const (
 	deviceVsock   = "vhost-vsock-pci"
 	deviceSerial  = "virtio-serial-pci"
 	deviceBalloon = "virtio-balloon-pci"
+	devicePanic   = "pvpanic-pci"
 )
 
 // addMachine adds the board, its accelerator, processors and memory.
@@ -112,6 +113,10 @@ func (c Config) kernelParameters(machine Machine) []string {
 		list = append(list, "console=hvc0")
 	}
 	list = append(list, "panic=-1") // reboot at once, which -no-reboot turns into QEMU's end
+	if c.EarlyConsoleFD != 0 {
+		// Until hvc0 takes over: what a kernel says that does not get that far.
+		list = append(list, map[bool]string{true: "earlycon", false: "earlyprintk=ttyS0,115200"}[machine == MachineVirt])
+	}
 	if machine != MachineVirt {
 		list = append(list, "reboot=t") // a triple fault works on every PC, firmware or not
 	}
@@ -146,6 +151,13 @@ func (c Config) addSerial(a *argv) {
 	if c.AgentFD != 0 {
 		a.option("-device", "virtserialport", "bus", bus+".0", "nr", "1",
 			"chardev", addSocket(a, "agent", c.AgentFD), "name", AgentPort)
+	}
+}
+
+// addEarlyConsole adds the board's own serial port.
+func (c Config) addEarlyConsole(a *argv) {
+	if c.EarlyConsoleFD != 0 {
+		a.flag("-serial", "chardev:"+addSocket(a, "early", c.EarlyConsoleFD))
 	}
 }
 

@@ -27,5 +27,5 @@ func Example() {
 		return
 	}
 	fmt.Println(qemu.ShellQuote(args[len(args)-12:]))
-	// Output: -object memory-backend-memfd,id=mem0,size=512M,share=on,dump=off -kernel /boot/vmlinuz -append 'panic=-1 reboot=t' -object rng-builtin,id=rng0 -device virtio-rng-pci,rng=rng0 -device virtio-balloon-pci,id=balloon0,free-page-reporting=on,deflate-on-oom=on
+	// Output: -object memory-backend-memfd,id=mem0,size=512M,share=on,dump=off -kernel /boot/vmlinuz -append 'panic=-1 reboot=t' -object rng-builtin,id=rng0 -device virtio-rng-pci,rng=rng0 -device virtio-balloon-pci,id=balloon0,free-page-reporting=on,deflate-on-oom=on -device pvpanic-pci
 }

@@ -190,7 +190,7 @@ func (f Forward) validate() (errs []error) {
 
 func (c Config) validateFDs() (errs []error) {
 	seen := make(map[int]bool)
-	fds := []int{c.MemoryFD, c.VsockFD, c.MonitorFD, c.AgentFD, c.ConsoleFD}
+	fds := []int{c.MemoryFD, c.VsockFD, c.MonitorFD, c.AgentFD, c.ConsoleFD, c.EarlyConsoleFD}
 	for _, d := range c.Drives {
 		fds = append(append(fds, d.FD), d.BackingFDs...)
 		if len(d.BackingFDs) > 0 && (d.FD == 0 || len(d.BackingFDs) != len(d.Backing)) {

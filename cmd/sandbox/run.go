@@ -71,6 +71,7 @@ func createFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "ssh-key", Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub); repeatable"},
 		&cli.StringFlag{Name: "transport", Value: string(machine.TransportAuto), Hidden: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
 		&cli.StringFlag{Name: "machine", Hidden: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
+		&cli.StringFlag{Name: "restart", Value: string(machine.RestartOnReboot), EnvVars: []string{"SANDBOX_RESTART"}, Usage: "`WHEN` the sandbox runs again that ended by itself: no, on-reboot (of the guest), or always (also when it powered off or crashed)"},
 		&cli.DurationFlag{Name: "timeout", Value: machine.DefaultReadyTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` the guest may take until commands can run"},
 	}
 }
@@ -232,7 +233,7 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	if err != nil {
 		return config, err
 	}
-	var errs [7]error
+	var errs [8]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options)
@@ -242,6 +243,7 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)
 	}
+	config.Restart, errs[7] = machine.ParseRestart(c.String("restart"))
 	return config, errors.Join(errs[:]...)
 }
 

@@ -21,7 +21,7 @@ const projectFile = "sandbox.toml"
 
 // A settings file has the long names of flags as keys. The user's own file may
 // set all of these.
-var userKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "workdir", "net", "ssh-port", "share", "publish", "ssh-key"}
+var userKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "workdir", "net", "ssh-port", "share", "publish", "ssh-key", "restart"}
 
 // A project file may come from a stranger, or be written by the last guest
 // that had the project as a share. So it may describe the machine, but not

@@ -1,0 +1,168 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+// RestartPolicy says when a sandbox that ran and has ended by itself runs again.
+type RestartPolicy string
+
+// The policies. What was stopped by a command stays stopped with each, and a
+// start that fails is an error with each. An empty one is RestartOnReboot.
+const (
+	RestartNo       RestartPolicy = "no"
+	RestartOnReboot RestartPolicy = "on-reboot" // as a machine does
+	RestartAlways   RestartPolicy = "always"    // also when the guest has powered off or its kernel or QEMU has crashed
+)
+
+// ParseRestart reads a policy.
+func ParseRestart(text string) (RestartPolicy, error) {
+	switch p := RestartPolicy(text); p {
+	case "", RestartNo, RestartOnReboot, RestartAlways:
+		return p, nil
+	}
+	return "", fmt.Errorf("--restart is %q, but must be %s, %s or %s", text, RestartNo, RestartOnReboot, RestartAlways)
+}
+
+// ending is how a sandbox came to its end.
+type ending struct {
+	status  Status
+	reason  string
+	remove  bool
+	restart bool // and in place of that, it runs again
+}
+
+// endingOf says what the end of a guest means that nobody asked for: qemu is how
+// QEMU ended, and why the reason that it gave before.
+func endingOf(c Config, qemu error, why qmp.ShutdownReason) ending {
+	end := ending{status: StatusStopped, remove: c.Remove, restart: c.Restart == RestartAlways}
+	switch {
+	case qemu != nil:
+		end.status, end.reason, end.remove = StatusCrashed, qemu.Error(), false
+	case why == qmp.ShutdownPanic:
+		end.status, end.reason, end.remove = StatusCrashed, "the guest's kernel panicked: sandbox logs "+c.Name+" shows its last words", false
+	case why == qmp.ShutdownReset:
+		end.reason = "the guest rebooted"
+		end.restart = c.Restart != RestartNo
+	case why == qmp.ShutdownQuit, why == qmp.ShutdownSignal:
+		end.reason, end.restart = fmt.Sprintf("QEMU was told to end (%s)", why), false
+	default:
+		end.reason = "the guest powered off"
+	}
+	return end
+}
+
+// farewell is what QEMU says about its end before it ends.
+type farewell struct {
+	reason qmp.ShutdownReason
+	said   chan struct{} // closed when nothing more is to come
+}
+
+// watchEnd keeps what QEMU says about its end.
+func (v *supervisor) watchEnd(ctx context.Context) {
+	bye := &farewell{said: make(chan struct{})}
+	v.bye = bye
+	events, err := v.monitor.Events(ctx)
+	if err != nil { // it has ended already, without a word
+		close(bye.said)
+		return
+	}
+	go func() {
+		defer close(bye.said)
+		for e := range events {
+			if reason, ok := qmp.ReasonOf(e); ok {
+				bye.reason = reason
+			}
+		}
+	}()
+}
+
+// lastReason is why a QEMU that is gone has ended, by its own word.
+func (v *supervisor) lastReason() qmp.ShutdownReason {
+	if v.bye == nil {
+		return ""
+	}
+	<-v.bye.said
+	return v.bye.reason
+}
+
+// guestEnded is the end of a QEMU that is gone.
+func (v *supervisor) guestEnded() ending { return endingOf(v.config, v.vm.Err(), v.lastReason()) }
+
+// rerun says whether a sandbox that has ended runs again.
+type rerun int
+
+const (
+	againNot      rerun = iota
+	againAsNew          // it boots, whatever it began with
+	againAsBefore       // the same start is made once more
+)
+
+// retryVariable is set in the environment of a supervisor that makes a start once
+// more, which failed as if by chance.
+const retryVariable = "SANDBOX_START_AGAIN"
+
+// again runs this supervisor's program anew in its place, with the lock that it
+// holds: nothing of the run before is left. The sandbox has no process any more.
+// It returns only with an error.
+func (v *supervisor) again(how rerun, o SuperviseOptions) error {
+	files := []int{fdLock, fdReport}
+	args := []string{os.Args[0], SuperviseCommand}
+	env := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, retryVariable+"=") })
+	if v.held.Load() {
+		args, files = append(args, HoldFlag), append(files, fdHold)
+	}
+	if how == againAsBefore {
+		env = append(env, retryVariable+"=1")
+		if o.Restore != "" {
+			args = append(args, RestoreFlag, o.Restore)
+		}
+		if o.WithHome {
+			args = append(args, WithHomeFlag)
+		}
+	}
+	for _, fd := range files {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("keeping a descriptor for the next run: %w", err)
+		}
+	}
+	return fmt.Errorf("running the sandbox again: %w", unix.Exec("/proc/self/exe", append(args, v.s.Name), env))
+}
+
+// wantsEarlyConsole is for a kernel that may end before it has a console, at the
+// cost of time. A state that was saved with the device can be loaded with it only.
+func (v *supervisor) wantsEarlyConsole(plan *Plan) bool {
+	if v.saved != nil {
+		return v.saved.Needs.EarlyConsole
+	}
+	return v.retried && plan.VM.Accel == qemu.AccelTCG
+}
+
+// failedByChance tells whether a start that failed is worth another try: QEMU's
+// emulator loses races of its own on busy machines, and then aborts (as with
+// "iotlb_to_section: Assertion"), or the guest's kernel resets the machine before
+// it could say a word. What is wrong with the guest or its configuration fails
+// again, and is said then.
+func (v *supervisor) failedByChance() bool {
+	if v.vm == nil || !v.exited() || v.currentState().Accel != string(qemu.AccelTCG) {
+		return false
+	}
+	if exit, ok := errors.AsType[*process.ExitError](v.vm.Err()); ok {
+		status, ok := exit.State.Sys().(syscall.WaitStatus)
+		return ok && status.Signaled() && (status.Signal() == unix.SIGABRT || status.Signal() == unix.SIGSEGV)
+	}
+	words, err := tail(v.s.LogPath(ConsoleLog), 1)
+	return v.vm.Err() == nil && v.lastReason() == qmp.ShutdownReset && err == nil && len(words) == 0
+}
