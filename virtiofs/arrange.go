@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // The guest's directories that a share must not hide. Those in guestSystem are closed with everything below
@@ -71,8 +72,9 @@ func placeAll(shares []Share, home string) ([]Share, error) {
 		if !path.IsAbs(target) {
 			target = path.Join(home, target)
 		}
-		placed[i] = Share{Source: s.Source, Target: path.Clean(target), ReadOnly: s.ReadOnly}
-		target = placed[i].Target
+		target = path.Clean(target)
+		placed[i] = s
+		placed[i].Target = target
 		if err := checkTarget(target, home); err != nil {
 			errs = append(errs, fmt.Errorf("the share of %s cannot be mounted in the guest at %s: %w", s.Source, s.Target, err))
 		}
@@ -99,13 +101,24 @@ func checkTarget(target, home string) error {
 	return nil
 }
 
+// checkMountPoint follows no link in the outer share: a guest may have made it.
 func checkMountPoint(inner, outer Share) error {
 	relative := strings.TrimPrefix(inner.Target, strings.TrimSuffix(outer.Target, "/")+"/")
 	point := filepath.Join(outer.Source, filepath.FromSlash(relative))
-	if info, err := os.Stat(point); err == nil && info.IsDir() {
-		return nil
+	where := fmt.Sprintf("the share of %s lies in the guest at %s, inside the share of %s", inner.Source, inner.Target, outer.Source)
+	top, err := hostdir.Open(filepath.Clean(outer.Source))
+	if err != nil {
+		return fmt.Errorf("%s, which cannot be opened: %w", where, err)
 	}
-	return fmt.Errorf("the share of %s lies in the guest at %s, inside the share of %s, where there is no such directory: make it (mkdir -p %s), or choose another place", inner.Source, inner.Target, outer.Source, point)
+	defer top.Close()
+	dir, err := top.Beneath(filepath.FromSlash(relative))
+	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
+		return fmt.Errorf("%s, where %s is a symbolic link, which a guest may have made: put a directory in its place, or choose another place", where, link.Path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s, where there is no such directory: make it (mkdir -p %s), or choose another place", where, point)
+	}
+	return dir.Close()
 }
 
 // within tells whether name is dir or lies below it. Both must be clean.

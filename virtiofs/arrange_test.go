@@ -1,6 +1,7 @@
 package virtiofs
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func TestCheckAllRefusesTwoSharesAtOnePlace(t *testing.T) {
 }
 
 func TestArrangeMountsOuterSharesFirst(t *testing.T) {
-	project, other := t.TempDir(), t.TempDir()
+	project, other := resolvedTempDir(t), resolvedTempDir(t)
 	mkdir(t, project, ".git", "hooks")
 	got, err := Arrange([]Share{
 		{Source: project + "/.git/hooks", Target: "app/.git/hooks", ReadOnly: true},
@@ -58,7 +59,10 @@ func TestArrangeMountsOuterSharesFirst(t *testing.T) {
 }
 
 func TestArrangeRefuses(t *testing.T) {
-	dir := t.TempDir()
+	dir := resolvedTempDir(t)
+	if err := os.Symlink("/etc", dir+"/planted"); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name   string
 		shares []Share
@@ -67,6 +71,8 @@ func TestArrangeRefuses(t *testing.T) {
 		{"the guest's home", []Share{{Source: dir, Target: "/home/agent"}}, "hide the guest's home"},
 		{"above the guest's home", []Share{{Source: dir, Target: "/home"}}, "hide the guest's home"},
 		{"relative and absolute at one place", []Share{{Source: dir, Target: "a"}, {Source: "/b", Target: "/home/agent/a"}}, "same place"},
+		{"a link for a mount point", []Share{{Source: "/b", Target: "a/planted"}, {Source: dir, Target: "a"}}, dir + "/planted is a symbolic link"},
+		{"a mount point behind a link", []Share{{Source: "/b", Target: "a/planted/ssh"}, {Source: dir, Target: "a"}}, dir + "/planted is a symbolic link"},
 		{"no mount point", []Share{{Source: "/b", Target: "a/data"}, {Source: dir, Target: "a"}}, "mkdir -p " + dir + "/data"},
 	} {
 		if _, err := Arrange(test.shares, "/home/agent"); err == nil || !strings.Contains(err.Error(), test.want) {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // The tests in this file run the real virtiofsd, some of them from a second process: this test binary, started
@@ -26,6 +28,7 @@ const helperConfig = "VIRTIOFS_TEST_HELPER"
 // helperOrder is what the helper is to do.
 type helperOrder struct {
 	Daemon       Daemon
+	Source       string // of Config, which travels without it
 	Config       ServerConfig
 	NoNamespaces bool // forbid user namespaces first
 	UID          int  // become this user then, unless 0
@@ -39,6 +42,9 @@ type helperReport struct {
 }
 
 func TestMain(m *testing.M) {
+	if task := os.Getenv(fakeTask); task != "" {
+		os.Exit(beFake(task, os.Args))
+	}
 	if order := os.Getenv(helperConfig); order != "" {
 		if err := help(order); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -67,7 +73,12 @@ func help(text string) error {
 		}
 	}
 	ctx := context.Background()
-	order.Config.Log = os.Stderr
+	dir, err := hostdir.Open(order.Source)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	order.Config.Directory, order.Config.Log = dir, os.Stderr
 	var report helperReport
 	server, err := order.Daemon.Start(ctx, order.Config)
 	if err != nil {
@@ -107,17 +118,21 @@ func needRoot(t *testing.T) {
 func realConfig(t *testing.T, uid int) ServerConfig {
 	t.Helper()
 	base, err := os.MkdirTemp("", "virtiofs")
+	if err == nil {
+		base, err = filepath.EvalSymlinks(base)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	source := mkdir(t, base, "src")
 	c := ServerConfig{
-		Source: mkdir(t, base, "src"), Socket: filepath.Join(base, "fs.sock"), Log: &buffer{},
+		Directory: openDir(t, source), Socket: filepath.Join(base, "fs.sock"), Log: &buffer{},
 		GuestUID: 1000, GuestGID: 1000, HostUID: uid, HostGID: os.Getegid(),
 	}
 	if uid != os.Geteuid() {
 		c.HostGID = uid
-		for _, dir := range []string{base, c.Source} {
+		for _, dir := range []string{base, source} {
 			if err := os.Chown(dir, uid, uid); err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +150,7 @@ type helper struct {
 
 func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *helper {
 	t.Helper()
-	order.Config.Log = nil
+	order.Source, order.Config.Directory, order.Config.Log = order.Config.Directory.Path(), nil, nil
 	text, err := json.Marshal(order)
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +249,8 @@ func TestDaemonOfRootServesAsTheHostUser(t *testing.T) {
 func TestDaemonOfRootCannotServeWhatTheHostUserCannotRead(t *testing.T) {
 	needRoot(t)
 	d, c := realDaemon(t), realConfig(t, nobody)
-	if err := errors.Join(os.Chown(c.Source, 0, 0), os.Chmod(c.Source, 0o700)); err != nil {
+	source := c.Directory.Path()
+	if err := errors.Join(os.Chown(source, 0, 0), os.Chmod(source, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	s, err := d.Start(t.Context(), c)
@@ -242,7 +258,7 @@ func TestDaemonOfRootCannotServeWhatTheHostUserCannotRead(t *testing.T) {
 		stop(t, s)
 		t.Fatalf("served, isolation: %s", s.Isolation())
 	}
-	if !strings.Contains(err.Error(), c.Source) {
+	if !strings.Contains(err.Error(), source) {
 		t.Errorf("%v does not name the directory", err)
 	}
 }
@@ -259,6 +275,7 @@ func TestDaemonFallsBackWhereUserNamespacesAreForbidden(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			order := helperOrder{Daemon: realDaemon(t), Config: realConfig(t, test.uid), NoNamespaces: true, UID: test.uid}
+			order.Config.AllowUnconfined = true
 			h := startHelper(t, order, inNamespace(0, nobody))
 			if !slices.Contains(test.isolations, h.Isolation) {
 				t.Fatalf("isolation %q, %s; want one of %q", h.Isolation, h.Error, test.isolations)
@@ -354,4 +371,28 @@ func watch(t *testing.T, pids []int) <-chan struct{} {
 		close(done)
 	}()
 	return done
+}
+
+// Whoever may rename what is above a share has all the time between our look at the directory and virtiofsd's.
+func TestDaemonDoesNotServeWhatTakesTheDirectorysPlace(t *testing.T) {
+	daemon := realDaemon(t)
+	for _, swap := range []string{
+		`mv "$dir" "$dir.kept"; ln -s /etc "$dir"`,
+		`mv "$dir" "$dir.kept"; mkdir "$dir"`,
+	} {
+		c := realConfig(t, os.Geteuid())
+		d := fake(t, fmt.Sprintf(`dir='%s'; %s; exec '%s' "$@"`, c.Directory.Path(), swap, daemon.Path))
+		s, err := d.Start(t.Context(), c)
+		if err == nil {
+			stop(t, s)
+			t.Errorf("%s: served, isolation: %s", swap, s.Isolation())
+			continue
+		}
+		if _, ok := errors.AsType[*ChangedError](err); !ok {
+			t.Errorf("%s: %v", swap, err)
+		}
+		if _, err := os.Stat(c.Socket); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: the socket is left behind: %v", swap, err)
+		}
+	}
 }

@@ -1,8 +1,9 @@
 // Package virtiofs shares directories of the host with a guest.
 //
 // A [Share] says which directory appears where in the guest. [ParseShare] reads it from the command line,
-// [Share.Check] tells whether it may be shared at all, and [Arrange] puts several of them in the order in
-// which the guest has to mount them.
+// [Share.Admit] tells whether it may be shared at all and records what it is, [Share.Open] opens it each time that
+// it is to be served if it is still that, and [Arrange] puts several of them in the order in which the guest has to
+// mount them.
 //
 // The work is done by virtiofsd, one process per share, which speaks vhost-user to the virtual machine over
 // a socket. [Find] looks for the program, and [Daemon.Start] runs it with as little power over the host as

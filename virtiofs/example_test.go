@@ -17,19 +17,25 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := share.Check(virtiofs.CheckOptions{Home: os.Getenv("HOME")}); err != nil {
+	rules := virtiofs.CheckOptions{Home: os.Getenv("HOME")}
+	if share, err = share.Admit(rules); err != nil { // once; the result is kept
 		log.Fatal(err)
 	}
 	daemon, err := virtiofs.Find(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
-	uid, gid, err := share.Owner()
+	dir, err := share.Open(rules) // each time
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dir.Close()
+	uid, gid, err := virtiofs.Owner(dir)
 	if err != nil {
 		log.Fatal(err)
 	}
 	server, err := daemon.Start(ctx, virtiofs.ServerConfig{
-		Source: share.Source, ReadOnly: share.ReadOnly, Socket: "/run/user/1000/app.sock",
+		Directory: dir, ReadOnly: share.ReadOnly, Socket: "/run/user/1000/app.sock",
 		GuestUID: 1000, GuestGID: 1000, HostUID: uid, HostGID: gid, Log: os.Stderr,
 	})
 	if err != nil {

@@ -19,6 +19,10 @@ type isolation struct {
 	// uid and gid are those of the host user as virtiofsd sees them.
 	uid, gid int
 	attr     *syscall.SysProcAttr
+	// pinned says that virtiofsd has made the directory its root by the time that it is ready.
+	pinned bool
+	// weak says that nothing but virtiofsd itself keeps it to the directory.
+	weak bool
 }
 
 // isolations returns the ways to run virtiofsd for a caller with the effective user id euid, the safest first.
@@ -45,8 +49,9 @@ func isolations(euid int, c ServerConfig) []isolation {
 func ownNamespace(euid int, c ServerConfig) isolation {
 	asRoot := euid == 0
 	return isolation{
-		name: "user namespace",
-		args: []string{"--sandbox=namespace"},
+		name:   "user namespace",
+		pinned: true,
+		args:   []string{"--sandbox=namespace"},
 		attr: &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: c.HostUID, Size: 1}},
@@ -63,7 +68,8 @@ func ownNamespace(euid int, c ServerConfig) isolation {
 // programs (Ubuntu), the distribution's virtiofsd is one of those and this program is not. It needs newuidmap.
 func helperNamespace(c ServerConfig) isolation {
 	return isolation{
-		name: "user namespace made by virtiofsd",
+		name:   "user namespace made by virtiofsd",
+		pinned: true,
 		args: []string{
 			"--sandbox=namespace",
 			fmt.Sprintf("--uid-map=:0:%d:1:", c.HostUID),
@@ -78,7 +84,8 @@ func helperNamespace(c ServerConfig) isolation {
 // users' files and leave device nodes on the host.
 func rootSandbox(mode string) isolation {
 	return isolation{
-		name: mode + " without capabilities",
+		name:   mode + " without capabilities",
+		pinned: true,
 		args: []string{
 			"--sandbox=" + mode,
 			"--modcaps=-chown:-dac_override:-fowner:-fsetid:-mknod:-setfcap:-setgid:-setuid",
@@ -87,10 +94,12 @@ func rootSandbox(mode string) isolation {
 	}
 }
 
-// unconfined relies on virtiofsd itself and its seccomp filter. Credential may be nil.
+// unconfined relies on virtiofsd itself and its seccomp filter. It follows the directory's path when the guest
+// mounts the share. Credential may be nil.
 func unconfined(c ServerConfig, credential *syscall.Credential) isolation {
 	return isolation{
 		name: "none",
+		weak: true,
 		args: []string{"--sandbox=none"},
 		uid:  c.HostUID,
 		gid:  c.HostGID,
@@ -102,7 +111,7 @@ func unconfined(c ServerConfig, credential *syscall.Credential) isolation {
 func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 	args := []string{
 		"--fd=" + strconv.Itoa(fd),
-		"--shared-dir=" + c.Source,
+		"--shared-dir=" + c.Directory.Path(),
 		// A system call that virtiofsd has no use for ends it: the guest hangs, but does not get out.
 		"--seccomp=kill",
 		// The guest asks again at each open, and for attributes after a second. "always" would be faster and

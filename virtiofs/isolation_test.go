@@ -7,10 +7,11 @@ import (
 )
 
 func TestArgumentsOfAReadOnlyShare(t *testing.T) {
-	c := ServerConfig{Source: "/src/a b", ReadOnly: true, GuestUID: 1000, GuestGID: 100, HostUID: 1001, HostGID: 1002}
+	dir := mkdir(t, resolvedTempDir(t), "a b")
+	c := ServerConfig{Directory: openDir(t, dir), ReadOnly: true, GuestUID: 1000, GuestGID: 100, HostUID: 1001, HostGID: 1002}
 	got := arguments(c, ownNamespace(1001, c), 3, 4096)
 	want := []string{
-		"--fd=3", "--shared-dir=/src/a b", "--seccomp=kill", "--cache=auto", "--announce-submounts",
+		"--fd=3", "--shared-dir=" + dir, "--seccomp=kill", "--cache=auto", "--announce-submounts",
 		"--inode-file-handles=never", "--log-level=info", "--rlimit-nofile=4096",
 		"--migration-on-error=guest-error", "--readonly", "--sandbox=namespace",
 		"--translate-uid=squash-guest:0:0:4294967295", "--translate-uid=host:0:1000:1", "--translate-uid=squash-host:1:65534:4294967294",
@@ -22,7 +23,7 @@ func TestArgumentsOfAReadOnlyShare(t *testing.T) {
 }
 
 func TestArgumentsWithoutANamespaceTranslateToTheHostsIDs(t *testing.T) {
-	c := ServerConfig{Source: "/src", GuestUID: 1000, GuestGID: 1000, HostUID: 1001, HostGID: 1002}
+	c := ServerConfig{Directory: openDir(t, "/"), GuestUID: 1000, GuestGID: 1000, HostUID: 1001, HostGID: 1002}
 	got := strings.Join(arguments(c, unconfined(c, nil), 3, 4096), " ")
 	for _, want := range []string{
 		"--sandbox=none",
@@ -54,6 +55,9 @@ func TestIsolationsNeverGiveMoreThanTheHostUserHas(t *testing.T) {
 			root := test.euid == 0 && i.attr.Credential == nil
 			if root && !slices.ContainsFunc(i.args, func(a string) bool { return strings.HasPrefix(a, "--modcaps=-") }) {
 				t.Errorf("%s: %s runs as root with its capabilities", test.name, i.name)
+			}
+			if i.weak != (i.name == "none") || i.pinned == i.weak {
+				t.Errorf("%s: %s is weak: %v, pinned: %v", test.name, i.name, i.weak, i.pinned)
 			}
 			if c := i.attr.Credential; c != nil && i.attr.Cloneflags == 0 && int(c.Uid) != test.hostUID {
 				t.Errorf("%s: %s runs as user %d, want %d", test.name, i.name, c.Uid, test.hostUID)

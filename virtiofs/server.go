@@ -9,13 +9,13 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
@@ -43,17 +43,20 @@ const (
 
 // ServerConfig says what a virtiofsd serves, where, and for whom.
 type ServerConfig struct {
-	// Source is the directory, absolute.
-	Source string
+	// Directory is what is served, usually from Share.Open. It must be open until Start returns.
+	Directory *hostdir.Dir
 	// Socket is the path at which the virtual machine connects, at most 107 bytes long. Its directory should
 	// be open to its owner only.
 	Socket string
 	// ReadOnly refuses every change by the guest.
 	ReadOnly bool
-	// GuestUID and GuestGID own in the guest what HostUID and HostGID own on the host, for which Share.Owner is
-	// the usual answer. Unless the caller is root, the latter must be its own. As far as files go, virtiofsd can
+	// GuestUID and GuestGID own in the guest what HostUID and HostGID own on the host, for which Owner is the
+	// usual answer. Unless the caller is root, the latter must be its own. As far as files go, virtiofsd can
 	// do what that host user can do, and nothing else, even if root starts it.
 	GuestUID, GuestGID, HostUID, HostGID int
+	// AllowUnconfined lets virtiofsd run without a sandbox around it where the machine offers none. Only
+	// virtiofsd itself then keeps the guest from the rest of the host's files.
+	AllowUnconfined bool
 	// Log gets what virtiofsd writes, and notes on how it was started. It may be nil. It is not closed, and
 	// must stay writable until Server.Done is closed.
 	Log io.Writer
@@ -63,7 +66,7 @@ type ServerConfig struct {
 type Server struct {
 	process   *process.Process
 	source    string
-	isolation string
+	isolation isolation
 	stopping  atomic.Bool
 	done      chan struct{}
 }
@@ -92,26 +95,37 @@ func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
 
 	var refusals []error
 	for _, i := range isolations(os.Geteuid(), c) {
+		if i.weak && !c.AllowUnconfined {
+			refusals = append(refusals, fmt.Errorf("%s: not allowed", i.name))
+			continue
+		}
 		p, err := d.try(ctx, c, i, socket, openFiles)
 		if err == nil {
-			fmt.Fprintf(c.Log, "virtiofsd %s serves %s, isolation: %s\n", d.Version, c.Source, i.name)
-			return supervise(p, c, i.name), nil
+			fmt.Fprintf(c.Log, "virtiofsd %s serves %s, isolation: %s\n", d.Version, c.Directory.Path(), i.name)
+			return supervise(p, c, i), nil
 		}
 		if ctx.Err() != nil || !namespaceRefused(err) {
-			return nil, errors.Join(fmt.Errorf("starting virtiofsd for %s: %w", c.Source, err), os.Remove(c.Socket))
+			return nil, errors.Join(fmt.Errorf("starting virtiofsd for %s: %w", c.Directory.Path(), err), os.Remove(c.Socket))
 		}
 		fmt.Fprintf(c.Log, "virtiofsd cannot be isolated by %s, trying the next best way: %v\n", i.name, err)
 		refusals = append(refusals, fmt.Errorf("%s: %w", i.name, err))
 	}
-	return nil, errors.Join(fmt.Errorf("this machine lets virtiofsd run in none of the ways to isolate it: %w", errors.Join(refusals...)), os.Remove(c.Socket))
+	return nil, errors.Join(&UnconfinedError{errors.Join(refusals...)}, os.Remove(c.Socket))
+}
+
+// UnconfinedError reports that the machine offers no way to confine virtiofsd, or none at all to run it.
+type UnconfinedError struct {
+	err error // why, for each way
+}
+
+// Error tells each way and why it was not taken.
+func (e *UnconfinedError) Error() string {
+	return fmt.Sprintf("this machine lets virtiofsd run in none of the ways to isolate it: %v", e.err)
 }
 
 func (c ServerConfig) validate(euid, egid int) error {
-	if !filepath.IsAbs(c.Source) {
-		return fmt.Errorf("the directory %q to share is not an absolute path", c.Source)
-	}
-	if _, err := readableDirectory(c.Source); err != nil {
-		return err
+	if c.Directory == nil {
+		return errors.New("there is no directory to share")
 	}
 	for _, id := range []int{c.GuestUID, c.GuestGID, c.HostUID, c.HostGID} {
 		if id < 0 || id >= math.MaxUint32-1 {
@@ -162,9 +176,7 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 	defer deadline.Stop()
 	select {
 	case <-watch.ready:
-		return p, nil
 	case <-deadline.C:
-		return p, nil
 	case <-p.Done():
 		select {
 		case <-watch.ready: // both are true, and the server's end after its start is told by the server
@@ -178,6 +190,12 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), p.Stop(context.WithoutCancel(ctx), stopGrace))
 	}
+	if i.pinned {
+		if err := checkRoot(p.PID(), c.Directory); err != nil {
+			return nil, errors.Join(err, p.Stop(context.WithoutCancel(ctx), stopGrace))
+		}
+	}
+	return p, nil
 }
 
 // namespaceRefused tells whether err came from making the sandbox and not from the share or from virtiofsd.
@@ -222,8 +240,8 @@ func (w *readyWatch) Write(b []byte) (int, error) {
 	return w.log.Write(b)
 }
 
-func supervise(p *process.Process, c ServerConfig, isolation string) *Server {
-	s := &Server{process: p, source: c.Source, isolation: isolation, done: make(chan struct{})}
+func supervise(p *process.Process, c ServerConfig, i isolation) *Server {
+	s := &Server{process: p, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
 	go func() {
 		<-p.Done()
 		// Before Done is closed, so that whoever waits for it finds the directory clean. It is missing if the
@@ -238,7 +256,13 @@ func supervise(p *process.Process, c ServerConfig, isolation string) *Server {
 func (s *Server) PID() int { return s.process.PID() }
 
 // Isolation names the way in which virtiofsd is kept from the rest of the host.
-func (s *Server) Isolation() string { return s.isolation }
+func (s *Server) Isolation() string { return s.isolation.name }
+
+// Confined tells whether a virtiofsd that its guest has taken over reaches nothing but the share.
+func (s *Server) Confined() bool { return !s.isolation.weak }
+
+// Source is the path at which the directory was when it was opened.
+func (s *Server) Source() string { return s.source }
 
 // Done is closed when virtiofsd has ended and its socket is removed.
 func (s *Server) Done() <-chan struct{} { return s.done }

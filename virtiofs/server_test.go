@@ -11,6 +11,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // buffer is a log that may be read while it is written.
@@ -31,32 +35,29 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
-// fake returns a Daemon that is a shell script. It sees virtiofsd's arguments.
-func fake(t *testing.T, body string) Daemon {
-	t.Helper()
-	return Daemon{Path: filepath.Join(script(t, body), program), Version: "fake"}
-}
-
-const (
-	sayReady  = `echo "[INFO virtiofsd] Waiting for vhost-user socket connection..." >&2;`
-	untilTold = ` sleep 600 & wait;`
-	// serve sets its trap first: the first process of a namespace is deaf to signals that it does not handle.
-	serve      = `trap 'kill $!; exit 1' TERM;` + sayReady + untilTold
-	sayRefused = `echo "[ERROR virtiofsd] Error entering sandbox: Unshare(Os { code: 1, kind: PermissionDenied })" >&2; exit 1;`
-)
-
 func config(t *testing.T) (ServerConfig, *buffer) {
 	t.Helper()
 	log := &buffer{}
 	return ServerConfig{
-		Source: t.TempDir(), Socket: filepath.Join(t.TempDir(), "fs.sock"), Log: log,
+		Directory: openDir(t, resolvedTempDir(t)), Socket: filepath.Join(t.TempDir(), "fs.sock"), Log: log,
 		GuestUID: 1000, GuestGID: 1000, HostUID: os.Geteuid(), HostGID: os.Getegid(),
+		AllowUnconfined: true, // so that the tests run where there are no user namespaces
 	}, log
+}
+
+func openDir(t *testing.T, path string) *hostdir.Dir {
+	t.Helper()
+	dir, err := hostdir.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
 }
 
 func TestServerLivesFromStartToStop(t *testing.T) {
 	c, log := config(t)
-	s, err := fake(t, serve).Start(t.Context(), c)
+	s, err := fake(t, become(t, fakeServes)).Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,12 +97,13 @@ func TestServerLivesFromStartToStop(t *testing.T) {
 
 func TestServerReportsItsDeath(t *testing.T) {
 	c, _ := config(t)
-	s, err := fake(t, sayReady+"read line; echo disk on fire >&2; exit 3").Start(t.Context(), c)
+	s, err := fake(t, become(t, fakeFails)).Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	connectOnce(t, c.Socket)
 	await(t, s.Done())
-	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "disk on fire") || !strings.Contains(err.Error(), c.Source) {
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "disk on fire") || !strings.Contains(err.Error(), c.Directory.Path()) {
 		t.Errorf("Err = %v; want the log's last lines and the share", err)
 	}
 	if err := s.Stop(t.Context()); err != nil {
@@ -112,12 +114,28 @@ func TestServerReportsItsDeath(t *testing.T) {
 	}
 }
 
-func TestServerThatTheGuestLeavesIsNotAnError(t *testing.T) {
+func TestServerThatIsKilledReportsThat(t *testing.T) {
 	c, _ := config(t)
-	s, err := fake(t, sayReady+"exit 0").Start(t.Context(), c)
+	s, err := fake(t, become(t, fakeServes)).Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Kill(s.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, s.Done())
+	if s.Err() == nil {
+		t.Error("Err is nil, as if the guest had left")
+	}
+}
+
+func TestServerThatTheGuestLeavesIsNotAnError(t *testing.T) {
+	c, _ := config(t)
+	s, err := fake(t, become(t, fakeLeaves)).Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connectOnce(t, c.Socket)
 	await(t, s.Done())
 	if err := s.Err(); err != nil {
 		t.Errorf("Err = %v", err)
@@ -126,7 +144,7 @@ func TestServerThatTheGuestLeavesIsNotAnError(t *testing.T) {
 
 func TestStartFallsBackWhereNamespacesAreRefused(t *testing.T) {
 	c, log := config(t)
-	s, err := fake(t, `case "$*" in *--sandbox=namespace*) `+sayRefused+` ;; esac; `+serve).Start(t.Context(), c)
+	s, err := fake(t, `case "$*" in *--sandbox=namespace*) `+sayRefused+` ;; esac; `+become(t, fakeServes)).Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +155,19 @@ func TestStartFallsBackWhereNamespacesAreRefused(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "cannot be isolated by user namespace") || !strings.Contains(log.String(), "Unshare") {
 		t.Errorf("the log does not give the reason: %s", log)
+	}
+}
+
+func TestStartWithoutASandboxNeedsPermission(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root always has a sandbox for its own files: run the tests as an ordinary user to see this one")
+	}
+	c, _ := config(t)
+	c.AllowUnconfined = false
+	d := fake(t, `case "$*" in *--sandbox=namespace*) `+sayRefused+` ;; esac; `+become(t, fakeServes))
+	_, err := d.Start(t.Context(), c)
+	if _, ok := errors.AsType[*UnconfinedError](err); !ok {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -158,7 +189,7 @@ func TestStartDoesNotFallBackForOtherFailures(t *testing.T) {
 	} {
 		c, _ := config(t)
 		d := fake(t, body)
-		if _, err := d.Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), c.Source) {
+		if _, err := d.Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), c.Directory.Path()) {
 			t.Errorf("got %v", err)
 		}
 		if calls, err := os.ReadFile(d.Path + ".calls"); err != nil || bytes.Count(calls, []byte("\n")) != 1 {
@@ -171,7 +202,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 	c, _ := config(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := fake(t, "trap 'kill $!; exit 1' TERM;"+untilTold).Start(ctx, c); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := fake(t, "trap 'kill $!; exit 1' TERM; sleep 600 & wait").Start(ctx, c); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -180,7 +211,7 @@ func TestStartHandsNothingOfTheEnvironmentOver(t *testing.T) {
 	t.Setenv("RUST_LOG", "trace")
 	t.Setenv("SECRET", "x")
 	c, log := config(t)
-	s, err := fake(t, "env >&2;"+serve).Start(t.Context(), c)
+	s, err := fake(t, "env >&2;"+become(t, fakeServes)).Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,16 +226,14 @@ func TestStartRefusesBadConfigurations(t *testing.T) {
 		spoil func(*ServerConfig)
 		want  string
 	}{
-		"relative":    {func(c *ServerConfig) { c.Source = "." }, "not an absolute path"},
-		"missing":     {func(c *ServerConfig) { c.Source += "/missing" }, "does not exist"},
-		"file":        {func(c *ServerConfig) { c.Source = "/proc/self/status" }, "is not a directory"},
+		"nothing":     {func(c *ServerConfig) { c.Directory = nil }, "no directory"},
 		"long socket": {func(c *ServerConfig) { c.Socket = "/tmp/" + strings.Repeat("x", 103) }, "is 108 bytes long"},
 		"no place":    {func(c *ServerConfig) { c.Socket += "/missing/x" }, "listening on the socket"},
 		"negative id": {func(c *ServerConfig) { c.GuestUID = -1 }, "not a user or group id"},
 	} {
 		c, _ := config(t)
 		test.spoil(&c)
-		if _, err := fake(t, serve).Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := fake(t, become(t, fakeServes)).Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v; want %q", name, err, test.want)
 		}
 	}
@@ -247,6 +276,6 @@ func await(t *testing.T, done <-chan struct{}) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("nothing happened for 20 seconds")
+		t.Fatal("nothing happened for a minute")
 	}
 }

@@ -7,8 +7,9 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"unicode/utf8"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // specExample stands in the message of every mistake in a share's specification.
@@ -22,6 +23,10 @@ type Share struct {
 	Target string `json:"target"`
 	// ReadOnly keeps the guest, including its root, from changing anything.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// Directory is what Source was when it was admitted, or zero.
+	Directory hostdir.Identity `json:"directory,omitzero"`
+	// AllowDangerous says that it was admitted although it is dangerous.
+	AllowDangerous bool `json:"allowDangerous,omitempty"`
 }
 
 // String returns the specification that ParseShare reads back.
@@ -38,22 +43,18 @@ func (s Share) String() string {
 	return spec
 }
 
-// Owner returns the ids of the host user and group to whom the guest's files in the share should belong, for
+// Owner returns the ids of the host user and group to whom the guest's files in the directory should belong, for
 // ServerConfig. For an ordinary user they are its own. For root they are those of the directory's owner, so that
 // sharing somebody's directory with sudo leaves no files of root in it.
-func (s Share) Owner() (uid, gid int, err error) {
+func Owner(dir *hostdir.Dir) (uid, gid int, err error) {
 	if euid := os.Geteuid(); euid != 0 {
 		return euid, os.Getegid(), nil
 	}
-	info, err := os.Stat(s.Source)
+	id, err := dir.Identity()
 	if err != nil {
 		return 0, 0, fmt.Errorf("asking for the owner of the directory to share: %w", err)
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, 0, fmt.Errorf("the file system of %s tells no owner", s.Source)
-	}
-	return int(owner.Uid), int(owner.Gid), nil
+	return int(id.UID), int(id.GID), nil
 }
 
 // ParseShare reads HOST[:GUEST][:ro|:rw].
@@ -62,7 +63,7 @@ func (s Share) Owner() (uid, gid int, err error) {
 // relative to the home of the guest's user and by default the base name of HOST. In both, "\:" stands for a
 // colon and "\\" for a backslash; a guest directory named "ro" or "rw" is written "./ro".
 //
-// HOST need not exist; that is for Check to find out.
+// Symbolic links in HOST are resolved, once and for all. It need not exist; that is for Admit to find out.
 func ParseShare(spec, cwd string) (Share, error) {
 	s, err := parseShare(spec, cwd)
 	if err != nil {
@@ -108,7 +109,7 @@ func parseShare(spec, cwd string) (Share, error) {
 		return Share{}, err
 	}
 	// Resolved last, because the guest's directory is named as the user wrote it.
-	if resolved, err := filepath.EvalSymlinks(share.Source); err == nil {
+	if resolved, err := hostdir.Resolve(share.Source); err == nil {
 		share.Source = resolved
 	}
 	return share, nil

@@ -85,17 +85,18 @@ func TestParseShareResolvesLinksButKeepsTheirName(t *testing.T) {
 }
 
 func TestOwner(t *testing.T) {
-	s := Share{Source: t.TempDir()}
-	if uid, gid, err := s.Owner(); err != nil || uid != os.Geteuid() || gid != os.Getegid() {
+	path := resolvedTempDir(t)
+	dir := openDir(t, path)
+	if uid, gid, err := Owner(dir); err != nil || uid != os.Geteuid() || gid != os.Getegid() {
 		t.Errorf("of one's own directory: %d, %d, %v", uid, gid, err)
 	}
 	if os.Geteuid() != 0 {
 		return
 	}
-	if err := os.Chown(s.Source, 1234, 5678); err != nil {
+	if err := os.Chown(path, 1234, 5678); err != nil {
 		t.Fatal(err)
 	}
-	if uid, gid, err := s.Owner(); err != nil || uid != 1234 || gid != 5678 {
+	if uid, gid, err := Owner(dir); err != nil || uid != 1234 || gid != 5678 {
 		t.Errorf("of another's directory, for root: %d, %d, %v", uid, gid, err)
 	}
 }
