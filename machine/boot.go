@@ -17,6 +17,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := v.recordShares(); err != nil {
+		return err
+	}
 	plan, err := v.s.host.Plan(ctx, v.config, img)
 	if err != nil {
 		return err

@@ -95,9 +95,22 @@ func examineWalls(ctx context.Context, dirs Dirs) Finding {
 	return Finding{name, Slow, fmt.Sprintf("QEMU has around it: %s\nwhat is missing is %s\nremedy: %s", walls, strings.Join(missing, "; "), confine.Remedy)}
 }
 
+// examineVirtiofsd shares an empty directory, to find out how this machine lets
+// virtiofsd be kept from the rest of it.
 func examineVirtiofsd(ctx context.Context) Finding {
 	d, err := virtiofs.Find(ctx)
-	return finding("virtiofsd", err, fmt.Sprintf("%s, version %s", d.Path, d.Version))
+	if err != nil {
+		return finding("virtiofsd", err, "")
+	}
+	found := fmt.Sprintf("%s, version %s", d.Path, d.Version)
+	server, err := d.Try(ctx)
+	if err != nil {
+		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nit does not run: %v", found, err)}
+	}
+	if !server.Confined() {
+		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; sandboxes run only with --allow-weak-isolation\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile), or install newuidmap (apt install uidmap)", found)}
+	}
+	return Finding{"virtiofsd", Good, fmt.Sprintf("%s, isolation: %s", found, server.Isolation())}
 }
 
 func examineTransport() Finding {

@@ -32,6 +32,13 @@ type Forkable struct {
 // intact and fits this machine. Without a tag, it is one of the running sandbox
 // as it is now. The caller closes it when all forks are made.
 func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
+	c, err := s.Config()
+	if err == nil {
+		err = s.host.checkShares(c)
+	}
+	if err != nil {
+		return nil, err
+	}
 	if tag == "" {
 		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true})
 		return &Forkable{s: s, snap: snap, temporary: true}, err

@@ -35,7 +35,7 @@ type Plan struct {
 func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, error) {
 	p := &Plan{Image: img}
 	arch, archErr := guestArch(img.Manifest.System)
-	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c.Shares)}
+	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c)}
 	var err error
 	if p.Virtiofsd, err = virtiofs.Find(ctx); err != nil {
 		errs = append(errs, err)
@@ -138,16 +138,6 @@ func checkMemory(want int) error {
 		return fmt.Errorf("the sandbox is to have %d MiB of memory, but this machine has %d MiB: give a smaller --memory", want, has)
 	}
 	return nil
-}
-
-// checkShares looks at the shares again at every start, as directories come
-// and go. Dangerous ones were refused or allowed when the sandbox was created.
-func (h *Host) checkShares(shares []virtiofs.Share) error {
-	var errs []error
-	for _, s := range shares {
-		errs = append(errs, s.Check(virtiofs.CheckOptions{AllowDangerous: true}))
-	}
-	return errors.Join(errs...)
 }
 
 // randomCID picks a context id from the range that vsock(7) leaves to guests.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // Host is the sandboxes of one user on this machine.
@@ -291,6 +293,14 @@ type Info struct {
 func (s *Sandbox) Info() Info {
 	c, _ := s.Config() // a broken one shows in State
 	return Info{Name: s.Name, State: s.State(), Config: c, Dir: s.dir(), Home: s.HomePath(), Disk: s.diskUsage(c)}
+}
+
+// Weak tells whether nothing but virtiofsd itself keeps the running guest to the
+// directory.
+func (i Info) Weak(share virtiofs.Share) bool {
+	return i.State.live() && slices.ContainsFunc(i.State.Shares, func(s ServedShare) bool {
+		return s.Source == share.Source && s.Weak
+	})
 }
 
 // NewName makes up a name that is easy to say and not taken.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -46,8 +48,9 @@ const (
 	leaveGrace  = 20 * time.Second
 )
 
-func graceAfter(server *virtiofs.Server) time.Duration {
-	if server.Err() == nil {
+// graceAfter is the grace after a file server ended by itself (nil) or otherwise.
+func graceAfter(end error) time.Duration {
+	if end == nil {
 		return leaveGrace
 	}
 	return followGrace
@@ -58,7 +61,7 @@ func (v *supervisor) followsGuest(server *virtiofs.Server) bool {
 	select {
 	case <-v.vm.Done():
 		return true
-	case <-time.After(graceAfter(server)):
+	case <-time.After(graceAfter(server.Err())):
 		return false
 	}
 }
@@ -74,7 +77,7 @@ func (v *supervisor) cancelWhenShareDies(ctx context.Context) (context.Context, 
 			// A QEMU that has ended says better what went wrong.
 			select {
 			case <-ctx.Done():
-			case <-time.After(graceAfter(server)):
+			case <-time.After(graceAfter(server.Err())):
 				cancel(&deadShareError{server})
 			}
 		case <-ctx.Done():
@@ -86,6 +89,7 @@ func (v *supervisor) cancelWhenShareDies(ctx context.Context) (context.Context, 
 // export is a directory of this machine that the guest mounts.
 type export struct {
 	virtiofs.Share
+	own    bool   // its home: a directory of the sandbox, and no share
 	tag    string // by which the guest knows it
 	socket string // on which it is served
 }
@@ -93,17 +97,20 @@ type export struct {
 // exports lists what the guest mounts, in that order: its home, unless it has
 // none here, and the shares.
 func (v *supervisor) exports(plan *Plan) []export {
-	dirs := plan.Shares
-	if v.config.Template { // an empty directory in every place
-		dirs = slices.Repeat([]virtiofs.Share{{Source: v.s.HomePath()}}, v.config.TemplateShares)
-	}
-	tags := v.config.tags(len(dirs))
-	if !v.config.NoHome {
-		dirs = append([]virtiofs.Share{{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}}, dirs...)
-	}
+	home := export{Share: virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}, own: true}
 	var list []export
-	for i, dir := range dirs {
-		list = append(list, export{dir, tags[i], v.s.fsSocket(i)})
+	for _, share := range plan.Shares {
+		list = append(list, export{Share: share})
+	}
+	if v.config.Template { // an empty directory in every place
+		list = slices.Repeat([]export{home}, v.config.TemplateShares)
+	}
+	tags := v.config.tags(len(list))
+	if !v.config.NoHome {
+		list = append([]export{home}, list...)
+	}
+	for i := range list {
+		list[i].tag, list[i].socket = tags[i], v.s.fsSocket(i)
 	}
 	return list
 }
@@ -133,24 +140,57 @@ func (v *supervisor) startShares(ctx context.Context, plan *Plan) error {
 	// The servers live longer than the start, whose end cancels ctx.
 	ctx = context.WithoutCancel(ctx)
 	for i, dir := range exports {
-		group.Go(func() error {
-			uid, gid, err := dir.Owner()
-			if err != nil {
-				return err
-			}
-			server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
-				Source: dir.Source, Socket: dir.socket, ReadOnly: dir.ReadOnly, Log: log,
-				GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
-				HostUID: uid, HostGID: gid,
-			})
-			if err != nil {
-				return fmt.Errorf("sharing %s: %w", dir.Source, err)
-			}
-			v.servers[i] = server
-			return nil
+		group.Go(func() (err error) {
+			v.servers[i], err = v.startShare(ctx, plan, dir, log)
+			return err
 		})
 	}
 	err = group.Wait()
 	v.servers = slices.DeleteFunc(v.servers, func(s *virtiofs.Server) bool { return s == nil })
-	return err
+	if err != nil {
+		return err
+	}
+	return v.showShares(exports)
+}
+
+// startShare opens a directory, which is judged as it is in this moment, and
+// starts a file server that serves it and nothing that takes its place.
+func (v *supervisor) startShare(ctx context.Context, plan *Plan, e export, log io.Writer) (*virtiofs.Server, error) {
+	open := func() (*hostdir.Dir, error) { return v.s.host.openShare(v.s.Name, e.Share) }
+	if e.own {
+		open = v.s.openHome
+	}
+	dir, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	uid, gid, err := virtiofs.Owner(dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
+		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Log: log,
+		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
+		HostUID: uid, HostGID: gid, AllowUnconfined: v.config.AllowWeak,
+	})
+	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
+		return nil, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sharing %s: %w", e.Source, changedRemedy(v.s.Name, err))
+	}
+	return server, nil
+}
+
+// showShares notes how each directory is kept apart from the rest of the host.
+func (v *supervisor) showShares(exports []export) error {
+	var shown []ServedShare
+	for i, server := range v.servers {
+		shown = append(shown, ServedShare{Source: exports[i].Source, Isolation: server.Isolation(), Weak: !server.Confined()})
+	}
+	if i := slices.IndexFunc(shown, func(s ServedShare) bool { return s.Weak }); i >= 0 {
+		v.report(report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})
+	}
+	return v.setState(func(st *State) { st.Shares = shown })
 }

@@ -1,49 +1,143 @@
 package machine
 
 import (
-	"io"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // A host that takes its time to free a guest's memory must not make a crash of
 // an orderly end.
 func TestFileServerThatWasLeftIsBelieved(t *testing.T) {
-	for name, tt := range map[string]struct {
-		end  string
-		left bool
-	}{
-		"left by the guest": {"exit 0", true},
-		"killed":            {"exec sleep 600", false},
-		"failed":            {"echo broken >&2; exit 1", false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			program := filepath.Join(t.TempDir(), "virtiofsd")
-			writeFile(t, program, "#!/bin/sh\necho '[INFO virtiofsd] Waiting for vhost-user socket connection...' >&2\n"+tt.end+"\n")
-			if err := os.Chmod(program, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			server, err := virtiofs.Daemon{Path: program}.Start(t.Context(), virtiofs.ServerConfig{
-				Source: t.TempDir(), Socket: filepath.Join(t.TempDir(), "fs.sock"), Log: io.Discard,
-				GuestUID: 1000, GuestGID: 1000, HostUID: os.Geteuid(), HostGID: os.Getegid(),
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name == "killed" {
-				if err := unix.Kill(server.PID(), unix.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-			}
-			<-server.Done()
-			if got := graceAfter(server); (got == leaveGrace) != tt.left {
-				t.Errorf("QEMU may take %v to follow (%v)", got, server.Err())
-			}
-		})
+	if graceAfter(nil) != leaveGrace || graceAfter(errors.New("killed")) != followGrace {
+		t.Error("a server that was left is not waited for any longer than one that was killed")
+	}
+}
+
+// sharing makes a sandbox that has the directory as a share.
+func sharing(t *testing.T, h *Host, dir string) *Sandbox {
+	t.Helper()
+	share, err := virtiofs.Share{Source: dir, Target: "/home/agent/x"}.Admit(h.ShareRules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testConfig("a")
+	c.Shares = []virtiofs.Share{share}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func checkNow(t *testing.T, h *Host, s *Sandbox) error {
+	t.Helper()
+	c, err := s.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.checkShares(c)
+}
+
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := hostdir.Resolve(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestChangedShareIsRefusedUntilItIsAccepted(t *testing.T) {
+	h := testHost(t)
+	base := tempDir(t)
+	dir := filepath.Join(base, "it's here")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := sharing(t, h, dir)
+	if err := checkNow(t, h, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(dir, base+"/kept"), os.Mkdir(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	err := checkNow(t, h, s)
+	if err == nil || !strings.Contains(err.Error(), "another directory now") || !strings.Contains(err.Error(), `sandbox share accept a '`+base+`/it'"'"'s here'`) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := s.AcceptShares([]string{base}, false); err == nil || !strings.Contains(err.Error(), "has no share of "+base) {
+		t.Errorf("accepting what is no share: %v", err)
+	}
+	if _, err := s.AcceptShares([]string{dir}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkNow(t, h, s); err != nil {
+		t.Errorf("after it was accepted: %v", err)
+	}
+}
+
+func TestAcceptedLinkIsJudgedByWhereItLeads(t *testing.T) {
+	h := testHost(t)
+	base := tempDir(t)
+	dir := filepath.Join(base, "project")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := sharing(t, h, dir)
+	if err := errors.Join(os.Remove(dir), os.Symlink("/etc", dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkNow(t, h, s); err == nil || !strings.Contains(err.Error(), `symbolic link now, to "/etc"`) {
+		t.Errorf("a link in its place: %v", err)
+	}
+	if _, err := s.AcceptShares([]string{dir}, false); err == nil || !strings.Contains(err.Error(), "configuration of the host") {
+		t.Errorf("a link to /etc was accepted: %v", err)
+	}
+	accepted, err := s.AcceptShares([]string{dir}, true)
+	if err != nil || accepted[0].Source != "/etc" || !accepted[0].AllowDangerous {
+		t.Errorf("with permission: %+v, %v", accepted, err)
+	}
+	if err := checkNow(t, h, s); err != nil {
+		t.Error(err)
+	}
+}
+
+// What was allowed once is allowed for that directory, and for no other of the
+// same sandbox.
+func TestDangerousShareOfAnOlderVersionIsJudged(t *testing.T) {
+	h := testHost(t)
+	c := testConfig("a")
+	c.Shares = []virtiofs.Share{{Source: "/etc", Target: "/srv/etc"}}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkNow(t, h, s); err == nil || !strings.Contains(err.Error(), "sandbox share accept --allow-dangerous-share a /etc") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestShareWithoutARecordIsRecordedAtItsStart(t *testing.T) {
+	h := testHost(t)
+	dir := tempDir(t)
+	c := testConfig("a")
+	c.Shares = []virtiofs.Share{{Source: dir, Target: "/srv/x"}}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &supervisor{s: s, config: c}
+	if err := v.recordShares(); err != nil {
+		t.Fatal(err)
+	}
+	c, err = s.Config()
+	if err != nil || c.Shares[0].Directory == (hostdir.Identity{}) || c.Shares[0] != v.config.Shares[0] {
+		t.Errorf("kept: %+v, %v", c.Shares, err)
 	}
 }

@@ -41,11 +41,19 @@ type State struct {
 	Transport  Transport         `json:"transport,omitempty"`
 	SSHPort    int               `json:"sshPort,omitempty"`
 	Forwards   []network.Forward `json:"forwards,omitempty"`
-	Argv       []string          `json:"argv,omitempty"`  // of QEMU
-	Files      []qemu.OpenFile   `json:"files,omitempty"` // that QEMU inherited, besides its sockets
-	Walls      []confine.Wall    `json:"walls,omitempty"` // that keep QEMU from the rest of the machine
+	Argv       []string          `json:"argv,omitempty"`   // of QEMU
+	Files      []qemu.OpenFile   `json:"files,omitempty"`  // that QEMU inherited, besides its sockets
+	Walls      []confine.Wall    `json:"walls,omitempty"`  // that keep QEMU from the rest of the machine
+	Shares     []ServedShare     `json:"shares,omitempty"` // the home first
 	System     string            `json:"system,omitempty"`
 	Failed     []string          `json:"failedUnits,omitempty"`
+}
+
+// ServedShare is how a directory is served to the guest.
+type ServedShare struct {
+	Source    string `json:"source"`
+	Isolation string `json:"isolation"`      // of its virtiofsd from the rest of the host
+	Weak      bool   `json:"weak,omitempty"` // nothing but virtiofsd itself keeps the guest to the directory
 }
 
 // live tells whether a supervisor must be there.

@@ -99,7 +99,7 @@ func (t Template) Make(ctx context.Context, c Config, o StartOptions) (err error
 	c = Config{
 		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Image: c.Image,
 		MemoryMiB: c.MemoryMiB, CPUs: c.CPUs, DiskMiB: c.DiskMiB, NoHome: c.NoHome, Network: c.Network,
-		Transport: c.Transport, Machine: c.Machine, ReadyTimeout: c.ReadyTimeout,
+		Transport: c.Transport, Machine: c.Machine, ReadyTimeout: c.ReadyTimeout, AllowWeak: c.AllowWeak,
 		Template: true, TemplateShares: len(c.Shares), Remove: true,
 	}
 	s, err := t.host.Create(c)

@@ -102,9 +102,9 @@ func (s Share) open() (*hostdir.Dir, error) {
 // explain says why the directory cannot be opened.
 func (s Share) explain(err error) error {
 	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
-		what := "is a symbolic link now"
+		what := fmt.Sprintf("is a symbolic link now, to %q", link.Target)
 		if link.Path != s.Source {
-			what = fmt.Sprintf("is reached by a symbolic link now, %s", link.Path)
+			what = fmt.Sprintf("is reached by a symbolic link now, %s to %q", link.Path, link.Target)
 		}
 		return &ChangedError{s.Source, what}
 	}

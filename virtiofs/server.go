@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -291,4 +292,31 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	<-s.done
 	return nil
+}
+
+// Try starts a virtiofsd for an empty directory, as Start does with AllowUnconfined, and stops it. The returned
+// server, which has ended, tells how this machine lets one be confined.
+func (d Daemon) Try(ctx context.Context) (_ *Server, err error) {
+	base, err := os.MkdirTemp("", "sandbox-share-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
+	if base, err = hostdir.Resolve(base); err != nil {
+		return nil, err
+	}
+	dir, err := hostdir.Open(base)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	uid, gid := os.Geteuid(), os.Getegid()
+	s, err := d.Start(ctx, ServerConfig{
+		Directory: dir, Socket: filepath.Join(base, "s"), ReadOnly: true, AllowUnconfined: true,
+		GuestUID: uid, GuestGID: gid, HostUID: uid, HostGID: gid,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Stop(ctx)
 }

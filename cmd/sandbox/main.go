@@ -83,7 +83,7 @@ daemon, and sees only the directories that it is given.
 When something does not work, begin with: sandbox doctor`,
 		Commands: []*cli.Command{
 			runCommand(), execCommand(), startCommand(), lsCommand(), stopCommand(), resetCommand(), rmCommand(),
-			killCommand(), restartCommand(), pauseCommand(), resumeCommand(), resizeCommand(), snapshotCommand(), forkCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
+			killCommand(), restartCommand(), pauseCommand(), resumeCommand(), resizeCommand(), snapshotCommand(), forkCommand(), shareCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
 			attachCommand(), cpCommand(), qmpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
 			logsCommand(), inspectCommand(), configCommand(), imageCommand(), smokeCommand(), doctorCommand(), superviseCommand(),
 		},

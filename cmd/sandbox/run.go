@@ -229,14 +229,12 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	if config.Name == "" && !c.IsSet("name") {
 		config.Name = host.NewName()
 	}
-	options, err := shareOptions(c, host.Dirs)
-	if err != nil {
-		return config, err
-	}
+	rules := host.ShareRules()
+	rules.AllowDangerous = c.Bool("allow-dangerous-share")
 	var errs [8]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
-	config.Shares, errs[1] = parseShares(c.StringSlice("share"), options)
+	config.Shares, errs[1] = parseShares(c.StringSlice("share"), rules)
 	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
@@ -309,24 +307,19 @@ func parseShares(specs []string, o virtiofs.CheckOptions) ([]virtiofs.Share, err
 	for _, spec := range specs {
 		share, err := virtiofs.ParseShare(spec, cwd)
 		if err == nil {
-			err = share.Check(o)
+			share, err = share.Admit(o)
 		}
-		var danger *virtiofs.DangerError
-		if errors.As(err, &danger) {
-			err = fmt.Errorf("%w (--allow-dangerous-share shares it all the same)", err)
-		}
-		shares, errs = append(shares, share), append(errs, err)
+		shares, errs = append(shares, share), append(errs, allowHint(err))
 	}
 	return shares, errors.Join(errs...)
 }
 
-// shareOptions is what a share must not touch.
-func shareOptions(c *cli.Context, dirs machine.Dirs) (virtiofs.CheckOptions, error) {
-	home, err := os.UserHomeDir()
-	return virtiofs.CheckOptions{
-		Home: home, Private: []string{dirs.Data, dirs.State, dirs.Runtime, dirs.Cache},
-		AllowDangerous: c.Bool("allow-dangerous-share"),
-	}, err
+// allowHint tells by which flag a dangerous directory is shared.
+func allowHint(err error) error {
+	if _, ok := errors.AsType[*virtiofs.DangerError](err); ok {
+		return fmt.Errorf("%w (--allow-dangerous-share shares it all the same)", err)
+	}
+	return err
 }
 
 func parseForwards(specs []string) ([]network.Forward, error) {

@@ -103,14 +103,24 @@ func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
 		if i.State.Status == machine.StatusRunning && i.State.SSHPort != 0 {
 			ssh = fmt.Sprintf("127.0.0.1:%d", i.State.SSHPort)
 		}
-		var shares []string
-		for _, s := range i.Config.Shares {
-			shares = append(shares, s.Source)
-		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), image,
-			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, strings.Join(shares, " "))
+			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, describeShares(i))
 	}
 	return t.Flush()
+}
+
+// describeShares lists the shared directories, with what a user should know of
+// one in parentheses.
+func describeShares(i machine.Info) string {
+	var shares []string
+	for _, s := range i.Config.Shares {
+		text := s.Source
+		if i.Weak(s) {
+			text += " (weak isolation)"
+		}
+		shares = append(shares, text)
+	}
+	return strings.Join(shares, " ")
 }
 
 // describeDisk is a disk's used and virtual size, such as "1.2GiB/20GiB".

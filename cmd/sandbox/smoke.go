@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/smoke"
@@ -67,7 +68,7 @@ func smokeAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := smokeOptions(c, host.Dirs)
+	o, err := smokeOptions(c, host)
 	if err != nil {
 		return usageError(c, err, true)
 	}
@@ -101,7 +102,7 @@ func smokeExit(o smoke.Outcome) error {
 	return nil
 }
 
-func smokeOptions(c *cli.Context, dirs machine.Dirs) (smoke.Options, error) {
+func smokeOptions(c *cli.Context, host *machine.Host) (smoke.Options, error) {
 	o := smoke.Options{
 		Timeout: c.Duration("timeout"), Repeat: c.Int("repeat"), Jobs: c.Int("jobs"), Artifacts: c.String("artifacts"),
 		Progress: progress.New(os.Stderr),
@@ -118,7 +119,7 @@ func smokeOptions(c *cli.Context, dirs machine.Dirs) (smoke.Options, error) {
 		o.Checks = append(o.Checks, check)
 	}
 	if dir := c.String("checks"); dir != "" {
-		checks, share, err := checksIn(c, dirs, dir)
+		checks, share, err := checksIn(host, dir)
 		if err != nil {
 			return o, err
 		}
@@ -131,24 +132,17 @@ func smokeOptions(c *cli.Context, dirs machine.Dirs) (smoke.Options, error) {
 }
 
 // checksIn reads a directory of checks, and makes sure that it may be shared.
-func checksIn(c *cli.Context, dirs machine.Dirs, dir string) ([]smoke.Check, *virtiofs.Share, error) {
-	checks, err := smoke.FindChecks(dir)
+func checksIn(host *machine.Host, dir string) ([]smoke.Check, *virtiofs.Share, error) {
+	source, err := hostdir.Resolve(dir)
 	if err != nil {
 		return nil, nil, err
 	}
-	source, err := filepath.Abs(dir)
-	if err == nil {
-		source, err = filepath.EvalSymlinks(source)
-	}
+	share, err := virtiofs.Share{Source: source, ReadOnly: true}.Admit(host.ShareRules())
 	if err != nil {
 		return nil, nil, err
 	}
-	options, err := shareOptions(c, dirs)
-	if err != nil {
-		return nil, nil, err
-	}
-	share := &virtiofs.Share{Source: source, ReadOnly: true}
-	return checks, share, share.Check(options)
+	checks, err := smoke.FindChecks(source)
+	return checks, &share, err
 }
 
 // smokeTargets finds the images that the arguments name. A directory that

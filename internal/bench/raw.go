@@ -19,6 +19,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -146,9 +147,18 @@ func (b *bench) serveHome(ctx context.Context, dir string) (*virtiofs.Server, er
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, err
 	}
+	path, err := hostdir.Resolve(home)
+	if err != nil {
+		return nil, err
+	}
+	served, err := hostdir.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer served.Close()
 	user := b.img.Manifest.User
 	return b.plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
-		Source: home, Socket: filepath.Join(dir, "home.sock"),
+		Directory: served, Socket: filepath.Join(dir, "home.sock"),
 		GuestUID: user.UID, GuestGID: user.GID, HostUID: os.Getuid(), HostGID: os.Getgid(),
 	})
 }

@@ -31,11 +31,12 @@ type Dir struct {
 
 // LinkError reports a symbolic link on a path that has none when it is resolved.
 type LinkError struct {
-	Path string // of the link
+	Path   string // of the link
+	Target string // to what it leads, as it is written in the link; a guest may have chosen it
 }
 
 func (e *LinkError) Error() string {
-	return e.Path + " is a symbolic link"
+	return fmt.Sprintf("%s is a symbolic link, to %q", e.Path, e.Target)
 }
 
 // Open opens the directory at the path, which must be absolute and clean, and follows no symbolic link: one on
@@ -43,7 +44,7 @@ func (e *LinkError) Error() string {
 // closes it.
 func Open(path string) (*Dir, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("the path must be absolute, without . and ..")}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("it must be absolute and clean")}
 	}
 	fd, err := unix.Open("/", pathFlags, 0)
 	if err != nil {
@@ -99,9 +100,9 @@ func openat(at *os.File, name string) (fd int, err error) {
 
 // explain makes a *LinkError of the ENOTDIR by which the kernel reports a link too.
 func explain(at *os.File, name, path string, err error) error {
-	var st unix.Stat_t
-	if unix.Fstatat(int(at.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return &LinkError{path}
+	target := make([]byte, unix.PathMax)
+	if n, linkErr := unix.Readlinkat(int(at.Fd()), name, target); linkErr == nil {
+		return &LinkError{path, string(target[:n])}
 	}
 	return &fs.PathError{Op: "open", Path: path, Err: err}
 }

@@ -134,7 +134,9 @@ func (b *booting) start(ctx context.Context) (*guest, error) {
 	config.AuthorizedKeys = []string{string(ssh.MarshalAuthorizedKey(g.sshKey.PublicKey()))}
 	config.Shares = []virtiofs.Share{{Source: g.share, Target: g.shareInside}}
 	if dir := b.options.CheckDir; dir != nil {
-		config.Shares = append(config.Shares, virtiofs.Share{Source: dir.Source, Target: g.checks, ReadOnly: true})
+		checks := *dir
+		checks.Target, checks.ReadOnly = g.checks, true
+		config.Shares = append(config.Shares, checks)
 	}
 	if _, err := b.host.Plan(ctx, config, img); err != nil {
 		return g, err

@@ -1,0 +1,155 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// A share is a directory that the user has named once. What it was then is kept
+// in the configuration, and compared with what is there at each start: a guest
+// to which a directory above it is shared, too, can put something else there.
+
+// ShareRules is what no guest may have of this machine.
+func (h *Host) ShareRules() virtiofs.CheckOptions {
+	home, _ := os.UserHomeDir() // without one in the environment, it is one of passwd's
+	return virtiofs.CheckOptions{Home: home, Private: []string{h.Dirs.Data, h.Dirs.State, h.Dirs.Runtime, h.Dirs.Cache}}
+}
+
+// checkShares looks at all shares as they are now.
+func (h *Host) checkShares(c Config) error {
+	var errs []error
+	for _, s := range c.Shares {
+		dir, err := h.openShare(c.Name, s)
+		if err == nil {
+			err = dir.Close()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// openShare opens a share of the sandbox of that name, if it is still what it
+// was.
+func (h *Host) openShare(name string, s virtiofs.Share) (*hostdir.Dir, error) {
+	dir, err := s.Open(h.ShareRules())
+	return dir, changedRemedy(name, err)
+}
+
+// changedRemedy adds to the refusal of a share how to accept it.
+func changedRemedy(name string, err error) error {
+	if changed, ok := errors.AsType[*virtiofs.ChangedError](err); ok {
+		return fmt.Errorf("%w\nPut back what was there; or, if you want the guest to have what is there now: sandbox share accept %s %s", err, name, qemu.ShellQuote([]string{changed.Source}))
+	}
+	if danger, ok := errors.AsType[*virtiofs.DangerError](err); ok {
+		return fmt.Errorf("%w\nIf you want the guest to have it all the same: sandbox share accept --allow-dangerous-share %s %s", err, name, qemu.ShellQuote([]string{danger.Source}))
+	}
+	return err
+}
+
+// openHome opens the guest's home, which lies where no guest can put anything.
+func (s *Sandbox) openHome() (*hostdir.Dir, error) {
+	path, err := hostdir.Resolve(s.dir())
+	if err != nil {
+		return nil, err
+	}
+	own, err := hostdir.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	return own.Beneath(homeDir)
+}
+
+// recordShares notes what the shares are of which nothing is known: those of a
+// sandbox that an older version has made, or a program that did not admit them.
+// They are judged as new ones.
+func (v *supervisor) recordShares() error {
+	shares := slices.Clone(v.config.Shares)
+	recorded := false
+	for i, share := range shares {
+		if share.Directory != (hostdir.Identity{}) {
+			continue
+		}
+		admitted, err := share.Admit(v.s.host.ShareRules())
+		if err != nil {
+			return changedRemedy(v.s.Name, err)
+		}
+		shares[i], recorded = admitted, true
+	}
+	if !recorded {
+		return nil
+	}
+	v.config.Shares = shares
+	return writeJSON(v.s.path(configFile), v.config)
+}
+
+// AcceptShares makes what is at the paths now the sandbox's shares that were
+// there, once it is judged as new ones are. It counts from the next start on. The
+// shares are returned as they are then: a symbolic link at a path is resolved.
+func (s *Sandbox) AcceptShares(paths []string, allowDangerous bool) ([]virtiofs.Share, error) {
+	lock, err := s.lock()
+	switch {
+	case errors.Is(err, errLocked) && s.State().live():
+		// Its supervisor has read the configuration already.
+	case errors.Is(err, errLocked):
+		return nil, s.busy()
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("there is no sandbox named %s any more", s.Name)
+	case err != nil:
+		return nil, err
+	default:
+		defer lock.Close()
+	}
+	c, err := s.Config()
+	if err != nil {
+		return nil, fmt.Errorf("the sandbox %s is broken and can only be removed: %w", s.Name, err)
+	}
+	rules := s.host.ShareRules()
+	rules.AllowDangerous = allowDangerous
+	accepted, err := c.accept(paths, rules)
+	if err != nil {
+		return nil, err
+	}
+	return accepted, writeJSON(s.path(configFile), c)
+}
+
+// accept admits the shares at the paths anew.
+func (c *Config) accept(paths []string, rules virtiofs.CheckOptions) ([]virtiofs.Share, error) {
+	c.Shares = slices.Clone(c.Shares)
+	var accepted []virtiofs.Share
+	var errs []error
+	for _, path := range paths {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(c.Shares, func(s virtiofs.Share) bool { return s.Source == path })
+		resolved, resolveErr := hostdir.Resolve(path)
+		if i < 0 && resolveErr == nil { // named by a link, as it may have been when it was shared
+			i = slices.IndexFunc(c.Shares, func(s virtiofs.Share) bool { return s.Source == resolved })
+		}
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("the sandbox %s has no share of %s: sandbox inspect %[1]s lists those that it has", c.Name, path))
+			continue
+		}
+		share := c.Shares[i]
+		if resolveErr == nil {
+			share.Source = resolved
+		}
+		share, err = share.Admit(rules)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.Shares[i] = share
+		accepted = append(accepted, share)
+	}
+	return accepted, errors.Join(errs...)
+}
