@@ -108,7 +108,7 @@ func examineVirtiofsd(ctx context.Context) Finding {
 		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nit does not run: %v", found, err)}
 	}
 	if !server.Confined() {
-		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; sandboxes run only with --allow-weak-isolation\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile), or install newuidmap (apt install uidmap)", found)}
+		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; sandboxes run only with --allow-weak-isolation\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile)", found)}
 	}
 	return Finding{"virtiofsd", Good, fmt.Sprintf("%s, isolation: %s", found, server.Isolation())}
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
@@ -42,6 +43,7 @@ type helperReport struct {
 }
 
 func TestMain(m *testing.M) {
+	confine.Main()
 	if task := os.Getenv(fakeTask); task != "" {
 		os.Exit(beFake(task, os.Args))
 	}

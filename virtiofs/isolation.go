@@ -65,7 +65,7 @@ func ownNamespace(euid int, c ServerConfig) isolation {
 }
 
 // helperNamespace lets virtiofsd make its user namespace. Where AppArmor reserves namespaces for known
-// programs (Ubuntu), the distribution's virtiofsd is one of those and this program is not. It needs newuidmap.
+// programs (Ubuntu), the distribution's virtiofsd is one of those and this program is not.
 func helperNamespace(c ServerConfig) isolation {
 	return isolation{
 		name:   "user namespace made by virtiofsd",

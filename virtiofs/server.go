@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
@@ -31,7 +31,7 @@ const (
 	// stopGrace is how long virtiofsd may take to end. It has nothing to write back.
 	stopGrace = 2 * time.Second
 
-	// listenFD is the first descriptor that a child inherits from exec.Cmd.ExtraFiles.
+	// listenFD is the first descriptor of confine.Program.Files.
 	listenFD = 3
 
 	// wantedFiles is the limit of open files that virtiofsd is given where the host allows it. It holds one
@@ -76,7 +76,8 @@ type Server struct {
 // machine may connect; one can do so once, and virtiofsd ends when it disconnects.
 //
 // The ways to isolate virtiofsd from the host are tried from the safest on, and c.Log and Server.Isolation
-// tell which it was. ctx bounds the start only. The kernel kills virtiofsd when the calling process ends.
+// tell which it was. virtiofsd is started by this program, executed anew, whose main function must begin with
+// confine.Main. ctx bounds the start only. The kernel kills virtiofsd when the calling process ends.
 func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
 	if err := c.validate(os.Geteuid(), os.Getegid()); err != nil {
 		return nil, err
@@ -161,15 +162,15 @@ func fileLimit(log io.Writer) (uint64, error) {
 
 // try starts virtiofsd in one way and waits until it is ready.
 func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os.File, openFiles uint64) (*process.Process, error) {
-	cmd := exec.Command(d.Path, arguments(c, i, listenFD, openFiles)...)
-	cmd.ExtraFiles = []*os.File{socket}
-	// Nothing else of the environment: RUST_LOG would change the log, and what does not get there cannot leak.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // for newuidmap
-	cmd.Dir = "/"
-	cmd.SysProcAttr = i.attr
-
 	watch := &readyWatch{log: c.Log, ready: make(chan struct{})}
-	p, err := process.Start(cmd, process.Options{Log: watch})
+	program := confine.Program{
+		Path: d.Path, Args: arguments(c, i, listenFD, openFiles), Dir: "/",
+		// Nothing else of the environment: RUST_LOG would change the log, and what does not get there cannot leak.
+		Env:   []string{"PATH=" + os.Getenv("PATH")},
+		Files: []confine.File{{File: socket}},
+	}
+	// It outlives ctx, which is for the start.
+	p, _, err := confine.Start(context.WithoutCancel(ctx), program, confine.Spec{Filter: systemCalls(), Attr: i.attr}, process.Options{Log: watch})
 	if err != nil {
 		return nil, err
 	}

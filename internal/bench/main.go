@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
 // settings are the flags.
@@ -46,6 +48,7 @@ func measurements() []measurement {
 }
 
 func main() {
+	confine.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
