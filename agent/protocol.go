@@ -104,6 +104,10 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
+// SamePlace tells whether the two are one device in one place. One of a fork may
+// be read-only where the other is not: then the host refuses what is written.
+func (m Mount) SamePlace(other Mount) bool { return m.Tag == other.Tag && m.Target == other.Target }
+
 // Status is what the guest knows about its own start.
 type Status struct {
 	// Reached has the guest's uptime, as a duration since its kernel started,

@@ -165,14 +165,14 @@ func (v *supervisor) startShare(ctx context.Context, plan *Plan, e export, log i
 		return nil, err
 	}
 	defer dir.Close()
-	uid, gid, err := virtiofs.Owner(dir)
+	uid, gid, groups, err := virtiofs.Owner(dir)
 	if err != nil {
 		return nil, err
 	}
 	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
 		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Log: log,
 		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
-		HostUID: uid, HostGID: gid, AllowUnconfined: v.config.AllowWeak,
+		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
 	})
 	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
 		return nil, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)

@@ -30,13 +30,13 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer dir.Close()
-	uid, gid, err := virtiofs.Owner(dir)
+	uid, gid, groups, err := virtiofs.Owner(dir)
 	if err != nil {
 		log.Fatal(err)
 	}
 	server, err := daemon.Start(ctx, virtiofs.ServerConfig{
 		Directory: dir, ReadOnly: share.ReadOnly, Socket: "/run/user/1000/app.sock",
-		GuestUID: 1000, GuestGID: 1000, HostUID: uid, HostGID: gid, Log: os.Stderr,
+		GuestUID: 1000, GuestGID: 1000, HostUID: uid, HostGID: gid, HostGroups: groups, Log: os.Stderr,
 	})
 	if err != nil {
 		log.Fatal(err)

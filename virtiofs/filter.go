@@ -13,11 +13,17 @@ const setID = unix.S_ISUID | unix.S_ISGID
 // root may not give files of the host user set-id bits, with which other users of the host would run them as that
 // user: it gets EPERM, as a service does with systemd's RestrictSUIDSGID. The kernel still lets what is made in a
 // set-group-ID directory have that directory's group.
-func systemCalls() *confine.Filter {
+//
+// With keepGroups, virtiofsd believes that it has given up the groups with which it was started. It would do so
+// because it could take others, which this filter keeps it from, too.
+func systemCalls(keepGroups bool) *confine.Filter {
 	// The mode is in memory that a filter cannot see. Without this call, virtiofsd makes do with openat.
 	rules := []confine.Rule{
 		{Calls: []int{unix.SYS_OPENAT2}, Do: confine.Refuse(unix.ENOSYS)},
 		{Calls: []int{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}, Do: confine.Refuse(unix.ENOSYS)},
+	}
+	if keepGroups {
+		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_SETGROUPS}, Do: confine.Refuse(0)})
 	}
 	for call, mode := range modeArguments {
 		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(mode, setID)}, Do: confine.Refuse(unix.EPERM)})

@@ -3,6 +3,7 @@ package virtiofs
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -16,9 +17,12 @@ const overflowID = 65534
 type isolation struct {
 	name string
 	args []string
-	// uid and gid are those of the host user as virtiofsd sees them.
+	// uid and gid are those of the host user as virtiofsd sees them, and groups its further groups.
 	uid, gid int
-	attr     *syscall.SysProcAttr
+	groups   []int
+	// keepGroups keeps virtiofsd from giving up the groups, which it does where it could take others.
+	keepGroups bool
+	attr       *syscall.SysProcAttr
 	// pinned says that virtiofsd has made the directory its root by the time that it is ready.
 	pinned bool
 	// weak says that nothing but virtiofsd itself keeps it to the directory.
@@ -28,6 +32,14 @@ type isolation struct {
 // isolations returns the ways to run virtiofsd for a caller with the effective user id euid, the safest first.
 func isolations(euid int, c ServerConfig) []isolation {
 	all := []isolation{ownNamespace(euid, c)}
+	if euid == 0 && len(c.HostGroups) > 0 {
+		// In a container, root may have no power over all of the groups.
+		bare := c
+		bare.HostGroups = nil
+		fewer := ownNamespace(euid, bare)
+		fewer.name += " without further groups"
+		all = append(all, fewer)
+	}
 	switch {
 	case euid != 0:
 		all = append(all, helperNamespace(c), unconfined(c, nil))
@@ -35,20 +47,23 @@ func isolations(euid int, c ServerConfig) []isolation {
 		all = append(all, rootSandbox("namespace"), rootSandbox("chroot"))
 	default:
 		// Root can still become that user, which is better than serving files with root's power.
-		all = append(all, unconfined(c, &syscall.Credential{Uid: uint32(c.HostUID), Gid: uint32(c.HostGID)}))
+		user := &syscall.Credential{Uid: uint32(c.HostUID), Gid: uint32(c.HostGID)}
+		for _, g := range c.HostGroups {
+			user.Groups = append(user.Groups, uint32(g))
+		}
+		all = append(all, unconfined(c, user))
 	}
 	return all
 }
 
-// ownNamespace starts virtiofsd as root of a user namespace that holds a single user. It sees no file system
-// but the share (pivot_root), no network and no other process, its capabilities end at the namespace's edge,
-// and, being the first process of a process namespace, it takes its own children with it when it is killed.
+// ownNamespace starts virtiofsd as root of a user namespace that holds a single user with its groups. It sees no
+// file system but the share (pivot_root), no network and no other process, its capabilities end at the namespace's
+// edge, and, being the first process of a process namespace, it takes its own children with it when it is killed.
 //
 // The namespace is made here and not by virtiofsd, because virtiofsd makes one only when it is not root and
 // needs newuidmap for it, and because as root of the namespace it gives up the capabilities it has no use for.
 func ownNamespace(euid int, c ServerConfig) isolation {
-	asRoot := euid == 0
-	return isolation{
+	i := isolation{
 		name:   "user namespace",
 		pinned: true,
 		args:   []string{"--sandbox=namespace"},
@@ -56,12 +71,33 @@ func ownNamespace(euid int, c ServerConfig) isolation {
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: c.HostUID, Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: c.HostGID, Size: 1}},
-			// Root's supplementary groups are dropped. Those of an ordinary user cannot be, nor need they:
-			// they are the user's own.
-			GidMappingsEnableSetgroups: asRoot,
-			Credential:                 &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !asRoot},
 		},
 	}
+	if euid != 0 {
+		// The groups of an ordinary user cannot be dropped, nor need they: they are the user's own. Nor can they be
+		// given numbers in the namespace.
+		i.attr.Credential = &syscall.Credential{NoSetGroups: true}
+		i.groups = unmappedGroups(c)
+		return i
+	}
+	i.attr.Credential, i.attr.GidMappingsEnableSetgroups = &syscall.Credential{}, true // root's own are dropped
+	for n, group := range c.HostGroups {
+		i.attr.GidMappings = append(i.attr.GidMappings, syscall.SysProcIDMap{ContainerID: n + 1, HostID: group, Size: 1})
+		i.attr.Credential.Groups = append(i.attr.Credential.Groups, uint32(n+1))
+		i.groups = append(i.groups, n+1)
+		i.keepGroups = true
+	}
+	return i
+}
+
+// unmappedGroups is how the user's further groups look in a namespace where they have no number: like all others.
+// The guest is then told that each group is its user's. Whether that is so is decided on the host, and a file that
+// only others than its group may use is the price.
+func unmappedGroups(c ServerConfig) []int {
+	if len(c.HostGroups) == 0 {
+		return nil
+	}
+	return []int{overflowID}
 }
 
 // helperNamespace lets virtiofsd make its user namespace. Where AppArmor reserves namespaces for known
@@ -70,6 +106,7 @@ func helperNamespace(c ServerConfig) isolation {
 	return isolation{
 		name:   "user namespace made by virtiofsd",
 		pinned: true,
+		groups: unmappedGroups(c),
 		args: []string{
 			"--sandbox=namespace",
 			fmt.Sprintf("--uid-map=:0:%d:1:", c.HostUID),
@@ -101,8 +138,7 @@ func unconfined(c ServerConfig, credential *syscall.Credential) isolation {
 		name: "none",
 		weak: true,
 		args: []string{"--sandbox=none"},
-		uid:  c.HostUID,
-		gid:  c.HostGID,
+		uid:  c.HostUID, gid: c.HostGID, groups: c.HostGroups,
 		attr: &syscall.SysProcAttr{Credential: credential},
 	}
 }
@@ -136,23 +172,30 @@ func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 		args = append(args, "--readonly")
 	}
 	args = append(args, i.args...)
-	args = append(args, translation("--translate-uid=", c.GuestUID, i.uid)...)
-	return append(args, translation("--translate-gid=", c.GuestGID, i.gid)...)
+	args = append(args, translation("--translate-uid=", c.GuestUID, i.uid, nil)...)
+	return append(args, translation("--translate-gid=", c.GuestGID, i.gid, i.groups)...)
 }
 
 // translation makes the flags for user or group ids. Whoever writes in the guest writes as the one host id:
 // other ids would need privileges, and without the mapping chown, tar and package managers run by the guest's
-// root fail. In the other direction the host id is the one guest id, and everybody else is nobody, since
-// equal numbers on both sides mean different people.
-func translation(flag string, guest, host int) []string {
+// root fail. In the other direction the host id is the one guest id, as are the host user's further groups: the
+// guest's kernel looks at the mode before virtiofsd is asked, and would find that the group's permissions are not
+// for the guest's user. Everybody else is nobody, since equal numbers on both sides mean different people.
+func translation(flag string, guest, host int, further []int) []string {
 	const count = math.MaxUint32 // the last id is no id (chown(2) takes it for "unchanged")
 	args := []string{
 		fmt.Sprintf("%ssquash-guest:0:%d:%d", flag, host, uint32(count)),
 		fmt.Sprintf("%shost:%d:%d:1", flag, host, guest),
-		fmt.Sprintf("%ssquash-host:%d:%d:%d", flag, host+1, overflowID, count-(host+1)),
 	}
-	if host > 0 {
-		args = append(args, fmt.Sprintf("%ssquash-host:0:%d:%d", flag, overflowID, host))
+	next := 0 // the first id that has no flag yet
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(append([]int{host}, further...)))) {
+		if id > next {
+			args = append(args, fmt.Sprintf("%ssquash-host:%d:%d:%d", flag, next, overflowID, id-next))
+		}
+		if id != host {
+			args = append(args, fmt.Sprintf("%ssquash-host:%d:%d:1", flag, id, guest))
+		}
+		next = id + 1
 	}
-	return args
+	return append(args, fmt.Sprintf("%ssquash-host:%d:%d:%d", flag, next, overflowID, count-next))
 }

@@ -27,7 +27,7 @@ func TestArgumentsWithoutANamespaceTranslateToTheHostsIDs(t *testing.T) {
 	got := strings.Join(arguments(c, unconfined(c, nil), 3, 4096), " ")
 	for _, want := range []string{
 		"--sandbox=none",
-		"--translate-uid=squash-guest:0:1001:4294967295 --translate-uid=host:1001:1000:1 --translate-uid=squash-host:1002:65534:4294966293 --translate-uid=squash-host:0:65534:1001",
+		"--translate-uid=squash-guest:0:1001:4294967295 --translate-uid=host:1001:1000:1 --translate-uid=squash-host:0:65534:1001 --translate-uid=squash-host:1002:65534:4294966293",
 		"--translate-gid=squash-guest:0:1002:4294967295 --translate-gid=host:1002:1000:1",
 	} {
 		if !strings.Contains(got, want) {
@@ -36,6 +36,35 @@ func TestArgumentsWithoutANamespaceTranslateToTheHostsIDs(t *testing.T) {
 	}
 	if strings.Contains(got, "--readonly") {
 		t.Errorf("%s\nis read-only", got)
+	}
+}
+
+// What the host user may do by a group of its, the guest's user may try.
+func TestGroupsOfTheHostUserAreTheGuestUsers(t *testing.T) {
+	c := ServerConfig{Directory: openDir(t, "/"), GuestGID: 1000, HostUID: 1001, HostGID: 100, HostGroups: []int{20, 5}}
+	for _, test := range []struct {
+		name string
+		i    isolation
+		want string
+	}{
+		{"of root's", ownNamespace(0, c), "host:0:1000:1 squash-host:1:1000:1 squash-host:2:1000:1 squash-host:3:65534:4294967292"},
+		{"of a user's", ownNamespace(1001, c), "host:0:1000:1 squash-host:1:65534:65533 squash-host:65534:1000:1 squash-host:65535:65534:4294901760"},
+		{"made by virtiofsd", helperNamespace(c), "host:0:1000:1 squash-host:1:65534:65533 squash-host:65534:1000:1 squash-host:65535:65534:4294901760"},
+		{"none", unconfined(c, nil), "host:100:1000:1 squash-host:0:65534:5 squash-host:5:1000:1 squash-host:6:65534:14 squash-host:20:1000:1 squash-host:21:65534:79 squash-host:101:65534:4294967194"},
+	} {
+		var got []string
+		for _, arg := range arguments(c, test.i, 3, 4096) {
+			if flag, ok := strings.CutPrefix(arg, "--translate-gid="); ok && !strings.HasPrefix(flag, "squash-guest") {
+				got = append(got, flag)
+			}
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s:\ngot  %s\nwant %s", test.name, strings.Join(got, " "), test.want)
+		}
+	}
+	c.HostGroups = nil
+	if ownNamespace(1001, c).groups != nil || ownNamespace(0, c).keepGroups {
+		t.Error("without further groups, foreign ones are the guest's")
 	}
 }
 

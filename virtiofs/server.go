@@ -55,6 +55,9 @@ type ServerConfig struct {
 	// usual answer. Unless the caller is root, the latter must be its own. As far as files go, virtiofsd can
 	// do what that host user can do, and nothing else, even if root starts it.
 	GuestUID, GuestGID, HostUID, HostGID int
+	// HostGroups are further groups of the host user, whose files the guest's user can use as they allow it. Unless
+	// the caller is root, virtiofsd has the caller's groups whatever they are.
+	HostGroups []int
 	// AllowUnconfined lets virtiofsd run without a sandbox around it where the machine offers none. Only
 	// virtiofsd itself then keeps the guest from the rest of the host's files.
 	AllowUnconfined bool
@@ -129,7 +132,7 @@ func (c ServerConfig) validate(euid, egid int) error {
 	if c.Directory == nil {
 		return errors.New("there is no directory to share")
 	}
-	for _, id := range []int{c.GuestUID, c.GuestGID, c.HostUID, c.HostGID} {
+	for _, id := range append([]int{c.GuestUID, c.GuestGID, c.HostUID, c.HostGID}, c.HostGroups...) {
 		if id < 0 || id >= math.MaxUint32-1 {
 			return fmt.Errorf("%d is not a user or group id", id)
 		}
@@ -170,7 +173,7 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 		Files: []confine.File{{File: socket}},
 	}
 	// It outlives ctx, which is for the start.
-	p, _, err := confine.Start(context.WithoutCancel(ctx), program, confine.Spec{Filter: systemCalls(), Attr: i.attr}, process.Options{Log: watch})
+	p, _, err := confine.Start(context.WithoutCancel(ctx), program, confine.Spec{Filter: systemCalls(i.keepGroups), Attr: i.attr}, process.Options{Log: watch})
 	if err != nil {
 		return nil, err
 	}

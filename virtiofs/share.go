@@ -43,20 +43,6 @@ func (s Share) String() string {
 	return spec
 }
 
-// Owner returns the ids of the host user and group to whom the guest's files in the directory should belong, for
-// ServerConfig. For an ordinary user they are its own. For root they are those of the directory's owner, so that
-// sharing somebody's directory with sudo leaves no files of root in it.
-func Owner(dir *hostdir.Dir) (uid, gid int, err error) {
-	if euid := os.Geteuid(); euid != 0 {
-		return euid, os.Getegid(), nil
-	}
-	id, err := dir.Identity()
-	if err != nil {
-		return 0, 0, fmt.Errorf("asking for the owner of the directory to share: %w", err)
-	}
-	return int(id.UID), int(id.GID), nil
-}
-
 // ParseShare reads HOST[:GUEST][:ro|:rw].
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is

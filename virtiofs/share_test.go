@@ -87,7 +87,7 @@ func TestParseShareResolvesLinksButKeepsTheirName(t *testing.T) {
 func TestOwner(t *testing.T) {
 	path := resolvedTempDir(t)
 	dir := openDir(t, path)
-	if uid, gid, err := Owner(dir); err != nil || uid != os.Geteuid() || gid != os.Getegid() {
+	if uid, gid, _, err := Owner(dir); err != nil || uid != os.Geteuid() || gid != os.Getegid() {
 		t.Errorf("of one's own directory: %d, %d, %v", uid, gid, err)
 	}
 	if os.Geteuid() != 0 {
@@ -96,8 +96,8 @@ func TestOwner(t *testing.T) {
 	if err := os.Chown(path, 1234, 5678); err != nil {
 		t.Fatal(err)
 	}
-	if uid, gid, err := Owner(dir); err != nil || uid != 1234 || gid != 5678 {
-		t.Errorf("of another's directory, for root: %d, %d, %v", uid, gid, err)
+	if uid, gid, groups, err := Owner(dir); err != nil || uid != 1234 || gid != 5678 || len(groups) != 0 {
+		t.Errorf("of another's directory, for root: %d, %d, %v, %v", uid, gid, groups, err)
 	}
 }
 

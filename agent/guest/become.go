@@ -30,9 +30,9 @@ func (s *service) become(identity agent.Identity) error {
 	defer s.mu.Unlock()
 	config := identity.Config
 	s.logger.Info("the guest becomes another one", "hostname", config.Hostname)
-	errs := []error{writeHostname("/", config.Hostname), newMachineID("/"), newBootID("/")}
+	errs := []error{writeHostname("/", config.Hostname), newMachineID("/"), newBootID("/"), trustShares("/", s.image.User, config.Mounts)}
 
-	_, mounts := partition(config.Mounts, func(m agent.Mount) bool { return slices.Contains(s.config.Mounts, m) })
+	_, mounts := partition(config.Mounts, func(m agent.Mount) bool { return slices.ContainsFunc(s.config.Mounts, m.SamePlace) })
 	if err := applyMounts("/", s.image.User, mounts); err != nil {
 		errs = append(errs, err)
 	}

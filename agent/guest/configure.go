@@ -138,7 +138,7 @@ func parseKeys(config agent.BootConfig) (ssh.Signer, []ssh.PublicKey, error) {
 
 // applyConfig makes the root that of one sandbox.
 func applyConfig(root string, user ImageUser, config agent.BootConfig) error {
-	if err := errors.Join(writeHostname(root, config.Hostname), ensureMachineID(root)); err != nil {
+	if err := errors.Join(writeHostname(root, config.Hostname), ensureMachineID(root), trustShares(root, user, config.Mounts)); err != nil {
 		return err
 	}
 	return applyMounts(root, user, config.Mounts)
