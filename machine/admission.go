@@ -74,7 +74,7 @@ func (v *supervisor) recordShares() error {
 	shares := slices.Clone(v.config.Shares)
 	recorded := false
 	for i, share := range shares {
-		if share.Directory != (hostdir.Identity{}) {
+		if !share.Directory.IsZero() {
 			continue
 		}
 		admitted, err := share.Admit(v.s.host.ShareRules())

@@ -27,6 +27,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	for _, note := range plan.Notes {
 		v.report(report{Note: note})
 	}
+	v.noteOtherWriters()
 	if v.needs, err = plan.needs(v.config); err != nil {
 		return err
 	}
@@ -73,6 +74,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	}
 	go v.awaitSystem(context.WithoutCancel(ctx))
 	go v.keepAgent(context.WithoutCancel(ctx))
+	go v.watchShares()
 	return nil
 }
 

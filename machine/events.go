@@ -19,10 +19,11 @@ type Event struct {
 	Sandbox string        `json:"sandbox"`
 	Type    EventType     `json:"type"`
 	Status  Status        `json:"status,omitempty"` // after the event; none after EventRemoved
-	Reason  string        `json:"reason,omitempty"` // why it ended, or is broken
+	Reason  string        `json:"reason,omitempty"` // why it ended, or is broken; of EventShare: what has changed, and what to do
 	Stage   string        `json:"stage,omitempty"`  // of EventStage
 	After   time.Duration `json:"after,omitempty"`  // of EventStage: nanoseconds since the supervisor started
 	From    string        `json:"from,omitempty"`   // of EventRenamed: the name before
+	Share   string        `json:"share,omitempty"`  // of EventShare: the path of the directory
 }
 
 // EventType is what kind of thing happened.
@@ -35,6 +36,7 @@ const (
 	EventStatus  EventType = "status"  // its status changed
 	EventStage   EventType = "stage"   // its start reached a stage
 	EventRenamed EventType = "renamed" // it has another name
+	EventShare   EventType = "share"   // a shared directory was replaced on this machine
 	EventRemoved EventType = "removed" // it is gone
 )
 
@@ -86,6 +88,7 @@ type watched struct {
 	started time.Time // of the start whose stages were told
 	stages  int
 	waiting bool // for the end of its supervisor
+	shares  []ServedShare
 }
 
 func (w *watch) run() error {
@@ -191,7 +194,7 @@ func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) 
 		return fmt.Errorf("watching the sandbox %s: %w", name, err)
 	}
 	st := s.State()
-	seen := &watched{dir: dir, status: st.Status, started: st.Started, stages: len(st.Timings)}
+	seen := &watched{dir: dir, status: st.Status, started: st.Started, stages: len(st.Timings), shares: st.Shares}
 	w.known[name] = seen
 	e := Event{Sandbox: name, Type: found, Status: st.Status, Reason: st.Reason}
 	if from != "" {
@@ -241,10 +244,28 @@ func (w *watch) look(name string) error {
 		}
 	}
 	w.awaitEnd(s, seen, st)
+	if err := w.tellShares(name, seen, st); err != nil {
+		return err
+	}
 	if st.Status == seen.status {
 		return nil
 	}
 	return w.tellStatus(name, seen, st)
+}
+
+// tellShares tells which shares have become others since the last look.
+func (w *watch) tellShares(name string, seen *watched, st State) error {
+	before := seen.shares
+	seen.shares = st.Shares
+	for i, s := range st.Shares {
+		if i >= len(before) || before[i].Source != s.Source || before[i].Changed == s.Changed {
+			continue // served since this start, which is no change
+		}
+		if err := w.tell(Event{Sandbox: name, Type: EventShare, Status: st.Status, Share: s.Source, Reason: shareChanged(name, s)}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inTransit tells whether a sandbox of which files are missing is half made or

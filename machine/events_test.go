@@ -17,7 +17,7 @@ func watchEvents(t *testing.T, h *Host, names ...string) (next func() string) {
 	go func() {
 		done <- h.Events(ctx, names, func(e Event) error {
 			text := fmt.Sprintf("%s %s", e.Sandbox, e.Type)
-			for _, more := range []string{string(e.Status), e.Stage, e.From} {
+			for _, more := range []string{string(e.Status), e.Stage, e.From, e.Share} {
 				if more != "" {
 					text += " " + more
 				}
@@ -81,8 +81,14 @@ func TestEventsTellALife(t *testing.T) {
 	write(State{Status: StatusStarting})
 	wantEvents(t, next, "a status starting")
 	// Two stages in one go, as when notifications were merged.
-	write(State{Status: StatusRunning, Timings: []Timing{{Stage: StageShares}, {Stage: StageAgent}}})
+	running := State{Status: StatusRunning, Timings: []Timing{{Stage: StageShares}, {Stage: StageAgent}}, Shares: []ServedShare{{Source: "/src"}}}
+	write(running)
 	wantEvents(t, next, "a stage starting shares", "a stage starting agent", "a status running")
+	for _, changed := range []string{"is not there any more", ""} {
+		running.Shares = []ServedShare{{Source: "/src", Changed: changed}}
+		write(running)
+		wantEvents(t, next, "a share running /src")
+	}
 	// The supervisor is killed and writes nothing any more.
 	_ = supervisor.Process.Kill()
 	_ = supervisor.Wait()

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // OriginTag is the tag under which a fork has the snapshot that it began with.
@@ -18,6 +21,7 @@ const OriginTag = "origin"
 type ForkOptions struct {
 	Name      string // of the new sandbox
 	EmptyHome bool   // begin with an empty home, not with a copy
+	Writable  bool   // may write to the shares that the other sandbox may write to: two guests at once see no locks of each other
 	Remove    bool   // remove the fork when it stops
 }
 
@@ -73,11 +77,14 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 	for i := range c.Forwards {
 		c.Forwards[i].HostPort = 0
 	}
+	if !o.Writable {
+		c.Shares = readOnly(c.Shares)
+	}
 	if err := f.s.host.checkSocketPath(c); err != nil {
 		return nil, err
 	}
 	return f.s.host.create(c, func(draft *Sandbox) error {
-		if err := f.link(ctx, draft); err != nil {
+		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
 		if c.NoHome {
@@ -106,10 +113,22 @@ func (s *Sandbox) firstState() string {
 
 // link gives the draft the snapshot as its origin. It stays when the other
 // sandbox goes.
-func (f *Forkable) link(ctx context.Context, draft *Sandbox) error {
+func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) error {
 	snap := f.snap
 	snap.Tag = OriginTag
+	if !o.Writable {
+		snap.Needs.Shares = readOnly(snap.Needs.Shares)
+	}
 	return linkSnapshot(ctx, f.s.snapshotDir(f.snap.Tag), draft.snapshotDir(OriginTag), snap)
+}
+
+// readOnly is the shares for a guest that may not write to them.
+func readOnly(shares []virtiofs.Share) []virtiofs.Share {
+	shares = slices.Clone(shares)
+	for i := range shares {
+		shares[i].ReadOnly = true
+	}
+	return shares
 }
 
 // makeMountPoints makes in an empty home the directories on which the guest has

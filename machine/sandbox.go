@@ -295,12 +295,13 @@ func (s *Sandbox) Info() Info {
 	return Info{Name: s.Name, State: s.State(), Config: c, Dir: s.dir(), Home: s.HomePath(), Disk: s.diskUsage(c)}
 }
 
-// Weak tells whether nothing but virtiofsd itself keeps the running guest to the
-// directory.
-func (i Info) Weak(share virtiofs.Share) bool {
-	return i.State.live() && slices.ContainsFunc(i.State.Shares, func(s ServedShare) bool {
-		return s.Source == share.Source && s.Weak
-	})
+// Served returns how the share is served to the guest, if that runs.
+func (i Info) Served(share virtiofs.Share) (ServedShare, bool) {
+	n := slices.IndexFunc(i.State.Shares, func(s ServedShare) bool { return s.Source == share.Source })
+	if n < 0 || !i.State.live() {
+		return ServedShare{}, false
+	}
+	return i.State.Shares[n], true
 }
 
 // NewName makes up a name that is easy to say and not taken.

@@ -52,8 +52,9 @@ type State struct {
 // ServedShare is how a directory is served to the guest.
 type ServedShare struct {
 	Source    string `json:"source"`
-	Isolation string `json:"isolation"`      // of its virtiofsd from the rest of the host
-	Weak      bool   `json:"weak,omitempty"` // nothing but virtiofsd itself keeps the guest to the directory
+	Isolation string `json:"isolation"`         // of its virtiofsd from the rest of the host
+	Changed   string `json:"changed,omitempty"` // what is at Source now in place of the directory that the guest has
+	Weak      bool   `json:"weak,omitempty"`    // nothing but virtiofsd itself keeps the guest to the directory
 }
 
 // live tells whether a supervisor must be there.

@@ -72,7 +72,7 @@ func (s Share) compare(dir *hostdir.Dir, o CheckOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.Directory != (hostdir.Identity{}) {
+	if !s.Directory.IsZero() {
 		if what := s.Directory.Difference(now); what != "" {
 			return &ChangedError{s.Source, what}
 		}
@@ -102,11 +102,7 @@ func (s Share) open() (*hostdir.Dir, error) {
 // explain says why the directory cannot be opened.
 func (s Share) explain(err error) error {
 	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
-		what := fmt.Sprintf("is a symbolic link now, to %q", link.Target)
-		if link.Path != s.Source {
-			what = fmt.Sprintf("is reached by a symbolic link now, %s to %q", link.Path, link.Target)
-		}
-		return &ChangedError{s.Source, what}
+		return &ChangedError{s.Source, s.throughLink(link)}
 	}
 	info, statErr := os.Stat(s.Source)
 	switch {
@@ -118,4 +114,35 @@ func (s Share) explain(err error) error {
 		return fmt.Errorf("%s is not a directory, and only directories can be shared: share %s instead", s.Source, filepath.Dir(s.Source))
 	}
 	return fmt.Errorf("opening the directory to share: %w", err)
+}
+
+// Changed says what is at the path of an admitted share now in place of the directory, to follow the path, or is
+// empty. A guest that has the share mounted goes on with the directory that it has.
+func (s Share) Changed() string {
+	if s.Directory.IsZero() {
+		return ""
+	}
+	dir, err := hostdir.Open(filepath.Clean(s.Source))
+	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
+		return s.throughLink(link)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "is not there any more"
+	}
+	if err != nil {
+		return "" // whoever cannot look there has not seen a change
+	}
+	defer dir.Close()
+	now, err := dir.Identity()
+	if err != nil {
+		return ""
+	}
+	return s.Directory.Difference(now)
+}
+
+func (s Share) throughLink(link *hostdir.LinkError) string {
+	if link.Path == s.Source {
+		return fmt.Sprintf("is a symbolic link now, to %q", link.Target)
+	}
+	return fmt.Sprintf("is reached by a symbolic link now, %s to %q", link.Path, link.Target)
 }

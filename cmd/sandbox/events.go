@@ -14,8 +14,8 @@ func eventsCommand() *cli.Command {
 		Usage:     "print what happens to sandboxes as JSON lines",
 		ArgsUsage: "[NAME...]",
 		Description: `The sandboxes that there are come first, with the type "exists"; then a line for
-each that is created, renamed or removed, changes its status or reaches a stage
-of its start, until Ctrl-C. With NAME, only these are shown, also those that are
+each that is created, renamed or removed, changes its status, reaches a stage of its
+start or has a share that is replaced on this machine, until Ctrl-C. With NAME, only these are shown, also those that are
 yet to be made.
 
 EXAMPLES

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 func forkCommand() *cli.Command {
@@ -21,8 +24,10 @@ func forkCommand() *cli.Command {
 		Description: `The forks run at once, with all that ran in the other sandbox, from its snapshot
 TAG or else from what it is now; it goes on itself. Each has an identity, a disk and
 a copy of the home of its own, a clock that is right and random numbers that no other
-has. Shares are the same directories for all. Published ports are published by free
-ones, which sandbox ls shows. The names of the forks are printed when they are ready.
+has. Shares are the same directories for all, and read-only in the forks: guests see
+nothing of each other's locks, and programs such as git and SQLite lose data when two
+of them write. Published ports are published by free ones, which sandbox ls shows. The
+names of the forks are printed when they are ready.
 
 EXAMPLES
    sandbox fork work
@@ -32,6 +37,7 @@ EXAMPLES
 			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Value: 1, Usage: "make this `NUMBER` of forks"},
 			&cli.StringFlag{Name: "name", Usage: "`NAME` of the fork; of several, NAME-1, NAME-2 and so on (default: that of the other sandbox with -fork)"},
 			&cli.StringFlag{Name: "home", Value: "copy", Usage: "`WHAT` the forks' homes are: copy or empty"},
+			&cli.StringFlag{Name: "shares", Value: "ro", Usage: "`HOW` the forks may use the shares: ro (only read them) or same (as the other sandbox, while only one of all writes)"},
 			&cli.BoolFlag{Name: "rm", Usage: "remove a fork when it stops"},
 		},
 		OnUsageError: usageError,
@@ -49,6 +55,9 @@ func fork(c *cli.Context) error {
 	}
 	if home := c.String("home"); home != "copy" && home != "empty" {
 		return &exitCode{exitUsage, fmt.Errorf("--home is %q, but must be copy or empty", home)}
+	}
+	if shares := c.String("shares"); shares != "ro" && shares != "same" {
+		return &exitCode{exitUsage, fmt.Errorf("--shares is %q, but must be ro or same", shares)}
 	}
 	if c.NArg() != 1 {
 		return &exitCode{exitUsage, errors.New("sandbox fork needs the name of one sandbox, or NAME@TAG for one of its snapshots: sandbox ls and sandbox snapshot ls NAME show them")}
@@ -73,11 +82,15 @@ func fork(c *cli.Context) error {
 	if err := errors.Join(taken...); err != nil { // before anything is saved
 		return err
 	}
+	options := machine.ForkOptions{EmptyHome: c.String("home") == "empty", Writable: c.String("shares") == "same", Remove: c.Bool("rm")}
+	if config, err := parent.Config(); err == nil && !options.Writable && slices.ContainsFunc(config.Shares, func(s virtiofs.Share) bool { return !s.ReadOnly }) {
+		fmt.Fprintf(os.Stderr, "sandbox: note: the forks can read the shares of %s and not write to them; with --shares same they can, and must not do so at the same time\n", name)
+	}
 	from, err := parent.Forkable(ctx, tag)
 	if err != nil {
 		return err
 	}
-	forks, err := makeForks(ctx, from, names, machine.ForkOptions{EmptyHome: c.String("home") == "empty", Remove: c.Bool("rm")})
+	forks, err := makeForks(ctx, from, names, options)
 	err = errors.Join(err, from.Close())
 	if err != nil {
 		return errors.Join(err, removeForks(ctx, forks))

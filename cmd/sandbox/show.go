@@ -26,7 +26,9 @@ func lsCommand() *cli.Command {
 		Usage:   "list all sandboxes, whatever their state",
 		Description: `The state is created (never started), starting, running, paused (with the
 reason), stopping, stopped, crashed (with the reason) or broken (its files cannot
-be read).
+be read). A share is (replaced) when another directory has taken its place on this
+machine, which sandbox inspect tells more about, and has (weak isolation) where the
+machine does not let virtiofsd be confined.
 
 EXAMPLES
    sandbox ls
@@ -115,8 +117,12 @@ func describeShares(i machine.Info) string {
 	var shares []string
 	for _, s := range i.Config.Shares {
 		text := s.Source
-		if i.Weak(s) {
+		served, _ := i.Served(s)
+		if served.Weak {
 			text += " (weak isolation)"
+		}
+		if served.Changed != "" {
+			text += " (replaced)"
 		}
 		shares = append(shares, text)
 	}

@@ -161,6 +161,9 @@ func (d *Dir) Identity() (Identity, error) {
 	return id, nil
 }
 
+// IsZero tells whether nothing is on record.
+func (i Identity) IsZero() bool { return i == Identity{} }
+
 // Same tells whether the two are of one directory, whoever owns it. Inode numbers are used again, so the time
 // of birth decides with them. Where the file system does not tell that, the device does: its number may be
 // another one after a reboot, which then looks like another directory.
