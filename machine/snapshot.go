@@ -59,6 +59,10 @@ type SnapshotFile struct {
 	Size     int64  `json:"size"`
 	Used     int64  `json:"used"`     // what it takes on the host when it is saved
 	Checksum string `json:"checksum"` // of what is not zero in it, see package machine
+
+	// Modified is when it was last written to. Only its owner, which no QEMU is,
+	// could make it say otherwise.
+	Modified time.Time `json:"modified,omitzero"`
 }
 
 // Used is what the snapshot takes on the host, in bytes, besides the layers of
@@ -283,7 +287,23 @@ func describeFile(ctx context.Context, path string) (SnapshotFile, error) {
 		return SnapshotFile{}, fmt.Errorf("measuring %s: %w", path, err)
 	}
 	sum, err := checksum(ctx, path)
-	return SnapshotFile{Size: st.Size, Used: st.Blocks * 512, Checksum: sum}, err // the unit of st_blocks (stat(2))
+	return SnapshotFile{
+		Size: st.Size, Used: st.Blocks * 512, // the unit of st_blocks (stat(2))
+		Checksum: sum, Modified: time.Unix(st.Mtim.Unix()).UTC(),
+	}, err
+}
+
+// unwritten tells whether nobody has written to the file at path since it was
+// described, which costs nothing, unlike its checksum.
+func (f SnapshotFile) unwritten(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() != f.Size || !info.ModTime().Equal(f.Modified) {
+		return fmt.Errorf("%s is not what was saved: somebody has written to it", path)
+	}
+	return nil
 }
 
 // processor says what executes the guest, as far as a snapshot depends on it.

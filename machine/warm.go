@@ -196,7 +196,11 @@ func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*H
 	_ = os.Chtimes(t.dir, now, now) // for SweepTemplates
 	warm := o
 	warm.restore = t.dir
-	hold, err := s.Start(ctx, warm)
+	var hold *Hold
+	err := t.check(ctx)
+	if err == nil {
+		hold, err = s.Start(ctx, warm)
+	}
 	if err == nil || ctx.Err() != nil {
 		return hold, err
 	}
@@ -207,6 +211,28 @@ func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*H
 		return nil, err
 	}
 	return s.Start(ctx, o)
+}
+
+// check finds a template that is not what was saved, as it could be after a
+// guest had taken over a QEMU that had it open. What every guest begins with
+// would then be that guest's. The state of the devices is small enough to be
+// read for that. To read all memory would take as long as all else that a warm
+// start does; but no QEMU can write to it, nor hide that somebody has.
+func (t Template) check(ctx context.Context) error {
+	var snap Snapshot
+	if err := readManifest(filepath.Join(t.dir, manifestFile), &snap); err != nil {
+		return err
+	}
+	for name, file := range snap.files() {
+		if err := file.unwritten(filepath.Join(t.dir, name)); err != nil {
+			return err
+		}
+	}
+	sum, err := checksum(ctx, filepath.Join(t.dir, devicesFile))
+	if err == nil && sum != snap.Devices.Checksum {
+		err = fmt.Errorf("%s is not what was saved", filepath.Join(t.dir, devicesFile))
+	}
+	return err
 }
 
 // checkSaved makes sure that the guest can start with what was saved.

@@ -152,3 +152,49 @@ func testImage(t *testing.T) string {
 	writeFile(t, filepath.Join(dir, image.ManifestFile), string(data))
 	return dir
 }
+
+func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
+	for _, name := range []string{devicesFile, memoryFile, layers(diskDir).path(0)} {
+		s := create(t, testHost(t), "a")
+		snap := saveTest(t, s, "one", time.Now())
+		writeFile(t, filepath.Join(s.snapshotDir(snap.Tag), clientKey), "key")
+		for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(diskDir).path(0): &snap.Disk[0]} {
+			path := s.snapshotFile(snap.Tag, name) // long ago, because clocks of file systems tick slowly
+			if err := os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if *file, err = describeFile(t.Context(), path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		template := Template{filepath.Join(t.TempDir(), "template"), s.host}
+		if err := linkSnapshot(t.Context(), s.snapshotDir(snap.Tag), template.dir, snap); err != nil {
+			t.Fatal(err)
+		}
+		if err := template.check(t.Context()); err != nil {
+			t.Fatalf("as it was saved: %v", err)
+		}
+		path := filepath.Join(template.dir, name)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("X"), 0); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if name == devicesFile { // even if that does not show
+			if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := template.check(t.Context()); err == nil || !strings.Contains(err.Error(), "is not what was saved") {
+			t.Errorf("after somebody had written to %s: %v", name, err)
+		}
+	}
+}
