@@ -163,7 +163,8 @@ func inspectCommand() *cli.Command {
 		ArgsUsage: "NAME...",
 		Description: `One NAME gives an object, several an array of objects. In the command line of QEMU,
 numbers of descriptors that are not redirected stand for sockets and for the guest's
-memory, which the supervisor passes on.
+memory, which the supervisor passes on. What keeps QEMU from the rest of this machine
+is in state.walls.
 
 EXAMPLES
    sandbox inspect work
