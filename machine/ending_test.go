@@ -3,10 +3,15 @@ package machine
 import (
 	"cmp"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -54,5 +59,50 @@ func TestRestartPoliciesAreChecked(t *testing.T) {
 	c.Remove, c.Restart = true, RestartAlways
 	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--rm") {
 		t.Errorf("removed and always run again: %v", err)
+	}
+}
+
+// ended returns a program that has ended as the shell's script says.
+func ended(t *testing.T, script string) *process.Process {
+	t.Helper()
+	p, err := process.Start(exec.Command("/bin/sh", "-c", script), process.Options{Name: "qemu"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	return p
+}
+
+func TestOnlyAStartThatFailedByChanceIsMadeAgain(t *testing.T) {
+	for _, tt := range []struct {
+		what, script, console string
+		accel                 qemu.Accel
+		why                   qmp.ShutdownReason
+		again                 bool
+	}{
+		{"an assertion of the emulator", "kill -ABRT $$", "Linux version", qemu.AccelTCG, "", true},
+		{"a fault of the emulator", "kill -SEGV $$", "", qemu.AccelTCG, "", true},
+		{"a reset before the first word", "", "", qemu.AccelTCG, qmp.ShutdownReset, true},
+		{"a reset after some words", "", "Kernel panic - not syncing\n", qemu.AccelTCG, qmp.ShutdownReset, false},
+		{"a power-off before the first word", "", "", qemu.AccelTCG, qmp.ShutdownGuest, false},
+		{"a configuration that QEMU refuses", "exit 1", "", qemu.AccelTCG, "", false},
+		{"somebody's kill, or the kernel's for want of memory", "kill -KILL $$", "", qemu.AccelTCG, "", false},
+		{"an assertion under KVM", "kill -ABRT $$", "", qemu.AccelKVM, "", false},
+	} {
+		s := create(t, testHost(t), "a")
+		v := testSupervisor(s)
+		if err := os.MkdirAll(filepath.Dir(s.LogPath(ConsoleLog)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, s.LogPath(ConsoleLog), tt.console)
+		v.state.Accel, v.vm = string(tt.accel), ended(t, tt.script)
+		v.bye = &farewell{reason: tt.why, said: make(chan struct{})}
+		close(v.bye.said)
+		if got := v.failedByChance(); got != tt.again {
+			t.Errorf("%s: tried again: %t, want %t", tt.what, got, tt.again)
+		}
+	}
+	if testSupervisor(create(t, testHost(t), "a")).failedByChance() {
+		t.Error("a start that did not get as far as QEMU is tried again")
 	}
 }

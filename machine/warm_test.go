@@ -22,7 +22,7 @@ func testPlan(t *testing.T, c Config) *Plan {
 		Image: &image.Image{}, Shares: c.Shares, Transport: TransportSerial,
 		QEMU: qemu.Capabilities{
 			Binary: binary, Accels: []qemu.Accel{qemu.AccelTCG}, Machines: []string{"q35"}, Options: []string{"sandbox"},
-			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci"},
+			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci", "pvpanic-pci"},
 		},
 		VM: qemu.Config{
 			Name: c.Name, Arch: qemu.X86_64, Accel: qemu.AccelTCG, Machine: qemu.MachineQ35, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
