@@ -57,7 +57,7 @@ func imageWarm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := configure(c, host)
+	config, err := configure(c, host, nil)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := configure(c, host)
+	config, err := configure(c, host, sources)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func showStart(what string, start func(machine.StartOptions) error) error {
 
 // configure makes a configuration from the flags. It lacks what the image
 // decides, which useImage adds.
-func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
+func configure(c *cli.Context, host *machine.Host, sources map[string]string) (machine.Config, error) {
 	config := machine.Config{
 		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
 		Transport: machine.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
@@ -234,7 +234,7 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	var errs [8]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
-	config.Shares, errs[1] = parseShares(c.StringSlice("share"), rules)
+	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
 	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
@@ -297,7 +297,9 @@ func parseSize(flag, s string) (int, error) {
 	return int((bytes + 1<<20 - 1) >> 20), nil // rounded up, lest a little becomes none
 }
 
-func parseShares(specs []string, o virtiofs.CheckOptions) ([]virtiofs.Share, error) {
+// parseShares reads the shares that come from source. Those of a settings file are resolved and judged by where they
+// lie already, so a link that has come since is a guest's work: of another sandbox with this project.
+func parseShares(specs []string, source string, o virtiofs.CheckOptions) ([]virtiofs.Share, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -306,6 +308,9 @@ func parseShares(specs []string, o virtiofs.CheckOptions) ([]virtiofs.Share, err
 	var errs []error
 	for _, spec := range specs {
 		share, err := virtiofs.ParseShare(spec, cwd)
+		if err == nil && source != "" && source != fromUser && share.String() != spec {
+			err = fmt.Errorf("%s: the share %s was replaced by a link to %s in this moment: look who has done that", source, spec, share.Source)
+		}
 		if err == nil {
 			share, err = share.Admit(o)
 		}

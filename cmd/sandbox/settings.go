@@ -29,6 +29,9 @@ var userKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "
 // project, and run asks before it builds that.
 var projectKeys = []string{"image", "flake", "memory", "cpus", "disk", "timeout", "workdir", "share"}
 
+// fromUser is the source of what a flag or the environment has set.
+const fromUser = "flag or environment"
+
 // applySettings gives the flags that neither the command line nor the
 // environment has set the values of the settings files, the project's before
 // the user's. It returns for each flag where its value came from.
@@ -36,7 +39,7 @@ func applySettings(c *cli.Context, cwd, userFile string) (map[string]string, err
 	sources := map[string]string{}
 	for _, name := range append(slices.Clone(userKeys), "name", "transport", "machine") {
 		if c.IsSet(name) {
-			sources[name] = "flag or environment"
+			sources[name] = fromUser
 		}
 	}
 	if file := findUp(cwd, projectFile); file != "" {
@@ -213,7 +216,7 @@ func configAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := configure(c, host)
+	config, err := configure(c, host, sources)
 	if err != nil {
 		return err
 	}
