@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -32,8 +33,9 @@ func TestOrdinaryUser(t *testing.T) {
 		}
 	}
 	u.write("project/given", "from the host\n")
+	u.shareWithTeam("project/team")
 
-	out, code := u.run("run", "--rm", "--share", "project", "--", "sh", "-c", "cat given; stat -c %U given; echo made >made; exit 7")
+	out, code := u.run("run", "--rm", "--share", "project", "--", "sh", "-c", "cat given; stat -c %U given; echo made >made; echo new >team/new; echo more >>team/old; exit 7")
 	if code != 7 || !strings.Contains(out, "from the host\nagent\n") {
 		t.Errorf("run: exit code %d, want 7:\n%s", code, out)
 	}
@@ -46,6 +48,13 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 	if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != u.id || int(st.Gid) != u.id {
 		t.Errorf("what the guest makes belongs to %d:%d, not to user %d", st.Uid, st.Gid, u.id)
+	}
+
+	if old, err := os.ReadFile(filepath.Join(u.home, "project/team/old")); err != nil || string(old) != "of root\nmore\n" {
+		t.Errorf("what the user may write by a group has %q, %v", old, err)
+	}
+	if _, err := os.Stat(filepath.Join(u.home, "project/team/new")); err != nil {
+		t.Error(err)
 	}
 
 	u.ok("run", "-d", "--name", "mine", "--share", "project", "--disk", "1G")
@@ -119,6 +128,23 @@ type user struct {
 	home string
 	env  []string
 	bin  string
+}
+
+// team is a further group of the user.
+func (u *user) team() uint32 { return uint32(u.id) + 1 }
+
+// shareWithTeam makes a directory of root that the user may write to by a group.
+func (u *user) shareWithTeam(name string) {
+	u.t.Helper()
+	dir := filepath.Join(u.home, name)
+	file := filepath.Join(dir, "old")
+	if err := errors.Join(
+		os.Mkdir(dir, 0o700), os.WriteFile(file, []byte("of root\n"), 0o600),
+		os.Chown(dir, 0, int(u.team())), os.Chown(file, 0, int(u.team())),
+		os.Chmod(dir, 0o770), os.Chmod(file, 0o660),
+	); err != nil {
+		u.t.Fatal(err)
+	}
 }
 
 func newUser(t *testing.T) *user {
@@ -219,7 +245,7 @@ func (u *user) run(args ...string) (string, int) {
 	u.t.Helper()
 	cmd := exec.Command(u.bin, args...)
 	cmd.Dir, cmd.Env = u.home, u.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(u.id), Gid: uint32(u.id)}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(u.id), Gid: uint32(u.id), Groups: []uint32{u.team()}}}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
