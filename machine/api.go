@@ -26,6 +26,8 @@ import (
 //	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest;
 //	                           &home=true copies the home, too; &passing=true does
 //	                           not wait for the disk
+//	POST /v1/home?to=D         copy the home, while the guest stands still, into the
+//	                           draft D of a sandbox in the state directory
 //	POST /v1/pause             let the guest stand still
 //	POST /v1/resume            let it go on
 //	POST /v1/resize?memory=M&disk=D   MiB, either may be absent: give the guest
@@ -64,6 +66,7 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	mux.HandleFunc("POST /v1/kill", v.serveKill)
 	mux.HandleFunc("POST /v1/pause", v.serveChange(v.pause))
 	mux.HandleFunc("POST /v1/snapshots", v.serveSave)
+	mux.HandleFunc("POST /v1/home", v.serveHome)
 	mux.HandleFunc("POST /v1/resume", v.serveChange(v.resume))
 	mux.HandleFunc("POST /v1/resize", v.serveResize)
 	mux.HandleFunc("GET /v1/memory", v.serveMemory)

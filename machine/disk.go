@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -90,7 +91,7 @@ func removeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return removeTree(doomed)
+	return tree.Remove(doomed)
 }
 
 // planDisk tells the guest of its disk.

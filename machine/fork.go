@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -19,23 +20,30 @@ const OriginTag = "origin"
 
 // ForkOptions say what a fork is like.
 type ForkOptions struct {
-	Name      string // of the new sandbox
-	EmptyHome bool   // begin with an empty home, not with a copy
-	Writable  bool   // may write to the shares that the other sandbox may write to: two guests at once see no locks of each other
-	Remove    bool   // remove the fork when it stops
+	Name     string // of the new sandbox
+	Writable bool   // may write to the shares that the other sandbox may write to: two guests at once see no locks of each other
+	Remove   bool   // remove the fork when it stops
+	// Last says that no other fork is made of the same Forkable, so that this one
+	// may have what the others got copies of.
+	Last bool
 }
 
 // Forkable is a snapshot of which forks can be made.
 type Forkable struct {
 	s         *Sandbox
 	snap      Snapshot
-	temporary bool
+	temporary bool // the snapshot is for the forks alone
+
+	home string    // what the forks' homes are copies of; empty without one
+	copy *homeCopy // what home is in, if it is for the forks alone
 }
 
 // Forkable returns the snapshot with that tag, once it is sure that it is
 // intact and fits this machine. Without a tag, it is one of the running sandbox
-// as it is now. The caller closes it when all forks are made.
-func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
+// as it is now. Unless the homes of the forks are to be empty, they are copies
+// of the snapshot's, or if that has none, of what the sandbox's is now. The
+// caller closes it when all forks are made.
+func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Forkable, error) {
 	c, err := s.Config()
 	if err == nil {
 		err = s.host.checkShares(c)
@@ -43,10 +51,31 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
 	if err != nil {
 		return nil, err
 	}
+	f := &Forkable{s: s}
+	withHome := !emptyHome && !c.NoHome
 	if tag == "" {
-		snap, err := s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true})
-		return &Forkable{s: s, snap: snap, temporary: true}, err
+		f.temporary = true
+		f.snap, err = s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true, WithHome: withHome})
+	} else {
+		f.snap, err = s.intactSnapshot(ctx, tag)
 	}
+	switch {
+	case err != nil || !withHome:
+	case f.snap.Home != nil:
+		f.home = s.snapshotFile(f.snap.Tag, homeDir)
+	default:
+		if f.copy, err = s.takeHome(ctx); err == nil {
+			f.home = f.copy.home()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// intactSnapshot returns a snapshot that can be restored.
+func (s *Sandbox) intactSnapshot(ctx context.Context, tag string) (Snapshot, error) {
 	snap, err := s.Snapshot(tag)
 	if err == nil {
 		err = s.checkFits(ctx, snap)
@@ -54,16 +83,19 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string) (*Forkable, error) {
 	if err == nil {
 		err = s.VerifySnapshot(ctx, snap)
 	}
-	return &Forkable{s: s, snap: snap}, err
+	return snap, err
 }
 
-// Close removes the snapshot, if it was saved for the forks alone: they have it
-// too.
+// Close removes what was made for the forks alone: they have it too.
 func (f *Forkable) Close() error {
-	if !f.temporary {
-		return nil
+	var err error
+	if f.copy != nil {
+		err = f.copy.close()
 	}
-	return f.s.RemoveSnapshot(f.snap.Tag)
+	if f.temporary {
+		err = errors.Join(err, f.s.RemoveSnapshot(f.snap.Tag))
+	}
+	return err
 }
 
 // Fork makes a new sandbox whose first start goes on from the snapshot. Ports
@@ -87,18 +119,28 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
-		if c.NoHome {
+		switch {
+		case c.NoHome:
 			return nil
-		}
-		if o.EmptyHome {
+		case f.home == "":
 			return makeMountPoints(draft, c)
 		}
-		home := f.s.HomePath()
-		if f.snap.Home != nil {
-			home = f.s.snapshotFile(f.snap.Tag, homeDir)
-		}
-		return copyTree(ctx, home, draft.HomePath())
+		return f.giveHome(ctx, draft, o.Last)
 	})
+}
+
+// giveHome gives the draft a copy of the home, or that itself.
+func (f *Forkable) giveHome(ctx context.Context, draft *Sandbox, last bool) error {
+	if last && (f.copy != nil || f.temporary) {
+		err := os.Remove(draft.HomePath()) // it is empty
+		if err == nil {
+			err = os.Rename(f.home, draft.HomePath())
+		}
+		if err == nil {
+			return nil
+		} // a directory that its owner may not write to stays where it is (rename(2))
+	}
+	return tree.Copy(ctx, f.home, draft.HomePath(), func(string) {})
 }
 
 // firstState is the directory of the snapshot with which the sandbox starts the
@@ -115,7 +157,7 @@ func (s *Sandbox) firstState() string {
 // sandbox goes.
 func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) error {
 	snap := f.snap
-	snap.Tag = OriginTag
+	snap.Tag, snap.Home = OriginTag, nil // the home is the fork's own
 	if !o.Writable {
 		snap.Needs.Shares = readOnly(snap.Needs.Shares)
 	}

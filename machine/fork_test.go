@@ -28,7 +28,7 @@ func forkable(t *testing.T) (*Host, *Forkable) {
 	if err := os.Link(s.key(clientKey), s.snapshotFile("one", clientKey)); err != nil {
 		t.Fatal(err)
 	}
-	return h, &Forkable{s: s, snap: snap}
+	return h, &Forkable{s: s, snap: snap, home: s.HomePath()}
 }
 
 func TestForkHasAllButTheIdentity(t *testing.T) {
@@ -58,6 +58,9 @@ func TestForkHasAllButTheIdentity(t *testing.T) {
 	}
 	if got := s.firstState(); got != s.snapshotDir(OriginTag) {
 		t.Errorf("its first start has the state %q", got)
+	}
+	if snap, err := s.Snapshot(OriginTag); err != nil || snap.Home != nil {
+		t.Errorf("what it begins with says that it has the home %v, %v", snap.Home, err)
 	}
 	if err := writeJSON(s.path(stateFile), State{Status: StatusStopped}); err != nil {
 		t.Fatal(err)
@@ -91,6 +94,46 @@ func TestForkThatCannotBeMadeIsNotThere(t *testing.T) {
 	}
 	if _, err := h.Get("fork"); err == nil {
 		t.Error("half a fork is there")
+	}
+}
+
+func TestForksHaveACopyOfTheHomeAsItWas(t *testing.T) {
+	_, f := forkable(t)
+	var err error
+	if f.copy, err = f.s.takeHome(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.home = f.copy.home()
+	writeFile(t, filepath.Join(f.s.HomePath(), "note"), "changed meanwhile")
+	for _, o := range []ForkOptions{{Name: "one"}, {Name: "two", Last: true}} {
+		s, err := f.Fork(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := homeOf(t, s); got != "of the home" {
+			t.Errorf("the home of %s has %q", o.Name, got)
+		}
+	}
+	if exists(f.home) {
+		t.Error("the last fork has not taken the home, but copied it")
+	}
+	if err := f.Close(); err != nil || exists(f.copy.dir) {
+		t.Errorf("the copy is still there: %v", err)
+	}
+}
+
+func TestHomeOfASandboxThatSomebodyChangesIsNotCopied(t *testing.T) {
+	h, f := forkable(t)
+	lock, err := f.s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := f.s.takeHome(t.Context()); err == nil || !strings.Contains(err.Error(), "try again in a moment") {
+		t.Errorf("error %v, want what to do", err)
+	}
+	if entries, err := os.ReadDir(h.Dirs.State); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v: the copy is still there", entries, err)
 	}
 }
 

@@ -4,22 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-)
 
-// copyTree makes to, an empty directory or none, a copy of from with all that
-// belongs to its files, which shares their blocks where the file system can do
-// that.
-func copyTree(ctx context.Context, from, to string) error {
-	cmd := exec.CommandContext(ctx, "cp", "--archive", "--reflink=auto", "--no-target-directory", "--", from, to)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("copying %s: %w: %s", from, err, strings.TrimSpace(string(out)))
-	}
-	return nil
-}
+	"github.com/sourcery-zone/sandbox/internal/tree"
+)
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
@@ -34,8 +26,8 @@ func (v *supervisor) restoreHome(ctx context.Context) error {
 		return err
 	}
 	draft := v.s.path(hiddenName(draftPrefix, homeDir))
-	if err := copyTree(ctx, filepath.Join(v.saved.dir, homeDir), draft); err != nil {
-		return errors.Join(err, removeTree(draft))
+	if err := v.copyHome(ctx, filepath.Join(v.saved.dir, homeDir), draft); err != nil {
+		return errors.Join(err, tree.Remove(draft))
 	}
 	if err := os.Rename(v.s.HomePath(), v.s.path(homeBefore)); err != nil {
 		return err
@@ -51,4 +43,80 @@ func (v *supervisor) recoverHome() error {
 		return nil
 	}
 	return errors.Join(removeDir(v.s.HomePath()), os.Rename(before, v.s.HomePath()))
+}
+
+// copyHome copies a home that nobody writes to.
+func (v *supervisor) copyHome(ctx context.Context, from, to string) error {
+	return tree.Copy(ctx, from, to, func(path string) {
+		v.log.Warn("a device is not copied with the home", "path", path)
+	})
+}
+
+// homeCopy is a copy of a sandbox's home as it was at one moment, in a
+// directory that nobody else uses and that vanishes with its owner's lock.
+type homeCopy struct {
+	dir  string
+	lock *os.File
+}
+
+func (c *homeCopy) home() string { return filepath.Join(c.dir, homeDir) }
+
+func (c *homeCopy) close() error {
+	defer c.lock.Close()
+	return tree.Remove(c.dir)
+}
+
+// takeHome copies the home while nobody writes to it: the guest stands still, or
+// does not run. The caller closes the copy.
+func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
+	draft := &Sandbox{Name: hiddenName(draftPrefix, s.Name), host: s.host}
+	if err := os.Mkdir(draft.dir(), 0o700); err != nil {
+		return nil, err
+	}
+	c := &homeCopy{dir: draft.dir()}
+	if c.lock, err = draft.lock(); err != nil {
+		return nil, errors.Join(err, os.Remove(c.dir))
+	}
+	if err := s.copyHomeTo(ctx, draft); err != nil {
+		return nil, errors.Join(fmt.Errorf("copying the home of %s: %w", s.Name, err), c.close())
+	}
+	return c, nil
+}
+
+func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
+	lock, err := s.lock()
+	if errors.Is(err, errLocked) && s.State().live() {
+		return s.change(ctx, "home?to="+url.QueryEscape(draft.Name))
+	}
+	if errors.Is(err, errLocked) {
+		return s.busy()
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return tree.Copy(ctx, s.HomePath(), draft.HomePath(), func(string) {})
+}
+
+func (v *supervisor) serveHome(w http.ResponseWriter, r *http.Request) {
+	to := r.FormValue("to")
+	if !strings.HasPrefix(to, draftPrefix) || filepath.Base(to) != to {
+		http.Error(w, "the address needs the name of a draft: to="+draftPrefix+"NAME", http.StatusBadRequest)
+		return
+	}
+	draft := &Sandbox{Name: to, host: v.s.host}
+	v.serveChange(func(ctx context.Context) error { return v.saveHome(ctx, draft) })(w, r)
+}
+
+// saveHome gives the draft a copy of the home.
+func (v *supervisor) saveHome(ctx context.Context, draft *Sandbox) error {
+	if !v.standing.TryLock() {
+		return errStanding
+	}
+	defer v.standing.Unlock()
+	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
+		return v.s.notRunning(st)
+	}
+	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.HomePath(), draft.HomePath()) })
+	return err
 }

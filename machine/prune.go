@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+
+	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 // Leftover is a sandbox that Prune removes.
@@ -29,7 +31,7 @@ func (h *Host) Leftovers(ctx context.Context) ([]Leftover, error) {
 		if !st.over() || s.held() {
 			continue
 		}
-		bytes, err := diskUse(s.dir())
+		bytes, err := tree.Used(s.dir())
 		if err != nil {
 			return nil, err
 		}

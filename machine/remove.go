@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 // Prefixes of directories that are no sandboxes: CheckName refuses them.
@@ -25,7 +27,7 @@ func (s *Sandbox) erase() error {
 	if err := os.Rename(s.dir(), doomed); err != nil {
 		doomed = s.dir() // a mount point, for instance
 	}
-	return errors.Join(append(errs, removeTree(doomed))...)
+	return errors.Join(append(errs, tree.Remove(doomed))...)
 }
 
 // youngest is how old a hidden directory must be before it is taken for
@@ -58,20 +60,5 @@ func (h *Host) sweepOne(dir string) {
 	if err == nil {
 		defer lock.Close()
 	}
-	_ = removeTree(dir)
-}
-
-// removeTree is os.RemoveAll for trees in which a guest may have made
-// directories that their owner cannot enter.
-func removeTree(dir string) error {
-	if err := os.RemoveAll(dir); err == nil {
-		return nil
-	}
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			return os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return errors.Join(err, os.RemoveAll(dir))
+	_ = tree.Remove(dir)
 }

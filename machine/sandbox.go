@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -100,7 +101,7 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 		err = errNameTaken(c.Name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, removeTree(draft.dir()))
+		return nil, errors.Join(err, tree.Remove(draft.dir()))
 	}
 	return s, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -87,7 +88,7 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), removeTree(draft))
+			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), tree.Remove(draft))
 		}
 	}()
 	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
@@ -139,7 +140,7 @@ func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (
 		snap.Memory = &memory
 	}
 	if home := filepath.Join(dir, homeDir); exists(home) {
-		used, err := diskUse(home)
+		used, err := tree.Used(home)
 		if err != nil {
 			return err
 		}
@@ -235,25 +236,32 @@ func (v *supervisor) saveState(ctx context.Context, dir string, withHome bool) (
 		return 0, err
 	}
 	defer still.close()
-	paused := v.paused.Load()
-	if !paused {
-		// What the guest's kernel holds of shared files must not be written
-		// over newer ones when the snapshot is restored.
-		v.syncGuest(ctx)
-		if err := v.halt(ctx); err != nil {
-			return 0, err
+	return v.standingStill(ctx, func() error {
+		err := still.take(ctx)
+		if err == nil && withHome {
+			err = v.copyHome(ctx, v.s.HomePath(), filepath.Join(dir, homeDir))
 		}
+		return err
+	})
+}
+
+// standingStill calls do while the guest stands still, and says for how long it
+// did so, which is not at all if it was paused before. The caller holds
+// v.standing.
+func (v *supervisor) standingStill(ctx context.Context, do func() error) (pause time.Duration, err error) {
+	if v.paused.Load() {
+		return 0, do()
+	}
+	// What the guest's kernel holds of shared files must be in them, and must
+	// not be written over newer ones when a snapshot is restored.
+	v.syncGuest(ctx)
+	if err := v.halt(ctx); err != nil {
+		return 0, err
 	}
 	start := time.Now()
-	err = still.take(ctx)
-	if err == nil && withHome {
-		err = copyTree(ctx, v.s.HomePath(), filepath.Join(dir, homeDir))
-	}
-	if !paused {
-		err = errors.Join(err, v.goOnAfterSave(ctx))
-		pause = time.Since(start)
-		v.setRightAfterSave(ctx)
-	}
+	err = errors.Join(do(), v.goOnAfterSave(ctx))
+	pause = time.Since(start)
+	v.setRightAfterSave(ctx)
 	return pause, err
 }
 

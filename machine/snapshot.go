@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -233,7 +234,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 	if err != nil {
 		return fmt.Errorf("removing the snapshot %s: %w", tag, err)
 	}
-	return os.RemoveAll(doomed)
+	return tree.Remove(doomed)
 }
 
 // VerifySnapshot reads the whole snapshot and tells whether it is what was
@@ -273,7 +274,7 @@ func (v *supervisor) sweepLeftovers() {
 			if !strings.HasPrefix(e.Name(), draftPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
 				continue
 			}
-			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+			if err := tree.Remove(filepath.Join(dir, e.Name())); err != nil {
 				v.log.Warn("a leftover cannot be deleted", "err", err)
 			}
 		}

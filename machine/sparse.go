@@ -16,31 +16,9 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-)
 
-// eachExtent calls do for each part of the file that is not a hole.
-func eachExtent(ctx context.Context, f *os.File, size int64, do func(start, end int64) error) error {
-	for end := int64(0); end < size; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		start, err := unix.Seek(int(f.Fd()), end, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // only a hole is left
-		}
-		if err == nil {
-			end, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
-		}
-		if err != nil {
-			return fmt.Errorf("looking for the data in %s: %w", f.Name(), err)
-		}
-		if err := do(start, end); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+	"github.com/sourcery-zone/sandbox/internal/sparse"
+)
 
 // cloneFile makes dst, which must not exist, a copy of src that shares its
 // blocks where the file system can do that, and its holes elsewhere. It is not
@@ -55,31 +33,11 @@ func cloneFile(ctx context.Context, src, dst string) error {
 	if err != nil {
 		return err
 	}
-	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) != nil {
-		err = copyExtents(ctx, in, out)
-	}
+	err = sparse.Clone(ctx, in, out)
 	if err = errors.Join(err, out.Close()); err != nil {
 		return errors.Join(fmt.Errorf("copying %s: %w", src, err), os.Remove(dst))
 	}
 	return nil
-}
-
-func copyExtents(ctx context.Context, in, out *os.File) error {
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	err = eachExtent(ctx, in, info.Size(), func(start, end int64) error {
-		if _, err := in.Seek(start, io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := out.Seek(start, io.SeekStart); err != nil {
-			return err
-		}
-		_, err := io.CopyN(out, in, end-start)
-		return err
-	})
-	return errors.Join(err, out.Truncate(info.Size()))
 }
 
 // syncPath puts what is in a file or directory on disk for good.
@@ -161,7 +119,7 @@ func eachPiece(ctx context.Context, f *os.File, size int64, do func(at int64, da
 		})
 	}
 	next := int64(0) // the first piece that was not handed out
-	err := eachExtent(ctx, f, size, func(start, end int64) error {
+	err := sparse.Extents(ctx, f, size, func(start, end int64) error {
 		for at := max(next, start-start%piece); at < end; at += piece {
 			select {
 			case places <- at:

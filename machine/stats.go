@@ -5,12 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 // Stats is what a sandbox takes of the machine at one moment.
@@ -51,7 +50,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	var problems [2]error
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		stats.DiskBytes, err = diskUse(s.dir())
+		stats.DiskBytes, err = tree.Used(s.dir())
 		return err
 	})
 	if st.Status == StatusRunning {
@@ -155,39 +154,4 @@ func (s *Sandbox) guestStats(ctx context.Context) (*GuestStats, error) {
 	}
 	g.NetReceivedBytes, g.NetSentBytes = netBytes(network.Bytes())
 	return g, nil
-}
-
-// diskUse is what dir and all in it occupy on the disk, in bytes. What cannot
-// be read, or vanishes meanwhile, does not count.
-func diskUse(dir string) (int64, error) {
-	var total int64
-	type file struct{ dev, inode uint64 }
-	linked := map[file]bool{} // hard links count once
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if d != nil && d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return nil
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if stat.Nlink > 1 && !d.IsDir() {
-			id := file{stat.Dev, stat.Ino}
-			if linked[id] {
-				return nil
-			}
-			linked[id] = true
-		}
-		const block = 512 // the unit of st_blocks, whatever the file system's is: inode(7)
-		total += stat.Blocks * block
-		return nil
-	})
-	return total, err
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 func TestStatsCountTheSupervisorsProcesses(t *testing.T) {
@@ -60,7 +62,7 @@ func TestDiskUseCountsLinksOnceAndHolesNot(t *testing.T) {
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before, err := diskUse(dir)
+	before, err := tree.Used(dir)
 	if err != nil || before < 1<<20 {
 		t.Fatalf("%d bytes (%v)", before, err)
 	}
@@ -74,7 +76,7 @@ func TestDiskUseCountsLinksOnceAndHolesNot(t *testing.T) {
 	if err := os.Truncate(sparse, 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	if after, err := diskUse(dir); err != nil || after > before+64<<10 {
+	if after, err := tree.Used(dir); err != nil || after > before+64<<10 {
 		t.Errorf("%d bytes after %d (%v)", after, before, err)
 	}
 }

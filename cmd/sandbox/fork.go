@@ -82,11 +82,11 @@ func fork(c *cli.Context) error {
 	if err := errors.Join(taken...); err != nil { // before anything is saved
 		return err
 	}
-	options := machine.ForkOptions{EmptyHome: c.String("home") == "empty", Writable: c.String("shares") == "same", Remove: c.Bool("rm")}
+	options := machine.ForkOptions{Writable: c.String("shares") == "same", Remove: c.Bool("rm")}
 	if config, err := parent.Config(); err == nil && !options.Writable && slices.ContainsFunc(config.Shares, func(s virtiofs.Share) bool { return !s.ReadOnly }) {
 		fmt.Fprintf(os.Stderr, "sandbox: note: the forks can read the shares of %s and not write to them; with --shares same they can, and must not do so at the same time\n", name)
 	}
-	from, err := parent.Forkable(ctx, tag)
+	from, err := parent.Forkable(ctx, tag, c.String("home") == "empty")
 	if err != nil {
 		return err
 	}
@@ -115,8 +115,8 @@ func forkNames(c *cli.Context, parent string) []string {
 
 func makeForks(ctx context.Context, from *machine.Forkable, names []string, o machine.ForkOptions) ([]*machine.Sandbox, error) {
 	var forks []*machine.Sandbox
-	for _, name := range names {
-		o.Name = name
+	for i, name := range names {
+		o.Name, o.Last = name, i == len(names)-1
 		s, err := from.Fork(ctx, o)
 		if err != nil {
 			return forks, err
