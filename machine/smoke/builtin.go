@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -123,7 +124,13 @@ func bothWays(ctx context.Context, g *guest, outside, inside string) error {
 	if _, err := g.output(ctx, "sh", "-c", `printf %s "$1" >"$0"`, path.Join(inside, fromGuest), text); err != nil {
 		return fmt.Errorf("the guest cannot write to %s: %w", inside, err)
 	}
-	got, err := os.ReadFile(filepath.Join(outside, fromGuest))
+	// The guest may be anybody's: what it puts there is no link to elsewhere for us.
+	root, err := os.OpenRoot(outside)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	got, err := readPlain(root, fromGuest, len(text)+1)
 	if err != nil {
 		return fmt.Errorf("what the guest wrote to %s is not on the host: %w", inside, err)
 	}
@@ -133,7 +140,7 @@ func bothWays(ctx context.Context, g *guest, outside, inside string) error {
 	if err := sameOwner(outside, filepath.Join(outside, fromGuest)); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(outside, fromHost), []byte(text), 0o644); err != nil {
+	if err := writePlain(root, fromHost, text); err != nil {
 		return err
 	}
 	back, err := g.output(ctx, "cat", path.Join(inside, fromHost))
@@ -146,10 +153,36 @@ func bothWays(ctx context.Context, g *guest, outside, inside string) error {
 	return nil
 }
 
+// readPlain reads at most so many bytes of a plain file.
+func readPlain(root *os.Root, name string, most int) ([]byte, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no plain file", name))
+	}
+	return io.ReadAll(io.LimitReader(f, int64(most)))
+}
+
+// writePlain makes a plain file anew.
+func writePlain(root *os.Root, name, text string) error {
+	if err := root.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
 func sameOwner(dir, file string) error {
 	var of [2]unix.Stat_t
 	for i, path := range []string{dir, file} {
-		if err := unix.Stat(path, &of[i]); err != nil {
+		if err := unix.Lstat(path, &of[i]); err != nil {
 			return fmt.Errorf("asking for the owner of %s: %w", path, err)
 		}
 	}

@@ -133,6 +133,21 @@ func TestChecksFindWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestChecksWriteThroughNoLinkOfTheGuest(t *testing.T) {
+	g, _ := newGuest(t)
+	mine := filepath.Join(t.TempDir(), "mine")
+	if err := os.WriteFile(mine, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(mine, filepath.Join(g.home, ".smoke-from-host")); err != nil {
+		t.Fatal(err)
+	}
+	_ = check(t, "home", g)
+	if text, err := os.ReadFile(mine); string(text) != "mine" {
+		t.Errorf("a file of the host has %q, %v", text, err)
+	}
+}
+
 func TestUnitsAreSkippedWithoutSystemd(t *testing.T) {
 	if r := check(t, "units", &guest{}); r.Outcome != Skipped || r.Message == "" {
 		t.Errorf("%+v", r)
