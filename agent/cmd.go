@@ -48,6 +48,8 @@ type Cmd struct {
 	User string
 	// Login reads the profile of the user's login shell first.
 	Login bool
+	// Self runs the agent's own program in place of Argv[0].
+	Self bool
 
 	// Stdin is read until its end, which then reaches the command. Nil means
 	// no input. Wait does not wait for a Read that is under way.
@@ -137,7 +139,7 @@ func (c *Cmd) Start() error {
 
 // request encodes what the guest has to know, and refuses what no kernel takes.
 func (c *Cmd) request() ([]byte, error) {
-	request := ExecRequest{Dir: RawString(c.Dir), User: c.User, Login: c.Login}
+	request := ExecRequest{Dir: RawString(c.Dir), User: c.User, Login: c.Login, Self: c.Self}
 	for i, arg := range c.Argv {
 		if strings.ContainsRune(arg, 0) {
 			return nil, fmt.Errorf("argument %d of the command contains a NUL byte", i)

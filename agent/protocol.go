@@ -152,6 +152,9 @@ type ExecRequest struct {
 	// Login runs Argv through the user's login shell, so that the profile is
 	// read first. The argument list stays exact.
 	Login bool `json:"login,omitempty"`
+	// Self runs the agent's own program by Argv, whatever Argv[0] is: see
+	// [TransferArgs].
+	Self bool `json:"self,omitempty"`
 }
 
 // RawString is a string of any bytes. In JSON it is an ordinary string where

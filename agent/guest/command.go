@@ -23,6 +23,7 @@ type command struct {
 	script string
 	login  bool
 	sftp   bool
+	self   bool // the agent's own program with argv
 	env    []string
 	dir    string
 }
@@ -62,7 +63,7 @@ func (s *session) parse(request *ssh.Request) (command, bool) {
 			return command{}, false
 		}
 		return command{
-			user: exact.User, argv: plain(exact.Argv), login: exact.Login,
+			user: exact.User, argv: plain(exact.Argv), login: exact.Login, self: exact.Self,
 			env: plain(exact.Env), dir: string(exact.Dir),
 		}, true
 	}
@@ -118,6 +119,8 @@ func (s *session) spec(user User, wanted command) processSpec {
 	switch {
 	case wanted.sftp:
 		spec.path, spec.argv = s.server.Self, []string{"sandbox-agent", "sftp"}
+	case wanted.self:
+		spec.path, spec.argv = s.server.Self, wanted.argv
 	case wanted.script != "":
 		spec.path, spec.argv = user.Shell, []string{shell, "-c", wanted.script}
 	case len(wanted.argv) == 0:

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,7 +23,7 @@ func main() {
 	if os.Getpid() == 1 {
 		guest.Init()
 	}
-	if len(os.Args) != 2 {
+	if len(os.Args) < 2 {
 		fail(fmt.Errorf("this program runs inside a guest; start one with \"sandbox run\""))
 	}
 	switch os.Args[1] {
@@ -36,7 +37,14 @@ func main() {
 			fail(err)
 		}
 	default:
-		fail(fmt.Errorf("there is no mode %q", os.Args[1]))
+		err := guest.Transfer(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+		if errors.Is(err, guest.ErrNoMode) {
+			err = fmt.Errorf("there is no mode %q", os.Args[1:])
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err) // the host says who says it
+			os.Exit(1)
+		}
 	}
 }
 

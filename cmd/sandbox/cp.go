@@ -23,18 +23,22 @@ func cpCommand() *cli.Command {
 		Name:      "cp",
 		Usage:     "copy files between this machine and a running sandbox",
 		ArgsUsage: "NAME:PATH DESTINATION|- | SOURCE|- NAME:PATH",
-		Description: `Modes, times and symbolic links are kept, and directories copied whole; owners
-are not kept. Paths in the sandbox start at its user's home. A copy goes into a
-destination that is a directory, and otherwise gets the destination's name;
-SOURCE/. copies what is in a directory. Nothing is written outside of the
-destination, whatever the sandbox sends. With - instead of a path of this
-machine, a tar archive is written to standard output or read from standard input.
+		Description: `Modes, times, holes and symbolic links are kept, and directories copied whole;
+owners are not kept. Paths in the sandbox start at its user's home. A copy goes
+into a destination that is a directory, and otherwise gets the destination's name;
+SOURCE/. copies what is in a directory. A pipe or device that is named is read to
+its end or written to. Nothing is written outside of the destination, whatever
+the sandbox sends: on this machine, a link that ends a path, or lies in a
+directory that a sandbox shares, is refused with what to write instead. With -
+instead of a path of this machine, a tar archive is written to standard output or
+read from standard input.
 
 EXAMPLES
    sandbox cp work:report.pdf .
    sandbox cp src work:                     makes src in the home
    sandbox cp src/. work:/tmp/build         makes /tmp/build, if there is none, with what src holds
    sandbox cp work:/etc - | tar t
+   sandbox cp <(git diff) work:patch
    sandbox cp --user root nginx.conf work:/etc/nginx/`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "read or write as this `USER` of the guest (default: the image's)"},
@@ -71,7 +75,15 @@ func cp(c *cli.Context) error {
 		return err
 	}
 	defer client.Close()
-	k := &copier{client: client, user: c.String("user"), stderr: os.Stderr}
+	config, err := s.Config()
+	if err != nil {
+		return err
+	}
+	shared, err := sharedDirs(host)
+	if err != nil {
+		return err
+	}
+	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image, stderr: os.Stderr}
 	if from.sandbox != "" {
 		err = k.download(c.Context, from.path, to.path)
 	} else {
@@ -102,26 +114,41 @@ func parseEndpoint(s string) endpoint {
 	return endpoint{name, guest}
 }
 
-// copier moves files as tar streams by the tar of the guest.
+// copier moves files as tar streams between package tree here and in the agent.
 type copier struct {
 	client *agent.Client
 	user   string
+	rules  tree.Rules
+	image  string
 	stderr io.Writer
 }
 
-func (k *copier) skipped(path string) {
-	fmt.Fprintf(k.stderr, "sandbox: note: %q is no file, directory or link, and is left out\n", path)
+func (k *copier) leftOut(path string) {
+	fmt.Fprintf(k.stderr, "sandbox: note: %s is no file, directory or link, and is left out\n", path)
 }
 
-// run runs a script with arguments in the guest, in the user's home. What it
-// writes to its standard error becomes its error.
-func (k *copier) run(ctx context.Context, in io.Reader, out io.Writer, script string, args ...string) error {
-	cmd := k.client.Command(ctx, append([]string{"sh", "-c", script, "sh"}, args...)...)
+// notFound is how a command ends that the guest does not have, as an agent that
+// knows no transfers says of them. No transfer ends so.
+const notFound = 127
+
+// run runs the guest's side of the copy, in the user's home. What it writes to
+// its standard error becomes its error, or notes.
+func (k *copier) run(ctx context.Context, in io.Reader, out io.Writer, mode string, args ...string) error {
+	cmd := k.client.Command(ctx, agent.TransferArgs(mode, args...)...)
 	stderr := &limited{most: 4 << 10}
-	cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = k.user, in, out, stderr
+	cmd.Self, cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = true, k.user, in, out, stderr
 	err := cmd.Run()
-	if exit := (*agent.ExitError)(nil); errors.As(err, &exit) && stderr.Len() > 0 {
-		return errors.New(printable(strings.TrimSpace(stderr.String())))
+	words := printable(strings.TrimSpace(stderr.String()))
+	exit, ended := errors.AsType[*agent.ExitError](err)
+	switch {
+	case ended && exit.Code == notFound:
+		return fmt.Errorf("the agent of the image %s is too old to copy files: build the image anew (sandbox image build) and make a new sandbox from it", k.image)
+	case ended && words != "":
+		return fmt.Errorf("in the sandbox: %s", words)
+	case err == nil && words != "":
+		for line := range strings.Lines(words) {
+			fmt.Fprintf(k.stderr, "sandbox: note: %s\n", strings.TrimSpace(line))
+		}
 	}
 	return err
 }
@@ -147,33 +174,28 @@ func printable(s string) string {
 	}, s)
 }
 
-// sendScript packs the file named $2 of the directory $1.
-const sendScript = `cd -- "$1" || exit
-[ -e "$2" ] || [ -L "$2" ] || { echo "there is no $2 in $PWD in the sandbox" >&2; exit 1; }
-exec tar --format=posix -cf - -- "$2"`
-
 // download copies from the guest's path to dest of this machine.
 func (k *copier) download(ctx context.Context, source, dest string) error {
-	dir, base := splitSource(source)
+	source, name := splitSource(source)
 	if dest == "-" {
-		return k.run(ctx, nil, os.Stdout, sendScript, dir, base)
+		return k.run(ctx, nil, os.Stdout, agent.TransferSendArchive, source, name)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
-		err := k.run(ctx, nil, w, sendScript, dir, base)
+		err := k.run(ctx, nil, w, agent.TransferSend, source, name)
 		w.CloseWithError(err) // nil is the end of the stream
 		sent <- err
 	}()
-	err := tree.Unpack(r, base, dest, k.skipped)
+	err := tree.Unpack(ctx, r, name, dest, tree.UnpackOptions{Rules: k.rules, LeftOut: k.leftOut})
 	if err == nil {
 		_, err = io.Copy(io.Discard, r) // the padding that ends an archive
 	}
 	if err != nil {
 		r.CloseWithError(errUnwanted)
-		cancel() // tar, whose stream is not wanted any more
+		cancel() // the guest's side, whose stream is not wanted any more
 	}
 	// The guest's own word is better than what became of it in the stream.
 	if failed := <-sent; failed != nil && (err == nil || errors.Is(err, failed)) {
@@ -184,95 +206,83 @@ func (k *copier) download(ctx context.Context, source, dest string) error {
 
 var errUnwanted = errors.New("the rest is not wanted")
 
-// splitSource returns a directory and a name in it; the name is "." for what
-// is in a directory.
-func splitSource(source string) (dir, base string) {
+// splitSource returns a path for the guest and what it is called in the stream,
+// which is "." for what is in a directory.
+func splitSource(source string) (typed, name string) {
 	clean := path.Clean(source)
 	if path.Base(source) == "." || path.Base(clean) == ".." || clean == "/" || strings.HasSuffix(source, "/.") {
-		return clean, "."
+		return source, "."
 	}
-	return path.Dir(clean), path.Base(clean)
+	return source, path.Base(clean)
 }
-
-// lookScript says what $1 is, or else its parent.
-const lookScript = `if [ -d "$1" ]; then echo directory
-elif [ -e "$1" ] || [ -L "$1" ]; then echo file
-elif [ -d "$2" ]; then echo missing
-else echo "there is no directory $2 in the sandbox" >&2; exit 1; fi`
-
-// receiveScript unpacks into the directory $1.
-const receiveScript = `cd -- "$1" && exec tar --no-same-owner -xpf -`
 
 // upload copies source of this machine to the guest's path dest.
 func (k *copier) upload(ctx context.Context, source, dest string) error {
-	parent, base := splitDest(dest)
-	var out bytes.Buffer
-	if err := k.run(ctx, nil, &out, lookScript, guestPath(dest), guestPath(parent)); err != nil {
-		return err
-	}
-	is := strings.TrimSpace(out.String())
 	if source == "-" {
-		if is != "directory" {
-			return errors.New("a tar archive needs a directory of the sandbox as its destination")
-		}
-		return k.run(ctx, os.Stdin, nil, receiveScript, guestPath(dest))
+		return k.run(ctx, os.Stdin, nil, agent.TransferReceiveArchive, dest)
 	}
-	info, err := os.Lstat(source)
+	name, err := uploadName(source)
 	if err != nil {
 		return err
 	}
-	dir, name, err := place(info.IsDir(), source, dest, parent, base, is)
-	if err != nil {
-		return err
-	}
-	return k.send(ctx, source, guestPath(dir), name)
-}
-
-func splitDest(dest string) (parent, base string) {
-	parent, base = path.Split(strings.TrimRight(dest, "/"))
-	if parent == "" {
-		parent = "."
-	}
-	return parent, base
-}
-
-// place decides in which directory of the guest a copy gets which name.
-func place(isDir bool, source, dest, parent, base, is string) (dir, name string, err error) {
-	contents := isDir && (strings.HasSuffix(source, "/.") || source == ".")
-	switch {
-	case is == "directory" && contents:
-		return dest, ".", nil
-	case is == "directory":
-		abs, err := filepath.Abs(source)
-		return dest, filepath.Base(abs), err
-	case is == "file" && isDir:
-		return "", "", errors.New("the destination is a file, but the source is a directory")
-	case !isDir && strings.HasSuffix(dest, "/"):
-		return "", "", errors.New("the destination is not a directory of the sandbox: make it first, or leave out the slash")
-	}
-	return parent, base, nil
-}
-
-// guestPath keeps a path from being taken for an option.
-func guestPath(p string) string {
-	if path.IsAbs(p) {
-		return p
-	}
-	return "./" + p
-}
-
-func (k *copier) send(ctx context.Context, source, dir, name string) error {
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
-		err := tree.Pack(w, source, name, k.skipped)
+		err := tree.Pack(ctx, w, source, name, tree.PackOptions{Rules: k.rules, LeftOut: k.leftOut})
+		packed <- err // first, so that it is there when the guest has seen the end
 		w.CloseWithError(err)
-		packed <- err
 	}()
-	err := k.run(ctx, r, io.Discard, receiveScript, dir)
+	err = k.run(ctx, r, io.Discard, agent.TransferReceive, dest, name)
 	r.CloseWithError(errUnwanted)
-	if failed := <-packed; failed != nil && !errors.Is(failed, errUnwanted) {
-		return failed
+	if err != nil {
+		select {
+		case failed := <-packed:
+			if failed != nil && !errors.Is(failed, errUnwanted) {
+				return failed // the reason, and what the guest says its consequence
+			}
+		default: // a pipe may never come to its end
+		}
+		return err
 	}
-	return err
+	return <-packed
+}
+
+// uploadName is what a source of this machine is called in the guest, or "." for
+// what is in a directory.
+func uploadName(source string) (string, error) {
+	if source == "." || strings.HasSuffix(source, "/.") {
+		return ".", nil
+	}
+	abs, err := filepath.Abs(source)
+	if abs == "/" {
+		return ".", err
+	}
+	return filepath.Base(abs), err
+}
+
+// sharedDirs are the directories that sandboxes can write to, with their names.
+func sharedDirs(host *machine.Host) (map[tree.ID]string, error) {
+	all, err := host.List()
+	if err != nil {
+		return nil, err
+	}
+	shared := map[tree.ID]string{}
+	for _, s := range all {
+		config, err := s.Config()
+		if err != nil {
+			continue // broken: it shares nothing any more that we could know of
+		}
+		dirs := []string{s.HomePath()}
+		for _, share := range config.Shares {
+			if !share.ReadOnly {
+				dirs = append(dirs, share.Source)
+			}
+		}
+		for _, dir := range dirs {
+			if id, err := tree.Identify(dir); err == nil { // else it is gone
+				shared[id] = s.Name
+			}
+		}
+	}
+	return shared, nil
 }

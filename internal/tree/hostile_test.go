@@ -129,8 +129,8 @@ func TestRemovalOfATreeInWhichLinksTakeThePlaceOfDirectories(t *testing.T) {
 // deep makes a path far longer than the kernel takes, and returns its depth.
 func deep(t *testing.T, dir string) int {
 	t.Helper()
-	const depth = 1500
-	name := strings.Repeat("n", 40) // 60 kB in all
+	const depth = 300
+	name := strings.Repeat("n", 200) // 60 kB in all
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func depthOf(t *testing.T, dir string) int {
 			t.Fatal(err)
 		}
 		var next int
-		next, err = unix.Openat(fd, strings.Repeat("n", 40), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		next, err = unix.Openat(fd, strings.Repeat("n", 200), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) {
 			var st unix.Stat_t
 			if err := unix.Fstatat(fd, "bottom", &st, 0); err != nil {
@@ -184,7 +184,7 @@ func TestTreesDeeperThanAPathIsLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	few := limit
-	few.Cur = 200
+	few.Cur = 150
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
 		t.Fatal(err)
 	}

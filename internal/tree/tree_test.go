@@ -3,6 +3,8 @@ package tree_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -101,6 +103,17 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
+// pack and unpack are a copy's two sides where the host is both.
+func pack(t *testing.T, w io.Writer, source, name string, leftOut func(string)) error {
+	t.Helper()
+	return tree.Pack(t.Context(), w, source, name, tree.PackOptions{LeftOut: leftOut})
+}
+
+func unpack(t *testing.T, r io.Reader, name, dest string, leftOut func(string)) error {
+	t.Helper()
+	return tree.Unpack(t.Context(), r, name, dest, tree.UnpackOptions{LeftOut: leftOut})
+}
+
 func never(t *testing.T) func(string) {
 	return func(path string) { t.Errorf("%s was left out", path) }
 }
@@ -147,7 +160,7 @@ func TestHostileStreamsStayInTheDestination(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := tree.Unpack(entries(t, stream...), "d", dest, func(string) {}); err == nil {
+			if err := unpack(t, entries(t, stream...), "d", dest, func(string) {}); err == nil {
 				t.Error("the stream was accepted")
 			}
 			after := look(t, root)
@@ -174,7 +187,7 @@ func TestTreeIsNotPutThroughALinkThatAGuestPlanted(t *testing.T) {
 	if err := os.Symlink("../out", filepath.Join(root, "share", "d")); err != nil {
 		t.Fatal(err)
 	}
-	err := tree.Unpack(entries(t, file("d/"), file("d/evil")), "d", filepath.Join(root, "share"), never(t))
+	err := unpack(t, entries(t, file("d/"), file("d/evil")), "d", filepath.Join(root, "share"), never(t))
 	if err == nil || len(look(t, filepath.Join(root, "out"))) != 1 {
 		t.Errorf("%v; outside is %q", err, look(t, filepath.Join(root, "out")))
 	}
@@ -188,7 +201,7 @@ func TestFileReplacesALinkInsteadOfWritingThroughIt(t *testing.T) {
 	if err := os.Symlink("../out/mine", filepath.Join(dest, "f")); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Unpack(entries(t, file("f")), "f", dest, never(t)); err != nil {
+	if err := unpack(t, entries(t, file("f")), "f", dest, never(t)); err != nil {
 		t.Fatal(err)
 	}
 	got := look(t, root)
@@ -227,7 +240,7 @@ func TestWhereACopyGoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			dest := root + "/" + tt.dest // not cleaned
-			err := tree.Unpack(entries(t, tt.stream...), tt.name, dest, never(t))
+			err := unpack(t, entries(t, tt.stream...), tt.name, dest, never(t))
 			if (err != nil) != (tt.want == nil) {
 				t.Fatal(err)
 			}
@@ -243,7 +256,7 @@ func TestWhereACopyGoes(t *testing.T) {
 func TestSpecialFilesAndBitsAreLeftOut(t *testing.T) {
 	dest := t.TempDir()
 	var skipped []string
-	err := tree.Unpack(entries(
+	err := unpack(t, entries(
 		t, tar.Header{Name: "d/", Mode: 0o2775}, tar.Header{Name: "d/su", Mode: 0o6755},
 		tar.Header{Name: "d/dev", Typeflag: tar.TypeBlock, Devmajor: 8}, tar.Header{Name: "d/pipe", Typeflag: tar.TypeFifo},
 	), "d", dest, func(path string) { skipped = append(skipped, path) })
@@ -256,7 +269,7 @@ func TestSpecialFilesAndBitsAreLeftOut(t *testing.T) {
 			t.Errorf("%s is %v, %v; want %v", name, info.Mode(), err, want)
 		}
 	}
-	if !slices.Equal(skipped, []string{"dev", "pipe"}) || len(look(t, dest)) != 2 {
+	if !slices.Equal(skipped, []string{"d/dev", "d/pipe"}) || len(look(t, dest)) != 2 {
 		t.Errorf("skipped %q of %q", skipped, look(t, dest))
 	}
 }
@@ -279,11 +292,11 @@ func TestATreeComesBackAsItWent(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	if err := tree.Pack(&b, source, "new", never(t)); err != nil {
+	if err := pack(t, &b, source, "new", never(t)); err != nil {
 		t.Fatal(err)
 	}
 	dest := t.TempDir()
-	if err := tree.Unpack(&b, "new", dest, never(t)); err != nil {
+	if err := unpack(t, &b, "new", dest, never(t)); err != nil {
 		t.Fatal(err)
 	}
 	copied := filepath.Join(dest, "new")
@@ -303,31 +316,41 @@ func TestATreeComesBackAsItWent(t *testing.T) {
 	}
 }
 
-func TestPackFollowsNoLink(t *testing.T) {
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "secret"), "secret")
-	for _, link := range []string{"link", "tree/link"} {
-		if err := os.MkdirAll(filepath.Join(dir, "tree"), 0o755); err != nil {
+func TestContentsOfADirectory(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "source", "f"), "text")
+	write(t, filepath.Join(root, "there", "mine"), "mine")
+	if err := errors.Join(os.Chmod(filepath.Join(root, "source"), 0o750), os.Chmod(filepath.Join(root, "there"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	// A new directory is like the source; one that is there stays what it is.
+	for dest, mode := range map[string]fs.FileMode{"new": 0o750, "there": 0o700} {
+		var b bytes.Buffer
+		if err := pack(t, &b, filepath.Join(root, "source", "."), ".", never(t)); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(filepath.Join(dir, "secret"), filepath.Join(dir, link)); err != nil {
+		if err := unpack(t, &b, ".", filepath.Join(root, dest), never(t)); err != nil {
 			t.Fatal(err)
+		}
+		info, err := os.Stat(filepath.Join(root, dest))
+		if err != nil || info.Mode().Perm() != mode || look(t, filepath.Join(root, dest))["f"] != "text" {
+			t.Errorf("%s is %v, %v, with %q", dest, info.Mode(), err, look(t, filepath.Join(root, dest)))
 		}
 	}
-	for _, source := range []string{"link", "tree"} {
-		var b bytes.Buffer
-		if err := tree.Pack(&b, filepath.Join(dir, source), "x", never(t)); err != nil {
-			t.Fatal(err)
-		}
-		r := tar.NewReader(&b)
-		for {
-			h, err := r.Next()
-			if err != nil {
-				break
-			}
-			if h.Typeflag == tar.TypeReg {
-				t.Errorf("%s became a file", h.Name)
-			}
-		}
+}
+
+func TestPackFollowsNoLinkInATree(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "secret"), canary)
+	write(t, filepath.Join(dir, "tree", "f"), "mine")
+	if err := os.Symlink(filepath.Join(dir, "secret"), filepath.Join(dir, "tree", "link")); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := pack(t, &b, filepath.Join(dir, "tree"), "x", never(t)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(b.String(), canary) {
+		t.Error("what a link leads to was packed")
 	}
 }

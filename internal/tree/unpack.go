@@ -2,153 +2,249 @@ package tree
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
+
+// UnpackOptions say how a stream is unpacked.
+type UnpackOptions struct {
+	Rules
+	// LeftOut is called for each special file of the stream that is not made.
+	LeftOut func(path string)
+}
 
 // Unpack reads a tar stream of one file, link or directory tree called name
 // and puts it to dest: into dest if that is a directory, and else under the
 // name of dest, whose parent must exist. A name of "." stands for the contents
-// of a directory, which go into dest itself.
+// of a directory, which go into dest itself. A file is written to a pipe or
+// device that is dest.
 //
 // The stream is not trusted. Every path in it must be below name; nothing is
 // written through a symbolic link, whether it was there before or came with the
 // stream; special files and the set-uid, set-gid and sticky bits are left out,
-// the former with a call of skipped. Modes and times are kept; owners are not.
-func Unpack(r io.Reader, name, dest string, skipped func(path string)) error {
-	u := &unpacker{tar: tar.NewReader(r), name: name, skipped: skipped}
-	h, err := u.tar.Next()
+// the former with a call of o.LeftOut. Modes and times are kept; owners are
+// not. Files and links that are there are replaced; pipes, sockets and devices
+// are not, which is an error.
+func Unpack(ctx context.Context, r io.Reader, name, dest string, o UnpackOptions) error {
+	u, err := newUnpacker(ctx, r, name, dest, o)
+	if err != nil {
+		return err
+	}
+	defer u.close()
+	h, err := u.next()
 	if errors.Is(err, io.EOF) {
-		return errors.New("the guest sent nothing")
+		return errors.New("the other side sent nothing")
 	}
 	if err != nil {
-		return fmt.Errorf("reading what the guest sent: %w", err)
+		return err
 	}
 	if path.Clean(h.Name) != name {
-		return fmt.Errorf("the guest sent %q and not %q", h.Name, name)
+		return fmt.Errorf("the other side sent %s and not %s: nothing is copied", Show(h.Name), Show(name))
 	}
 	if h.Typeflag == tar.TypeDir {
-		return u.tree(h, dest)
+		return u.tree(h)
 	}
-	return u.single(h, dest)
+	return u.single(h)
+}
+
+// UnpackArchive unpacks any tar archive into the directory dest, where nothing
+// in it leads out of. Holes of sparse files stay holes.
+func UnpackArchive(ctx context.Context, r io.Reader, dest string, o UnpackOptions) error {
+	u, err := newUnpacker(ctx, r, ".", dest, o)
+	if err != nil {
+		return err
+	}
+	defer u.close()
+	u.archive = true
+	if !u.dest.isDir() {
+		return fmt.Errorf("%s is no directory, which an archive needs as its destination", Show(dest))
+	}
+	if err := u.openRoot(unix.Openat(u.dest.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)); err != nil {
+		return err
+	}
+	return u.entries()
 }
 
 type unpacker struct {
+	ctx     context.Context
 	tar     *tar.Reader
 	name    string
-	skipped func(string)
+	o       UnpackOptions
+	archive bool // of another program
 
-	root   *os.Root
-	merged bool          // what is in a directory goes to another, which stays itself
-	dirs   []*tar.Header // whose modes and times come last
+	dest *found
+	root int    // the directory below which everything goes
+	c    *chain // from there to where the last entry went
+	at   []*node
+	dirs []*node     // whose modes and times come last
+	made map[ID]bool // links of this stream, which are not gone through
+}
+
+func newUnpacker(ctx context.Context, r io.Reader, name, dest string, o UnpackOptions) (*unpacker, error) {
+	d, err := o.find(dest)
+	if err != nil {
+		return nil, err
+	}
+	return &unpacker{ctx: ctx, tar: tar.NewReader(r), name: name, o: o, dest: d, root: -1, made: map[ID]bool{}}, nil
+}
+
+func (u *unpacker) close() {
+	u.dest.close()
+	if u.c != nil {
+		u.c.close()
+	}
+	if u.root >= 0 {
+		unix.Close(u.root)
+	}
+}
+
+// next returns the next entry that says something about a file.
+func (u *unpacker) next() (*tar.Header, error) {
+	for {
+		if u.ctx.Err() != nil {
+			return nil, context.Cause(u.ctx)
+		}
+		h, err := u.tar.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, err
+		case err != nil:
+			return nil, fmt.Errorf("reading what the other side sent: %w", err)
+		case h.Typeflag != tar.TypeXGlobalHeader:
+			return h, nil
+		}
+	}
+}
+
+// openRoot makes the directory at fd the one below which everything goes.
+func (u *unpacker) openRoot(fd int, err error) error {
+	if err != nil {
+		return &os.PathError{Op: "open", Path: u.dest.typed, Err: err}
+	}
+	if u.c, err = newChain(fd); err != nil {
+		return err
+	}
+	u.at = []*node{{}}
+	u.root, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return err
 }
 
 // single puts down a stream of one entry that is no directory.
-func (u *unpacker) single(h *tar.Header, dest string) error {
-	dir, base := filepath.Split(dest)
-	info, err := os.Stat(dest)
+func (u *unpacker) single(h *tar.Header) (err error) {
+	base := u.dest.base
 	switch {
-	case err == nil && info.IsDir():
-		dir, base = dest, u.name
-	case base == "":
-		return fmt.Errorf("%s is not a directory: make it first, or leave out the slash", dest)
+	case u.dest.isStream():
+		err = u.through(h)
+	case u.dest.isDir():
+		base = u.name
+		err = u.openRoot(unix.Openat(u.dest.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	case u.dest.slash || u.dest.contents:
+		return fmt.Errorf("%s is not a directory: make it first, or leave out the slash", Show(u.dest.typed))
+	default:
+		err = u.openRoot(unix.Openat(u.dest.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
 	}
-	if !validName(base) {
-		return fmt.Errorf("the name %q cannot be that of a file", base)
+	if err == nil && !u.dest.isStream() {
+		if !validName(base) {
+			return fmt.Errorf("the name %s cannot be that of a file", Show(base))
+		}
+		err = u.put(h, base)
 	}
-	if err := u.open(filepath.Clean(dir)); err != nil {
+	if err != nil {
 		return err
 	}
-	defer u.root.Close()
-	if err := u.put(h, base); err != nil {
-		return err
-	}
-	if _, err := u.tar.Next(); !errors.Is(err, io.EOF) {
+	if _, err := u.next(); !errors.Is(err, io.EOF) {
 		if err == nil {
-			err = errors.New("the guest sent more than the one file")
+			err = errors.New("the other side sent more than the one file: nothing more is copied")
 		}
 		return err
 	}
 	return nil
 }
 
-// tree puts down a directory and all that is in it. The root is the directory
-// itself, so that whatever the stream says, nothing beside it is in reach.
-func (u *unpacker) tree(top *tar.Header, dest string) error {
-	if err := u.openTree(dest); err != nil {
+// through writes a file to the pipe or device that the destination is.
+func (u *unpacker) through(h *tar.Header) error {
+	if !isFile(h) {
+		return fmt.Errorf("%s is a pipe or a device, but what is copied is no file", Show(u.dest.typed))
+	}
+	f, err := u.dest.stream(u.ctx, unix.O_WRONLY)
+	if err != nil {
 		return err
 	}
-	defer u.root.Close()
-	if !u.merged {
-		top.Name = "."
-		u.dirs = append(u.dirs, top)
+	return errors.Join(u.content(h, &zeroWriter{w: f}), f.Close())
+}
+
+// tree puts down a directory and all that is in it. The root is the directory
+// itself, so that whatever the stream says, nothing beside it is in reach.
+func (u *unpacker) tree(top *tar.Header) error {
+	switch {
+	case u.dest.missing():
+		if err := unix.Mkdirat(u.dest.dir, u.dest.base, 0o700); err != nil {
+			return &os.PathError{Op: "mkdir", Path: u.dest.typed, Err: err}
+		}
+		if err := u.openRoot(unix.Openat(u.dest.dir, u.dest.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)); err != nil {
+			return err
+		}
+		u.note(top)
+	case !u.dest.isDir():
+		return fmt.Errorf("%s is no directory, but what is copied is one", Show(u.dest.typed))
+	default:
+		if err := u.openRoot(unix.Openat(u.dest.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)); err != nil {
+			return err
+		}
+		if u.name != "." { // else the contents go to another directory, which stays itself
+			if err := u.openIn(top); err != nil {
+				return err
+			}
+		}
 	}
+	return u.entries()
+}
+
+// openIn makes the tree's own directory in the destination the root.
+func (u *unpacker) openIn(top *tar.Header) error {
+	if !validName(u.name) {
+		return fmt.Errorf("the name %s cannot be that of a directory", Show(u.name))
+	}
+	if err := u.down(u.name); err != nil {
+		return err
+	}
+	fd, err := unix.FcntlInt(uintptr(u.c.fd()), unix.F_DUPFD_CLOEXEC, 0)
+	u.c.close()
+	unix.Close(u.root)
+	u.root = -1
+	if err := u.openRoot(fd, err); err != nil {
+		return err
+	}
+	u.note(top)
+	return nil
+}
+
+func (u *unpacker) entries() error {
 	for {
-		h, err := u.tar.Next()
+		h, err := u.next()
 		if errors.Is(err, io.EOF) {
 			return u.finishDirs()
 		}
 		if err != nil {
-			return fmt.Errorf("reading what the guest sent: %w", err)
+			return err
 		}
-		if h.Name, err = u.below(h.Name); err == nil {
-			err = u.put(h, h.Name)
+		rel, err := u.below(h.Name)
+		if err == nil {
+			err = u.put(h, rel)
 		}
 		if err != nil {
 			return err
 		}
 	}
-}
-
-// openTree makes the directory for the tree, unless it is there, and opens it.
-func (u *unpacker) openTree(dest string) error {
-	info, err := os.Stat(dest)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.Mkdir(dest, 0o700); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is a file, but what is copied is a directory", dest)
-	case u.name != ".":
-		return u.openIn(dest)
-	default:
-		u.merged = true
-	}
-	return u.open(dest)
-}
-
-// openIn opens the tree's own directory in dest. The person has chosen dest,
-// with all links on the way; a link in it may be from the guest that shares it.
-func (u *unpacker) openIn(dest string) error {
-	if !validName(u.name) {
-		return fmt.Errorf("the name %q cannot be that of a directory", u.name)
-	}
-	if err := u.open(dest); err != nil {
-		return err
-	}
-	parent := u.root
-	defer parent.Close()
-	if err := u.directories(u.name); err != nil {
-		return err
-	}
-	root, err := parent.OpenRoot(u.name)
-	u.root = root
-	return err
-}
-
-func (u *unpacker) open(dir string) (err error) {
-	u.root, err = os.OpenRoot(dir)
-	return err
 }
 
 func validName(base string) bool {
@@ -157,147 +253,23 @@ func validName(base string) bool {
 
 // below turns a name of the stream into a path in the root.
 func (u *unpacker) below(name string) (string, error) {
+	if u.archive {
+		name = strings.TrimLeft(name, "/")
+	}
 	clean := path.Clean(name)
 	rel := clean
 	if u.name != "." {
 		var ok bool
 		if rel, ok = strings.CutPrefix(clean, u.name+"/"); !ok {
 			if clean != u.name {
-				return "", fmt.Errorf("the guest sent the path %q, which is not in %q: nothing more is copied", name, u.name)
+				return "", fmt.Errorf("the other side sent the path %s, which is not in %s: nothing more is copied", Show(name), Show(u.name))
 			}
 			rel = "."
 		}
 	}
 	// A name with .. in it is refused even where it leads nowhere else.
-	if !filepath.IsLocal(rel) || hasDotDot(name) {
-		return "", fmt.Errorf("the guest sent the path %q, which leads out of the destination: nothing more is copied", name)
+	if !filepath.IsLocal(rel) || slices.Contains(strings.Split(name, "/"), "..") {
+		return "", fmt.Errorf("the other side sent the path %s, which leads out of the destination: nothing more is copied", Show(name))
 	}
 	return rel, nil
 }
-
-func hasDotDot(name string) bool {
-	for part := range strings.SplitSeq(name, "/") {
-		if part == ".." {
-			return true
-		}
-	}
-	return false
-}
-
-// put makes one entry of the stream.
-func (u *unpacker) put(h *tar.Header, name string) error {
-	switch h.Typeflag {
-	case tar.TypeDir:
-		if err := u.directories(name); err != nil {
-			return err
-		}
-		if name != "." {
-			u.dirs = append(u.dirs, h)
-		}
-		return nil
-	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink:
-	default:
-		u.skipped(h.Name)
-		return nil
-	}
-	if err := u.directories(path.Dir(name)); err != nil {
-		return err
-	}
-	// What was there is replaced and not written to: it may be a link.
-	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	switch h.Typeflag {
-	case tar.TypeSymlink:
-		return u.root.Symlink(h.Linkname, name)
-	case tar.TypeLink:
-		return u.link(h, name)
-	}
-	return u.file(h, name)
-}
-
-// link makes a hard link to something that the stream brought before, which
-// Root.Link looks for in the root only.
-func (u *unpacker) link(h *tar.Header, name string) error {
-	target, err := u.below(h.Linkname)
-	if err != nil {
-		return err
-	}
-	info, err := u.root.Lstat(target)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("the guest sent %q as a link to %q, which is no file", name, h.Linkname)
-	}
-	if err := u.directories(path.Dir(target)); err != nil {
-		return err
-	}
-	return u.root.Link(target, name)
-}
-
-func (u *unpacker) file(h *tar.Header, name string) error {
-	f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, u.tar)
-	if err == nil {
-		err = f.Chmod(mode(h))
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
-	}
-	return u.root.Chtimes(name, time.Time{}, h.ModTime)
-}
-
-// directories makes the directory and those above it, and refuses to go
-// through a link.
-func (u *unpacker) directories(name string) error {
-	if name == "." {
-		return nil
-	}
-	if err := u.directories(path.Dir(name)); err != nil {
-		return err
-	}
-	// Closed to others, and open to us, until its own mode is set.
-	err := u.root.Mkdir(name, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	info, err := u.root.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is no directory, or a link to one, and nothing is written through a link: nothing more is copied", path.Join(u.root.Name(), name))
-	}
-	if info.Mode().Perm()&0o700 != 0o700 {
-		return u.root.Chmod(name, info.Mode().Perm()|0o700)
-	}
-	return nil
-}
-
-// finishDirs sets the modes and times of directories, the innermost first: to
-// write in one changes its time, and may need more than its mode allows.
-func (u *unpacker) finishDirs() error {
-	var errs []error
-	for i := len(u.dirs) - 1; i >= 0; i-- {
-		h := u.dirs[i]
-		name := path.Clean(h.Name)
-		info, err := u.root.Lstat(name)
-		if err == nil && !info.IsDir() {
-			err = fmt.Errorf("%s was replaced while it was copied", name)
-		}
-		if err == nil {
-			err = u.root.Chtimes(name, time.Time{}, h.ModTime)
-		}
-		if err == nil {
-			err = u.root.Chmod(name, mode(h))
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-func mode(h *tar.Header) fs.FileMode { return fs.FileMode(h.Mode) & fs.ModePerm }

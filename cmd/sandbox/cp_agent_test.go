@@ -1,0 +1,234 @@
+//go:build linux
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/internal/tree"
+)
+
+// oneUser is the user who runs the tests, as a guest's.
+type oneUser struct{ home string }
+
+func (u oneUser) Lookup(string) (guest.User, error) {
+	return guest.User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Groups: []int{os.Getgid()}, Home: u.home, Shell: "/bin/sh"}, nil
+}
+
+// newCopier copies to and from an agent that runs in the test and whose program
+// is self. It returns what the agent's user has as home, and the notes.
+func newCopier(t *testing.T, self string) (k *copier, home string, notes *bytes.Buffer) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home = t.TempDir()
+	server := &guest.Server{
+		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: guest.AdmitKeys("", key.PublicKey()),
+		Users: oneUser{home}, Env: func() []string { return []string{"PATH=" + os.Getenv("PATH")} },
+		Ready:      func(context.Context) error { return nil },
+		Controller: struct{ guest.Controller }{}, // of which copies use nothing
+		Self:       self, Processes: &guest.Starter{}, Logger: slog.New(slog.DiscardHandler),
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns [2]net.Conn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "socket")
+		if conns[i], err = net.FileConn(file); err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.ServeConn(ctx, conns[0])
+	}()
+	client, err := agent.Connect(t.Context(), conns[1], key)
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		conns[1].Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	notes = &bytes.Buffer{}
+	return &copier{client: client, image: "debian", stderr: notes}, home, notes
+}
+
+// sending is an agent program that sends a stream whatever it is asked for.
+func sending(t *testing.T, headers ...tar.Header) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range headers {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	stream, program := filepath.Join(dir, "stream"), filepath.Join(dir, "agent")
+	if err := errors.Join(os.WriteFile(stream, b.Bytes(), 0o644), os.WriteFile(program, []byte("#!/bin/sh\nexec cat "+stream+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func TestAgentThatLiesIsFoundOut(t *testing.T) {
+	directory := tar.Header{Name: "tree/", Typeflag: tar.TypeDir, Mode: 0o755}
+	for name, evil := range map[string]tar.Header{
+		"out of the destination": {Name: "tree/../../evil", Typeflag: tar.TypeReg, Mode: 0o644},
+		"something else":         {Name: "evil", Typeflag: tar.TypeReg, Mode: 0o644},
+		"an absolute path":       {Name: "/tmp/evil", Typeflag: tar.TypeReg, Mode: 0o644},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, _, _ := newCopier(t, sending(t, directory, evil))
+			root := t.TempDir()
+			err := k.download(t.Context(), "tree", filepath.Join(root, "dest"))
+			if err == nil || !strings.Contains(err.Error(), "nothing more is copied") {
+				t.Errorf("error %v", err)
+			}
+			if entries, err := os.ReadDir(root); err != nil || len(entries) > 1 {
+				t.Errorf("%v, %v", entries, err)
+			}
+		})
+	}
+}
+
+func TestImageWhoseAgentCannotCopy(t *testing.T) {
+	k, _, _ := newCopier(t, "/no/such/program")
+	for _, err := range []error{k.download(t.Context(), "f", t.TempDir()), k.upload(t.Context(), "cp_test.go", "f")} {
+		if err == nil || !strings.Contains(err.Error(), "sandbox image build") {
+			t.Errorf("error %v, want what to do", err)
+		}
+	}
+}
+
+func TestCopiesThroughTheAgent(t *testing.T) {
+	k, home, notes := newCopier(t, filepath.Join(buildBinaries(t), "sandbox-agent"))
+	here := t.TempDir()
+	t.Chdir(here)
+	run := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const size = 600 << 20
+	run(os.MkdirAll("tree/sub", 0o755))
+	run(os.WriteFile("tree/sub/f", []byte("text"), 0o640))
+	run(os.WriteFile("tree/hole", nil, 0o600))
+	run(os.Truncate("tree/hole", size))
+	run(os.Symlink("f", "tree/sub/l"))
+
+	run(k.upload(t.Context(), "tree", "."))
+	run(k.download(t.Context(), "tree", "back"))
+	for _, dir := range []string{filepath.Join(home, "tree"), "back"} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, "hole"), &st); err != nil || st.Size != size || st.Blocks != 0 {
+			t.Errorf("%s/hole: %d bytes take %d blocks, %v", dir, st.Size, st.Blocks, err)
+		}
+		if target, err := os.Readlink(filepath.Join(dir, "sub/l")); target != "f" {
+			t.Errorf("%s/sub/l leads to %q, %v", dir, target, err)
+		}
+		if info, err := os.Stat(filepath.Join(dir, "sub/f")); err != nil || info.Mode() != 0o640 {
+			t.Errorf("%s/sub/f: %v, %v", dir, info, err)
+		}
+	}
+
+	// Pipes and devices, on both sides.
+	run(unix.Mkfifo("fifo", 0o600))
+	run(unix.Mkfifo(filepath.Join(home, "fifo"), 0o600))
+	got := make(chan string, 1)
+	read := func(path string) {
+		text, err := os.ReadFile(path)
+		got <- fmt.Sprint(string(text), err)
+	}
+	go read("fifo")
+	run(k.download(t.Context(), "tree/sub/f", "fifo"))
+	if text := <-got; text != "text<nil>" {
+		t.Errorf("a pipe of this machine got %q", text)
+	}
+	go read(filepath.Join(home, "fifo"))
+	run(k.upload(t.Context(), "tree/sub/f", "fifo"))
+	if text := <-got; text != "text<nil>" {
+		t.Errorf("a pipe of the guest got %q", text)
+	}
+	for path, copied := range map[string]func(string) error{
+		"fifo":                      func(to string) error { return k.upload(t.Context(), "fifo", to) },
+		filepath.Join(home, "fifo"): func(to string) error { return k.download(t.Context(), "fifo", to) },
+	} {
+		go func() { _ = os.WriteFile(path, []byte("sent"), 0) }()
+		run(copied("from-pipe"))
+	}
+	for _, dir := range []string{home, here} {
+		if text, err := os.ReadFile(filepath.Join(dir, "from-pipe")); string(text) != "sent" {
+			t.Errorf("%s: from a pipe came %q, %v", dir, text, err)
+		}
+		if info, err := os.Lstat(filepath.Join(dir, "fifo")); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+			t.Errorf("%s/fifo has become %v, %v", dir, info, err)
+		}
+	}
+	run(k.upload(t.Context(), "tree/sub/f", "/dev/null"))
+	run(k.download(t.Context(), "/proc/cpuinfo", "cpuinfo"))
+	if info, err := os.Stat("cpuinfo"); err != nil || info.Size() == 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+
+	// What was left out is noted, and who refused is said.
+	run(os.Rename(filepath.Join(home, "fifo"), filepath.Join(home, "tree/fifo")))
+	run(k.download(t.Context(), "tree/.", "noted"))
+	if !strings.Contains(notes.String(), "note: fifo is no file") {
+		t.Errorf("the notes are %q", notes)
+	}
+	if err := k.download(t.Context(), "none", "."); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
+		t.Errorf("error %v", err)
+	}
+	if err := k.upload(t.Context(), "fifo", "none/f"); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
+		t.Errorf("with a pipe that nobody writes to: error %v", err)
+	}
+	if fd, err := unix.Open("fifo", unix.O_RDWR|unix.O_NONBLOCK, 0); err == nil { // for the copy that waits for it still
+		unix.Close(fd)
+	}
+	k.rules = tree.Rules{}
+	run(os.Symlink("tree", "link"))
+	for _, err := range []error{k.upload(t.Context(), "link/.", "stolen"), k.download(t.Context(), "tree", "link")} {
+		if err == nil || !strings.Contains(err.Error(), "link is a link to tree") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(home, "stolen")); err == nil {
+		t.Error("what a link leads to was sent")
+	}
+}
