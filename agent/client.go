@@ -222,7 +222,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	if err := c.call(ctx, MethodStatus, nil, &status); err != nil {
 		return Status{}, fmt.Errorf("cannot read the guest's status: %w", err)
 	}
-	return status, nil
+	return status.bounded(), nil
 }
 
 // Wait returns when the guest has reached a stage, or when it has failed and
@@ -232,7 +232,7 @@ func (c *Client) Wait(ctx context.Context, stage Stage) (Status, error) {
 	if err := c.call(ctx, MethodWait, WaitParams{stage}, &status); err != nil {
 		return Status{}, fmt.Errorf("the guest did not reach its stage %q: %w", stage, err)
 	}
-	return status, nil
+	return status.bounded(), nil
 }
 
 // PowerOff tells the guest to shut down in good order, and returns when it has
@@ -284,6 +284,9 @@ func (c *Client) openChannel(ctx context.Context, kind string) (ssh.Channel, <-c
 	}()
 	select {
 	case o := <-result:
+		if refused, ok := errors.AsType[*ssh.OpenChannelError](o.err); ok {
+			refused.Message = clip(refused.Message)
+		}
 		if o.err != nil {
 			return nil, nil, c.explain(o.err)
 		}

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,15 +92,49 @@ func (c *Cmd) Run() error {
 	return c.Wait()
 }
 
-// Output runs the command and returns what it wrote to its standard output.
+// MaxOutput bounds what [Cmd.Output] keeps, in bytes.
+const MaxOutput = 1 << 20
+
+// Output runs the command and returns what it wrote to its standard output. A
+// command that writes more than [MaxOutput] is killed, which is an error: set
+// Stdout for those that may.
 func (c *Cmd) Output() ([]byte, error) {
 	if c.Stdout != nil {
 		return nil, errors.New("the command's Stdout is set already")
 	}
-	var out bytes.Buffer
-	c.Stdout = &out
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	out := &outputBuffer{full: func() {
+		cancel(fmt.Errorf("the command wrote more than %d bytes, and was ended", MaxOutput))
+	}}
+	c.ctx, c.Stdout = ctx, out
 	err := c.Run()
-	return out.Bytes(), err
+	return out.kept(), err
+}
+
+// outputBuffer keeps up to MaxOutput bytes, and calls full for what is more.
+type outputBuffer struct {
+	full func()
+
+	mu sync.Mutex // a command that was given up may still write
+	b  []byte
+}
+
+func (o *outputBuffer) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	room := MaxOutput - len(o.b)
+	o.b = append(o.b, p[:min(len(p), room)]...)
+	if len(p) > room {
+		o.full()
+	}
+	return len(p), nil
+}
+
+func (o *outputBuffer) kept() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b
 }
 
 // Start starts the command. A command that does not exist is no error here: as
@@ -119,14 +152,9 @@ func (c *Cmd) Start() error {
 	if err != nil {
 		return fmt.Errorf("cannot start a session in the guest: %w", err)
 	}
-	abandon := context.AfterFunc(c.ctx, func() { channel.Close() })
-	err = c.ask(channel, payload)
-	if !abandon() {
-		err = context.Cause(c.ctx)
-	}
-	if err != nil {
+	if err := within(c.ctx, func() error { return c.ask(channel, payload) }); err != nil {
 		go ssh.DiscardRequests(requests)
-		channel.Close()
+		go channel.Close()
 		return fmt.Errorf("cannot start the command in the guest: %w", c.client.explain(err))
 	}
 	c.channel = channel

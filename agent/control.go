@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,13 +12,19 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// maxAnswer bounds one answer on the control channel, in bytes. The longest that
+// an agent of ours has to give, a status with many failed units, is a hundredth
+// of it; a hostile guest's would never end.
+const maxAnswer = 1 << 20
+
 // controlClient matches the answers on one control channel to its questions.
 type controlClient struct {
 	channel ssh.Channel
 	done    chan struct{} // closed when no more answers will come
 
-	mu      sync.Mutex // guards what follows and the order of writing
-	encoder *json.Encoder
+	writing sync.Mutex // held while a question is written
+
+	mu      sync.Mutex // guards what follows
 	lastID  uint64
 	waiting map[uint64]chan<- ControlResponse
 	err     error
@@ -75,22 +82,20 @@ func (c *Client) openControl(ctx context.Context) (*controlClient, error) {
 		return nil, fmt.Errorf("cannot open the agent's control channel: %w", err)
 	}
 	go ssh.DiscardRequests(requests)
-	stop := context.AfterFunc(ctx, func() { channel.Close() })
-	accepted, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{SubsystemControl}))
-	if !stop() {
-		return nil, context.Cause(ctx)
-	}
-	if err == nil && !accepted {
-		err = errors.New("the guest refuses it")
-	}
+	err = within(ctx, func() error {
+		accepted, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{SubsystemControl}))
+		if err == nil && !accepted {
+			err = errors.New("the guest refuses it")
+		}
+		return noEOF(err)
+	})
 	if err != nil {
-		channel.Close()
+		go channel.Close()
 		return nil, fmt.Errorf("cannot open the agent's control channel: %w", c.explain(err))
 	}
 	control := &controlClient{
 		channel: channel,
 		done:    make(chan struct{}),
-		encoder: json.NewEncoder(channel),
 		waiting: make(map[uint64]chan<- ControlResponse),
 	}
 	go control.receive()
@@ -108,26 +113,50 @@ func (c *controlClient) ended() bool {
 
 // receive hands out answers until the channel ends.
 func (c *controlClient) receive() {
-	decoder := json.NewDecoder(c.channel)
-	for {
-		var response ControlResponse
-		err := decoder.Decode(&response)
-		c.mu.Lock()
-		if err != nil {
-			c.err = fmt.Errorf("the agent's control channel broke: %w", noEOF(err))
-			c.mu.Unlock()
-			close(c.done)
-			c.channel.Close()
-			return
-		}
-		answer := c.waiting[response.ID]
-		delete(c.waiting, response.ID)
-		c.mu.Unlock()
-		// Nobody waits for an answer whose context ended in the meantime.
-		if answer != nil {
-			answer <- response
-		}
+	lines := bufio.NewScanner(c.channel)
+	lines.Buffer(nil, maxAnswer)
+	var err error
+	for err == nil && lines.Scan() {
+		err = c.answer(lines.Bytes())
 	}
+	switch {
+	case err != nil:
+	case errors.Is(lines.Err(), bufio.ErrTooLong):
+		err = fmt.Errorf("an answer has more than %d bytes", maxAnswer)
+	case lines.Err() != nil:
+		err = lines.Err()
+	default:
+		err = io.ErrUnexpectedEOF
+	}
+	c.mu.Lock()
+	c.err = fmt.Errorf("the agent's control channel broke: %w", err)
+	c.mu.Unlock()
+	close(c.done)
+	c.channel.Close()
+}
+
+// answer hands out one answer.
+func (c *controlClient) answer(line []byte) error {
+	var response ControlResponse
+	if err := json.Unmarshal(line, &response); err != nil {
+		return err
+	}
+	if response.Error != nil {
+		response.Error.Message = clip(response.Error.Message)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch answer := c.waiting[response.ID]; {
+	case answer != nil:
+		delete(c.waiting, response.ID)
+		answer <- response
+	case response.ID == 0 && response.Error != nil:
+		return response.Error // what was asked could not be read
+	case response.ID == 0 || response.ID > c.lastID:
+		return errors.New("an answer is to a question that was not asked")
+	}
+	// Else nobody waits for it any more, as its context has ended.
+	return nil
 }
 
 func (c *controlClient) roundTrip(ctx context.Context, method string, params any) (ControlResponse, error) {
@@ -140,17 +169,17 @@ func (c *controlClient) roundTrip(ctx context.Context, method string, params any
 		request.Params = data
 	}
 	answer := make(chan ControlResponse, 1)
-
 	c.mu.Lock()
 	c.lastID++
 	request.ID, request.Method = c.lastID, method
 	c.waiting[request.ID] = answer
-	err := c.encoder.Encode(request)
-	if err != nil {
-		delete(c.waiting, request.ID)
-	}
 	c.mu.Unlock()
-	if err != nil {
+	if err := within(ctx, func() error { return c.write(request) }); err != nil {
+		c.forget(request.ID)
+		if ctx.Err() != nil {
+			go c.channel.Close() // half a question may be on its way
+			return ControlResponse{}, context.Cause(ctx)
+		}
 		return ControlResponse{}, fmt.Errorf("cannot send %q to the guest: %w", method, noEOF(err))
 	}
 
@@ -162,11 +191,22 @@ func (c *controlClient) roundTrip(ctx context.Context, method string, params any
 		defer c.mu.Unlock()
 		return ControlResponse{}, c.err
 	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.waiting, request.ID)
-		c.mu.Unlock()
+		c.forget(request.ID)
 		return ControlResponse{}, context.Cause(ctx)
 	}
+}
+
+// write sends a question, one at a time.
+func (c *controlClient) write(request ControlRequest) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return json.NewEncoder(c.channel).Encode(request)
+}
+
+func (c *controlClient) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, id)
 }
 
 // noEOF names the end of a stream where more was to come.

@@ -60,7 +60,7 @@ func NewSerialMux(ctx context.Context, conn net.Conn) (Mux, error) {
 		conn.Close()
 		return nil, fmt.Errorf("cannot call the guest's agent: %w", err)
 	}
-	session, err := yamux.Client(WholeFrames(greetedConn{conn, reader}), MuxConfig())
+	session, err := yamux.Client(WholeFrames(&guestFrames{ReadWriteCloser: greetedConn{conn, reader}}), MuxConfig())
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("cannot divide the guest's serial port into streams: %w", err)
@@ -79,6 +79,16 @@ func (c greetedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
 
 type serialMux struct{ session *yamux.Session }
 
+// serialStream is a stream whose Close ends what is read from it and written to
+// it at once. yamux's own waits for the guest, which may never close its end.
+type serialStream struct{ *yamux.Stream }
+
+func (s serialStream) Close() error {
+	_ = s.SetDeadline(time.Unix(1, 0)) // long ago; it never fails
+	go s.Stream.Close()
+	return nil
+}
+
 func (m *serialMux) Open(ctx context.Context) (net.Conn, error) {
 	type opened struct {
 		stream *yamux.Stream
@@ -94,7 +104,7 @@ func (m *serialMux) Open(ctx context.Context) (net.Conn, error) {
 		if o.err != nil {
 			return nil, fmt.Errorf("cannot open a stream on the guest's serial port: %w", o.err)
 		}
-		return o.stream, nil
+		return serialStream{o.stream}, nil
 	case <-ctx.Done():
 		go func() {
 			if o := <-result; o.err == nil {

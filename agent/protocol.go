@@ -128,6 +128,33 @@ type Status struct {
 	Failure string `json:"failure,omitempty"`
 }
 
+// Bounds of what a guest may say of its start. Fewer than ten stages are known;
+// one with more failed units than that is not helped by a longer list.
+const (
+	maxStages      = 100
+	maxFailedUnits = 100
+)
+
+// bounded is the status without what no person could read: it is kept in files
+// and shown.
+func (s Status) bounded() Status {
+	for stage := range s.Reached {
+		if len(stage) > maxText || len(s.Reached) > maxStages {
+			delete(s.Reached, stage)
+		}
+	}
+	if more := len(s.FailedUnits) - maxFailedUnits; more > 0 {
+		s.FailedUnits = append(s.FailedUnits[:maxFailedUnits:maxFailedUnits], fmt.Sprintf("and %d more", more))
+	}
+	for _, text := range []*string{&s.System, &s.Failure, &s.Disk, &s.Network.Interface, &s.Network.Address, &s.Network.Problem} {
+		*text = clip(*text)
+	}
+	for i, unit := range s.FailedUnits {
+		s.FailedUnits[i] = clip(unit)
+	}
+	return s
+}
+
 // Network is the state of the guest's network card.
 type Network struct {
 	Up        bool   `json:"up"`

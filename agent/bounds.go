@@ -1,0 +1,39 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"unicode/utf8"
+)
+
+// A guest may be hostile. What it says to the host has a size, and what the host
+// waits for has an end, also where the guest leaves the host's own words unread.
+
+// maxText bounds a text of the guest's that people are to read, in bytes: what
+// is longer is no explanation, and would fill logs, state files and screens.
+const maxText = 4 << 10
+
+// clip shortens a text of the guest's to maxText.
+func clip(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	end := maxText
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return strings.Clone(text[:end]) + "…"
+}
+
+// within returns when do has returned or ctx has ended. In the latter case do
+// goes on, until the connection that it waits for ends.
+func within(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
