@@ -100,7 +100,7 @@ func TestTail(t *testing.T) {
 		{"a\nb\nc\n", 2, "b\nc\n"},
 		{"a\nb\nc", 2, "b\nc"},
 		{"a\n", 5, "a\n"},
-		{strings.Repeat("y", 100<<10), 1, strings.Repeat("y", 64<<10)},
+		{strings.Repeat("y", 100<<10), 1, strings.Repeat("y", 8<<10)},
 	} {
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)

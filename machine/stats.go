@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -137,11 +136,11 @@ func (s *Sandbox) guestStats(ctx context.Context) (*GuestStats, error) {
 		return nil, fmt.Errorf("asking the guest: %w", err)
 	}
 	defer client.Close()
-	var memory, network bytes.Buffer
-	for file, out := range map[string]*bytes.Buffer{"/proc/meminfo": &memory, "/proc/net/dev": &network} {
+	var memory, network []byte
+	for file, out := range map[string]*[]byte{"/proc/meminfo": &memory, "/proc/net/dev": &network} {
 		cat := client.Command(ctx, "cat", file)
-		cat.Dir, cat.Stdout = "/", out
-		if err := cat.Run(); err != nil {
+		cat.Dir = "/"
+		if *out, err = cat.Output(); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -149,9 +148,9 @@ func (s *Sandbox) guestStats(ctx context.Context) (*GuestStats, error) {
 		}
 	}
 	g := &GuestStats{
-		MemoryTotalBytes:     kibibytes(memory.Bytes(), "MemTotal:"),
-		MemoryAvailableBytes: kibibytes(memory.Bytes(), "MemAvailable:"),
+		MemoryTotalBytes:     kibibytes(memory, "MemTotal:"),
+		MemoryAvailableBytes: kibibytes(memory, "MemAvailable:"),
 	}
-	g.NetReceivedBytes, g.NetSentBytes = netBytes(network.Bytes())
+	g.NetReceivedBytes, g.NetSentBytes = netBytes(network)
 	return g, nil
 }

@@ -406,3 +406,19 @@ func TestCloseFailsCallsInFlight(t *testing.T) {
 		}
 	})
 }
+
+// A QEMU that its guest took over may say something without an end.
+func TestAMessageWithoutAnEndEndsTheConnection(t *testing.T) {
+	client := start(t, qmp.Options{}, func(m *fakeMonitor) {
+		m.say(`{"QMP": "`)
+		for piece := strings.Repeat("x", 1<<20); ; {
+			if _, err := io.WriteString(m.conn, piece); err != nil {
+				return
+			}
+		}
+	})
+	<-client.Done()
+	if err := client.Err(); !errors.Is(err, qmp.ErrProtocol) || !strings.Contains(err.Error(), "more than 16777216 bytes") {
+		t.Errorf("got %v", err)
+	}
+}

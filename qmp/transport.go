@@ -80,9 +80,11 @@ func newTransport(conn net.Conn, log transcript) *transport {
 // read is the only reader of the connection. The decoder copies what it hands out, whatever its
 // size, and does not mind where packets, lines and messages begin and end.
 func (t *transport) read() {
-	in := json.NewDecoder(t.conn)
+	bounded := &messageReader{r: t.conn}
+	in := json.NewDecoder(bounded)
 	for {
 		m := new(message)
+		bounded.taken = 0
 		if err := in.Decode(m); err != nil {
 			t.end(endOfConnection(err, in.Buffered()))
 			return
@@ -93,6 +95,26 @@ func (t *transport) read() {
 			return
 		}
 	}
+}
+
+// maxMessage bounds a message, in bytes: a QEMU that its guest took over may send
+// one without an end. The longest of an honest one, its schema, has a quarter of a
+// MiB.
+const maxMessage = 16 << 20
+
+// messageReader fails when a message does not end within maxMessage.
+type messageReader struct {
+	r     io.Reader
+	taken int // since the last message ended
+}
+
+func (m *messageReader) Read(p []byte) (int, error) {
+	if m.taken >= maxMessage {
+		return 0, fmt.Errorf("%w: a message has more than %d bytes", ErrProtocol, maxMessage)
+	}
+	n, err := m.r.Read(p)
+	m.taken += n
+	return n, err
 }
 
 func (t *transport) dispatch(m *message) error {

@@ -68,9 +68,27 @@ func (b *booting) keepJournal(ctx context.Context, g *guest) {
 	defer cancel()
 	b.keep(journalFile, func(w io.Writer) error {
 		cmd := g.client.Command(ctx, "journalctl", "--boot", "--no-pager", "--output=short-monotonic")
-		cmd.User, cmd.Stdout = "root", w
+		cmd.User, cmd.Stdout = "root", &beginning{w, maxJournal}
 		return cmd.Run()
 	})
+}
+
+// maxJournal bounds what is kept of a guest's journal, in bytes.
+const maxJournal = 64 << 20
+
+// beginning passes on up to left bytes, and then fails.
+type beginning struct {
+	w    io.Writer
+	left int
+}
+
+func (b *beginning) Write(p []byte) (int, error) {
+	n, err := b.w.Write(p[:min(len(p), b.left)])
+	b.left -= n
+	if err == nil && n < len(p) {
+		err = fmt.Errorf("it has more than %d MiB, and only those are kept", maxJournal>>20)
+	}
+	return n, err
 }
 
 // keep writes one of the boot's artifacts. That it cannot is no reason to end

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"net"
 
 	"golang.org/x/crypto/ssh"
@@ -59,6 +60,17 @@ func (g *guest) login(conn net.Conn) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := session.Output("echo in")
-	return string(out), err
+	stdout, err := session.StdoutPipe()
+	if err != nil {
+		return "", err
+	}
+	if err := session.Start("echo in"); err != nil {
+		return "", err
+	}
+	// An endless answer shows by its first bytes.
+	out, err := io.ReadAll(io.LimitReader(stdout, maxOutput))
+	if err != nil || len(out) == maxOutput {
+		return string(out[:min(len(out), 100)]), err
+	}
+	return string(out), session.Wait()
 }
