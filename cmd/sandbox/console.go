@@ -29,7 +29,7 @@ func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) er
 	}
 	input, err := s.ConsoleInput(ctx, o.take)
 	if errors.Is(err, machine.ErrConsoleTaken) {
-		fmt.Fprintln(os.Stderr, "sandbox: somebody else writes to this console, so you only read; --take takes it over")
+		fmt.Fprintln(notes(), "sandbox: somebody else writes to this console, so you only read; --take takes it over")
 		return shownConsole(ctx, s)
 	}
 	if err != nil {

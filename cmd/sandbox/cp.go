@@ -83,7 +83,7 @@ func cp(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image, stderr: os.Stderr}
+	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image, stderr: notes()}
 	if from.sandbox != "" {
 		err = k.download(c.Context, from.path, to.path)
 	} else {
@@ -138,7 +138,7 @@ func (k *copier) run(ctx context.Context, in io.Reader, out io.Writer, mode stri
 	stderr := &limited{most: 4 << 10}
 	cmd.Self, cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = true, k.user, in, out, stderr
 	err := cmd.Run()
-	words := printable(strings.TrimSpace(stderr.String()))
+	words := strings.TrimSpace(stderr.String())
 	exit, ended := errors.AsType[*agent.ExitError](err)
 	switch {
 	case ended && exit.Code == notFound:
@@ -162,16 +162,6 @@ type limited struct {
 func (l *limited) Write(p []byte) (int, error) {
 	l.Buffer.Write(p[:min(len(p), l.most-l.Len())])
 	return len(p), nil
-}
-
-// printable keeps a guest from controlling the terminal with its messages.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && (r < ' ' || (r >= 0x7f && r < 0xa0)) {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 // download copies from the guest's path to dest of this machine.

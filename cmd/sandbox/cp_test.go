@@ -39,9 +39,3 @@ func TestNamesOfSources(t *testing.T) {
 		}
 	}
 }
-
-func TestGuestCannotControlTheTerminalByItsMessages(t *testing.T) {
-	if got := printable("tar: \x1b]0;x\a\u009bä\n"); got != "tar: ?]0;x??ä\n" {
-		t.Errorf("%q", got)
-	}
-}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine"
@@ -28,9 +26,7 @@ EXAMPLES
 			if err != nil {
 				return err
 			}
-			out := json.NewEncoder(c.App.Writer)
-			out.SetEscapeHTML(false)
-			return host.Events(c.Context, c.Args().Slice(), func(e machine.Event) error { return out.Encode(e) })
+			return host.Events(c.Context, c.Args().Slice(), func(e machine.Event) error { return printJSONLine(c.App.Writer, e) })
 		},
 	}
 }

@@ -71,7 +71,7 @@ EXAMPLES
 			if _, err := start(c, s, false, coldStart); err != nil {
 				return err
 			}
-			fmt.Println(s.Name)
+			fmt.Fprintln(c.App.Writer, s.Name)
 			return nil
 		},
 	}

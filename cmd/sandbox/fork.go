@@ -84,7 +84,7 @@ func fork(c *cli.Context) error {
 	}
 	options := machine.ForkOptions{Writable: c.String("shares") == "same", Remove: c.Bool("rm")}
 	if config, err := parent.Config(); err == nil && !options.Writable && slices.ContainsFunc(config.Shares, func(s virtiofs.Share) bool { return !s.ReadOnly }) {
-		fmt.Fprintf(os.Stderr, "sandbox: note: the forks can read the shares of %s and not write to them; with --shares same they can, and must not do so at the same time\n", name)
+		fmt.Fprintf(notes(), "sandbox: note: the forks can read the shares of %s and not write to them; with --shares same they can, and must not do so at the same time\n", name)
 	}
 	from, err := parent.Forkable(ctx, tag, c.String("home") == "empty")
 	if err != nil {

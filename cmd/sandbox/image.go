@@ -14,6 +14,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/debian"
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 )
 
 func imageCommand() *cli.Command {
@@ -113,7 +114,7 @@ func printImages(w io.Writer, infos []imageInfo, now time.Time) error {
 		case i.Default:
 			note = "default"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s ago\t%s\n", i.Ref, units.HumanSize(float64(i.Size)), units.HumanDuration(now.Sub(i.Installed)), note)
+		fmt.Fprintf(t, "%s\t%s\t%s ago\t%s\n", terminal.Line(i.Ref), units.HumanSize(float64(i.Size)), units.HumanDuration(now.Sub(i.Installed)), terminal.Line(note))
 	}
 	return t.Flush()
 }

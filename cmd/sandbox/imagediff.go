@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 )
 
 func imageDiffCommand() *cli.Command {
@@ -70,11 +71,11 @@ func printDiff(w io.Writer, d image.Diff) error {
 	for _, c := range d.Packages {
 		switch {
 		case c.From == nil:
-			fmt.Fprintf(t, "+ %s\t%s\t%s\n", c.Name(), c.To.Version, size(c.To.Size))
+			fmt.Fprintf(t, "+ %s\t%s\t%s\n", terminal.Line(c.Name()), c.To.Version, size(c.To.Size))
 		case c.To == nil:
-			fmt.Fprintf(t, "- %s\t%s\t%s\n", c.Name(), c.From.Version, size(c.From.Size))
+			fmt.Fprintf(t, "- %s\t%s\t%s\n", terminal.Line(c.Name()), c.From.Version, size(c.From.Size))
 		default:
-			fmt.Fprintf(t, "~ %s\t%s → %s\t%s\n", c.Name(), c.From.Version, c.To.Version, growth(c.From.Size, c.To.Size))
+			fmt.Fprintf(t, "~ %s\t%s → %s\t%s\n", terminal.Line(c.Name()), c.From.Version, c.To.Version, growth(c.From.Size, c.To.Size))
 		}
 	}
 	heading("files", len(d.Files))
@@ -118,5 +119,5 @@ func growth(from, to int64) string {
 func jsonText(value any) string {
 	// It was read from JSON.
 	data, _ := json.Marshal(value)
-	return string(data)
+	return string(terminal.JSON(data))
 }

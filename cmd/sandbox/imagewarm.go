@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -95,7 +94,7 @@ func warmStart(ctx context.Context, host *machine.Host, config machine.Config, p
 		err = makeTemplate(ctx, template, config)
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "sandbox: note: the sandbox boots, because the state of its image could not be saved: %v\n", err)
+		fmt.Fprintf(notes(), "sandbox: note: the sandbox boots, because the state of its image could not be saved: %v\n", err)
 		return coldStart
 	}
 	return func(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {

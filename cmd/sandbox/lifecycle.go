@@ -60,7 +60,7 @@ EXAMPLES
 			if _, err := start(c, s, false, coldStart); err != nil {
 				return err
 			}
-			fmt.Println(s.Name)
+			fmt.Fprintln(c.App.Writer, s.Name)
 			return nil
 		},
 	}
@@ -137,7 +137,7 @@ EXAMPLES
 			if s, err = s.Rename(c.Args().Get(1)); err != nil {
 				return err
 			}
-			fmt.Println(s.Name)
+			fmt.Fprintln(c.App.Writer, s.Name)
 			return nil
 		},
 	}

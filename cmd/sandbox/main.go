@@ -62,7 +62,7 @@ func report(err error) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "sandbox: %v\n", err)
+		fmt.Fprintf(notes(), "sandbox: %v\n", err)
 	}
 	return code
 }
@@ -72,6 +72,7 @@ func newApp() *cli.App {
 		Name:    "sandbox",
 		Usage:   "run programs in virtual machines of their own",
 		Version: buildVersion(),
+		Writer:  results(), ErrWriter: notes(),
 		Description: `A sandbox is a virtual machine that starts in a moment, needs no root and no
 daemon, and sees only the directories that it is given.
 
@@ -94,7 +95,7 @@ When something does not work, begin with: sandbox doctor`,
 		EnableBashCompletion:      true,
 		OnUsageError:              usageError,
 		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(os.Stderr, "sandbox: there is no command %q: sandbox --help shows those that exist\n", name)
+			fmt.Fprintf(notes(), "sandbox: there is no command %q: sandbox --help shows those that exist\n", name)
 			os.Exit(exitUsage)
 		},
 		ExitErrHandler: func(*cli.Context, error) {}, // report does it

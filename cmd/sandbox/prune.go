@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -43,17 +44,17 @@ func pruneAction(c *cli.Context) error {
 		return err
 	}
 	if len(leftovers) == 0 {
-		fmt.Fprintln(os.Stderr, "sandbox: there is nothing to remove")
+		fmt.Fprintln(notes(), "sandbox: there is nothing to remove")
 		return nil
 	}
 	if !c.Bool("force") {
 		if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
 			return &exitCode{exitUsage, fmt.Errorf("sandbox prune would remove %d sandboxes with their homes, and there is no terminal to ask on: add --force", len(leftovers))}
 		}
-		if err := listLeftovers(os.Stderr, leftovers); err != nil {
+		if err := listLeftovers(notes(), leftovers); err != nil {
 			return err
 		}
-		if !confirm(os.Stdin, os.Stderr, fmt.Sprintf("Remove %d sandboxes with their homes?", len(leftovers))) {
+		if !confirm(os.Stdin, notes(), fmt.Sprintf("Remove %d sandboxes with their homes?", len(leftovers))) {
 			return errors.New("nothing was removed")
 		}
 	}
@@ -71,7 +72,7 @@ func listLeftovers(w io.Writer, leftovers []machine.Leftover) error {
 
 // confirm takes nothing but a clear yes for one.
 func confirm(in io.Reader, out io.Writer, question string) bool {
-	fmt.Fprintf(out, "%s [y/N] ", question)
+	fmt.Fprintf(out, "%s [y/N] ", terminal.Line(question))
 	line, _ := bufio.NewReader(in).ReadString('\n')
 	answer := strings.ToLower(strings.TrimSpace(line))
 	return answer == "y" || answer == "yes"
@@ -90,6 +91,6 @@ func prune(w io.Writer, leftovers []machine.Leftover) error {
 			fmt.Fprintln(w, l.Sandbox.Name)
 		}
 	}
-	fmt.Fprintf(os.Stderr, "sandbox: %s freed\n", bytesText(freed))
+	fmt.Fprintf(notes(), "sandbox: %s freed\n", bytesText(freed))
 	return errors.Join(errs...)
 }

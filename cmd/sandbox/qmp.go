@@ -249,12 +249,9 @@ func (j *qmpJob) run(c *cli.Context) error {
 		return newQMPPrompt(client, c).run(c.Context)
 	}
 	o := qmp.RunOptions{Variables: j.variables, Timeout: c.Duration("timeout")}
-	out := json.NewEncoder(c.App.Writer)
-	out.SetEscapeHTML(false)
-	o.Report = func(step qmp.Step, result any) { _ = out.Encode(stepReport(step, result)) }
+	o.Report = func(step qmp.Step, result any) { _ = printJSONLine(c.App.Writer, stepReport(step, result)) }
 	if j.single {
-		out.SetIndent("", "  ")
-		o.Report = func(_ qmp.Step, result any) { _ = out.Encode(result) }
+		o.Report = func(_ qmp.Step, result any) { _ = printJSON(c.App.Writer, result) }
 	}
 	return j.script.Run(c.Context, client, o)
 }
@@ -321,10 +318,8 @@ func printEvents(ctx context.Context, client *qmp.Client, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
 	for e := range events {
-		if err := out.Encode(e); err != nil {
+		if err := printJSONLine(w, e); err != nil {
 			return err
 		}
 	}

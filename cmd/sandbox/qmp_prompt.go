@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -99,7 +100,7 @@ func (p *qmpPrompt) answer(ctx context.Context, line string) {
 		err = script.Run(ctx, p.client, qmp.RunOptions{Timeout: p.timeout, Report: report})
 	}
 	if err != nil {
-		fmt.Fprintf(p.terminal, "%v\n", err)
+		fmt.Fprintln(p.terminal, terminal.Text(err.Error()))
 	}
 }
 
@@ -108,7 +109,7 @@ func (p *qmpPrompt) print(before string, value any) {
 	if err != nil {
 		text = []byte(err.Error())
 	}
-	fmt.Fprintf(p.terminal, "%s%s\n", before, text)
+	fmt.Fprintf(p.terminal, "%s%s\n", before, terminal.JSON(text))
 }
 
 // parseQMPLine reads a command as it is written after "sandbox qmp NAME", or as QEMU's own JSON.

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
@@ -49,7 +48,7 @@ func resizeAction(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("resize %s: %w", s.Name, err)
 	}
-	fmt.Fprintln(os.Stderr, sizesText(o, sizes))
+	fmt.Fprintln(notes(), sizesText(o, sizes))
 	fmt.Fprintln(c.App.Writer, s.Name)
 	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -105,7 +105,7 @@ func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
 		if i.State.Status == machine.StatusRunning && i.State.SSHPort != 0 {
 			ssh = fmt.Sprintf("127.0.0.1:%d", i.State.SSHPort)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), image,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), terminal.Line(image),
 			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, describeShares(i))
 	}
 	return t.Flush()
@@ -116,7 +116,7 @@ func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
 func describeShares(i machine.Info) string {
 	var shares []string
 	for _, s := range i.Config.Shares {
-		text := s.Source
+		text := terminal.Line(s.Source)
 		served, _ := i.Served(s)
 		if served.Weak {
 			text += " (weak isolation)"
@@ -144,16 +144,9 @@ func describe(st machine.State, now time.Time) string {
 		return fmt.Sprintf("%s %s", st.Status, strings.ToLower(units.HumanDuration(now.Sub(st.Started))))
 	case machine.StatusCrashed, machine.StatusBroken, machine.StatusPaused:
 		first, _, _ := strings.Cut(st.Reason, "\n")
-		return fmt.Sprintf("%s (%s)", st.Status, first)
+		return fmt.Sprintf("%s (%s)", st.Status, terminal.Line(first))
 	}
 	return string(st.Status)
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
 }
 
 func inspectCommand() *cli.Command {
@@ -218,12 +211,17 @@ func logsCommand() *cli.Command {
 		Name:      "logs",
 		Usage:     "print a sandbox's console",
 		ArgsUsage: "NAME",
-		Description: `EXAMPLES
+		Description: `The guest decides what its console says. So characters that a terminal would obey
+are shown as \x1b and the like, and colours are left out.
+
+EXAMPLES
    sandbox logs work
    sandbox logs -f work                     until the sandbox ends
-   sandbox logs --of supervisor work`,
+   sandbox logs --of supervisor work
+   sandbox logs --raw work > console.log    byte for byte`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as the console grows"},
+			&cli.BoolFlag{Name: "raw", Usage: "print it byte for byte, although the guest can then control a terminal"},
 			&cli.StringFlag{Name: "of", Value: "console", Usage: "whose log: `PROGRAM` console, supervisor, qemu or virtiofsd"},
 		},
 		OnUsageError: usageError,
@@ -232,18 +230,23 @@ func logsCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.String("of") == "console" {
-				return s.Console(c.Context, os.Stdout, c.Bool("follow"))
+			if c.Bool("raw") {
+				return printLog(c, os.Stdout, s)
 			}
-			if c.Bool("follow") {
-				return &exitCode{exitUsage, fmt.Errorf("only the console can be followed: leave out --follow, or --of %s", c.String("of"))}
-			}
-			return printLog(s, c.String("of"))
+			out := results()
+			return errors.Join(printLog(c, out, s), out.Close())
 		},
 	}
 }
 
-func printLog(s *machine.Sandbox, of string) error {
+func printLog(c *cli.Context, w io.Writer, s *machine.Sandbox) error {
+	of := c.String("of")
+	if of == "console" {
+		return s.Console(c.Context, w, c.Bool("follow"))
+	}
+	if c.Bool("follow") {
+		return &exitCode{exitUsage, fmt.Errorf("only the console can be followed: leave out --follow, or --of %s", of)}
+	}
 	name, ok := map[string]string{
 		"supervisor": machine.SupervisorLog, "qemu": machine.QEMULog, "virtiofsd": machine.VirtiofsdLog,
 	}[of]
@@ -258,6 +261,6 @@ func printLog(s *machine.Sandbox, of string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(os.Stdout, f)
+	_, err = io.Copy(w, f)
 	return err
 }

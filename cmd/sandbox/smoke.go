@@ -106,7 +106,7 @@ func smokeOptions(c *cli.Context, host *machine.Host) (smoke.Options, error) {
 	o := smoke.Options{
 		Timeout: c.Duration("timeout"), Repeat: c.Int("repeat"), Jobs: c.Int("jobs"), Artifacts: c.String("artifacts"),
 		Progress: progress.New(os.Stderr),
-		Note:     func(note string) { fmt.Fprintf(os.Stderr, "sandbox: note: %s\n", note) },
+		Note:     func(note string) { fmt.Fprintf(notes(), "sandbox: note: %s\n", note) },
 	}
 	if o.Jobs > 1 {
 		o.Progress = progress.NewPlain(os.Stderr) // several bars would share one line

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -127,12 +127,12 @@ func since(now, earlier []machine.Stats) []machine.Stats {
 func printStats(c *cli.Context, stats []machine.Stats) error {
 	switch {
 	case c.Bool("json") && c.Bool("watch"):
-		return json.NewEncoder(c.App.Writer).Encode(stats)
+		return printJSONLine(c.App.Writer, stats)
 	case c.Bool("json"):
 		return printJSON(c.App.Writer, stats)
 	}
 	if c.Bool("watch") && isTerminal(os.Stdout) {
-		fmt.Fprint(c.App.Writer, "\x1b[H\x1b[2J") // the new table in the place of the old one
+		fmt.Fprint(os.Stdout, "\x1b[H\x1b[2J") // the new table in the place of the old one
 	}
 	return statsTable(c.App.Writer, stats)
 }
@@ -162,7 +162,7 @@ func statsTable(w io.Writer, stats []machine.Stats) error {
 	}
 	for _, s := range stats {
 		if s.Problem != "" {
-			fmt.Fprintf(os.Stderr, "sandbox: %s: %s\n", s.Sandbox, s.Problem)
+			fmt.Fprintf(notes(), "sandbox: %s: %s\n", s.Sandbox, terminal.Line(s.Problem))
 		}
 	}
 	return nil

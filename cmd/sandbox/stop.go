@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -104,7 +105,7 @@ func forNamed(c *cli.Context, do func(context.Context, *machine.Sandbox) (line s
 			}
 			printing.Lock()
 			defer printing.Unlock()
-			fmt.Fprintln(c.App.Writer, line)
+			fmt.Fprintln(c.App.Writer, terminal.Line(line))
 		})
 	}
 	all.Wait()

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -26,6 +27,9 @@ type timing struct {
 	meaning     string
 }
 
+// timingsPatience is how long a guest that was just ready may take to say more.
+const timingsPatience = 10 * time.Second
+
 // showTimings prints the stages of the start that was asked for at asked.
 func showTimings(ctx context.Context, w io.Writer, s *machine.Sandbox, asked time.Time) error {
 	client, err := s.Dial(ctx)
@@ -33,6 +37,8 @@ func showTimings(ctx context.Context, w io.Writer, s *machine.Sandbox, asked tim
 		return err
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, timingsPatience, fmt.Errorf("the guest does not say them within %v", timingsPatience))
+	defer cancel()
 	status, err := client.Status(ctx)
 	if err != nil {
 		return err
@@ -72,7 +78,7 @@ func guestTimings(reached map[agent.Stage]time.Duration) []timing {
 	}
 	var rows []timing
 	for stage, at := range reached {
-		rows = append(rows, timing{"guest", string(stage), at, meanings[stage]})
+		rows = append(rows, timing{"guest", terminal.Line(string(stage)), at, meanings[stage]})
 	}
 	slices.SortFunc(rows, func(a, b timing) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.stage, b.stage))

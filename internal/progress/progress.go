@@ -9,6 +9,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 )
 
 // Reporter writes the progress of one step after the other. A nil Reporter says
@@ -41,6 +43,7 @@ type Step struct {
 // Start begins a step. size is how many bytes will be written to it, or 0 if
 // that is not what it counts or not known.
 func (r *Reporter) Start(title string, size int64) *Step {
+	title = terminal.Line(title)
 	s := &Step{r: r, title: title, start: time.Now()}
 	switch {
 	case r == nil:
@@ -72,6 +75,7 @@ func newBar(w io.Writer, title string, size int64) *progressbar.ProgressBar {
 func (s *Step) Note(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	text = terminal.Line(text)
 	if s.r == nil || s.ended || text == s.note {
 		return
 	}

@@ -2,10 +2,9 @@ package smoke
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -84,22 +83,11 @@ func (b Boot) count(o Outcome) int {
 	return n
 }
 
-// add notes a result. Its texts may come from the guest.
+// add notes a result. Its texts may come from the guest, and go to terminals and
+// to XML, which cannot hold what a terminal would obey.
 func (b *Boot) add(r Result) {
-	r.Message, r.Output = printable(r.Message), printable(r.Output)
+	r.Message, r.Output = terminal.Text(r.Message), terminal.Text(r.Output)
 	b.Results = append(b.Results, r)
-}
-
-// printable leaves out what XML cannot hold (its production Char) and what a
-// terminal would obey: one such byte, and no reader takes the whole file.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t', r == '\n', r >= ' ' && r < 0x7F, r >= 0xA0 && r <= 0xD7FF, r >= 0xE000 && r < utf8.RuneError, r >= 0x10000:
-			return r
-		}
-		return -1
-	}, s)
 }
 
 // judge sets the boot's outcome. That one check has failed is proof enough,

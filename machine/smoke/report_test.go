@@ -84,7 +84,7 @@ func TestReportsCanBeReadBack(t *testing.T) {
 	if suites.Tests != 5 || suites.Failures != 1 || suites.Errors != 1 || suites.Skipped != 1 || len(suites.Suites) != 3 {
 		t.Errorf("%+v", suites)
 	}
-	if got := suites.Suites[1].Testcases[1].Failure.Data; got != "[31m<red> & ]]> \n" {
+	if got := suites.Suites[1].Testcases[1].Failure.Data; got != `<red> & ]]> \xff\x00`+"\n" {
 		t.Errorf("the output is %q", got)
 	}
 	text.Reset()
