@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -122,13 +121,4 @@ func flock(f *os.File, how int) error {
 			return fmt.Errorf("locking %s: %w", f.Name(), err)
 		}
 	}
-}
-
-func ownedBy(path string, uid int) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(stat.Uid) == uid
 }

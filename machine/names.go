@@ -3,9 +3,12 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/trust"
 )
 
 // Names of everything that a sandbox keeps in its state directory.
@@ -34,8 +37,10 @@ const (
 	VirtiofsdLog  = "virtiofsd.log"
 )
 
-// Names of what a running sandbox keeps in its runtime directory.
+// Names of what a running sandbox keeps in its runtime directory, and of where that
+// may be.
 const (
+	runDir    = ".run"      // in the state directory: the runtime directories, where there is no session; no sandbox has such a name
 	apiSocket = "api.sock"  // the supervisor's HTTP API
 	fsSocket  = "fs%d.sock" // one vhost-user socket for the home (0) and each share
 )
@@ -79,15 +84,14 @@ func DefaultDirs(getenv func(string) string, uid int) (Dirs, error) {
 	d.Data, errs[0] = pick("XDG_DATA_HOME", "/var/lib/sandbox", ".local", "share", "sandbox")
 	d.State, errs[1] = pick("XDG_STATE_HOME", "/var/lib/sandbox/sandboxes", ".local", "state", "sandbox")
 	d.Cache, errs[2] = pick("XDG_CACHE_HOME", "/var/cache/sandbox", ".cache", "sandbox")
-	d.Runtime, errs[3] = runtimeRoot(getenv, uid)
+	d.Runtime, errs[3] = runtimeRoot(getenv, uid, d.State)
 	return d, errors.Join(errs[:]...)
 }
 
-// runtimeRoot falls back to a directory in the temporary directory, as
-// machines without a login session (containers, CI, su) set no
-// XDG_RUNTIME_DIR. Its name holds the uid, and Prepare refuses it when it
-// belongs to somebody else.
-func runtimeRoot(getenv func(string) string, uid int) (string, error) {
+// runtimeRoot is the session's directory, or one beside the sandboxes where there
+// is no session (containers, CI, su): never one in /tmp, where anybody may have put
+// something of that name before.
+func runtimeRoot(getenv func(string) string, uid int, state string) (string, error) {
 	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
 		if !filepath.IsAbs(dir) {
 			return "", fmt.Errorf("XDG_RUNTIME_DIR is %q, but must be an absolute path", dir)
@@ -97,27 +101,39 @@ func runtimeRoot(getenv func(string) string, uid int) (string, error) {
 	if uid == 0 {
 		return "/run/sandbox", nil
 	}
-	if dir := fmt.Sprintf("/run/user/%d", uid); ownedBy(dir, uid) {
+	if dir := fmt.Sprintf("/run/user/%d", uid); isOwnDirectory(dir, uid) {
 		return filepath.Join(dir, "sandbox"), nil
 	}
-	return filepath.Join(os.TempDir(), fmt.Sprintf("sandbox-%d", uid)), nil
+	return filepath.Join(state, runDir), nil
+}
+
+func isOwnDirectory(path string, uid int) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && int(st.Uid) == uid
 }
 
 // Images is the directory of the image store.
 func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 
 // Prepare makes the directories, each open to its owner only, and refuses one
-// that somebody else owns.
+// that somebody else has, may write, or could exchange for another.
 func (d Dirs) Prepare() error {
-	for _, dir := range []string{d.Data, d.State, d.Runtime, d.Cache} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	for _, dir := range []string{d.Data, d.State, d.Cache, d.Runtime} {
+		f, err := trust.MakeDir(dir)
+		if foreign := (*trust.Error)(nil); errors.As(err, &foreign) {
+			return fmt.Errorf("the directory %s cannot be used: %w; mend that, or set the variables XDG_DATA_HOME, XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to directories of yours (or unset those that another user's session has set)", dir, foreign)
+		}
+		if err != nil {
 			return fmt.Errorf("making the directory %s: %w", dir, err)
 		}
-		if !ownedBy(dir, os.Getuid()) {
-			return fmt.Errorf("the directory %s belongs to another user: remove it, or set the XDG_*_HOME and XDG_RUNTIME_DIR variables to directories of yours", dir)
+		if dir == d.Runtime {
+			err = f.Chmod(0o700) // who can enter it has the sandboxes
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("making the directory %s: %w", dir, err)
 		}
 	}
-	return os.Chmod(d.Runtime, 0o700)
+	return nil
 }
 
 var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

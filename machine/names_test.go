@@ -1,8 +1,8 @@
 package machine
 
 import (
+	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -30,7 +30,7 @@ func TestDefaultDirsFollowXDG(t *testing.T) {
 		},
 		{
 			name: "no session", uid: 4242, env: map[string]string{"HOME": "/h"},
-			want: Dirs{Data: "/h/.local/share/sandbox", State: "/h/.local/state/sandbox", Cache: "/h/.cache/sandbox", Runtime: filepath.Join(os.TempDir(), "sandbox-4242")},
+			want: Dirs{Data: "/h/.local/share/sandbox", State: "/h/.local/state/sandbox", Cache: "/h/.cache/sandbox", Runtime: "/h/.local/state/sandbox/.run"},
 		},
 		{name: "relative", uid: 4242, env: map[string]string{"HOME": "/h", "XDG_STATE_HOME": "s"}, err: "XDG_STATE_HOME"},
 		{name: "no home", uid: 4242, env: map[string]string{}, err: "HOME"},
@@ -77,5 +77,31 @@ func TestPrepareMakesPrivateDirectories(t *testing.T) {
 		if info.Mode().Perm() != 0o700 {
 			t.Errorf("%s has mode %v, want 0700", dir, info.Mode().Perm())
 		}
+	}
+}
+
+// A machine without login sessions has a directory of a known name for each user
+// in /tmp, if a program is careless, and whoever makes it first chooses what it is.
+func TestPrepareLeavesAPlantedDirectoryAlone(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("makes files of another user: run it as root")
+	}
+	root := t.TempDir()
+	tmp, home := root+"/tmp", root+"/home"
+	const stranger = 54321
+	err := errors.Join(os.Mkdir(tmp, 0o700), os.Chmod(tmp, 0o777|os.ModeSticky), os.MkdirAll(home+"/work", 0o755),
+		os.WriteFile(home+"/work/thesis", []byte("years"), 0o644), os.Symlink(home, tmp+"/sandbox"), os.Lchown(tmp+"/sandbox", stranger, stranger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Dirs{Data: root + "/d", State: root + "/s", Runtime: tmp + "/sandbox", Cache: root + "/c"}
+	if _, err := OpenHost(d); err == nil || !strings.Contains(err.Error(), "the link "+tmp+"/sandbox belongs to") || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
+		t.Errorf("got %v, want a refusal with its remedy", err)
+	}
+	if info, err := os.Stat(home); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the home has mode %v (%v)", info.Mode(), err)
+	}
+	if _, err := os.Stat(home + "/work/thesis"); err != nil {
+		t.Error(err)
 	}
 }

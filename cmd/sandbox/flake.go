@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/nix"
+	"github.com/sourcery-zone/sandbox/internal/trust"
 )
 
 // flakeOption is the flake of --flake; ok tells whether there is one.
@@ -54,23 +56,74 @@ func prepareFlake(c *cli.Context, images *image.Store, sources map[string]string
 	if img, err := imageOfFlake(images, ref, system); img != nil || err != nil {
 		return err
 	}
-	if file := sources["flake"]; filepath.Base(file) == projectFile {
+	file, named := sources["flake"], c.String("flake")
+	project := filepath.Base(file) == projectFile
+	if project {
+		named = "" // by the project, not by the user
+	}
+	if err := checkFlake(ref, named); err != nil {
+		return err
+	}
+	if project {
 		if err := allowBuild(file, ref); err != nil {
 			return err
 		}
 	}
-	_, err = buildFlake(c.Context, os.Stderr, images, ref, system)
+	_, err = buildFlake(c.Context, notes(), images, ref, system)
 	return err
 }
+
+// checkFlake refuses a flake of this machine that was found and not named, if
+// somebody else may have written it: Nix runs what is in it. named is what the user
+// gave, or empty.
+func checkFlake(ref nix.Ref, named string) error {
+	if ref.Dir == "" || names(named, ref.Dir) {
+		return nil
+	}
+	f, err := trust.Caller(os.Getenv).Open(filepath.Join(ref.Dir, nix.FlakeFile))
+	if foreign := (*trust.Error)(nil); errors.As(err, &foreign) {
+		return fmt.Errorf("%w, and Nix would run what is in it: look at it, and name it (sandbox image build %s) if you want that", foreign, ref.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// names tells whether a reference to a flake is the path of that very directory,
+// and not of one below it.
+func names(text, dir string) bool {
+	flake, _, _ := strings.Cut(text, "#")
+	path, isURL := strings.CutPrefix(flake, "path:")
+	if isURL { // Nix looks nowhere else
+		return true
+	}
+	if flake == "" {
+		return false
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	real, err := filepath.EvalSymlinks(path)
+	return err == nil && real == dir
+}
+
+// maxQuestion bounds the name of a flake within a question, in bytes: a long one
+// could look like several lines of ours.
+const maxQuestion = 300
 
 // allowBuild asks whether a project may have its image built. What Nix
 // evaluates and builds runs on this machine, and an image can hold what the
 // user can read, so that this is not for the project to decide.
 func allowBuild(file string, ref nix.Ref) error {
+	if len(ref.String()) > maxQuestion {
+		return fmt.Errorf("%s names a flake by more than %d characters, which is more than one can judge: look at it, and run `sandbox image build` with it yourself", file, maxQuestion)
+	}
 	if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
 		return fmt.Errorf("%s asks for an image that is not built yet: look at the flake, for Nix runs it on this machine; then run `sandbox image build %s`", file, ref)
 	}
-	if !confirm(os.Stdin, os.Stderr, fmt.Sprintf("%s asks for an image that is not built yet. Let Nix run the flake %s on this machine and build it?", file, ref)) {
+	if !confirm(os.Stdin, notes(), fmt.Sprintf("%s asks for an image that is not built yet. Let Nix run the flake %q on this machine and build it?", file, ref.String())) {
 		return errors.New("the project's image was not built; choose another with --image")
 	}
 	return nil

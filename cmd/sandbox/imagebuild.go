@@ -116,13 +116,35 @@ func flakeToBuild(text string) (nix.Ref, error) {
 	if err != nil {
 		return nix.Ref{}, err
 	}
-	if text == "" {
-		text = nix.Published
-		if findUp(cwd, nix.FlakeFile) != "" {
-			text = "."
+	if text != "" {
+		ref, err := nix.ParseRef(text, cwd)
+		if err == nil {
+			err = checkFlake(ref, text)
 		}
+		return ref, err
 	}
-	return nix.ParseRef(text, cwd)
+	if !hasFlake(cwd) {
+		return nix.ParseRef(nix.Published, cwd)
+	}
+	ref, err := nix.ParseRef(".", cwd)
+	if err == nil {
+		err = checkFlake(ref, "")
+	}
+	return ref, err
+}
+
+// hasFlake tells whether there is a flake in dir or above it.
+func hasFlake(dir string) bool {
+	for {
+		if info, err := os.Stat(filepath.Join(dir, nix.FlakeFile)); err == nil && info.Mode().IsRegular() {
+			return true
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return false
+		}
+		dir = parent
+	}
 }
 
 // buildFlake builds an image with Nix, installs it, and tells w about it.

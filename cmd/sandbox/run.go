@@ -19,6 +19,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -138,7 +139,7 @@ func run(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("detach") {
-		fmt.Println(s.Name)
+		fmt.Fprintln(c.App.Writer, s.Name)
 		return nil
 	}
 	err = command.run(ctx, s)
@@ -159,7 +160,7 @@ func run(c *cli.Context) error {
 // stillRunning reminds a person of what the command has left behind.
 func stillRunning(s *machine.Sandbox) {
 	if isTerminal(os.Stderr) {
-		fmt.Fprintf(os.Stderr, "sandbox: %s keeps running: sandbox attach %[1]s opens a shell in it, sandbox stop %[1]s stops it\n", s.Name)
+		fmt.Fprintf(notes(), "sandbox: %s keeps running: sandbox attach %[1]s opens a shell in it, sandbox stop %[1]s stops it\n", s.Name)
 	}
 }
 
@@ -193,8 +194,8 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machi
 		return held, err
 	}
 	if c.Bool("timings") {
-		if err := showTimings(c.Context, os.Stderr, s, asked); err != nil {
-			fmt.Fprintf(os.Stderr, "sandbox: the timings of %s cannot be shown: %v\n", s.Name, err)
+		if err := showTimings(c.Context, notes(), s, asked); err != nil {
+			fmt.Fprintf(notes(), "sandbox: the timings of %s cannot be shown: %v\n", s.Name, err)
 		}
 	}
 	return held, nil
@@ -210,7 +211,7 @@ func showStart(what string, start func(machine.StartOptions) error) error {
 	defer step.Fail()
 	err := start(machine.StartOptions{
 		Stage: step.Note,
-		Note:  func(note string) { fmt.Fprintf(os.Stderr, "sandbox: note: %s\n", note) },
+		Note:  func(note string) { fmt.Fprintf(notes(), "sandbox: note: %s\n", note) },
 	})
 	if err == nil {
 		step.Done()
@@ -345,9 +346,7 @@ func parseForwards(specs []string) ([]network.Forward, error) {
 func readPublicKeys(files []string) ([]string, error) {
 	asked := len(files) > 0
 	if !asked {
-		if home, err := os.UserHomeDir(); err == nil {
-			files, _ = filepath.Glob(filepath.Join(home, ".ssh", "*.pub"))
-		}
+		files = ownPublicKeys()
 	}
 	var keys []string
 	for _, file := range files {
@@ -371,17 +370,41 @@ func readPublicKeys(files []string) ([]string, error) {
 	return slices.Compact(keys), nil
 }
 
-// readSmallFile guards against devices and files given by mistake.
+// ownPublicKeys are the files of the user's keys. One that somebody else could
+// have put there would let them into the sandbox.
+func ownPublicKeys() []string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil
+	}
+	files, _ := filepath.Glob(filepath.Join(home, ".ssh", "*.pub"))
+	owners := trust.Caller(os.Getenv)
+	return slices.DeleteFunc(files, func(file string) bool {
+		f, err := owners.Open(file)
+		if err != nil {
+			fmt.Fprintf(notes(), "sandbox: note: the key %s is left out: %v\n", file, err)
+			return true
+		}
+		return f.Close() != nil
+	})
+}
+
+// readSmallFile is readSmall of the file at path.
 func readSmallFile(path string) ([]byte, error) {
-	const most = 1 << 20
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	return readSmall(f)
+}
+
+// readSmall guards against devices and files given by mistake.
+func readSmall(f *os.File) ([]byte, error) {
+	const most = 1 << 20
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && len(data) > most {
-		err = fmt.Errorf("%s is larger than 1 MiB: is it the right file?", path)
+		err = fmt.Errorf("%s is larger than 1 MiB: is it the right file?", f.Name())
 	}
 	return data, err
 }

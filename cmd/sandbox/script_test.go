@@ -28,6 +28,12 @@ func TestCLI(t *testing.T) {
 		Dir:   "../../testdata/script/cli",
 		Cmds:  commands,
 		Setup: func(env *testscript.Env) error { return setup(env, bin) },
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
 	})
 }
 

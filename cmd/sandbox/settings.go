@@ -10,8 +10,10 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/image/nix"
+	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -34,42 +36,71 @@ const fromUser = "flag or environment"
 
 // applySettings gives the flags that neither the command line nor the
 // environment has set the values of the settings files, the project's before
-// the user's. It returns for each flag where its value came from.
-func applySettings(c *cli.Context, cwd, userFile string) (map[string]string, error) {
-	sources := map[string]string{}
+// the user's. It returns for each flag where its value came from, and notes which
+// files do not count because somebody else may have written them.
+func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (map[string]string, error) {
+	owners, sources := trust.Caller(os.Getenv), map[string]string{}
 	for _, name := range append(slices.Clone(userKeys), "name", "transport", "machine") {
 		if c.IsSet(name) {
 			sources[name] = fromUser
 		}
 	}
-	if file := findUp(cwd, projectFile); file != "" {
-		if err := applyFile(c, file, projectKeys, sources); err != nil {
+	for _, file := range []settingsFile{{openUp(owners, cwd, projectFile, note), projectKeys}, {openOwn(owners, userFile, note), userKeys}} {
+		if file.f == nil {
+			continue
+		}
+		err := applyFile(c, file.f, file.allowed, sources)
+		file.f.Close()
+		if err != nil {
 			return nil, err
 		}
 	}
-	if _, err := os.Stat(userFile); errors.Is(err, os.ErrNotExist) {
-		return sources, nil
-	}
-	return sources, applyFile(c, userFile, userKeys, sources)
+	return sources, nil
 }
 
-// findUp returns the nearest file of that name in dir or above it, or "".
-func findUp(dir, name string) string {
+// settingsFile is an open file of settings, or none, and what it may set.
+type settingsFile struct {
+	f       *os.File
+	allowed []string
+}
+
+// openUp opens the nearest file of that name in dir or above it that counts, or
+// returns nil.
+func openUp(owners trust.Owners, dir, name string, note func(error)) *os.File {
 	for {
-		file := filepath.Join(dir, name)
-		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
-			return file
+		if f := openOwn(owners, filepath.Join(dir, name), note); f != nil {
+			return f
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return ""
+			return nil
 		}
 		dir = parent
 	}
 }
 
-func applyFile(c *cli.Context, file string, allowed []string, sources map[string]string) error {
-	data, err := readSmallFile(file)
+// openOwn opens a file if there is one that counts, and otherwise returns nil.
+// Somebody else's is as good as none: who could order a sandbox of theirs here
+// would do so with every directory that all may write.
+func openOwn(owners trust.Owners, file string, note func(error)) *os.File {
+	if file == "" {
+		return nil // who has no home has no file of their own
+	}
+	f, err := owners.Open(file)
+	switch foreign := (*trust.Error)(nil); {
+	case err == nil:
+		return f
+	case errors.As(err, &foreign):
+		note(fmt.Errorf("%w, so %s does not count", foreign, file))
+	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
+		note(fmt.Errorf("%s does not count: %w", file, err))
+	}
+	return nil
+}
+
+func applyFile(c *cli.Context, f *os.File, allowed []string, sources map[string]string) error {
+	file := f.Name()
+	data, err := readSmall(f)
 	if err != nil {
 		return err
 	}
@@ -181,7 +212,7 @@ func loadSettings(c *cli.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return applySettings(c, cwd, file)
+	return applySettings(c, cwd, file, func(err error) { fmt.Fprintf(notes(), "sandbox: note: %v\n", err) })
 }
 
 func configCommand() *cli.Command {
@@ -191,7 +222,8 @@ func configCommand() *cli.Command {
 		Description: `A value is taken from the first of: flag, environment (SANDBOX_IMAGE, SANDBOX_MEMORY,
 ...), the project's sandbox.toml (the nearest one above the working directory),
 your own config.toml in ~/.config/sandbox, the image, and our defaults.
-The files have the long names of flags as keys:
+A file counts only if it and its directory are yours (or root's), and nobody else
+can write them. The files have the long names of flags as keys:
 
    flake = ".#image"
    memory = "4G"
