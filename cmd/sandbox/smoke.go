@@ -1,18 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/smoke"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -72,7 +76,12 @@ func smokeAction(c *cli.Context) error {
 	if err != nil {
 		return usageError(c, err, true)
 	}
-	targets, err := smokeTargets(host, c.Args().Slice())
+	copies, err := os.MkdirTemp(host.Dirs.Cache, "smoke-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(copies)
+	targets, err := smokeTargets(c.Context, host, copies, c.Args().Slice())
 	if err != nil {
 		return err
 	}
@@ -145,22 +154,23 @@ func checksIn(host *machine.Host, dir string) ([]smoke.Check, *virtiofs.Share, e
 	return checks, &share, err
 }
 
-// smokeTargets finds the images that the arguments name. A directory that
-// holds no usable image is a finding of the test and no error.
-func smokeTargets(host *machine.Host, args []string) ([]smoke.Target, error) {
+// smokeTargets finds the images that the arguments name, and copies those that
+// somebody else can change to the directory copies. A directory that holds no
+// usable image is a finding of the test and no error.
+func smokeTargets(ctx context.Context, host *machine.Host, copies string, args []string) ([]smoke.Target, error) {
 	if len(args) == 0 {
 		args = []string{""}
 	}
 	var targets []smoke.Target
 	var errs []error
-	for _, arg := range args {
-		target, err := smokeTarget(host, arg)
+	for i, arg := range args {
+		target, err := smokeTarget(ctx, host, filepath.Join(copies, strconv.Itoa(i)), arg)
 		targets, errs = append(targets, target), append(errs, err)
 	}
 	return targets, errors.Join(errs...)
 }
 
-func smokeTarget(host *machine.Host, arg string) (smoke.Target, error) {
+func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (smoke.Target, error) {
 	if !strings.ContainsRune(arg, filepath.Separator) && arg != "." && arg != ".." {
 		img, err := host.Image(arg)
 		if err != nil {
@@ -179,10 +189,30 @@ func smokeTarget(host *machine.Host, arg string) (smoke.Target, error) {
 		return smoke.Target{}, fmt.Errorf("the image %s cannot be read: %w", arg, err)
 	}
 	img, err := host.Image(dir)
+	if err == nil && !ownImage(img) {
+		if err := os.Mkdir(copied, 0o700); err != nil {
+			return smoke.Target{}, err
+		}
+		dir = copied
+		img, err = image.Copy(ctx, img.Dir, dir)
+	}
 	if err != nil {
 		return smoke.Target{Ref: arg, Bad: err}, nil
 	}
 	return smoke.Target{Image: img, Ref: dir}, nil
+}
+
+// ownImage tells whether nobody else can change an image, or exchange it.
+func ownImage(img *image.Image) bool {
+	owners := trust.Caller(os.Getenv)
+	for _, path := range []string{filepath.Join(img.Dir, image.ManifestFile), img.Kernel(), img.Initrd(), img.Store()} {
+		f, err := owners.Open(path)
+		if err != nil || owners.Reach(filepath.Dir(path)) != nil {
+			return false
+		}
+		f.Close()
+	}
+	return true
 }
 
 // output is a file that is opened before anything is done, so that a path at

@@ -82,7 +82,7 @@ NAME may end in ` + machine.SSHSuffix + `. It needs no key: who may run this com
 has the sandbox anyway. The sandbox must be running.
 
 EXAMPLES
-   ssh -o ProxyCommand='sandbox proxy %h' work` + machine.SSHSuffix,
+   ssh -o ProxyCommand="sandbox proxy '%h'" work` + machine.SSHSuffix,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {

@@ -116,8 +116,10 @@ func sshOptions(self string) ([]string, error) {
 	self = strings.ReplaceAll(self, "%", "%%")
 	return []string{
 		// ProxyCommand is for the user's shell, KnownHostsCommand is split by
-		// ssh itself: single and double quotes mean the same to both here.
-		"ProxyCommand '" + self + "' proxy %h",
+		// ssh itself: single and double quotes mean the same to both here. The
+		// host's name may come from a link or a submodule, and older versions
+		// of ssh let the shell read it; see sshConfig for the quote itself.
+		"ProxyCommand '" + self + "' proxy '%h'",
 		`KnownHostsCommand "` + self + `" known-hosts %H`,
 		"UserKnownHostsFile /dev/null",
 		"GlobalKnownHostsFile /dev/null",
@@ -134,7 +136,8 @@ func sshOptions(self string) ([]string, error) {
 func sshConfig(patterns, options []string) string {
 	var b strings.Builder
 	b.WriteString("# Written by sandbox ssh-config, which will overwrite it.\n")
-	fmt.Fprintf(&b, "Host %s\n", strings.Join(patterns, " "))
+	// A quote in the name would end that around it in ProxyCommand.
+	fmt.Fprintf(&b, "Host %s \"!*'*\"\n", strings.Join(patterns, " "))
 	for _, o := range options {
 		fmt.Fprintf(&b, "  %s\n", o)
 	}

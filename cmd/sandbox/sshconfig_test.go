@@ -109,11 +109,21 @@ func TestSSHUnderstandsTheConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		if got := strings.Contains(string(out), "\nproxycommand '/opt/100%% my/sandbox' proxy %h\n"); got != ours {
+		if got := strings.Contains(string(out), "\nproxycommand '/opt/100%% my/sandbox' proxy '%h'\n"); got != ours {
 			t.Errorf("%s: ours %t, want %t\n%s", host, got, ours, out)
 		}
 		if got := strings.Contains(string(out), "\nstricthostkeychecking true\n"); got != ours {
 			t.Errorf("%s: strict %t, want %t", host, got, ours)
+		}
+	}
+	// The shell reads the host's name as one word, whatever it is.
+	made := filepath.Join(t.TempDir(), "made")
+	for _, host := range []string{"$(touch " + made + ").sandbox", "x;touch${IFS}" + made + ";.sandbox", "`touch " + made + "`.sandbox", "';touch " + made + ";'.sandbox"} {
+		if out, err := exec.Command(ssh, "-F", file, host, "true").CombinedOutput(); err == nil {
+			t.Errorf("ssh to %s succeeded: %s", host, out)
+		}
+		if _, err := os.Stat(made); err == nil {
+			t.Fatalf("the name %s was run by a shell", host)
 		}
 	}
 	if _, err := sshOptions(`/it's/sandbox`); err == nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,12 +22,8 @@ const maxLinks = 40
 // somebody else could put another directory in its place, and a directory that
 // somebody else has, or may write. The caller closes it.
 func MakeDir(path string) (*os.File, error) {
-	o := Owners{self: os.Geteuid(), uids: []int{os.Geteuid(), 0}, group: ownGroup}
-	if uid, ok := unmappedUser(); ok {
-		o.uids = append(o.uids, uid)
-	}
-	w := &walk{owners: o, todo: components(path)}
-	dir, err := w.run()
+	o := Caller(func(string) string { return "" })
+	dir, err := o.walk(path, true)
 	if err != nil {
 		return nil, err
 	}
@@ -36,6 +33,24 @@ func MakeDir(path string) (*os.File, error) {
 		return nil, err
 	}
 	return dir, nil
+}
+
+// Reach returns nil if nobody but the owners can put another directory in the
+// place of the one at an absolute path.
+func (o Owners) Reach(path string) error {
+	dir, err := o.walk(path, false)
+	if err != nil {
+		return err
+	}
+	return dir.Close()
+}
+
+func (o Owners) walk(path string, make bool) (*os.File, error) {
+	if uid, ok := unmappedUser(); ok {
+		o.uids = append(slices.Clone(o.uids), uid)
+	}
+	w := &walk{owners: o, make: make, todo: components(path)}
+	return w.run()
 }
 
 // ownDir judges the directory itself, more strictly than those above it.
@@ -56,6 +71,7 @@ func (o Owners) ownDir(dir *os.File) error {
 // walk opens a path, one name after the other.
 type walk struct {
 	owners Owners
+	make   bool // what is missing
 	todo   []string
 	dir    *os.File // where it is; its name is the path so far
 	links  int
@@ -92,7 +108,7 @@ func (w *walk) enterRoot() error {
 	return nil
 }
 
-// step goes to a name in the directory, which it makes if it is not there.
+// step goes to a name in the directory.
 func (w *walk) step(name string) error {
 	path := filepath.Join(w.dir.Name(), name)
 	if err := w.judge(w.dir); err != nil {
@@ -100,7 +116,7 @@ func (w *walk) step(name string) error {
 	}
 	at := int(w.dir.Fd())
 	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) && w.make {
 		if err := unix.Mkdirat(at, name, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 			return &os.PathError{Op: "mkdir", Path: path, Err: err}
 		}
