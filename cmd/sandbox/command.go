@@ -66,8 +66,11 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 		return &exitCode{exitRunFailure, err}
 	}
 	defer client.Close()
-	// From here on signals are the command's, and end it if it wants them to.
-	cmd := client.Command(context.WithoutCancel(ctx), k.argv...)
+	// Once it runs, signals are the command's, and end it if it wants them to.
+	running, abandon := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer abandon(nil)
+	started := context.AfterFunc(ctx, func() { abandon(context.Cause(ctx)) })
+	cmd := client.Command(running, k.argv...)
 	cmd.Env, cmd.User = k.env, k.user
 	if cmd.Dir, err = k.dir(s); err != nil {
 		return &exitCode{exitRunFailure, err}
@@ -86,8 +89,9 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	if err := cmd.Start(); err != nil {
 		return &exitCode{exitRunFailure, fmt.Errorf("running %s in %s: %w", k.name(), s.Name, err)}
 	}
-	stop := k.relaySignals(cmd)
+	insisted, stop := k.relaySignals(cmd)
 	defer stop()
+	started()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
@@ -95,6 +99,8 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 		return commandExit(err)
 	case err := <-left:
 		return k.leave(s, err)
+	case sig := <-insisted:
+		return &exitCode{128 + int(sig.(syscall.Signal)), fmt.Errorf("%s did not end by the signal %s, so the connection to it was closed; the guest ends what is left of it", k.name(), unix.SignalName(sig.(syscall.Signal)))}
 	}
 }
 
@@ -133,22 +139,36 @@ func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
 }
 
 // relaySignals passes signals and changes of the window's size to the command
-// until stop is called.
-func (k *command) relaySignals(cmd *agent.Cmd) (stop func()) {
+// until stop is called. insisted gets the signal by which somebody wants an end
+// although the command has none.
+func (k *command) relaySignals(cmd *agent.Cmd) (insisted <-chan os.Signal, stop func()) {
 	signals := make(chan os.Signal, 16)
+	passed := make(chan os.Signal, cap(signals))
 	done := make(chan struct{})
 	signal.Notify(signals, unix.SIGWINCH, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	insist := newInsistence()
 	go func() {
+		defer close(passed)
+		defer insist.close()
 		for {
 			select {
 			case sig := <-signals:
-				k.relay(cmd, sig)
+				insist.note(sig)
+				select {
+				case passed <- sig:
+				default: // the guest takes none any more
+				}
 			case <-done:
 				return
 			}
 		}
 	}()
-	return func() {
+	go func() { // by itself, because a guest that hangs holds it up
+		for sig := range passed {
+			k.relay(cmd, sig)
+		}
+	}()
+	return insist.given, func() {
 		signal.Stop(signals)
 		close(done)
 	}
