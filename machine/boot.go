@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -34,6 +35,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	v.needs.EarlyConsole = v.wantsEarlyConsole(plan)
 	if v.console, err = newLogFile(v.s.LogPath(ConsoleLog)); err != nil {
 		return err
+	}
+	if v.config.Network != network.ModeNone {
+		v.chooseDNS(ctx)
 	}
 	v.sweepLeftovers()
 	if v.saved != nil {

@@ -16,9 +16,10 @@ type Verdict int
 
 // The verdicts.
 const (
-	Good Verdict = iota
-	Slow         // sandboxes run, but less well than they could
-	Bad          // sandboxes do not run
+	Good    Verdict = iota
+	Slow            // sandboxes run, but less well than they could
+	Limited         // sandboxes run, but lack something
+	Bad             // sandboxes do not run
 )
 
 // Finding is the result of one check of the machine.
@@ -35,7 +36,7 @@ func Examine(ctx context.Context, dirs Dirs) []Finding {
 	if findings[0].Verdict == Good {
 		findings = append(findings, examineKVM(ctx, dirs), examineWalls(ctx, dirs))
 	}
-	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDirs(dirs), examineImage(dirs))
+	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDNS(ctx), examineDirs(dirs), examineImage(dirs))
 }
 
 func finding(name string, err error, good string) Finding {

@@ -64,7 +64,9 @@ type supervisor struct {
 	agentKey string    // the file of the key that opens the guest's agent
 	guestKey agent.Pin // by which the agent proves itself
 
-	vsockCID uint32 // 0 without vsock
+	vsockCID uint32   // 0 without vsock
+	dns      string   // the address of the DNS server that the guest is told; empty: QEMU's own
+	search   []string // the domains that it is told
 
 	standing sync.Mutex  // held by whoever changes whether the guest runs
 	paused   atomic.Bool // by Pause

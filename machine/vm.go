@@ -161,7 +161,7 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name)}
+	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name), DNS: v.dns, Search: v.search}
 	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
 		f, err := f.Resolve()
 		if err != nil {

@@ -214,3 +214,23 @@ func TestIncomingMachineWaitsForItsState(t *testing.T) {
 		t.Errorf("got %q, %v; want %q", waiting, err, want)
 	}
 }
+
+func TestTheGuestIsToldOfNames(t *testing.T) {
+	c := minimal()
+	c.Network = &UserNetwork{MAC: "52:54:00:12:34:56", DNS: "192.0.2.53", Search: []string{"corp.example", "lab.example"}}
+	argv, err := c.Args(capabilities(t, "x86_64-10.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "user,id=net0,ipv6=off,restrict=off,dns=192.0.2.53,dnssearch=corp.example,dnssearch=lab.example"
+	if !slices.Contains(argv, want) {
+		t.Errorf("%q lacks %q", argv, want)
+	}
+	for _, bad := range []UserNetwork{{DNS: "fd00::3"}, {DNS: "name"}, {Search: []string{"a b"}}, {Search: []string{""}}} {
+		bad.MAC = c.Network.MAC
+		c.Network = &bad
+		if c.Validate() == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -19,6 +20,9 @@ const oldQEMU = "/usr/local/lib/sandbox/qemu-7.2/usr/bin"
 // [old-qemu] where oldQEMU is.
 func guestCondition(dirs machine.Dirs) func(string) (bool, error) {
 	return func(cond string) (bool, error) {
+		if cond == "root" {
+			return os.Geteuid() == 0, nil
+		}
 		if cond == "old-qemu" {
 			_, err := exec.LookPath(filepath.Join(oldQEMU, "qemu-system-"+string(qemu.HostArch())))
 			return err == nil, nil

@@ -16,7 +16,8 @@ func doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "check whether this machine can run sandboxes, and say what to do if not",
-		Description: `The exit code is 0 when sandboxes can run, if slowly, and 1 when they cannot.
+		Description: `The exit code is 0 when sandboxes can run, if slowly or without
+names of the network, and 1 when they cannot.
 
 EXAMPLES
    sandbox doctor
@@ -39,6 +40,8 @@ func doctor(ctx context.Context, c *cli.Context, dirs machine.Dirs) error {
 		switch check.Verdict {
 		case machine.Slow:
 			mark = "slow"
+		case machine.Limited:
+			mark = "note"
 		case machine.Bad:
 			mark, failed = "BAD ", true
 		}

@@ -61,9 +61,19 @@ func TestNoCommandLetsAGuestControlTheTerminal(t *testing.T) {
 		e.try(t, args)
 	}
 	for _, args := range [][]string{
-		{"ls", "--json"}, {"ls", "--filter", evil}, {"inspect", "--qemu", "work"}, {"inspect", "work", "wreck"},
-		{"logs", "--of", "supervisor", "work"}, {"logs", "--of", "qemu", "work"}, {"logs", "--of", "virtiofsd", "work"}, {"logs", "--of", evil, "work"},
-		{"stats", "--json", "work"}, {"image", "ls", "--json"}, {"image", "build", evil}, {"run", "--share", evil}, {"run", "--" + evil},
+		{"ls", "--json"},
+		{"ls", "--filter", evil},
+		{"inspect", "--qemu", "work"},
+		{"inspect", "work", "wreck"},
+		{"logs", "--of", "supervisor", "work"},
+		{"logs", "--of", "qemu", "work"},
+		{"logs", "--of", "virtiofsd", "work"},
+		{"logs", "--of", evil, "work"},
+		{"stats", "--json", "work"},
+		{"image", "ls", "--json"},
+		{"image", "build", evil},
+		{"run", "--share", evil},
+		{"run", "--" + evil},
 	} {
 		e.check(t, args)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -25,9 +26,6 @@ const (
 	shareName  = "smoke-share"
 	checksName = "smoke-checks"
 )
-
-// hostResolvConf is where QEMU's user networking finds the host's DNS servers.
-const hostResolvConf = "/etc/resolv.conf"
 
 // askPatience is for the answer to a question that needs no work. A guest
 // under emulation on a busy machine has been seen to stall for seconds.
@@ -171,7 +169,7 @@ func (b *booting) connect(ctx context.Context, g *guest) error {
 	if g.sshHost, err = b.sandbox.HostKey(); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(hostResolvConf)
+	text, err := os.ReadFile(network.ResolverFile)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
