@@ -33,6 +33,23 @@ func (e *ExitError) Error() string {
 // the guest said how the command ended.
 var ErrNoExitStatus = errors.New("the guest ended the session without an exit status (it was shut down, or its agent died)")
 
+// A StreamError is why one of a command's streams broke on our side. The
+// command was told: when its input broke it was hung up, and where an output
+// did, its next write failed.
+type StreamError struct {
+	Stream string // "input", "output" or "error output"
+	Err    error
+}
+
+func (e *StreamError) Error() string {
+	if e.Stream == "input" {
+		return "cannot read the command's input, so the command was hung up: " + e.Err.Error()
+	}
+	return fmt.Sprintf("cannot write the command's %s: %v", e.Stream, e.Err)
+}
+
+func (e *StreamError) Unwrap() error { return e.Err }
+
 // Cmd is one command in the guest. It is used like the Cmd of os/exec: set
 // the fields, then call Run, or Start and Wait. It cannot be used twice.
 type Cmd struct {
@@ -51,10 +68,12 @@ type Cmd struct {
 	Self bool
 
 	// Stdin is read until its end, which then reaches the command. Nil means
-	// no input. Wait does not wait for a Read that is under way.
+	// no input. Wait does not wait for a Read that is under way. A Read that
+	// fails hangs the command up.
 	Stdin io.Reader
 	// Stdout and Stderr get the output; nil discards it. With a terminal
-	// everything comes on Stdout.
+	// everything comes on Stdout. When a Write fails, the command gets SIGPIPE
+	// at its next one, as in a pipeline.
 	Stdout, Stderr io.Writer
 
 	// Terminal, if it is set, gives the command a terminal of its own.
@@ -68,10 +87,12 @@ type Cmd struct {
 	finished chan struct{}
 	outputs  [2]*gate // standard output and error
 
+	mu     sync.Mutex
+	broken error // why a stream broke, the first one
+
 	// Written before finished is closed.
-	exit    error
-	copyErr error
-	killed  bool // by the end of ctx
+	exit   error
+	killed bool // by the end of ctx
 }
 
 // killGrace is how long Wait goes on waiting after the end of the command's
@@ -208,12 +229,9 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 // follow moves the command's data and waits for its end.
 func (c *Cmd) follow(requests <-chan *ssh.Request) {
 	go c.feed()
-	var (
-		outputs sync.WaitGroup
-		errs    [2]error
-	)
-	outputs.Go(func() { errs[0] = drain(c.outputs[0], c.channel) })
-	outputs.Go(func() { errs[1] = drain(c.outputs[1], c.channel.Stderr()) })
+	var outputs sync.WaitGroup
+	outputs.Go(func() { c.deliver("output", "", c.outputs[0], c.channel) })
+	outputs.Go(func() { c.deliver("error output", closeErrorOutput, c.outputs[1], c.channel.Stderr()) })
 
 	c.exit = ErrNoExitStatus
 	for request := range requests {
@@ -226,7 +244,6 @@ func (c *Cmd) follow(requests <-chan *ssh.Request) {
 		}
 	}
 	outputs.Wait()
-	c.copyErr = errors.Join(errs[:]...)
 	c.killed = !c.stop()
 	c.channel.Close()
 	close(c.finished)
@@ -235,21 +252,57 @@ func (c *Cmd) follow(requests <-chan *ssh.Request) {
 // feed sends the command its input and then the end of it.
 func (c *Cmd) feed() {
 	if c.Stdin != nil {
+		in := &input{from: c.Stdin}
 		// A command need not read all of its input, so a failed write is no
-		// error of the command; a failed read ends the input.
-		_, _ = io.Copy(c.channel, c.Stdin)
+		// error of the command.
+		_, _ = io.Copy(c.channel, in)
+		if in.err != nil {
+			c.fail("input", in.err)
+			// Before the end of the input, which would look like that of the
+			// whole: so the answer is waited for.
+			_, _ = c.channel.SendRequest("signal", true, ssh.Marshal(struct{ Name string }{"HUP"}))
+		}
 	}
 	_ = c.channel.CloseWrite()
 }
 
-// drain copies all of r to w. After w has failed it reads on, so that the
-// command is not stopped in the middle by a full pipe.
-func drain(w io.Writer, r io.Reader) error {
-	_, err := io.Copy(w, r)
-	if err != nil {
+// input remembers why it could not be read.
+type input struct {
+	from io.Reader
+	err  error
+}
+
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.from.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		i.err = err
+	}
+	return n, err
+}
+
+// deliver copies an output to the caller's writer. When that fails, the guest
+// is told with the given payload, and what is still on its way is dropped: the
+// command must not be stopped in the middle by a full pipe.
+func (c *Cmd) deliver(stream, payload string, w io.Writer, r io.Reader) {
+	if _, err := io.Copy(w, r); err != nil {
+		c.fail(stream, err)
+		_, _ = c.channel.SendRequest(RequestCloseOutput, false, []byte(payload))
 		_, _ = io.Copy(io.Discard, r)
 	}
-	return err
+}
+
+func (c *Cmd) fail(stream string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken == nil {
+		c.broken = &StreamError{stream, err}
+	}
+}
+
+func (c *Cmd) streamError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
 }
 
 // parseExit understands the two requests that report a command's end.
@@ -291,7 +344,9 @@ func (c *Cmd) kill() {
 
 // Wait waits until the command has ended and its output has been delivered.
 // The error is an [*ExitError] if the command ran and ended otherwise than
-// with status 0, and the context's cause if the context ended it.
+// with status 0, a [*StreamError] however it ended if its input could not be
+// read or its output not be delivered, and the context's cause if the context
+// ended it.
 func (c *Cmd) Wait() error {
 	if c.channel == nil {
 		return errors.New("the command was not started")
@@ -309,11 +364,11 @@ func (c *Cmd) Wait() error {
 	if c.exit != nil && c.killed {
 		return context.Cause(c.ctx)
 	}
+	if err := c.streamError(); err != nil {
+		return err
+	}
 	if errors.Is(c.exit, ErrNoExitStatus) {
 		return c.client.explain(c.exit)
-	}
-	if c.exit == nil && c.copyErr != nil {
-		return fmt.Errorf("cannot deliver the command's output: %w", c.copyErr)
 	}
 	return c.exit
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 
@@ -124,8 +125,8 @@ func forwardChannel(offered ssh.NewChannel, up *ssh.Client) {
 // closed in one breath, and the close must not overtake the answer.
 func forwardSide(to, from ssh.Channel, requests <-chan *ssh.Request, asks, toAsks *sync.Mutex) {
 	var data sync.WaitGroup
-	data.Go(func() { _ = drain(to, from) })
-	data.Go(func() { _ = drain(to.Stderr(), from.Stderr()) })
+	data.Go(func() { drain(to, from) })
+	data.Go(func() { drain(to.Stderr(), from.Stderr()) })
 	ended := make(chan struct{})
 	go func() {
 		data.Wait()
@@ -139,13 +140,23 @@ func forwardSide(to, from ssh.Channel, requests <-chan *ssh.Request, asks, toAsk
 		}
 		asks.Lock()
 		accepted, err := to.SendRequest(request.Type, request.WantReply, request.Payload)
-		reply(request, accepted && err == nil, nil)
+		if err == nil { // else the side that asks is told by the close that follows
+			reply(request, accepted, nil)
+		}
 		asks.Unlock()
 	}
 	<-ended
 	toAsks.Lock()
 	defer toAsks.Unlock()
 	to.Close()
+}
+
+// drain copies all of r to w. After w has failed it reads on, so that nobody
+// is stopped in the middle by a full window.
+func drain(w io.Writer, r io.Reader) {
+	if _, err := io.Copy(w, r); err != nil {
+		_, _ = io.Copy(io.Discard, r)
+	}
 }
 
 // endsSession reports whether a request tells how a session's command ended.

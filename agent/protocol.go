@@ -20,6 +20,11 @@ const (
 	// argument list. Its payload is an [ExecRequest] in JSON.
 	RequestExec = "exec@sandbox"
 
+	// RequestCloseOutput is the channel request by which a client says that it
+	// cannot take a command's output any more; it is OpenSSH's. With a payload
+	// of [closeErrorOutput] it means the error output, which is ours.
+	RequestCloseOutput = "eow@openssh.com"
+
 	// SubsystemControl is the SSH subsystem that speaks [ControlRequest] and
 	// [ControlResponse], one JSON value a line.
 	SubsystemControl = "sandbox"
@@ -215,6 +220,14 @@ func (s *RawString) UnmarshalJSON(data []byte) error {
 	*s = RawString(encoded.Base64)
 	return nil
 }
+
+// closeErrorOutput is a payload of [RequestCloseOutput]: the number that RFC
+// 4254 section 5.2 gives to the error output, SSH_EXTENDED_DATA_STDERR.
+const closeErrorOutput = "\x00\x00\x00\x01"
+
+// ClosesErrorOutput reports whether a [RequestCloseOutput] with the payload is
+// about the error output, and not about the standard output.
+func ClosesErrorOutput(payload []byte) bool { return string(payload) == closeErrorOutput }
 
 // Methods of the control subsystem.
 const (

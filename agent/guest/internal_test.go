@@ -401,9 +401,9 @@ func TestOutputOfAnEndedProcessIsNotLostWhenTheReaderIsSlow(t *testing.T) {
 	exited := make(chan struct{})
 	close(exited)
 	gate := make(chan struct{})
-	time.AfterFunc(2*outputGrace, func() { close(gate) })
+	time.AfterFunc(2*outputPause, func() { close(gate) })
 	out := &gatedWriter{gate: gate}
-	copyOutputs([]output{{r, out}}, exited)
+	copyOutputs([]output{{r, out, false}}, exited, 0)
 	if out.n != size {
 		t.Errorf("%d bytes arrived of %d", out.n, size)
 	}

@@ -104,6 +104,8 @@ func (s *session) handle(request *ssh.Request) {
 		if ssh.Unmarshal(request.Payload, &signal) == nil {
 			accepted = s.signal(agent.SignalNumber(signal.Name))
 		}
+	case agent.RequestCloseOutput:
+		accepted = s.closeOutput(request.Payload)
 	}
 	answer(request, accepted)
 }
@@ -125,6 +127,20 @@ func (s *session) resize(payload []byte) bool {
 		return true
 	}
 	return setSize(s.process.stdout, windowSize{size.Width, size.Height}) == nil
+}
+
+// closeOutput closes an output that the other side cannot take any more, so
+// that who writes to it gets SIGPIPE, as at the end of any pipeline. On a
+// terminal it is a hang-up.
+func (s *session) closeOutput(payload []byte) bool {
+	if s.process == nil {
+		return false
+	}
+	stream := s.process.stdout
+	if agent.ClosesErrorOutput(payload) && s.process.stderr != nil {
+		stream = s.process.stderr
+	}
+	return stream.Close() == nil
 }
 
 // signal reaches the process's whole group, as the keys of a terminal do.
@@ -183,9 +199,9 @@ func (s *session) start(ctx context.Context, request *ssh.Request, answered chan
 // run moves the process's data until its end, and reports the end.
 func (s *session) run(p *process) {
 	go s.feed(p)
-	outputs := []output{{p.stdout, s.channel}}
+	outputs := []output{{p.stdout, s.channel, p.stderr == nil}}
 	if p.stderr != nil {
-		outputs = append(outputs, output{p.stderr, s.channel.Stderr()})
+		outputs = append(outputs, output{p.stderr, s.channel.Stderr(), false})
 	}
 	exited := make(chan struct{})
 	var state *os.ProcessState
@@ -197,7 +213,7 @@ func (s *session) run(p *process) {
 		defer s.mu.Unlock()
 		s.process = nil // its number may be another's from now on
 	}()
-	copyOutputs(outputs, exited)
+	copyOutputs(outputs, exited, p.Pid)
 	p.stdin.Close()
 	s.end(exitMessage(state))
 }
@@ -207,6 +223,11 @@ func (s *session) feed(p *process) {
 	last := &lastByte{w: p.stdin}
 	_, err := io.Copy(last, onlyReader{s.channel})
 	if p.stdin != p.stdout {
+		if err == nil && !s.answers() {
+			// What was cut off must not look like all that there is: the
+			// process has to hear of that first.
+			s.hangUp()
+		}
 		p.stdin.Close()
 		return
 	}
@@ -214,6 +235,13 @@ func (s *session) feed(p *process) {
 		// The terminal may be gone by now, which is as good.
 		_, _ = p.stdin.Write(endOfInput(p.stdin, last.written && last.byte != '\n'))
 	}
+}
+
+// answers reports whether the other side is still there. The end of its data
+// and the loss of the connection look the same to who reads.
+func (s *session) answers() bool {
+	_, err := s.channel.SendRequest("keepalive@openssh.com", true, nil)
+	return err == nil
 }
 
 // lastByte remembers the last byte that went through it.

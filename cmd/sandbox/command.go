@@ -91,6 +91,9 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	}
 	insisted, stop := k.relaySignals(cmd)
 	defer stop()
+	// Who reads our output is the command's reader: when he has gone it is the
+	// command that has to hear of it, by our failing write.
+	signal.Ignore(unix.SIGPIPE)
 	started()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -193,10 +196,17 @@ func (k *command) relay(cmd *agent.Cmd, sig os.Signal) {
 
 // commandExit turns the command's end into our own.
 func commandExit(err error) error {
-	var exit *agent.ExitError
+	var (
+		exit   *agent.ExitError
+		broken *agent.StreamError
+	)
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &broken) && errors.Is(err, unix.EPIPE):
+		return &exitCode{128 + int(unix.SIGPIPE), nil} // as in any pipeline
+	case errors.As(err, &broken):
+		return &exitCode{exitRunFailure, err}
 	case !errors.As(err, &exit):
 		return &exitCode{exitRunFailure, fmt.Errorf("the connection to the command was lost: %w", err)}
 	case exit.Signal != "":
