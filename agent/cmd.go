@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -189,6 +190,13 @@ func (c *Cmd) Start() error {
 // request encodes what the guest has to know, and refuses what no kernel takes.
 func (c *Cmd) request() ([]byte, error) {
 	request := ExecRequest{Dir: RawString(c.Dir), User: c.User, Login: c.Login, Self: c.Self}
+	size := 0
+	for _, text := range append(slices.Clone(c.Argv), c.Env...) {
+		size += len(text) + 1
+	}
+	if size > MaxExec {
+		return nil, fmt.Errorf("argument list too long (E2BIG): the command's arguments and variables are %d bytes, and no kernel takes more than %d", size, MaxExec)
+	}
 	for i, arg := range c.Argv {
 		if strings.ContainsRune(arg, 0) {
 			return nil, fmt.Errorf("argument %d of the command contains a NUL byte", i)
@@ -205,6 +213,10 @@ func (c *Cmd) request() ([]byte, error) {
 	return json.Marshal(request)
 }
 
+// maxRequest is how much of a request's payload is sent in one message. Those
+// of x/crypto may be 256 KiB long.
+const maxRequest = 128 << 10
+
 // ask makes the channel a session that runs the command.
 func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 	if c.Terminal != nil {
@@ -214,6 +226,11 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 		}
 		if !accepted {
 			return errors.New("the guest has no terminal to give")
+		}
+	}
+	for ; len(payload) > maxRequest; payload = payload[maxRequest:] {
+		if _, err := channel.SendRequest(RequestExecPart, false, payload[:maxRequest]); err != nil {
+			return noEOF(err)
 		}
 	}
 	accepted, err := channel.SendRequest(RequestExec, true, payload)

@@ -20,6 +20,15 @@ const (
 	// argument list. Its payload is an [ExecRequest] in JSON.
 	RequestExec = "exec@sandbox"
 
+	// RequestExecPart is the channel request that carries the beginning of a
+	// payload of [RequestExec] that is too long for one request. There may be
+	// many; they have no answer.
+	RequestExecPart = "exec-part@sandbox"
+
+	// MaxExec is how many bytes of arguments and variables a kernel takes at
+	// most, whatever the limit of the stack is: _STK_LIM / 4 * 3 of Linux.
+	MaxExec = 6 << 20
+
 	// RequestCloseOutput is the channel request by which a client says that it
 	// cannot take a command's output any more; it is OpenSSH's. With a payload
 	// of [closeErrorOutput] it means the error output, which is ours.

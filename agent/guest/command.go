@@ -59,7 +59,7 @@ func (s *session) parse(request *ssh.Request) (command, bool) {
 			return command{}, false // it may name any user
 		}
 		var exact agent.ExecRequest
-		if json.Unmarshal(request.Payload, &exact) != nil {
+		if json.Unmarshal(s.whole(request.Payload), &exact) != nil {
 			return command{}, false
 		}
 		return command{
@@ -68,6 +68,15 @@ func (s *session) parse(request *ssh.Request) (command, bool) {
 		}, true
 	}
 	return command{}, false
+}
+
+// whole joins the last part of a request with those that came before it.
+func (s *session) whole(last []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := append(s.parts, last...)
+	s.parts = nil
+	return all
 }
 
 func plain(raw []agent.RawString) []string {
@@ -107,13 +116,18 @@ func (s *session) spec(user User, wanted command) processSpec {
 	if !filepath.IsAbs(spec.dir) {
 		spec.dir = filepath.Join(user.Home, spec.dir)
 	}
-	var term []string
+	spec.env = environ(user, runtimeDir(user), s.server.Env())
 	if s.terminal != nil && !wanted.sftp {
 		spec.pty = true
 		spec.size = windowSize{s.terminal.Width, s.terminal.Height}
-		term = []string{"TERM=" + s.terminal.Term}
+		term := knownTerm(s.terminal.Term, terminfoDirs(user, spec.env))
+		spec.env = setenv(spec.env, "TERM="+term)
 	}
-	spec.env = environ(user, runtimeDir(user), s.server.Env(), term, s.env, wanted.env)
+	for _, list := range [][]string{s.env, wanted.env} {
+		for _, setting := range knownLocales("/", list) {
+			spec.env = setenv(spec.env, setting)
+		}
+	}
 
 	shell := filepath.Base(user.Shell)
 	switch {

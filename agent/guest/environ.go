@@ -12,26 +12,49 @@ import (
 	"syscall"
 )
 
-// environ is the environment of a user's process: what every login gives, then
-// each of the further lists, in which later settings win over earlier ones.
-func environ(user User, runtimeDir string, lists ...[]string) []string {
+// environ is the environment of a user's process: what every login gives, and
+// then the guest's own settings, of which later ones win over earlier ones.
+func environ(user User, runtimeDir string, settings []string) []string {
 	env := []string{
 		"HOME=" + user.Home,
 		"USER=" + user.Name,
 		"LOGNAME=" + user.Name,
 		"SHELL=" + user.Shell,
 		"PATH=" + defaultPath(user),
-		"LANG=C.UTF-8",
+		"LANG=" + defaultLocale,
 	}
 	if runtimeDir != "" {
 		env = append(env, "XDG_RUNTIME_DIR="+runtimeDir)
 	}
-	for _, list := range lists {
-		for _, setting := range list {
-			env = setenv(env, setting)
-		}
+	for _, setting := range settings {
+		env = setenv(env, setting)
 	}
 	return env
+}
+
+// parseEnvironment reads the text of /etc/environment as pam_env(8) does, and
+// with it every login of other systems: so what an image sets there reaches
+// every command, whatever its shell, and without one.
+func parseEnvironment(text string) []string {
+	var settings []string
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
+		name, value, ok := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		if !ok || name == "" {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		for _, quote := range []string{`"`, "'"} {
+			if len(value) >= 2 && strings.HasPrefix(value, quote) && strings.HasSuffix(value, quote) {
+				value = value[1 : len(value)-1]
+				break
+			}
+		}
+		settings = append(settings, name+"="+value)
+	}
+	return settings
 }
 
 // defaultPath is where programs are looked for. NixOS has its own places.

@@ -149,10 +149,10 @@ func lookPath(spec processSpec) (string, error) {
 		}
 		return path, checkProgram(spec.user, name, path)
 	}
-	notFound := &startError{exitNotFound, fmt.Sprintf("%s: command not found", name)}
-	if name == "" {
-		return "", notFound // and not the directories themselves
+	if name == "" { // and not the directories themselves
+		return "", &startError{exitNotFound, "the command's name is empty: command not found"}
 	}
+	notFound := &startError{exitNotFound, fmt.Sprintf("%s: command not found (if only your profile knows where it is: --login)", name)}
 	var denied error
 	for _, dir := range filepath.SplitList(getenv(spec.env, "PATH")) {
 		if !filepath.IsAbs(dir) {
@@ -193,11 +193,27 @@ func explainStart(spec processSpec, path string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOEXEC):
 		return &startError{exitNotExecutable, fmt.Sprintf("%s: not a program that the kernel can run (a script needs a first line such as #!/bin/sh)", path)}
+	case errors.Is(err, unix.E2BIG):
+		bytes, longest := sizes(spec.argv, spec.env)
+		return &startError{exitNotExecutable, fmt.Sprintf("%s: argument list too long (E2BIG): its arguments and variables are %d bytes, and the longest of them %d; the guest's kernel takes a quarter of the stack's limit (ulimit -s), and no single one of 128 KiB",
+			spec.argv[0], bytes, longest)}
 	case errors.Is(err, fs.ErrNotExist):
 		return &startError{exitNotExecutable, fmt.Sprintf("%s: the interpreter or loader that it names does not exist", path)}
 	default:
 		return &startError{exitNotExecutable, fmt.Sprintf("%s: %v", spec.argv[0], unwrapPath(err))}
 	}
+}
+
+// sizes returns the length of all strings of the lists, with the byte that ends
+// each, and of the longest one.
+func sizes(lists ...[]string) (all, longest int) {
+	for _, list := range lists {
+		for _, text := range list {
+			all += len(text) + 1
+			longest = max(longest, len(text)+1)
+		}
+	}
+	return all, longest
 }
 
 // unwrapPath leaves out the path of an error that names it another time.

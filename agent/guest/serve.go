@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"golang.org/x/crypto/ssh"
@@ -102,9 +103,11 @@ func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop f
 func (s *service) server(part Server) *Server {
 	part.Users = s.users
 	part.Env = func() []string {
+		// Read anew each time, as a login does; without it there is nothing.
+		text, _ := os.ReadFile("/etc/environment")
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.config.Env
+		return append(parseEnvironment(string(text)), s.config.Env...)
 	}
 	part.Ready = func(ctx context.Context) error {
 		if err := s.progress.wait(ctx, agent.StageAgent); err != nil {

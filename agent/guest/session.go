@@ -15,8 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSessionEnv bounds what one session may set by "env" requests.
-const maxSessionEnv = 1024
+const (
+	// maxSessionEnv bounds what one session may set by "env" requests.
+	maxSessionEnv = 1024
+
+	// maxParts bounds the parts of a request to execute, in bytes. JSON has at
+	// most six for one of an argument, and the host sends no more arguments
+	// than a kernel takes.
+	maxParts = 6*agent.MaxExec + 1<<20
+)
 
 // session is one SSH session channel: at most one process.
 type session struct {
@@ -25,6 +32,7 @@ type session struct {
 
 	mu       sync.Mutex
 	env      []string
+	parts    []byte // of a request to execute that is too long for one message
 	terminal *terminalRequest
 	process  *process // while it runs
 }
@@ -103,6 +111,11 @@ func (s *session) handle(request *ssh.Request) {
 		var signal struct{ Name string }
 		if ssh.Unmarshal(request.Payload, &signal) == nil {
 			accepted = s.signal(agent.SignalNumber(signal.Name))
+		}
+	case agent.RequestExecPart:
+		if s.server.Controller != nil && len(s.parts)+len(request.Payload) <= maxParts {
+			s.parts = append(s.parts, request.Payload...)
+			accepted = true
 		}
 	case agent.RequestCloseOutput:
 		accepted = s.closeOutput(request.Payload)

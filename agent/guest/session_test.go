@@ -90,6 +90,56 @@ func TestEnvironmentOfACommand(t *testing.T) {
 	}
 }
 
+func TestSettingsOfTheHostsOwnLocaleAreNotTakenOver(t *testing.T) {
+	f := newFixture(t)
+	cmd := f.client(t).Command(t.Context(), "sh", "-c", `echo "$LANG $LC_ALL $LC_TIME"`)
+	cmd.Env = []string{"LANG=xx_YY.UTF-8", "LC_ALL=xx_YY.UTF-8", "LC_TIME=C"}
+	if out, err := cmd.Output(); err != nil || string(out) != "C.UTF-8  C\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
+func TestArgumentsAsLongAsTheKernelTakesThem(t *testing.T) {
+	f := newFixture(t)
+	client := f.client(t)
+	// 1.5 MiB, of the 2 that the usual limit of the stack allows, and bytes
+	// that are several times as long on their way.
+	args := []string{"sh", "-c", `printf %s "$@" "$V1" "$V2" | cksum`, "sh"}
+	var env []string
+	all := ""
+	for i := range 13 {
+		args = append(args, strings.Repeat(string(rune(1+i)), 120_000))
+		all += args[len(args)-1]
+	}
+	for i := range 2 {
+		value := strings.Repeat("\xff", 1000)
+		env = append(env, fmt.Sprintf("V%d=%s", i+1, value))
+		all += value
+	}
+	cmd := client.Command(t.Context(), args...)
+	cmd.Env = env
+	got, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := client.Command(t.Context(), "cksum")
+	sum.Stdin = strings.NewReader(all)
+	if want, err := sum.Output(); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("cksum is %q, want %q, %v", got, want, err)
+	}
+
+	// One that the guest's kernel does not take, and more than any does.
+	var stderr bytes.Buffer
+	long := client.Command(t.Context(), "true", strings.Repeat("x", 200_000))
+	long.Stderr = &stderr
+	mustExit(t, long.Run(), 126)
+	contains(t, stderr.String(), "argument list too long (E2BIG)")
+	err = client.Command(t.Context(), "true", strings.Repeat("x", 7<<20)).Start()
+	if err == nil || !strings.Contains(err.Error(), "argument list too long (E2BIG)") {
+		t.Errorf("7 MiB: %v", err)
+	}
+}
+
 func TestWorkingDirectory(t *testing.T) {
 	f := newFixture(t)
 	client := f.client(t)

@@ -133,7 +133,7 @@ func TestLossOfTheHostIsNoEndOfInput(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 20 { // an end that came first would win now and then
 				client := connect()
-				cmd := client.Command(t.Context(), "sh", "-c", "echo $$; cat >/dev/null; touch complete")
+				cmd := client.Command(t.Context(), "sh", "-c", "echo $$; read -r line; : >complete")
 				input, _ := io.Pipe()
 				cmd.Stdin = input
 				pid, _ := startWaiting(t, cmd)

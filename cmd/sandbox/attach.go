@@ -68,7 +68,7 @@ func checkAttach(c *cli.Context) error {
 		}
 		return nil
 	}
-	for _, name := range []string{"session", "env", "env-file", "workdir", "user"} {
+	for _, name := range []string{"session", "env", "env-file", "workdir", "user", "login"} {
 		if c.IsSet(name) {
 			return fmt.Errorf("--%s is for a shell and not for --console: leave out one of them", name)
 		}
@@ -79,13 +79,11 @@ func checkAttach(c *cli.Context) error {
 	return nil
 }
 
-// openSession is run by the guest's shell. tmux refuses a terminal that it
-// does not know, as images have few of the descriptions that hosts have.
+// openSession is run by the guest's shell.
 const openSession = `command -v tmux >/dev/null || {
 	echo "sandbox: --session needs tmux in the guest: install it there, for example with sandbox exec --user root NAME -- apt-get install -y tmux" >&2
 	exit 127
 }
-infocmp "$TERM" >/dev/null 2>&1 || export TERM=xterm-256color
 exec tmux -u new-session -A -s "$1"`
 
 func sessionArgv(name string) []string {

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ func commandFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "env-file", Usage: "read NAME[=VALUE] lines from `FILE`; repeatable"},
 		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIRECTORY` in the guest to run in (default: the first share, else the home)"},
 		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as this `USER` of the guest (default: the image's)"},
+		&cli.BoolFlag{Name: "login", Usage: "read the user's profile before the command, as a login does: for programs that only it has on its PATH"},
 		detachKeysFlag(),
 		&cli.BoolFlag{Name: "no-tty", Aliases: []string{"T"}, Usage: "use no terminal even when there is one"},
 	}
@@ -35,6 +37,7 @@ type command struct {
 	env     []string
 	workdir string
 	user    string
+	login   bool
 	tty     bool
 
 	detachKeys []byte    // none: nothing detaches
@@ -51,7 +54,7 @@ func parseCommand(c *cli.Context, argv []string) (*command, error) {
 		return nil, err
 	}
 	return &command{
-		argv: argv, env: env, workdir: c.String("workdir"), user: c.String("user"), detachKeys: keys,
+		argv: argv, env: env, workdir: c.String("workdir"), user: c.String("user"), login: c.Bool("login"), detachKeys: keys,
 		tty: !c.Bool("no-tty") && isTerminal(os.Stdin) && isTerminal(os.Stdout),
 	}, nil
 }
@@ -71,7 +74,7 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	defer abandon(nil)
 	started := context.AfterFunc(ctx, func() { abandon(context.Cause(ctx)) })
 	cmd := client.Command(running, k.argv...)
-	cmd.Env, cmd.User = k.env, k.user
+	cmd.Env, cmd.User, cmd.Login = k.env, k.user, k.login
 	if cmd.Dir, err = k.dir(s); err != nil {
 		return &exitCode{exitRunFailure, err}
 	}
@@ -134,6 +137,9 @@ func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
 		return nil, err
 	}
 	cmd.Terminal = &agent.Terminal{Term: os.Getenv("TERM"), Width: width, Height: height}
+	if colors := os.Getenv("COLORTERM"); colors != "" {
+		cmd.Env = append([]string{"COLORTERM=" + colors}, cmd.Env...) // a user's own comes later and wins
+	}
 	old, err := term.MakeRaw(fd)
 	if err != nil {
 		return nil, err
@@ -250,11 +256,11 @@ func parseEnv(flags, files []string, lookup func(string) (string, bool)) ([]stri
 // parseVariable never quotes a value in an error: it may be a secret.
 func parseVariable(s string, lookup func(string) (string, bool)) (string, error) {
 	name, value, ok := strings.Cut(s, "=")
-	if !validVariable(name) {
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || r == 0 }) {
 		if !ok {
-			return "", errors.New("there is no NAME=VALUE here, nor a NAME of letters, digits and underscores")
+			return "", errors.New("there is no NAME=VALUE here, nor a NAME without a space in it")
 		}
-		return "", fmt.Errorf("%q is not the name of a variable: use letters, digits and underscores, with no digit first and no space around the equals sign", name)
+		return "", fmt.Errorf("%q is not the name of a variable: it must not be empty, and have no space in it or around the equals sign", name)
 	}
 	if strings.ContainsRune(value, 0) {
 		return "", fmt.Errorf("the value of %s holds a NUL byte", name)

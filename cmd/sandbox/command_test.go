@@ -24,7 +24,8 @@ func TestEnvironmentOfACommand(t *testing.T) {
 		{name: "position", file: "A=1\nnot a name=s3cret\n", err: "env:2:"},
 		{name: "unset in file", file: "A=1\n\nNOPE\n", err: "env:3: NOPE has no value"},
 		{name: "unset", flags: []string{"NOPE"}, err: "--env: NOPE has no value"},
-		{name: "digit", flags: []string{"1A=s3cret"}, err: "--env:"},
+		{name: "as the kernel takes them", file: "a/b=1\n", flags: []string{"my.name=2", "1A=3", "-x=4", "ü=5"}, want: []string{"a/b=1", "my.name=2", "1A=3", "-x=4", "ü=5"}},
+		{name: "space", flags: []string{"A =s3cret"}, err: "--env:"},
 		{name: "no name", flags: []string{"=s3cret"}, err: "--env:"},
 		{name: "NUL", flags: []string{"A=s3cret\x00"}, err: "NUL"},
 	} {

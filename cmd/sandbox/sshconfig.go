@@ -129,6 +129,7 @@ func sshOptions(self string) ([]string, error) {
 		// Settings for all hosts must not lend the guest what is the host's.
 		"ForwardAgent no",
 		"ForwardX11 no",
+		"SendEnv COLORTERM", // the kind of terminal goes anyway
 		"User agent",
 	}, nil
 }

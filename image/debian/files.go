@@ -48,7 +48,7 @@ func overlay() []entry {
 		{Name: "etc/resolv.conf", Mode: 0o644, Data: "# Written by the agent when it has a network lease.\n"},
 		{Name: "etc/default/locale", Mode: 0o644, Data: "LANG=C.UTF-8\n"},
 		{Name: "etc/locale.conf", Mode: 0o644, Data: "LANG=C.UTF-8\n"},
-		{Name: "etc/environment", Mode: 0o644, Data: "LANG=C.UTF-8\n"},
+		{Name: "etc/environment", Mode: 0o644, Data: environment},
 		{Name: "etc/sudoers.d/sandbox", Mode: 0o440, Data: sudoers},
 		{Name: "etc/systemd/journald.conf.d/sandbox.conf", Mode: 0o644, Data: journald},
 		{Name: "etc/systemd/system.conf.d/sandbox.conf", Mode: 0o644, Data: manager},
@@ -57,6 +57,7 @@ func overlay() []entry {
 		{Name: "etc/modprobe.d/sandbox.conf", Mode: 0o644, Data: modprobe},
 		{Name: "etc/tmpfiles.d/sandbox.conf", Mode: 0o644, Data: tmpfiles},
 		{Name: "etc/tmpfiles.d/systemd-nologin.conf", Link: "/dev/null"},
+		{Name: "etc/zsh/zprofile", Mode: 0o644, Data: zprofile},
 		{Name: "etc/zsh/zshrc", Mode: 0o644, Data: zshrc},
 		{Name: "etc/skel/.zshrc", Mode: 0o644, Data: "# Yours. Defaults are in /etc/zsh/zshrc.\n"},
 		{Name: "etc/profile.d/sandbox.sh", Mode: 0o644, Data: profile},
@@ -159,12 +160,36 @@ alias ls='ls --color=auto' grep='grep --color=auto' ll='ls -l'
 alias shutdown='sudo shutdown' poweroff='sudo shutdown now'
 `
 
-const profile = `# Programs that users install for themselves are found.
+// What every command has, in any shell and without one: the agent reads it.
+const environment = `LANG=C.UTF-8
+EDITOR=vim
+PAGER=less
+`
+
+// Debian's zsh reads neither of these, in which installers put the PATH of what
+// they install.
+const zprofile = `# What a login of sh or bash reads; ~/.zprofile comes after.
+emulate sh -c '
+for file in /etc/profile.d/*.sh ~/.profile; do
+	[ -r "$file" ] && . "$file"
+done
+unset file'
+`
+
+const profile = `# /etc/profile has forgotten them: programs that users install for themselves,
+# and those of an administrator.
+for dir in /usr/local/sbin /usr/sbin /sbin; do
+	case ":$PATH:" in
+	*":$dir:"*) ;;
+	*) PATH="$PATH:$dir" ;;
+	esac
+done
 case ":$PATH:" in
 *":$HOME/.local/bin:"*) ;;
 *) PATH="$HOME/.local/bin:$PATH" ;;
 esac
-export PATH EDITOR="${EDITOR:-vim}" PAGER="${PAGER:-less}"
+unset dir
+export PATH
 `
 
 // Shares belong to the user of the guest, whoever made them on the host.
