@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -163,10 +162,9 @@ func applyMounts(root string, user ImageUser, mounts []agent.Mount) error {
 	if err := mountShares(root, user, others); err != nil {
 		return err
 	}
-	runtimeDir := filepath.Join(root, "/run/user", strconv.Itoa(user.UID))
-	err := os.MkdirAll(runtimeDir, 0o755)
+	memory, err := totalMemory()
 	if err == nil {
-		err = errors.Join(os.Chmod(runtimeDir, 0o700), os.Chown(runtimeDir, user.UID, user.GID))
+		err = memory.mountRuntimeDir(root, user)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make the runtime directory of %s: %w", user.Name, err)
@@ -243,8 +241,21 @@ func hostsFile(old, hostname string) string {
 }
 
 // replaceFile replaces a file, or a link to one that belongs to a daemon which
-// does not run in the guest.
+// does not run in the guest. If it cannot, the old one stays as it is. One that
+// has the text already is left alone: there may be no room for another.
 func replaceFile(path, text string, mode os.FileMode) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode() == mode {
+		if old, err := os.ReadFile(path); err == nil && string(old) == text {
+			return nil
+		}
+	}
 	fresh := path + ".sandbox-agent"
-	return errors.Join(os.WriteFile(fresh, []byte(text), mode), os.Rename(fresh, path))
+	err := os.WriteFile(fresh, []byte(text), mode)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		_ = os.Remove(fresh)
+	}
+	return err
 }

@@ -5,6 +5,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -232,23 +233,26 @@ func judge(head []byte) diskCondition {
 // oldTmp begins the names of what earlier boots left in /tmp.
 const oldTmp = "old-tmp-"
 
-// freshTmp mounts an empty directory of the disk on target, for /tmp: what is
-// put there can be large and belongs to one boot. What earlier boots left is
-// removed in the background.
-func (d *disk) freshTmp(target string) error {
+// freshTmp mounts an empty directory of what is on upperDir on target, for
+// /tmp: so what is put there and what is written to the root have one limit.
+// It belongs to one boot, and what earlier ones left on a disk is removed in
+// the background. systemd would hide what early commands have put into /tmp if
+// it were the first to mount it.
+func freshTmp(target string, logger *slog.Logger) error {
 	upper, err := os.OpenRoot(upperDir) // found again from any root
 	if err != nil {
 		return err
 	}
-	old, err := os.MkdirTemp(upperDir, oldTmp)
-	if err == nil {
-		err = os.Rename(upperDir+"/tmp", old+"/tmp")
-	}
+	err = upper.Rename("tmp", oldTmp+rand.Text())
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = os.Mkdir(upperDir+"/tmp", 0o755)
+		err = upper.Mkdir("tmp", 0o755)
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		// What is in the way is on the disk: it is worth the time.
+		err = errors.Join(removeOldTmp(upper), upper.Mkdir("tmp", 0o755))
 	}
 	if err == nil {
-		err = os.Chmod(upperDir+"/tmp", 0o777|os.ModeSticky)
+		err = upper.Chmod("tmp", 0o777|os.ModeSticky)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("cannot empty /tmp: %w", err), upper.Close())
@@ -256,7 +260,7 @@ func (d *disk) freshTmp(target string) error {
 	go func() {
 		defer upper.Close()
 		if err := removeOldTmp(upper); err != nil {
-			d.logger.Warn("files that earlier boots left in /tmp take space on the disk", "error", err)
+			logger.Warn("files that earlier boots left in /tmp take space on the disk", "error", err)
 		}
 	}()
 	// A bind mount takes its flags only in a second call (mount(2)).

@@ -67,7 +67,11 @@ func boot() error {
 // mountKernel mounts the kernel's file systems, of which the kernel may have
 // mounted one itself.
 func mountKernel() error {
-	for _, m := range kernelMounts() {
+	memory, err := totalMemory()
+	if err != nil {
+		return err
+	}
+	for _, m := range memory.kernelMounts() {
 		if err := m.do(); err != nil && !errors.Is(err, unix.EBUSY) {
 			return err
 		}

@@ -53,22 +53,6 @@ func mountAll(mounts []mount) error {
 	return nil
 }
 
-// kernelMounts are the file systems that every program expects. They are
-// mounted once, before anything else, and taken along into the new root. /dev
-// may have been mounted by the kernel.
-func kernelMounts() []mount {
-	return []mount{
-		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
-		// 5 is the group tty wherever there is one; without it a terminal
-		// would belong to its user's group and be open to it.
-		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
-		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755,size=20%"},
-	}
-}
-
 // mountRoot mounts the store, an overlay above it, and the kernel's file
 // systems inside. The overlay is in memory, or on the disk with that serial
 // number unless it is empty; then the disk is returned.
@@ -82,16 +66,12 @@ func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Log
 	if err := (mount{store.Device, lowerDir, store.Format, unix.MS_RDONLY, ""}).do(); err != nil {
 		return nil, err
 	}
-	// systemd would hide what early commands have put into /tmp if it were the
-	// first to mount it.
-	mountTmp := mount{"tmpfs", newRoot + "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"}.do
 	if serial == "" {
-		err = mount{"tmpfs", upperDir, "tmpfs", 0, "mode=0755"}.do()
+		err = mountMemory()
 	} else {
 		if d, err = openDisk(ctx, serial, logger); err != nil {
 			return nil, err
 		}
-		mountTmp = func() error { return d.freshTmp(newRoot + "/tmp") }
 		err = d.mount()
 	}
 	if err != nil {
@@ -111,9 +91,18 @@ func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Log
 		{"/run", newRoot + "/run", "", unix.MS_BIND | unix.MS_REC, ""},
 	})
 	if err == nil {
-		err = mountTmp()
+		err = freshTmp(newRoot+"/tmp", logger)
 	}
 	return d, err
+}
+
+// mountMemory mounts a file system in memory on upperDir.
+func mountMemory() error {
+	memory, err := totalMemory()
+	if err != nil {
+		return err
+	}
+	return mount{"tmpfs", upperDir, "tmpfs", 0, memory.root()}.do()
 }
 
 // mountShares mounts what the host shares, in the given order, under root.

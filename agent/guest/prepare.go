@@ -19,12 +19,16 @@ import (
 // NixOS's activation, which makes /etc. It runs before init, so that the first
 // command finds the root as every later one does. Its output goes to the
 // console.
-func prepareRoot(ctx context.Context, root, program string) error {
+func (s *Starter) prepareRoot(ctx context.Context, root, program string) error {
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args, cmd.Dir, cmd.Env = []string{program}, "/", []string{"PATH=" + servicePath}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
-	if err := cmd.Run(); err != nil {
+	_, err := s.unshielded(func() (*os.Process, error) { return nil, cmd.Start() })
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return fmt.Errorf("the image's own preparation %s failed (its last words are above): %w", program, err)
 	}
 	return nil

@@ -27,9 +27,9 @@ const (
 	// the host can ask why.
 	failurePatience = 3 * time.Second
 
-	// serviceOOMScore protects the service from being killed for memory.
-	// Without it nobody could see why the guest is out of it.
-	serviceOOMScore = "-900"
+	// serviceOOMScore keeps the service from ever being killed for memory.
+	// Without it nobody could see why the guest is out of it, nor stop it.
+	serviceOOMScore = "-1000"
 )
 
 // The limits of open files are those that systemd gives to its services. The
@@ -149,7 +149,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	s.progress.reach(agent.StageStore)
 	// Without waiting for the host, whose configuration comes over it.
 	if s.image.Prepare != "" {
-		if err := prepareRoot(ctx, newRoot, s.image.Prepare); err != nil {
+		if err := s.starter.prepareRoot(ctx, newRoot, s.image.Prepare); err != nil {
 			return err
 		}
 	}
@@ -175,6 +175,13 @@ func (s *service) start(ctx context.Context) (err error) {
 func (s *service) prepareProcess() {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(serviceOOMScore), 0o644); err != nil {
 		s.logger.Warn("the agent is not protected from being killed for memory", "error", err)
+	}
+	memory, err := totalMemory()
+	if err == nil {
+		err = memory.setLimits("/proc/sys")
+	}
+	if err != nil {
+		s.logger.Warn("the kernel's limits stay as they are", "error", err)
 	}
 	// Through package syscall, which would otherwise restore the kernel's own
 	// limit in each child.

@@ -20,6 +20,12 @@
     swraid.enable = false;
     kexec.enable = false;
 
+    # The preparation mounts these anew, with the numbers of the agent: what is in them is in memory, and has to leave
+    # room for the system.
+    devSize = "4m";
+    devShmSize = "10%";
+    runSize = "5%";
+
     # Quick enough, and a start that fails is explained by its console.
     consoleLogLevel = lib.mkDefault 5;
   };
