@@ -35,6 +35,8 @@ type Client struct {
 	ssh  *ssh.Client
 	done chan struct{}
 
+	clock sync.Mutex // held while the guest's clock is set
+
 	mu      sync.Mutex
 	paused  bool      // the guest stands still and is not expected to answer
 	resumed time.Time // when it last went on

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"golang.org/x/crypto/ssh"
@@ -29,7 +28,7 @@ func Example() {
 			return err
 		}
 		defer client.Close()
-		if err := client.Configure(ctx, agent.BootConfig{Hostname: "box", Time: time.Now()}); err != nil {
+		if err := client.Configure(ctx, agent.BootConfig{Hostname: "box"}); err != nil {
 			return err
 		}
 		cmd := client.Command(ctx, "make", "test")

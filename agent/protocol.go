@@ -77,17 +77,23 @@ type BootConfig struct {
 	// Env is given to every process, as "NAME=VALUE". It is no place for
 	// secrets: those belong to a single command.
 	Env []string `json:"env,omitempty"`
-	// Time is the host's clock at the moment of sending. Zero leaves the
-	// guest's clock alone.
-	Time time.Time `json:"time,omitzero"`
+	// TimeZone becomes the guest's, unless the guest has chosen one itself.
+	TimeZone TimeZone `json:"timeZone,omitzero"`
 	// Entropy is credited to the guest's random number generator in full.
 	Entropy []byte `json:"entropy,omitempty"`
 }
 
+// TimeZone is a time zone of the tz database.
+type TimeZone struct {
+	// Name is such as "Europe/Stockholm"; empty means that the host's has none.
+	Name string `json:"name,omitempty"`
+	// Data is the zone's file in the form of tzfile(5), for a guest that does
+	// not know it. Without it there is no zone.
+	Data []byte `json:"data,omitempty"`
+}
+
 // ResumeConfig is what a guest is told when it goes on after it stood still.
 type ResumeConfig struct {
-	// Time is the host's clock at the moment of sending.
-	Time time.Time `json:"time"`
 	// Entropy is credited to the guest's random number generator, which is
 	// seeded anew: a guest that is restored twice must not repeat itself.
 	Entropy []byte `json:"entropy,omitempty"`
@@ -247,6 +253,7 @@ const (
 	MethodSync      = "sync"      // nothing → nothing, once everything is written back
 	MethodResume    = "resume"    // ResumeConfig → nothing, once it is applied
 	MethodGrowDisk  = "grow-disk" // GrowDiskParams → nothing, once the file system has grown
+	MethodClock     = "clock"     // ClockParams → ClockReading
 )
 
 // WaitParams are the parameters of [MethodWait].
@@ -257,6 +264,18 @@ type WaitParams struct {
 // GrowDiskParams are the parameters of [MethodGrowDisk].
 type GrowDiskParams struct {
 	Bytes int64 `json:"bytes"` // the disk's new size
+}
+
+// ClockParams are the parameters of [MethodClock].
+type ClockParams struct {
+	// Advance is added to the guest's clock before it is read. Small amounts
+	// below zero are worked off little by little.
+	Advance time.Duration `json:"advance,omitempty"`
+}
+
+// ClockReading is the result of [MethodClock].
+type ClockReading struct {
+	Time time.Time `json:"time"`
 }
 
 // ControlRequest is one line from the host on the control subsystem.

@@ -79,6 +79,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	go v.awaitSystem(context.WithoutCancel(ctx))
 	go v.keepAgent(context.WithoutCancel(ctx))
 	go v.watchShares()
+	go v.keepClock(context.WithoutCancel(ctx))
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"net"
 	"os"
-	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 )
@@ -49,6 +48,10 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
 	if v.saved == nil {
+		// First: what the guest writes from then on has the right time.
+		if err := v.syncClock(ctx); err != nil {
+			return err
+		}
 		return v.agentClient().Configure(ctx, v.bootConfig(plan))
 	}
 	who, err := v.identity(plan)
@@ -84,7 +87,7 @@ func (v *supervisor) identity(plan *Plan) (*agent.Identity, error) {
 
 func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
 	if v.config.Template {
-		return agent.BootConfig{Entropy: newEntropy(), Time: time.Now()} // the rest is for who becomes of it
+		return agent.BootConfig{Entropy: newEntropy()} // the rest is for who becomes of it
 	}
 	hostKey, err := os.ReadFile(v.s.key(hostKey))
 	if err != nil {
@@ -96,7 +99,7 @@ func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
 	}
 	return agent.BootConfig{
 		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
-		HostKey: hostKey, Entropy: newEntropy(), Time: time.Now(),
+		HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}
 }
 

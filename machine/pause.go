@@ -129,13 +129,11 @@ const setRightTimeout = 30 * time.Second
 func (v *supervisor) setRight(ctx context.Context, changed agent.ResumeConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, setRightTimeout)
 	defer cancel()
-	changed.Time, changed.Entropy = time.Now(), newEntropy()
-	err := v.agentClient().Resume(ctx, changed)
-	var refused *agent.ControlError
-	if errors.As(err, &refused) && refused.Code == agent.CodeUnknownMethod {
-		return fmt.Errorf("the agent of the image %s is too old to set the guest's clock after it stood still: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	if err := v.syncClock(ctx); err != nil {
+		return err
 	}
-	return err
+	changed.Entropy = newEntropy()
+	return v.agentClient().Resume(ctx, changed)
 }
 
 // newEntropy is a seed for a guest's random number generator.

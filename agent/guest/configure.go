@@ -41,12 +41,6 @@ func (s *service) Configure(ctx context.Context, config agent.BootConfig) error 
 	s.mu.Unlock()
 
 	s.progress.reach(agent.StageConfigured)
-	// At once: files that are made from now on have the right time.
-	if !config.Time.IsZero() {
-		if err := setClock(config.Time); err != nil {
-			return err
-		}
-	}
 	if err := addEntropy(config.Entropy); err != nil {
 		return err
 	}
@@ -77,7 +71,7 @@ func (s *service) Sync(context.Context) error {
 // Resume implements [Controller].
 func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 	s.logger.Info("the guest goes on", "restored", config.Restored)
-	errs := []error{setClock(config.Time), addEntropy(config.Entropy)}
+	errs := []error{addEntropy(config.Entropy)}
 	if config.Restored {
 		errs = append(errs, forgetNames())
 	}
@@ -110,6 +104,9 @@ func checkConfig(config agent.BootConfig) error {
 	}
 	if strings.ContainsAny(config.Hostname, "/\n\x00 ") || len(config.Hostname) > 64 {
 		return fmt.Errorf("%q is not a host name", config.Hostname)
+	}
+	if err := checkTimeZone(config.TimeZone); err != nil {
+		return err
 	}
 	if len(config.HostKey) == 0 {
 		return nil

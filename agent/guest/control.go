@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 )
@@ -31,6 +32,8 @@ type Controller interface {
 	// GrowDisk waits until the disk has that many bytes, and extends its file
 	// system to all of it.
 	GrowDisk(ctx context.Context, bytes int64) error
+	// Clock advances the clock, and returns what it shows then.
+	Clock(advance time.Duration) (time.Time, error)
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -122,6 +125,13 @@ func callController(ctx context.Context, request agent.ControlRequest, controlle
 			return nil, err
 		}
 		return nil, controller.GrowDisk(ctx, grow.Bytes)
+	case agent.MethodClock:
+		var clock agent.ClockParams
+		if err := parameters(request, &clock); err != nil {
+			return nil, err
+		}
+		now, err := controller.Clock(clock.Advance)
+		return agent.ClockReading{Time: now}, err
 	}
 	return nil, &agent.ControlError{
 		Code:    agent.CodeUnknownMethod,

@@ -84,6 +84,7 @@ type fakeGuest struct {
 	synced     bool
 	resumed    *agent.ResumeConfig
 	grown      int64
+	clock      time.Duration // how far it is ahead
 }
 
 func (g *fakeGuest) Configure(_ context.Context, config agent.BootConfig) error {
@@ -140,6 +141,13 @@ func (g *fakeGuest) GrowDisk(_ context.Context, bytes int64) error {
 	defer g.mu.Unlock()
 	g.grown = bytes
 	return nil
+}
+
+func (g *fakeGuest) Clock(advance time.Duration) (time.Time, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.clock += advance
+	return time.Now().Add(g.clock), nil
 }
 
 // fixture is a server that runs in the test, with its host's key.

@@ -192,13 +192,13 @@ func TestControl(t *testing.T) {
 	f := newFixture(t)
 	client := f.client(t)
 	config := agent.BootConfig{
-		Hostname: "box", Env: []string{"A=b"}, Time: time.Now(), Entropy: []byte{1, 2},
+		Hostname: "box", Env: []string{"A=b"}, TimeZone: agent.TimeZone{Name: "Asia/Tokyo", Data: []byte("TZif")}, Entropy: []byte{1, 2},
 		Mounts: []agent.Mount{{Tag: "home", Target: "/home/agent", ReadOnly: true}},
 	}
 	if err := client.Configure(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.guest.configured; got.Hostname != "box" || !got.Time.Equal(config.Time) || got.Mounts[0] != config.Mounts[0] {
+	if got := f.guest.configured; got.Hostname != "box" || got.TimeZone.Name != "Asia/Tokyo" || got.Mounts[0] != config.Mounts[0] {
 		t.Errorf("the guest got %+v", got)
 	}
 	err := client.Configure(t.Context(), config)
@@ -213,7 +213,7 @@ func TestControl(t *testing.T) {
 	if refused, ok := errors.AsType[*agent.ControlError](err); !ok || refused.Code != agent.CodeBadRequest {
 		t.Errorf("an unknown stage: %v", err)
 	}
-	resume := agent.ResumeConfig{Time: time.Unix(7, 0).UTC(), Entropy: []byte{1}, Restored: true}
+	resume := agent.ResumeConfig{Entropy: []byte{1}, Restored: true}
 	if err := client.Resume(t.Context(), resume); err != nil || !reflect.DeepEqual(f.guest.resumed, &resume) {
 		t.Errorf("resume: %v, the guest got %+v", err, f.guest.resumed)
 	}
@@ -222,6 +222,16 @@ func TestControl(t *testing.T) {
 	}
 	if err := client.GrowDisk(t.Context(), 1<<40); err != nil || f.guest.grown != 1<<40 {
 		t.Errorf("grow: %v, the guest got %d", err, f.guest.grown)
+	}
+	for _, ahead := range []time.Duration{-3 * time.Second, -time.Hour, time.Minute, 0} {
+		f.guest.clock = ahead
+		before := time.Now()
+		by, err := client.SyncClock(t.Context())
+		took := time.Since(before)
+		// Which is how far it may be wrong, and is allowed to be ahead.
+		if err != nil || f.guest.clock < 0 || f.guest.clock > took+20*time.Millisecond || f.guest.clock != ahead+by {
+			t.Errorf("a clock that is %v ahead is so by %v after %v, %v", ahead, f.guest.clock, took, err)
+		}
 	}
 	if err := client.PowerOff(t.Context()); err != nil || !f.guest.poweredOff {
 		t.Errorf("power-off: %v", err)

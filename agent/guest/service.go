@@ -199,6 +199,13 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("cannot enter the new root: %w", err)
 	}
+	// Not before: the links of the zones' directories lead through the root.
+	s.mu.Lock()
+	zone := s.config.TimeZone
+	s.mu.Unlock()
+	if err := setTimeZone("/", zone); err != nil {
+		s.logger.Warn("the guest has another time zone than its host", "error", err)
+	}
 	close(s.rooted)
 	if _, err := fmt.Fprintf(words, "%s%s\n", wordSwitch, s.image.Init); err != nil {
 		return fmt.Errorf("process 1 does not answer: %w", err)

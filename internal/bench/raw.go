@@ -119,7 +119,7 @@ func (g *rawGuest) end(ctx context.Context, mux agent.Mux, key ssh.Signer, user 
 		return client.PowerOff(ctx)
 	}
 	home := agent.Mount{Tag: homeTag, Target: user.Home}
-	if err := client.Configure(ctx, agent.BootConfig{Hostname: "raw", Mounts: []agent.Mount{home}, Time: time.Now()}); err != nil {
+	if err := client.Configure(ctx, agent.BootConfig{Hostname: "raw", Mounts: []agent.Mount{home}}); err != nil {
 		return err
 	}
 	if _, err := client.Wait(ctx, agent.StageAgent); err != nil {

@@ -32,6 +32,7 @@ func (s *stages) Status() agent.Status                              { return s.s
 func (s *stages) Wait(context.Context, agent.Stage) error           { return nil }
 func (s *stages) PowerOff(context.Context) error                    { return nil }
 func (s *stages) Sync(context.Context) error                        { return nil }
+func (s *stages) Clock(time.Duration) (time.Time, error)            { return time.Now(), nil }
 func (s *stages) Resume(context.Context, agent.ResumeConfig) error  { return nil }
 func (s *stages) GrowDisk(context.Context, int64) error             { return nil }
 
