@@ -75,11 +75,22 @@ func (p *Pin) check(_ string, _ net.Addr, key ssh.PublicKey) error {
 	return nil
 }
 
-// Connect performs the SSH handshake on conn, with key as the proof that we
-// may command the guest, and watches from then on that the guest answers. It
-// takes ownership of conn: closing the client closes it, and so does failure.
-// The guest's own key must be the pinned one, or is pinned.
+// Connect is Login for a connection that is watched from then on: it ends when
+// the guest no longer answers. Closing the client closes it.
 func (p *Pin) Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Client, error) {
+	login, err := p.Login(ctx, conn, key)
+	if err != nil {
+		return nil, err
+	}
+	c := NewClient(login)
+	go c.keepAlive(keepAliveInterval, keepAliveTimeout)
+	return c, nil
+}
+
+// Login performs the SSH handshake on conn, with key as the proof that we may
+// command the guest, whose own key must be the pinned one, or is pinned. It
+// takes ownership of conn, also when it fails.
+func (p *Pin) Login(ctx context.Context, conn net.Conn, key ssh.Signer) (*ssh.Client, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	sshConn, channels, requests, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{
 		Config:            ChannelCrypto(),
@@ -96,9 +107,7 @@ func (p *Pin) Connect(ctx context.Context, conn net.Conn, key ssh.Signer) (*Clie
 		}
 		return nil, fmt.Errorf("cannot log in to the guest's agent: %w", err)
 	}
-	c := NewClient(ssh.NewClient(sshConn, channels, requests))
-	go c.keepAlive(keepAliveInterval, keepAliveTimeout)
-	return c, nil
+	return ssh.NewClient(sshConn, channels, requests), nil
 }
 
 // NewClient uses a connection that is already authenticated, such as one to a

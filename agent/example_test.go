@@ -28,6 +28,9 @@ func Example() {
 			return err
 		}
 		defer client.Close()
+		if _, err := client.SyncClock(ctx); err != nil {
+			return err
+		}
 		if err := client.Configure(ctx, agent.BootConfig{Hostname: "box"}); err != nil {
 			return err
 		}

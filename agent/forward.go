@@ -11,15 +11,26 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// Upstream is how [Forward] reaches the guest.
+type Upstream struct {
+	// Shared is the connection that all clients have in common.
+	Shared *ssh.Client
+	// Dial makes a connection for one client: see [Login]. It is called for
+	// those who lend the guest their keys' agent (ssh -A) or a port (ssh -R),
+	// which are refused if it is nil.
+	Dial func(context.Context) (*ssh.Client, error)
+}
+
 // Forward serves SSH on down, without authentication, and passes every channel
-// and request on to up as it is. Any number of clients share one connection to
-// the guest in this way, and none of them pays for a handshake with it. Who
-// can reach down can do everything in the guest: it must be protected by where
-// it is, such as a socket in a directory of mode 0700.
+// and request on to the guest as it is. Any number of clients share one
+// connection in this way, and none of them pays for a handshake. Who can reach
+// down can do everything in the guest: it must be protected by where it is,
+// such as a socket in a directory of mode 0700.
 //
 // Forward returns when down has closed, which is no error, or ctx has ended.
-// It closes down and leaves up open.
-func Forward(ctx context.Context, down net.Conn, up *ssh.Client, hostKey ssh.Signer) error {
+// It closes down and leaves the shared connection open.
+func Forward(ctx context.Context, down net.Conn, upstream Upstream, hostKey ssh.Signer) error {
+	up := upstream.Shared
 	defer down.Close()
 	config := &ssh.ServerConfig{Config: ChannelCrypto(), NoClientAuth: true, ServerVersion: "SSH-2.0-sandbox"}
 	// Other programs may know none of our cheap algorithms, so the library's
@@ -47,29 +58,36 @@ func Forward(ctx context.Context, down net.Conn, up *ssh.Client, hostKey ssh.Sig
 		conn.Close()
 	}()
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	private := &own{ctx: ctx, dial: upstream.Dial, down: conn}
 	var running sync.WaitGroup
-	running.Go(func() { forwardGlobal(requests, up) })
+	running.Go(func() { forwardGlobal(requests, up, private) })
 	for offered := range channels {
-		running.Go(func() { forwardChannel(offered, up) })
+		running.Go(func() { forwardSession(offered, up, private) })
 	}
+	err = context.Cause(ctx)
+	cancel()
+	private.close()
 	running.Wait()
 	select {
 	case <-gone:
 		return errors.New("the connection to the guest's agent has ended")
 	default:
-		return context.Cause(ctx)
+		return err
 	}
 }
 
 // forwardGlobal passes on the requests that concern the connection.
-func forwardGlobal(requests <-chan *ssh.Request, up *ssh.Client) {
+func forwardGlobal(requests <-chan *ssh.Request, up *ssh.Client, private *own) {
 	for request := range requests {
 		switch request.Type {
-		case "tcpip-forward", "cancel-tcpip-forward",
-			"streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com",
+		case "tcpip-forward", "cancel-tcpip-forward":
+			accepted, payload, err := private.request(request, channelForwardedTCP)
+			reply(request, accepted && err == nil, payload)
+		case "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com",
 			"no-more-sessions@openssh.com":
-			// These would change the connection for all who share it, and
-			// nobody could tell for whom the guest opens a channel.
+			// These would change the connection for all who share it.
 			reply(request, false, nil)
 		case "keepalive@openssh.com":
 			// up is watched by its own Client, which knows whether the
@@ -90,10 +108,30 @@ func reply(request *ssh.Request, accepted bool, payload []byte) {
 	}
 }
 
-// forwardChannel opens the channel that down's client asks for in the guest
-// and passes on what comes from either side until both have closed it.
-func forwardChannel(offered ssh.NewChannel, up *ssh.Client) {
-	upper, upperRequests, err := up.OpenChannel(offered.ChannelType(), offered.ExtraData())
+// forwardSession is forwardChannel for a channel to the guest.
+func forwardSession(offered ssh.NewChannel, up *ssh.Client, private *own) {
+	forward(offered, up, func(guest ssh.Channel, request *ssh.Request) (accepted bool, err error) {
+		if request.Type == RequestAgent {
+			return private.lendAgent(guest), nil
+		}
+		return passRequest(guest, request)
+	})
+}
+
+// forwardChannel passes a channel from the guest on.
+func forwardChannel(offered ssh.NewChannel, to ssh.Conn) {
+	forward(offered, to, passRequest)
+}
+
+func passRequest(to ssh.Channel, request *ssh.Request) (accepted bool, err error) {
+	return to.SendRequest(request.Type, request.WantReply, request.Payload)
+}
+
+// forward opens the channel that one side asks for at the other and passes on
+// what comes from either until both have closed it. The requests of the side
+// that asked go by way of ask.
+func forward(offered ssh.NewChannel, at ssh.Conn, ask func(ssh.Channel, *ssh.Request) (bool, error)) {
+	upper, upperRequests, err := at.OpenChannel(offered.ChannelType(), offered.ExtraData())
 	if err != nil {
 		reason, message := ssh.ConnectionFailed, err.Error()
 		if refused, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
@@ -110,8 +148,8 @@ func forwardChannel(offered ssh.NewChannel, up *ssh.Client) {
 	}
 	var sides sync.WaitGroup
 	var lowerAsks, upperAsks sync.Mutex
-	sides.Go(func() { forwardSide(upper, lower, lowerRequests, &lowerAsks, &upperAsks) })
-	sides.Go(func() { forwardSide(lower, upper, upperRequests, &upperAsks, &lowerAsks) })
+	sides.Go(func() { forwardSide(upper, lower, lowerRequests, ask, &lowerAsks, &upperAsks) })
+	sides.Go(func() { forwardSide(lower, upper, upperRequests, passRequest, &upperAsks, &lowerAsks) })
 	sides.Wait()
 }
 
@@ -123,7 +161,7 @@ func forwardChannel(offered ssh.NewChannel, up *ssh.Client) {
 // asks is held while a request of this side waits for its answer, and toAsks
 // is the same for the other side: a command that ends at once is answered and
 // closed in one breath, and the close must not overtake the answer.
-func forwardSide(to, from ssh.Channel, requests <-chan *ssh.Request, asks, toAsks *sync.Mutex) {
+func forwardSide(to, from ssh.Channel, requests <-chan *ssh.Request, ask func(ssh.Channel, *ssh.Request) (bool, error), asks, toAsks *sync.Mutex) {
 	var data sync.WaitGroup
 	data.Go(func() { drain(to, from) })
 	data.Go(func() { drain(to.Stderr(), from.Stderr()) })
@@ -139,7 +177,7 @@ func forwardSide(to, from ssh.Channel, requests <-chan *ssh.Request, asks, toAsk
 			<-ended
 		}
 		asks.Lock()
-		accepted, err := to.SendRequest(request.Type, request.WantReply, request.Payload)
+		accepted, err := ask(to, request)
 		if err == nil { // else the side that asks is told by the close that follows
 			reply(request, accepted, nil)
 		}

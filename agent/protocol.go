@@ -34,9 +34,24 @@ const (
 	// of [closeErrorOutput] it means the error output, which is ours.
 	RequestCloseOutput = "eow@openssh.com"
 
+	// RequestAgent is OpenSSH's channel request by which a client lends a
+	// session the agent of its keys.
+	RequestAgent = "auth-agent-req@openssh.com"
+
+	// RequestAgentSocket is the request, of the whole connection, for a socket
+	// whose connections come back as channels to that agent. The reply's
+	// payload is the socket's path. It is there until the connection ends.
+	RequestAgentSocket = "auth-agent@sandbox"
+
 	// SubsystemControl is the SSH subsystem that speaks [ControlRequest] and
 	// [ControlResponse], one JSON value a line.
 	SubsystemControl = "sandbox"
+)
+
+// Kinds of the channels that a guest opens to a client.
+const (
+	channelAgent        = "auth-agent@openssh.com"
+	channelForwardedTCP = "forwarded-tcpip" // RFC 4254 section 7.2
 )
 
 // A Stage is a point of the guest's start that can be waited for.

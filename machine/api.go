@@ -174,7 +174,8 @@ func (v *supervisor) serveSSH(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer down.Close()
-	if err := agent.Forward(context.WithoutCancel(r.Context()), down, client.SSH(), key); err != nil {
+	up := agent.Upstream{Shared: client.SSH(), Dial: v.loginToAgent}
+	if err := agent.Forward(context.WithoutCancel(r.Context()), down, up, key); err != nil {
 		v.log.Info("an ssh connection ended", "err", err)
 	}
 }

@@ -3,18 +3,17 @@ package machine
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
+
+	"golang.org/x/crypto/ssh"
 )
 
 // dialAgent opens an authenticated connection to the agent, and makes it the
 // one that everybody uses. It tries until the guest answers or ctx ends.
 func (v *supervisor) dialAgent(ctx context.Context) error {
-	key, err := readKey(v.agentKey)
-	if err != nil {
-		return err
-	}
-	stream, err := v.mux.Open(ctx)
+	stream, key, err := v.openAgent(ctx)
 	if err != nil {
 		return err
 	}
@@ -26,6 +25,28 @@ func (v *supervisor) dialAgent(ctx context.Context) error {
 	v.client = client
 	v.mu.Unlock()
 	return nil
+}
+
+// loginToAgent opens another connection to the agent, for one who needs it for
+// himself, and closes it.
+func (v *supervisor) loginToAgent(ctx context.Context) (*ssh.Client, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, loginTimeout, errNoLogin)
+	defer cancel()
+	stream, key, err := v.openAgent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return v.guestKey.Login(ctx, stream, key)
+}
+
+// openAgent opens a stream to the agent, with the key that opens the agent.
+func (v *supervisor) openAgent(ctx context.Context) (net.Conn, ssh.Signer, error) {
+	key, err := readKey(v.agentKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	stream, err := v.mux.Open(ctx)
+	return stream, key, err
 }
 
 // dialRestored is dialAgent for a guest that was restored. Over vsock, it

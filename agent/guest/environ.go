@@ -25,6 +25,11 @@ func environ(user User, runtimeDir string, settings []string) []string {
 	}
 	if runtimeDir != "" {
 		env = append(env, "XDG_RUNTIME_DIR="+runtimeDir)
+		// As pam_systemd(8) has it.
+		bus := filepath.Join(runtimeDir, "bus")
+		if _, err := os.Stat(bus); err == nil {
+			env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+bus)
+		}
 	}
 	for _, setting := range settings {
 		env = setenv(env, setting)

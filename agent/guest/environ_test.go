@@ -27,6 +27,17 @@ no setting
 	}
 }
 
+func TestEnvironmentHasTheUsersBus(t *testing.T) {
+	dir := t.TempDir()
+	if got := getenv(environ(User{}, dir, nil), "DBUS_SESSION_BUS_ADDRESS"); got != "" {
+		t.Errorf("without a bus its address is %q", got)
+	}
+	write(t, dir+"/bus", "")
+	if got := getenv(environ(User{}, dir, nil), "DBUS_SESSION_BUS_ADDRESS"); got != "unix:path="+dir+"/bus" {
+		t.Errorf("the address of the bus is %q", got)
+	}
+}
+
 func TestLocalesThatTheGuestLacks(t *testing.T) {
 	root := t.TempDir()
 	if err := os.MkdirAll(root+"/usr/lib/locale/de_AT.utf8", 0o755); err != nil {

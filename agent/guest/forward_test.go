@@ -28,7 +28,9 @@ func contextWithReason(t *testing.T) (context.Context, func()) {
 // forward serves the fixture's guest on a unix socket.
 func (f *fixture) forward(t *testing.T) (socket string) {
 	t.Helper()
-	up := f.client(t).SSH()
+	up := agent.Upstream{Shared: f.client(t).SSH(), Dial: func(ctx context.Context) (*ssh.Client, error) {
+		return new(agent.Pin).Login(ctx, f.dial(t), f.key)
+	}}
 	hostKey := newKey(t)
 	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
 	if err != nil {
@@ -111,10 +113,6 @@ func TestForwardRefusesWhatWouldConcernAll(t *testing.T) {
 	f := newFixture(t)
 	client := through(t, f.forward(t)).SSH()
 	for kind, payload := range map[string][]byte{
-		"tcpip-forward": ssh.Marshal(struct {
-			Address string
-			Port    uint32
-		}{"127.0.0.1", 0}),
 		"no-more-sessions@openssh.com": nil,
 		"keepalive@openssh.com":        nil, // refused by the guest, but answered
 	} {
@@ -133,7 +131,7 @@ func TestForwardEndsWithTheGuest(t *testing.T) {
 	up := f.client(t)
 	down, theirs := socketPair(t)
 	forwarded := make(chan error, 1)
-	go func() { forwarded <- agent.Forward(t.Context(), theirs, up.SSH(), newKey(t)) }()
+	go func() { forwarded <- agent.Forward(t.Context(), theirs, agent.Upstream{Shared: up.SSH()}, newKey(t)) }()
 	client, err := agent.Connect(t.Context(), down, newKey(t))
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +149,7 @@ func TestForwardEndsWithItsContext(t *testing.T) {
 	_, theirs := socketPair(t)
 	ctx, cancel := contextWithReason(t)
 	forwarded := make(chan error, 1)
-	go func() { forwarded <- agent.Forward(ctx, theirs, up.SSH(), newKey(t)) }()
+	go func() { forwarded <- agent.Forward(ctx, theirs, agent.Upstream{Shared: up.SSH()}, newKey(t)) }()
 	cancel()
 	if err := <-forwarded; !errors.Is(err, errReason) {
 		t.Errorf("got %v, want %v", err, errReason)

@@ -263,6 +263,9 @@ func (s *service) awaitSystem(ctx context.Context) {
 		s.logger.Error("the system is not ready", "error", err)
 		return
 	}
+	if err := startUserManager(ctx, s.image.User.UID); err != nil {
+		s.logger.Warn("systemctl --user does not work", "error", err)
+	}
 	s.progress.reach(agent.StageSystem)
 	s.logger.Info("the system is ready", "state", state, "failed", failed, "uptime", uptime().Round(time.Millisecond))
 }

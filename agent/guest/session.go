@@ -27,8 +27,9 @@ const (
 
 // session is one SSH session channel: at most one process.
 type session struct {
-	server  *Server
-	channel ssh.Channel
+	server   *Server
+	channel  ssh.Channel
+	forwards *listeners // of the connection
 
 	mu       sync.Mutex
 	env      []string
@@ -103,6 +104,11 @@ func (s *session) handle(request *ssh.Request) {
 		var setting struct{ Name, Value string }
 		if ssh.Unmarshal(request.Payload, &setting) == nil && len(s.env) < maxSessionEnv {
 			s.env = append(s.env, setting.Name+"="+setting.Value)
+			accepted = true
+		}
+	case agent.RequestAgent:
+		if socket, err := s.forwards.agentSocket(); err == nil {
+			s.env = append(s.env, "SSH_AUTH_SOCK="+socket)
 			accepted = true
 		}
 	case "window-change":

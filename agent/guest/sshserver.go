@@ -84,9 +84,11 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
 	defer cancel()
 
 	var running sync.WaitGroup
-	running.Go(func() { ssh.DiscardRequests(requests) }) // refusals keep an idle client content
+	forwards := &listeners{server: s, client: sshConn}
+	defer forwards.close()
+	running.Go(func() { forwards.serve(requests) })
 	for offered := range channels {
-		running.Go(func() { s.serveChannel(ctx, offered) })
+		running.Go(func() { s.serveChannel(ctx, offered, forwards) })
 	}
 	sshConn.Close()
 	cancel()
@@ -105,7 +107,7 @@ func (s *Server) config() *ssh.ServerConfig {
 	return config
 }
 
-func (s *Server) serveChannel(ctx context.Context, offered ssh.NewChannel) {
+func (s *Server) serveChannel(ctx context.Context, offered ssh.NewChannel, forwards *listeners) {
 	switch offered.ChannelType() {
 	case "session":
 		channel, requests, err := offered.Accept()
@@ -113,7 +115,7 @@ func (s *Server) serveChannel(ctx context.Context, offered ssh.NewChannel) {
 			return
 		}
 		defer channel.Close()
-		(&session{server: s, channel: channel}).serve(ctx, requests)
+		(&session{server: s, channel: channel, forwards: forwards}).serve(ctx, requests)
 	case "direct-tcpip":
 		forwardTCP(ctx, offered)
 	default:

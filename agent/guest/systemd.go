@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,10 @@ const (
 	// systemdPowerOff is SIGRTMIN+4, which systemd(1) documents as "power the
 	// machine off". It needs no program to be started, and no D-Bus.
 	systemdPowerOff = unix.Signal(34 + 4)
+
+	// userManagerTimeout bounds the wait for a user's manager. It takes a
+	// second in an emulated guest.
+	userManagerTimeout = 30 * time.Second
 )
 
 // systemState waits until systemd has finished its start and returns its word
@@ -42,6 +47,15 @@ func systemState(ctx context.Context) (state string, failed []string, err error)
 	default:
 		return state, nil, fmt.Errorf("systemd did not finish its start: its state is %q", state)
 	}
+}
+
+// startUserManager starts the user's own systemd, which a login would start
+// where there is a logind: for systemctl --user and systemd-run --user.
+func startUserManager(ctx context.Context, uid int) error {
+	ctx, cancel := context.WithTimeout(ctx, userManagerTimeout)
+	defer cancel()
+	_, err := systemctl(ctx, "start", fmt.Sprintf("user@%d.service", uid))
+	return err
 }
 
 // failedUnits takes the unit names from the lines of systemctl list-units.

@@ -35,26 +35,47 @@ func forwardTCP(ctx context.Context, offered ssh.NewChannel) {
 		_ = offered.Reject(ssh.ConnectionFailed, err.Error())
 		return
 	}
-	defer conn.Close()
 	channel, requests, err := offered.Accept()
 	if err != nil {
+		conn.Close()
 		return
 	}
+	connect(channel, requests, conn.(*net.TCPConn))
+}
+
+// halfCloser is a connection of which one way can end before the other.
+type halfCloser interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// deliverTimeout is how long the other side may take to read what a client has
+// sent before it left.
+const deliverTimeout = time.Minute
+
+// connect copies both ways between a channel and a connection until both have
+// ended, and closes them.
+func connect(channel ssh.Channel, requests <-chan *ssh.Request, conn halfCloser) {
+	defer conn.Close()
 	defer channel.Close()
+	delivered := make(chan struct{})
 	// The requests end when the client closes the channel, and then nobody
-	// wants to hear from the other side any more.
+	// wants to hear from the other side any more; but it is to get all that
+	// was sent.
 	go func() {
 		ssh.DiscardRequests(requests)
+		_ = conn.SetWriteDeadline(time.Now().Add(deliverTimeout))
+		<-delivered
 		conn.Close()
 	}()
-	tcp := conn.(*net.TCPConn)
 	var ways sync.WaitGroup
 	ways.Go(func() {
-		_, _ = io.Copy(tcp, channel)
-		_ = tcp.CloseWrite()
+		defer close(delivered)
+		_, _ = io.Copy(conn, channel)
+		_ = conn.CloseWrite()
 	})
 	ways.Go(func() {
-		_, _ = io.Copy(channel, tcp)
+		_, _ = io.Copy(channel, conn)
 		_ = channel.CloseWrite()
 	})
 	ways.Wait()

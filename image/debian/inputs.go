@@ -42,7 +42,9 @@ func basePackages() []string {
 		"openssh-server", "openssh-sftp-server", "ca-certificates", "iproute2", // its network
 		"zsh", "sudo", "less", "procps", "vim", "tmux", // a shell to live in
 		"git", "curl", "ripgrep", "python3", "nodejs", "npm", // what AI agents call
-		"e2fsprogs", // mkfs.ext4 and e2fsck, which the agent runs on the sandbox's disk
+		"dbus-user-session", // systemctl --user and systemd-run --user
+		"uidmap",            // newuidmap: containers without root
+		"e2fsprogs",         // mkfs.ext4 and e2fsck, which the agent runs on the sandbox's disk
 	}
 }
 
