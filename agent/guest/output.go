@@ -73,8 +73,9 @@ func (o output) copy(exited <-chan struct{}, leader int) {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			o.from.Close()
 			return
-		// A slow reader, and not silence, may have used the time up.
-		case o.pending() == 0 && !watch.expected(o.from):
+		// A slow reader, and not silence, may have used the time up; and while
+		// writers are looked for, the last one may write and end.
+		case o.pending() == 0 && !watch.expected(o.from) && o.pending() == 0:
 			go o.discard()
 			return
 		}
