@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"golang.org/x/crypto/ssh"
@@ -256,11 +257,24 @@ func (s *session) feed(p *process) {
 	}
 }
 
+// answerTimeout is how long an end of the input is held back for a client that
+// does not answer, as one that was stopped.
+const answerTimeout = 10 * time.Second
+
 // answers reports whether the other side is still there. The end of its data
 // and the loss of the connection look the same to who reads.
 func (s *session) answers() bool {
-	_, err := s.channel.SendRequest("keepalive@openssh.com", true, nil)
-	return err == nil
+	answer := make(chan error, 1)
+	go func() {
+		_, err := s.channel.SendRequest("keepalive@openssh.com", true, nil)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		return err == nil
+	case <-time.After(answerTimeout):
+		return true
+	}
 }
 
 // lastByte remembers the last byte that went through it.
