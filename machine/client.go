@@ -154,7 +154,7 @@ func supervisorEnv(environ []string) []string {
 	for _, kv := range environ {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
-		case "PATH", "HOME", "USER", "LANG", "TMPDIR",
+		case "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR",
 			"XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR":
 			env = append(env, kv)
 		}
