@@ -26,11 +26,7 @@ EXAMPLES
 			if len(args) == 0 {
 				return &exitCode{exitUsage, errors.New("sandbox exec needs the name of a sandbox: sandbox ls shows them")}
 			}
-			argv := args[1:]
-			if len(argv) > 0 && argv[0] == "--" {
-				argv = argv[1:]
-			}
-			command, err := parseCommand(c, argv)
+			command, err := parseCommand(c, args[1:])
 			if err != nil {
 				return &exitCode{exitRunFailure, err}
 			}

@@ -152,7 +152,7 @@ memory, which the supervisor passes on.
 EXAMPLES
    sandbox inspect work
    sandbox inspect work play | jq '.[].state.status'
-   sandbox inspect --qemu work              the command line of its QEMU, quoted for a shell`,
+   sandbox inspect --qemu work              the command line of its QEMU`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "qemu", Usage: "print the exact QEMU command line of its last start"},
 		},
