@@ -38,6 +38,7 @@ type command struct {
 	tty     bool
 
 	detachKeys []byte    // none: nothing detaches
+	terminal   *terminal // that the input comes from, if it does, while the command runs
 	keyboard   *keyboard // with tty, while the command runs
 }
 
@@ -73,16 +74,11 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 		return &exitCode{exitRunFailure, err}
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	var left <-chan error // never, without a terminal
-	if k.tty {
-		k.keyboard = newKeyboard(os.Stdin, k.detachKeys)
-		cmd.Stdin, left = k.keyboard, k.keyboard.left
-		restore, err := k.useTerminal(cmd)
-		if err != nil {
-			return &exitCode{exitRunFailure, err}
-		}
-		defer restore()
+	restore, err := k.useTerminal(cmd)
+	if err != nil {
+		return &exitCode{exitRunFailure, err}
 	}
+	defer restore()
 	if err := cmd.Start(); err != nil {
 		return &exitCode{exitRunFailure, fmt.Errorf("running %s in %s: %w", k.name(), s.Name, err)}
 	}
@@ -90,10 +86,15 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	var left <-chan error // never, without a terminal
+	if k.tty {
+		left = k.keyboard.left
+	}
 	select {
 	case err := <-ended:
 		return commandExit(err)
 	case err := <-left:
+		restore() // before anything is said
 		return k.leave(s, err)
 	}
 }
@@ -117,19 +118,33 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 	return config.Shares[0].Target, nil
 }
 
-// useTerminal puts our terminal into raw mode, as the guest's does the work.
+// useTerminal makes our terminal, if there is one, the command's input, and
+// with tty a terminal of the guest's do its work.
 func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
-	fd := int(os.Stdin.Fd())
+	if !isTerminal(os.Stdin) {
+		return func() {}, nil
+	}
+	k.terminal = newTerminal(os.Stdin, k.tty)
+	if !k.tty {
+		cmd.Stdin = k.terminal
+		return func() {}, nil
+	}
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil {
 		return nil, err
 	}
 	cmd.Terminal = &agent.Terminal{Term: os.Getenv("TERM"), Width: width, Height: height}
-	old, err := term.MakeRaw(fd)
-	if err != nil {
+	if err := k.terminal.take(); err != nil {
 		return nil, err
 	}
-	return func() { _ = term.Restore(fd, old) }, nil
+	k.terminal.taken = func() { k.resize(cmd) }
+	k.keyboard = newKeyboard(k.terminal, k.detachKeys)
+	screen := newScreenModes(os.Stdout)
+	cmd.Stdin, cmd.Stdout = k.keyboard, screen
+	return func() {
+		screen.close()
+		k.terminal.close()
+	}, nil
 }
 
 // relaySignals passes signals and changes of the window's size to the command
@@ -137,7 +152,13 @@ func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
 func (k *command) relaySignals(cmd *agent.Cmd) (stop func()) {
 	signals := make(chan os.Signal, 16)
 	done := make(chan struct{})
-	signal.Notify(signals, unix.SIGWINCH, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	if k.terminal != nil {
+		notify(signals, unix.SIGCONT)
+	}
+	if k.tty {
+		notify(signals, unix.SIGWINCH, unix.SIGTSTP)
+	}
 	go func() {
 		for {
 			select {
@@ -155,17 +176,22 @@ func (k *command) relaySignals(cmd *agent.Cmd) (stop func()) {
 }
 
 func (k *command) relay(cmd *agent.Cmd, sig os.Signal) {
-	if sig == unix.SIGHUP && k.tty {
+	switch {
+	case sig == unix.SIGHUP && k.tty:
 		k.keyboard.leave(errHangup)
-		return
-	}
-	if sig != unix.SIGWINCH {
+	case sig == unix.SIGCONT:
+		k.terminal.resume()
+	case sig == unix.SIGTSTP:
+		k.terminal.suspend()
+	case sig == unix.SIGWINCH:
+		k.resize(cmd)
+	default:
 		_ = cmd.Signal(strings.TrimPrefix(unix.SignalName(sig.(syscall.Signal)), "SIG"))
-		return
 	}
-	if !k.tty {
-		return
-	}
+}
+
+// resize tells the guest's terminal the size of ours.
+func (k *command) resize(cmd *agent.Cmd) {
 	if width, height, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
 		_ = cmd.Resize(width, height)
 	}
