@@ -20,6 +20,7 @@ import (
 var version string
 
 func main() {
+	completeEnvironment()
 	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
 	app := newApp()
 	line := arrange(app, os.Args)
@@ -64,7 +65,7 @@ func report(err error) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "sandbox: %v\n", err)
+		fmt.Fprintf(os.Stderr, "sandbox: %v\n", explain(err))
 	}
 	return code
 }

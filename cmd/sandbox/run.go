@@ -133,7 +133,7 @@ func run(c *cli.Context) error {
 	}
 	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin)
 	if err != nil {
-		return err
+		return errors.Join(err, removeFailed(c, s, config))
 	}
 	if c.Bool("detach") {
 		fmt.Println(s.Name)
@@ -152,6 +152,16 @@ func run(c *cli.Context) error {
 	}
 	hold.Close()
 	return errors.Join(err, s.Wait(context.WithoutCancel(ctx)))
+}
+
+// removeFailed removes a sandbox with --rm that did not start: its name is
+// wanted again, and there is nothing in it yet. One that a detached run was not
+// waited for goes on starting.
+func removeFailed(c *cli.Context, s *machine.Sandbox, config machine.Config) error {
+	if !config.Remove || (c.Bool("detach") && c.Context.Err() != nil) {
+		return nil
+	}
+	return s.Remove(context.WithoutCancel(c.Context), true)
 }
 
 // stillRunning reminds a person of what the command has left behind.
@@ -227,10 +237,7 @@ func configure(c *cli.Context, host *machine.Host) (machine.Config, error) {
 	if config.Name == "" && !c.IsSet("name") {
 		config.Name = host.NewName()
 	}
-	options, err := shareOptions(c, host.Dirs)
-	if err != nil {
-		return config, err
-	}
+	options := shareOptions(c, host.Dirs)
 	var errs [7]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
@@ -318,12 +325,12 @@ func parseShares(specs []string, o virtiofs.CheckOptions) ([]virtiofs.Share, err
 }
 
 // shareOptions is what a share must not touch.
-func shareOptions(c *cli.Context, dirs machine.Dirs) (virtiofs.CheckOptions, error) {
-	home, err := os.UserHomeDir()
+func shareOptions(c *cli.Context, dirs machine.Dirs) virtiofs.CheckOptions {
+	home, _ := os.UserHomeDir() // who has none can share none
 	return virtiofs.CheckOptions{
 		Home: home, Private: []string{dirs.Data, dirs.State, dirs.Runtime, dirs.Cache},
 		AllowDangerous: c.Bool("allow-dangerous-share"),
-	}, err
+	}
 }
 
 func parseForwards(specs []string) ([]network.Forward, error) {

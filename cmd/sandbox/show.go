@@ -8,8 +8,8 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	units "github.com/docker/go-units"
@@ -36,6 +36,7 @@ EXAMPLES
 			&cli.StringSliceFlag{Name: "filter", Usage: "show those with `KEY=PATTERN` only: status, name or image; one of several patterns of a key is enough"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print names only"},
+			&cli.BoolFlag{Name: "no-trunc", Usage: "print reasons and shares whole, even if the table is wider than the terminal"},
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
@@ -66,7 +67,11 @@ EXAMPLES
 				}
 				return nil
 			}
-			return printTable(c.App.Writer, infos, time.Now())
+			width := terminalWidth(os.Stdout)
+			if c.Bool("no-trunc") {
+				width = 0
+			}
+			return listing(infos, time.Now()).write(c.App.Writer, width)
 		},
 	}
 }
@@ -94,9 +99,9 @@ func parseFilters(filters []string) (func(machine.Info) bool, error) {
 	}, nil
 }
 
-func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATUS\tIMAGE\tMEMORY\tCPUS\tDISK\tSSH\tSHARES")
+// listing is the table of ls, of which reasons and shares may be long.
+func listing(infos []machine.Info, now time.Time) table {
+	t := table{rows: [][]string{{"NAME", "STATUS", "IMAGE", "MEMORY", "CPUS", "DISK", "SSH", "SHARES"}}, shrinks: []int{1, 7}}
 	for _, i := range infos {
 		image, _, _ := strings.Cut(i.Config.Image, "@")
 		ssh := "-"
@@ -107,10 +112,12 @@ func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
 		for _, s := range i.Config.Shares {
 			shares = append(shares, s.Source)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), image,
-			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, strings.Join(shares, " "))
+		t.rows = append(t.rows, []string{
+			i.Name, describe(i.State, now), image, fmt.Sprintf("%dM", i.Config.MemoryMiB), strconv.Itoa(i.Config.CPUs),
+			describeDisk(i.Disk), ssh, strings.Join(shares, " "),
+		})
 	}
-	return t.Flush()
+	return t
 }
 
 // describeDisk is a disk's used and virtual size, such as "1.2GiB/20GiB".

@@ -143,10 +143,7 @@ func checksIn(c *cli.Context, dirs machine.Dirs, dir string) ([]smoke.Check, *vi
 	if err != nil {
 		return nil, nil, err
 	}
-	options, err := shareOptions(c, dirs)
-	if err != nil {
-		return nil, nil, err
-	}
+	options := shareOptions(c, dirs)
 	share := &virtiofs.Share{Source: source, ReadOnly: true}
 	return checks, share, share.Check(options)
 }
