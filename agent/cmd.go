@@ -50,7 +50,8 @@ type Cmd struct {
 	Login bool
 
 	// Stdin is read until its end, which then reaches the command. Nil means
-	// no input. Wait does not wait for a Read that is under way.
+	// no input. Wait does not wait for a Read that is under way. A [Taker] is
+	// told how much of it the command has read.
 	Stdin io.Reader
 	// Stdout and Stderr get the output; nil discards it. With a terminal
 	// everything comes on Stdout.
@@ -165,6 +166,9 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 			return errors.New("the guest has no terminal to give")
 		}
 	}
+	if err := c.askInputReports(channel); err != nil {
+		return err
+	}
 	accepted, err := channel.SendRequest(RequestExec, true, payload)
 	if err != nil {
 		return noEOF(err)
@@ -190,6 +194,7 @@ func (c *Cmd) follow(requests <-chan *ssh.Request) {
 		if exit, ok := parseExit(request); ok {
 			c.exit = exit
 		}
+		c.heedInputRead(request)
 		if request.WantReply {
 			// The error of an ended connection shows in all other places.
 			_ = request.Reply(false, nil)

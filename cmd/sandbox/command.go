@@ -73,8 +73,8 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	if cmd.Dir, err = k.dir(s); err != nil {
 		return &exitCode{exitRunFailure, err}
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	restore, err := k.useTerminal(cmd)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	restore, err := k.useInput(cmd)
 	if err != nil {
 		return &exitCode{exitRunFailure, err}
 	}
@@ -118,11 +118,12 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 	return config.Shares[0].Target, nil
 }
 
-// useTerminal makes our terminal, if there is one, the command's input, and
-// with tty a terminal of the guest's do its work.
-func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
+// useInput makes our input the command's. A terminal's work is done, with tty,
+// by one of the guest's.
+func (k *command) useInput(cmd *agent.Cmd) (restore func(), err error) {
 	if !isTerminal(os.Stdin) {
-		return func() {}, nil
+		cmd.Stdin = commandInput(os.Stdin)
+		return func() { returnInput(cmd.Stdin) }, nil
 	}
 	k.terminal = newTerminal(os.Stdin, k.tty)
 	if !k.tty {

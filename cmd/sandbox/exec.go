@@ -13,7 +13,9 @@ func execCommand() *cli.Command {
 		Usage:     "run a command in a running sandbox",
 		ArgsUsage: "NAME [--] [COMMAND [ARG...]]",
 		Description: `Without COMMAND, exec opens a login shell. Arguments reach the command exactly as
-they are given: no shell comes in between. The exit code is the command's.
+they are given: no shell comes in between. The exit code is the command's. Input
+that the command does not read stays with whoever comes next, as in a loop of
+"while read". What is typed into a terminal is the command's in any case.
 
 EXAMPLES
    sandbox exec work -- git status

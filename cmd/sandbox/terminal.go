@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"time"
@@ -58,11 +57,11 @@ func (t *terminal) Read(p []byte) (int, error) {
 		}
 		// A read that has begun would stop us when we are put into the
 		// background, and this does not.
-		ready := []unix.PollFd{{Fd: int32(t.in.Fd()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		typed, err := readable(t.in, -1)
+		if err != nil {
 			return 0, err
 		}
-		if ready[0].Revents != 0 && t.ours() && t.ready() {
+		if typed && t.ours() && t.ready() {
 			return t.in.Read(p)
 		}
 	}
