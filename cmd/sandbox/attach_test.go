@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -212,35 +211,6 @@ func TestAttachOnATerminal(t *testing.T) {
 			t.Errorf("it was stopped for the terminal:\n%s", shell.text())
 		}
 		shell.send(t, "exit\r")
-	})
-
-	t.Run("signals that the guest ignores", func(t *testing.T) {
-		cmd := exec.CommandContext(d.ctx, d.bin, "exec", "--user", "root", "-w", "/tmp", "desk", "--",
-			"sh", "-c", "trap '' INT TERM; echo ready; "+until("test -e go")+"; echo on")
-		cmd.Env = d.env
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		if !lines.Scan() || lines.Text() != "ready" {
-			t.Fatalf("it says %q", lines.Text())
-		}
-		for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGINT} {
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-		}
-		d.run(t, "exec", "--user", "root", "desk", "--", "touch", "/tmp/go")
-		if !lines.Scan() || lines.Text() != "on" {
-			t.Errorf("after the signals it says %q", lines.Text())
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
 	})
 
 	t.Run("console", func(t *testing.T) { testConsole(t, d) })
