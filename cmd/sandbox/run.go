@@ -44,7 +44,7 @@ EXAMPLES
 		Flags: append(createFlags(), append(commandFlags(),
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
 			&cli.BoolFlag{Name: "warm", EnvVars: []string{"SANDBOX_WARM"}, Usage: "begin with the image's saved state in place of booting; it is made the first time, and for each size and number of shares"},
-			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops (the default for a command without --name)"},
+			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops or does not start (the default for a command without --name)"},
 			waitFlag(), timingsFlag())...),
 		OnUsageError: usageError,
 		Action:       runAction,
