@@ -38,7 +38,7 @@ type command struct {
 	tty     bool
 
 	detachKeys []byte    // none: nothing detaches
-	terminal   *terminal // that the input comes from, if it does, while the command runs
+	terminal   *ttyInput // that the input comes from, if it does, while the command runs
 	keyboard   *keyboard // with tty, while the command runs
 }
 
@@ -125,7 +125,7 @@ func (k *command) useInput(cmd *agent.Cmd) (restore func(), err error) {
 		cmd.Stdin = commandInput(os.Stdin)
 		return func() { returnInput(cmd.Stdin) }, nil
 	}
-	k.terminal = newTerminal(os.Stdin, k.tty)
+	k.terminal = newTTYInput(os.Stdin, k.tty)
 	if !k.tty {
 		cmd.Stdin = k.terminal
 		return func() {}, nil

@@ -56,11 +56,11 @@ func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) er
 
 // rawTerminal makes the keyboard the input, and leaving it the end of ctx.
 func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Reader) (restore func(), err error) {
-	terminal := newTerminal(os.Stdin, true)
-	if err := terminal.take(); err != nil {
+	input := newTTYInput(os.Stdin, true)
+	if err := input.take(); err != nil {
 		return nil, err
 	}
-	keys := newKeyboard(terminal, o.detachKeys)
+	keys := newKeyboard(input, o.detachKeys)
 	*typed = keys
 	signals := make(chan os.Signal, 1)
 	notify(signals, unix.SIGHUP, unix.SIGCONT, unix.SIGTSTP)
@@ -75,9 +75,9 @@ func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Rea
 				case unix.SIGHUP:
 					leave(errHangup)
 				case unix.SIGCONT:
-					terminal.resume()
+					input.resume()
 				case unix.SIGTSTP:
-					terminal.suspend()
+					input.suspend()
 				}
 			case <-done:
 				return
@@ -87,7 +87,7 @@ func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Rea
 	return func() {
 		signal.Stop(signals)
 		close(done)
-		terminal.close()
+		input.close()
 		fmt.Fprintln(os.Stderr)
 	}, nil
 }

@@ -24,7 +24,7 @@ func TestHelperReadsItsTerminal(t *testing.T) {
 	}
 	signals := make(chan os.Signal, 1)
 	notify(signals, unix.SIGCONT)
-	k := newTerminal(os.Stdin, true)
+	k := newTTYInput(os.Stdin, true)
 	go func() {
 		for range signals {
 			k.resume()

@@ -29,8 +29,8 @@ func TestWhatAGuestSwitchedOnIsSwitchedOff(t *testing.T) {
 		for how, in := range map[string]io.Reader{
 			"at once": bytes.NewReader([]byte(tt.out)), "one by one": iotest.OneByteReader(bytes.NewReader([]byte(tt.out))),
 		} {
-			var terminal bytes.Buffer
-			s := newScreenModes(&terminal)
+			var shown bytes.Buffer
+			s := newScreenModes(&shown)
 			if _, err := io.Copy(s, in); err != nil {
 				t.Fatal(err)
 			}
@@ -39,8 +39,8 @@ func TestWhatAGuestSwitchedOnIsSwitchedOff(t *testing.T) {
 			if _, err := s.Write([]byte("late")); err != nil {
 				t.Fatal(err)
 			}
-			if got := terminal.String(); got != tt.out+tt.want {
-				t.Errorf("%s, %s: got %q after the output, want %q", name, how, bytes.TrimPrefix(terminal.Bytes(), []byte(tt.out)), tt.want)
+			if got := shown.String(); got != tt.out+tt.want {
+				t.Errorf("%s, %s: got %q after the output, want %q", name, how, bytes.TrimPrefix(shown.Bytes(), []byte(tt.out)), tt.want)
 			}
 		}
 	}

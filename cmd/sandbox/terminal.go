@@ -13,10 +13,10 @@ import (
 // terminal was given to it: the shell's fg tells a program that runs nothing.
 const foregroundPoll = 200 * time.Millisecond
 
-// terminal is the person's terminal as the input of something in a guest. It
+// ttyInput is the person's terminal as the input of something in a guest. It
 // is read, and put into raw mode, only while our process group is the one in
 // its foreground: whoever else tries is stopped by the kernel.
-type terminal struct {
+type ttyInput struct {
 	in  *os.File
 	raw bool // the guest does what the terminal's driver would
 	// taken is called when the terminal became ours; may be nil. Its size can
@@ -30,19 +30,19 @@ type terminal struct {
 	done   bool
 }
 
-func newTerminal(in *os.File, raw bool) *terminal {
-	return &terminal{in: in, raw: raw, continued: make(chan struct{}, 1)}
+func newTTYInput(in *os.File, raw bool) *ttyInput {
+	return &ttyInput{in: in, raw: raw, continued: make(chan struct{}, 1)}
 }
 
 // ours reports whether we may use the terminal. The kernel gives everything to
 // those whose controlling terminal is another one.
-func (t *terminal) ours() bool {
+func (t *ttyInput) ours() bool {
 	group, err := unix.IoctlGetInt(int(t.in.Fd()), unix.TIOCGPGRP)
 	return err != nil || group == unix.Getpgrp()
 }
 
 // Read implements io.Reader. It waits while the terminal is not ours.
-func (t *terminal) Read(p []byte) (int, error) {
+func (t *ttyInput) Read(p []byte) (int, error) {
 	for {
 		if !t.ours() {
 			t.forget()
@@ -68,7 +68,7 @@ func (t *terminal) Read(p []byte) (int, error) {
 }
 
 // take puts the terminal into raw mode, if that is wanted and it is ours.
-func (t *terminal) take() error {
+func (t *ttyInput) take() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.raw || t.done || t.before != nil || !t.ours() {
@@ -86,21 +86,21 @@ func (t *terminal) take() error {
 }
 
 // ready reports whether the terminal is in the mode in which it is to be read.
-func (t *terminal) ready() bool {
+func (t *ttyInput) ready() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.raw || t.done || t.before != nil
 }
 
 // forget is for a terminal that went to others, who set it as they want it.
-func (t *terminal) forget() {
+func (t *ttyInput) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.before = nil
 }
 
 // resume is for SIGCONT: the shell may have changed the modes while we stood.
-func (t *terminal) resume() {
+func (t *ttyInput) resume() {
 	t.forget()
 	_ = t.take() // its error comes again when the terminal is read
 	select {
@@ -111,20 +111,20 @@ func (t *terminal) resume() {
 
 // suspend is for SIGTSTP that did not come from the keyboard, which in raw mode
 // sends none: it gives the terminal back and stops us until SIGCONT.
-func (t *terminal) suspend() {
+func (t *ttyInput) suspend() {
 	t.giveBack()
 	_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 }
 
 // close gives the terminal back for good.
-func (t *terminal) close() {
+func (t *ttyInput) close() {
 	t.mu.Lock()
 	t.done = true
 	t.mu.Unlock()
 	t.giveBack()
 }
 
-func (t *terminal) giveBack() {
+func (t *ttyInput) giveBack() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.before != nil && t.ours() {
