@@ -70,7 +70,8 @@ type Cmd struct {
 
 	// Stdin is read until its end, which then reaches the command. Nil means
 	// no input. Wait does not wait for a Read that is under way. A Read that
-	// fails hangs the command up.
+	// fails hangs the command up. A [Taker] is told how much of it the command
+	// has read.
 	Stdin io.Reader
 	// Stdout and Stderr get the output; nil discards it. With a terminal
 	// everything comes on Stdout. When a Write fails, the command gets SIGPIPE
@@ -228,6 +229,9 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 			return errors.New("the guest has no terminal to give")
 		}
 	}
+	if err := c.askInputReports(channel); err != nil {
+		return err
+	}
 	for ; len(payload) > maxRequest; payload = payload[maxRequest:] {
 		if _, err := channel.SendRequest(RequestExecPart, false, payload[:maxRequest]); err != nil {
 			return noEOF(err)
@@ -255,6 +259,7 @@ func (c *Cmd) follow(requests <-chan *ssh.Request) {
 		if exit, ok := parseExit(request); ok {
 			c.exit = exit
 		}
+		c.heedInputRead(request)
 		if request.WantReply {
 			// The error of an ended connection shows in all other places.
 			_ = request.Reply(false, nil)

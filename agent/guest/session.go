@@ -37,6 +37,7 @@ type session struct {
 	parts    []byte // of a request to execute that is too long for one message
 	terminal *terminalRequest
 	process  *process // while it runs
+	reports  bool     // the other side wants to know how much input is read
 }
 
 // terminalRequest is the payload of "pty-req" as far as it is used: modes are
@@ -112,6 +113,8 @@ func (s *session) handle(request *ssh.Request) {
 			s.env = append(s.env, "SSH_AUTH_SOCK="+socket)
 			accepted = true
 		}
+	case agent.RequestReportInput:
+		s.reports, accepted = true, true
 	case "window-change":
 		accepted = s.resize(request.Payload)
 	case "signal":
@@ -218,7 +221,8 @@ func (s *session) start(ctx context.Context, request *ssh.Request, answered chan
 
 // run moves the process's data until its end, and reports the end.
 func (s *session) run(p *process) {
-	go s.feed(p)
+	in, metered := s.input(p)
+	go s.feed(p, in)
 	outputs := []output{{p.stdout, s.channel, p.stderr == nil}}
 	if p.stderr != nil {
 		outputs = append(outputs, output{p.stderr, s.channel.Stderr(), false})
@@ -234,13 +238,16 @@ func (s *session) run(p *process) {
 		s.process = nil // its number may be another's from now on
 	}()
 	copyOutputs(outputs, exited, p.Pid)
-	p.stdin.Close()
+	in.Close()
+	if metered != nil {
+		s.reportInput(metered.taken())
+	}
 	s.end(exitMessage(state))
 }
 
 // feed gives the process its input and then the end of it.
-func (s *session) feed(p *process) {
-	last := &lastByte{w: p.stdin}
+func (s *session) feed(p *process, in io.WriteCloser) {
+	last := &lastByte{w: in}
 	_, err := io.Copy(last, onlyReader{s.channel})
 	if p.stdin != p.stdout {
 		if err == nil && !s.answers() {
@@ -248,7 +255,7 @@ func (s *session) feed(p *process) {
 			// process has to hear of that first.
 			s.hangUp()
 		}
-		p.stdin.Close()
+		in.Close()
 		return
 	}
 	if err == nil {

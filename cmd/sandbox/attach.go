@@ -20,7 +20,7 @@ the shell; one in a --session stays, with what runs in it, until it is left by
 
 EXAMPLES
    sandbox attach work
-   sandbox attach --session claude work     again the same, after a lost connection too
+   sandbox attach --session claude work     again the same one, later
    sandbox attach --detach-keys ctrl-x,d work
    sandbox attach --console work            what the kernel and the boot say`,
 		Flags: append(commandFlags(),

@@ -86,7 +86,12 @@ func (d *desk) attach(t *testing.T, flags ...string) *seat {
 // sit runs the program in a terminal of its own.
 func (d *desk) sit(t *testing.T, args ...string) *seat {
 	t.Helper()
-	cmd := exec.CommandContext(d.ctx, d.bin, args...)
+	return d.sitAt(t, exec.CommandContext(d.ctx, d.bin, args...))
+}
+
+// sitAt runs another program in a terminal of its own.
+func (d *desk) sitAt(t *testing.T, cmd *exec.Cmd) *seat {
+	t.Helper()
 	cmd.Env = d.env
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 30, Cols: 100})
 	if err != nil {
@@ -193,6 +198,21 @@ func TestAttachOnATerminal(t *testing.T) {
 		shell.leaves(t, 0)
 	})
 
+	t.Run("in the background of a shell", func(t *testing.T) {
+		shell := d.sitAt(t, exec.CommandContext(d.ctx, "bash", "--norc", "--noprofile", "-i"))
+		shell.send(t, "sandbox() { "+d.bin+` "$@"; }`+"\r")
+		shell.send(t, `sandbox exec --user root desk -- sh -c 'test -t 0 && echo back-$((40+2)); exit 3' & wait $!; echo code-$?`+"\r")
+		shell.expect(d.ctx, t, `back-42`)
+		shell.expect(d.ctx, t, `code-3`)
+		shell.send(t, "timeout 5m "+d.bin+` exec --user root desk -- sh -c 'echo timed-$((40+2))'; echo code-$?`+"\r")
+		shell.expect(d.ctx, t, `timed-42`)
+		shell.expect(d.ctx, t, `code-0`)
+		if strings.Contains(shell.text(), "Stopped") {
+			t.Errorf("it was stopped for the terminal:\n%s", shell.text())
+		}
+		shell.send(t, "exit\r")
+	})
+
 	t.Run("console", func(t *testing.T) { testConsole(t, d) })
 }
 
@@ -243,7 +263,11 @@ func testConsole(t *testing.T, d *desk) {
 	shell.leaves(t, 0)
 	next.send(t, detachKeysTyped)
 	next.leaves(t, 0)
+	full := d.sit(t, "exec", "--user", "root", "desk", "--", "sh", "-c", `printf '\033[?1049h\033[?25l\033[?1000;1006hfull'; exec sleep 1000`)
+	full.expect(d.ctx, t, `full`)
 	d.run(t, "stop", "desk")
+	_ = full.cmd.Wait()
+	full.expect(d.ctx, t, `\x1b\[\?25h\x1b\[\?1000l\x1b\[\?1006l\x1b\[\?1049l`) // as a full screen's own end
 	for _, s := range []*seat{writer, reader, fourth} {
 		s.leaves(t, 0) // it ends with the sandbox
 	}

@@ -41,6 +41,7 @@ type command struct {
 	tty     bool
 
 	detachKeys []byte    // none: nothing detaches
+	terminal   *ttyInput // that the input comes from, if it does, while the command runs
 	keyboard   *keyboard // with tty, while the command runs
 }
 
@@ -78,32 +79,32 @@ func (k *command) run(ctx context.Context, s *machine.Sandbox) error {
 	if cmd.Dir, err = k.dir(s); err != nil {
 		return &exitCode{exitRunFailure, err}
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	var left <-chan error // never, without a terminal
-	if k.tty {
-		k.keyboard = newKeyboard(os.Stdin, k.detachKeys)
-		cmd.Stdin, left = k.keyboard, k.keyboard.left
-		restore, err := k.useTerminal(cmd)
-		if err != nil {
-			return &exitCode{exitRunFailure, err}
-		}
-		defer restore()
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	restore, err := k.useInput(cmd)
+	if err != nil {
+		return &exitCode{exitRunFailure, err}
 	}
+	defer restore()
 	if err := cmd.Start(); err != nil {
 		return &exitCode{exitRunFailure, fmt.Errorf("running %s in %s: %w", k.name(), s.Name, err)}
 	}
 	insisted, stop := k.relaySignals(cmd)
 	defer stop()
+	started()
 	// Who reads our output is the command's reader: when he has gone it is the
 	// command that has to hear of it, by our failing write.
 	signal.Ignore(unix.SIGPIPE)
-	started()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
+	var left <-chan error // never, without a terminal
+	if k.tty {
+		left = k.keyboard.left
+	}
 	select {
 	case err := <-ended:
 		return commandExit(err)
 	case err := <-left:
+		restore() // before anything is said
 		return k.leave(s, err)
 	case sig := <-insisted:
 		return &exitCode{128 + int(sig.(syscall.Signal)), fmt.Errorf("%s did not end by the signal %s, so the connection to it was closed; the guest ends what is left of it", k.name(), unix.SignalName(sig.(syscall.Signal)))}
@@ -129,9 +130,18 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 	return config.Shares[0].Target, nil
 }
 
-// useTerminal puts our terminal into raw mode, as the guest's does the work.
-func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
-	fd := int(os.Stdin.Fd())
+// useInput makes our input the command's. A terminal's work is done, with tty,
+// by one of the guest's.
+func (k *command) useInput(cmd *agent.Cmd) (restore func(), err error) {
+	if !isTerminal(os.Stdin) {
+		cmd.Stdin = commandInput(os.Stdin)
+		return func() { returnInput(cmd.Stdin) }, nil
+	}
+	k.terminal = newTTYInput(os.Stdin, k.tty)
+	if !k.tty {
+		cmd.Stdin = k.terminal
+		return func() {}, nil
+	}
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil {
 		return nil, err
@@ -140,11 +150,17 @@ func (k *command) useTerminal(cmd *agent.Cmd) (restore func(), err error) {
 	if colors := os.Getenv("COLORTERM"); colors != "" {
 		cmd.Env = append([]string{"COLORTERM=" + colors}, cmd.Env...) // a user's own comes later and wins
 	}
-	old, err := term.MakeRaw(fd)
-	if err != nil {
+	if err := k.terminal.take(); err != nil {
 		return nil, err
 	}
-	return func() { _ = term.Restore(fd, old) }, nil
+	k.terminal.taken = func() { k.resize(cmd) }
+	k.keyboard = newKeyboard(k.terminal, k.detachKeys)
+	screen := newScreenModes(os.Stdout)
+	cmd.Stdin, cmd.Stdout = k.keyboard, screen
+	return func() {
+		screen.close()
+		k.terminal.close()
+	}, nil
 }
 
 // relaySignals passes signals and changes of the window's size to the command
@@ -154,7 +170,13 @@ func (k *command) relaySignals(cmd *agent.Cmd) (insisted <-chan os.Signal, stop 
 	signals := make(chan os.Signal, 16)
 	passed := make(chan os.Signal, cap(signals))
 	done := make(chan struct{})
-	signal.Notify(signals, unix.SIGWINCH, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	if k.terminal != nil {
+		notify(signals, unix.SIGCONT)
+	}
+	if k.tty {
+		notify(signals, unix.SIGWINCH, unix.SIGTSTP)
+	}
 	insist := newInsistence()
 	go func() {
 		defer close(passed)
@@ -184,17 +206,22 @@ func (k *command) relaySignals(cmd *agent.Cmd) (insisted <-chan os.Signal, stop 
 }
 
 func (k *command) relay(cmd *agent.Cmd, sig os.Signal) {
-	if sig == unix.SIGHUP && k.tty {
+	switch {
+	case sig == unix.SIGHUP && k.tty:
 		k.keyboard.leave(errHangup)
-		return
-	}
-	if sig != unix.SIGWINCH {
+	case sig == unix.SIGCONT:
+		k.terminal.resume()
+	case sig == unix.SIGTSTP:
+		k.terminal.suspend()
+	case sig == unix.SIGWINCH:
+		k.resize(cmd)
+	default:
 		_ = cmd.Signal(strings.TrimPrefix(unix.SignalName(sig.(syscall.Signal)), "SIG"))
-		return
 	}
-	if !k.tty {
-		return
-	}
+}
+
+// resize tells the guest's terminal the size of ours.
+func (k *command) resize(cmd *agent.Cmd) {
 	if width, height, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
 		_ = cmd.Resize(width, height)
 	}

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"github.com/sourcery-zone/sandbox/machine"
 )
@@ -57,31 +56,48 @@ func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) er
 
 // rawTerminal makes the keyboard the input, and leaving it the end of ctx.
 func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Reader) (restore func(), err error) {
-	old, err := term.MakeRaw(int(os.Stdin.Fd()))
-	if err != nil {
+	input := newTTYInput(os.Stdin, true)
+	if err := input.take(); err != nil {
 		return nil, err
 	}
-	keys := newKeyboard(os.Stdin, o.detachKeys)
+	keys := newKeyboard(input, o.detachKeys)
 	*typed = keys
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, unix.SIGHUP)
+	signals := make(chan os.Signal, 1)
+	notify(signals, unix.SIGHUP, unix.SIGCONT, unix.SIGTSTP)
+	done := make(chan struct{})
 	go func() {
-		select {
-		case why := <-keys.left:
-			leave(why)
-		case <-hangups:
-			leave(errHangup)
+		for {
+			select {
+			case why := <-keys.left:
+				leave(why)
+			case sig := <-signals:
+				switch sig {
+				case unix.SIGHUP:
+					leave(errHangup)
+				case unix.SIGCONT:
+					input.resume()
+				case unix.SIGTSTP:
+					input.suspend()
+				}
+			case <-done:
+				return
+			}
 		}
 	}()
 	return func() {
-		signal.Stop(hangups)
-		_ = term.Restore(int(os.Stdin.Fd()), old)
+		signal.Stop(signals)
+		close(done)
+		input.close()
 		fmt.Fprintln(os.Stderr)
 	}, nil
 }
 
 func shownConsole(ctx context.Context, s *machine.Sandbox) error {
-	err := s.Console(ctx, os.Stdout, true)
+	screen := newScreenModes(os.Stdout)
+	err := s.Console(ctx, screen, true)
+	if isTerminal(os.Stdout) {
+		screen.close()
+	}
 	switch why := context.Cause(ctx); {
 	case why == error(errDetached):
 		return nil

@@ -36,7 +36,7 @@ read from standard input.
 EXAMPLES
    sandbox cp work:report.pdf .
    sandbox cp src work:                     makes src in the home
-   sandbox cp src/. work:/tmp/build         makes /tmp/build, if there is none, with what src holds
+   sandbox cp src/. work:/tmp/build         what src holds, into /tmp/build
    sandbox cp work:/etc - | tar t
    sandbox cp <(git diff) work:patch
    sandbox cp --user root nginx.conf work:/etc/nginx/`,

@@ -127,7 +127,6 @@ func (k *command) leave(s *machine.Sandbox, why error) error {
 	if why != error(errDetached) {
 		return &exitCode{128 + int(unix.SIGHUP), nil}
 	}
-	// The terminal is still in raw mode.
-	fmt.Fprintf(os.Stderr, "\r\nsandbox: detached from %s, which keeps running: sandbox attach %[1]s opens a shell in it\r\n", s.Name)
+	fmt.Fprintf(os.Stderr, "\nsandbox: detached from %s, which keeps running: sandbox attach %[1]s opens a shell in it\n", s.Name)
 	return errDetached
 }

@@ -13,7 +13,9 @@ func execCommand() *cli.Command {
 		Usage:     "run a command in a running sandbox",
 		ArgsUsage: "NAME [--] [COMMAND [ARG...]]",
 		Description: `Without COMMAND, exec opens a login shell. Arguments reach the command exactly as
-they are given: no shell comes in between. The exit code is the command's.
+they are given: no shell comes in between. The exit code is the command's. Input
+that the command does not read stays with whoever comes next, as in a loop of
+"while read". What is typed into a terminal is the command's in any case.
 
 EXAMPLES
    sandbox exec work -- git status
@@ -26,11 +28,7 @@ EXAMPLES
 			if len(args) == 0 {
 				return &exitCode{exitUsage, errors.New("sandbox exec needs the name of a sandbox: sandbox ls shows them")}
 			}
-			argv := args[1:]
-			if len(argv) > 0 && argv[0] == "--" {
-				argv = argv[1:]
-			}
-			command, err := parseCommand(c, argv)
+			command, err := parseCommand(c, args[1:])
 			if err != nil {
 				return &exitCode{exitRunFailure, err}
 			}

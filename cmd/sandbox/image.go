@@ -128,7 +128,7 @@ func imageInspectCommand() *cli.Command {
 
 EXAMPLES
    sandbox image inspect
-   sandbox image inspect --packages claude | jq -r '.manifest.provenance.packages[].name'`,
+   sandbox image inspect --packages claude | jq .manifest.provenance.packages`,
 		Flags:        []cli.Flag{&cli.BoolFlag{Name: "packages", Usage: "with the list of its packages"}},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {

@@ -38,8 +38,8 @@ EXAMPLES
    sandbox image build
    sandbox image build ./nix#dev
    sandbox image build --arch aarch64 ` + nix.Published + `
-   sandbox image build --recipe debian --name claude --with claude-code --package golang
-   sandbox image build --recipe debian --with codex@0.50.0 --mirror https://mirror.example/debian`,
+   sandbox image build --recipe debian --with claude-code --package golang
+   sandbox image build --recipe debian --mirror https://mirror.example/debian`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "recipe", Usage: "`RECIPE` to build by instead of a flake: debian"},
 			archFlag(),

@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -24,8 +22,15 @@ var version string
 
 func main() {
 	confine.Main()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newApp().RunContext(ctx, os.Args)
+	completeEnvironment()
+	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
+	app := newApp()
+	line := arrange(app, os.Args)
+	if line.help != nil {
+		fmt.Print(helpText(line.help))
+		return
+	}
+	err := app.RunContext(ctx, line.words)
 	stop()
 	os.Exit(report(err))
 }
@@ -62,7 +67,7 @@ func report(err error) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		fmt.Fprintf(notes(), "sandbox: %v\n", err)
+		fmt.Fprintf(notes(), "sandbox: %v\n", explain(err))
 	}
 	return code
 }
@@ -76,64 +81,107 @@ func newApp() *cli.App {
 		Description: `A sandbox is a virtual machine that starts in a moment, needs no root and no
 daemon, and sees only the directories that it is given.
 
-   sandbox run --share . -- make test       run one command, then forget the machine
-   sandbox run --name work --share .        a machine to keep, with a shell in it
-   sandbox exec work -- git status          one more command in it
-   sandbox stop work                        its home stays for the next start
+   sandbox run --share . -- make test    run one command, forget the machine
+   sandbox run --name work --share .     a machine to keep, with a shell in it
+   sandbox exec work -- git status       one more command in it
+   sandbox stop work                     its home stays for the next start
 
 When something does not work, begin with: sandbox doctor`,
-		Commands: []*cli.Command{
-			runCommand(), execCommand(), startCommand(), lsCommand(), stopCommand(), resetCommand(), rmCommand(),
-			killCommand(), restartCommand(), pauseCommand(), resumeCommand(), resizeCommand(), snapshotCommand(), forkCommand(), shareCommand(), waitCommand(), renameCommand(), eventsCommand(), statsCommand(), pruneCommand(),
-			attachCommand(), cpCommand(), qmpCommand(), sshCommand(), sshConfigCommand(), proxyCommand(), knownHostsCommand(),
-			logsCommand(), inspectCommand(), configCommand(), imageCommand(), smokeCommand(), doctorCommand(), superviseCommand(),
-		},
 		// Paths and values may hold commas.
 		DisableSliceFlagSeparator: true,
 		UseShortOptionHandling:    true,
-		HideHelpCommand:           true,
+		HideHelp:                  true, // helpText is ours
 		EnableBashCompletion:      true,
 		OnUsageError:              usageError,
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(notes(), "sandbox: there is no command %q: sandbox --help shows those that exist\n", name)
-			os.Exit(exitUsage)
-		},
-		ExitErrHandler: func(*cli.Context, error) {}, // report does it
+		Action:                    withoutCommand,
+		ExitErrHandler:            func(*cli.Context, error) {}, // report does it
 	}
+	for _, group := range commandGroups() {
+		for _, command := range group.commands {
+			command.Category = group.title
+			app.Commands = append(app.Commands, command)
+		}
+	}
+	app.Setup() // it would give the commands half of their names later
+	nameCommands(app.Name, app.Commands)
 	checkArguments(app.Commands)
 	return app
 }
 
-// checkArguments makes the commands refuse what they would misunderstand, before
-// they do anything: sandbox rm work --force must not remove work and then look
-// for a sandbox named --force.
+// commandGroups are all commands, as help shows them.
+func commandGroups() []commandGroup {
+	return []commandGroup{
+		{"make and use sandboxes", []*cli.Command{
+			runCommand(), execCommand(), attachCommand(), cpCommand(), sshCommand(), sshConfigCommand(),
+		}},
+		{"their life", []*cli.Command{
+			startCommand(), stopCommand(), restartCommand(), killCommand(), pauseCommand(), resumeCommand(), waitCommand(),
+			resizeCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
+		}},
+		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
+		{"look at them", []*cli.Command{
+			lsCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
+		}},
+		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), doctorCommand()}},
+		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand(), superviseCommand()}},
+	}
+}
+
+type commandGroup struct {
+	title    string
+	commands []*cli.Command
+}
+
+// nameCommands gives the commands their full names, and keeps the library from
+// adding commands of its own, whose names people want to give to sandboxes.
+func nameCommands(parent string, commands []*cli.Command) {
+	for _, c := range commands {
+		c.HelpName = parent + " " + c.Name
+		c.HideHelp, c.HideHelpCommand = true, true
+		if len(c.Subcommands) > 0 {
+			c.Action, c.OnUsageError = withoutCommand, usageError
+			for _, sub := range c.Subcommands {
+				sub.Category = "commands"
+			}
+		}
+		nameCommands(c.HelpName, c.Subcommands)
+	}
+}
+
+// withoutCommand is what a command does that has others below it, when none of
+// these was named.
+func withoutCommand(c *cli.Context) error {
+	if c.NArg() == 0 {
+		command := c.Command
+		if command.Name == c.App.Name {
+			command = root(c.App)
+		}
+		_, err := fmt.Fprint(c.App.Writer, helpText(command))
+		return err
+	}
+	return &exitCode{exitUsage, fmt.Errorf("there is no command %q: %s --help shows those that exist", c.Args().First(), c.Command.HelpName)}
+}
+
+// checkArguments makes the commands that take no argument refuse one before
+// they do anything.
 func checkArguments(commands []*cli.Command) {
 	for _, command := range commands {
 		checkArguments(command.Subcommands)
 		action := command.Action
-		if action == nil || slices.Contains(passesOn, command.Name) {
+		if command.ArgsUsage != "" || len(command.Subcommands) > 0 || command.Name == machine.SuperviseCommand {
 			continue
 		}
 		command.Action = func(c *cli.Context) error {
-			if command.ArgsUsage == "" && c.NArg() > 0 {
+			if c.NArg() > 0 {
 				return &exitCode{exitUsage, fmt.Errorf("%s takes no argument, and %q is one", command.HelpName, c.Args().First())}
-			}
-			for _, arg := range c.Args().Slice() {
-				if strings.HasPrefix(arg, "-") {
-					return &exitCode{exitUsage, fmt.Errorf("%s follows an argument, but options come first: %[2]s %[1]s %[3]s", arg, command.HelpName, command.ArgsUsage)}
-				}
 			}
 			return action(c)
 		}
 	}
 }
 
-// passesOn are the commands whose arguments may be another program's options, or
-// files with any name.
-var passesOn = []string{"run", "exec", "ssh", "qmp", "cp", machine.SuperviseCommand}
-
 func usageError(c *cli.Context, err error, _ bool) error {
-	return &exitCode{exitUsage, fmt.Errorf("%w (sandbox %s --help shows the options)", err, c.Command.Name)}
+	return &exitCode{exitUsage, fmt.Errorf("%w (%s --help shows the options)", err, c.Command.HelpName)}
 }
 
 func buildVersion() string {

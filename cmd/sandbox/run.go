@@ -45,7 +45,7 @@ EXAMPLES
 		Flags: append(createFlags(), append(commandFlags(),
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
 			&cli.BoolFlag{Name: "warm", EnvVars: []string{"SANDBOX_WARM"}, Usage: "begin with the image's saved state in place of booting; it is made the first time, and for each size and number of shares"},
-			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops (the default for a command without --name)"},
+			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops or does not start (the default for a command without --name)"},
 			waitFlag(), timingsFlag())...),
 		OnUsageError: usageError,
 		Action:       runAction,
@@ -63,10 +63,10 @@ func createFlags() []cli.Flag {
 		&cli.IntFlag{Name: "cpus", EnvVars: []string{"SANDBOX_CPUS"}, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},
 		&cli.StringFlag{Name: "disk", EnvVars: []string{"SANDBOX_DISK"}, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
 		&cli.BoolFlag{Name: "no-home", Usage: "keep the home in the guest, where all else is, and not in a directory of this machine that outlives each stop; forks of such a sandbox without shares have their memory in common"},
-		&cli.StringSliceFlag{Name: "share", Aliases: []string{"v"}, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; repeatable"},
-		&cli.BoolFlag{Name: "allow-weak-isolation", Usage: "run also where this machine does not offer what keeps a guest in that has taken over virtiofsd: it then has all your files"},
+		&cli.StringSliceFlag{Name: "share", Aliases: []string{"v"}, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine; repeatable"},
+		&cli.BoolFlag{Name: "allow-weak-isolation", Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		&cli.BoolFlag{Name: "allow-dangerous-share", Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; repeatable"},
+		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only; repeatable"},
 		&cli.StringFlag{Name: "net", Value: string(network.ModeUser), EnvVars: []string{"SANDBOX_NET"}, Usage: "`MODE` of the network: user or none"},
 		&cli.IntFlag{Name: "ssh-port", EnvVars: []string{"SANDBOX_SSH_PORT"}, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		&cli.StringSliceFlag{Name: "ssh-key", Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub); repeatable"},
@@ -136,7 +136,7 @@ func run(c *cli.Context) error {
 	}
 	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin)
 	if err != nil {
-		return err
+		return errors.Join(err, removeFailed(c, s, config))
 	}
 	if c.Bool("detach") {
 		fmt.Fprintln(c.App.Writer, s.Name)
@@ -155,6 +155,16 @@ func run(c *cli.Context) error {
 	}
 	hold.Close()
 	return errors.Join(err, s.Wait(context.WithoutCancel(ctx)))
+}
+
+// removeFailed removes a sandbox with --rm that did not start: its name is
+// wanted again, and there is nothing in it yet. One that a detached run was not
+// waited for goes on starting.
+func removeFailed(c *cli.Context, s *machine.Sandbox, config machine.Config) error {
+	if !config.Remove || (c.Bool("detach") && c.Context.Err() != nil) {
+		return nil
+	}
+	return s.Remove(context.WithoutCancel(c.Context), true)
 }
 
 // stillRunning reminds a person of what the command has left behind.

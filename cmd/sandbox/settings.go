@@ -193,13 +193,13 @@ func inside(dir, path string) bool {
 	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
 }
 
-// userFile is where the user's own settings are.
-func userFile() (string, error) {
+// userFile is where the user's own settings are; who has no home has none.
+func userFile() string {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", err
+		return ""
 	}
-	return filepath.Join(dir, "sandbox", "config.toml"), nil
+	return filepath.Join(dir, "sandbox", "config.toml")
 }
 
 // loadSettings applies the settings files that count here.
@@ -208,11 +208,7 @@ func loadSettings(c *cli.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := userFile()
-	if err != nil {
-		return nil, err
-	}
-	return applySettings(c, cwd, file, func(err error) { fmt.Fprintf(notes(), "sandbox: note: %v\n", err) })
+	return applySettings(c, cwd, userFile(), func(err error) { fmt.Fprintf(notes(), "sandbox: note: %v\n", err) })
 }
 
 func configCommand() *cli.Command {

@@ -7,8 +7,8 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	units "github.com/docker/go-units"
@@ -38,6 +38,7 @@ EXAMPLES
 			&cli.StringSliceFlag{Name: "filter", Usage: "show those with `KEY=PATTERN` only: status, name or image; one of several patterns of a key is enough"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print names only"},
+			&cli.BoolFlag{Name: "no-trunc", Usage: "print reasons and shares whole, even if the table is wider than the terminal"},
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
@@ -68,7 +69,11 @@ EXAMPLES
 				}
 				return nil
 			}
-			return printTable(c.App.Writer, infos, time.Now())
+			width := terminalWidth(os.Stdout)
+			if c.Bool("no-trunc") {
+				width = 0
+			}
+			return listing(infos, time.Now()).write(c.App.Writer, width)
 		},
 	}
 }
@@ -96,19 +101,21 @@ func parseFilters(filters []string) (func(machine.Info) bool, error) {
 	}, nil
 }
 
-func printTable(w io.Writer, infos []machine.Info, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATUS\tIMAGE\tMEMORY\tCPUS\tDISK\tSSH\tSHARES")
+// listing is the table of ls, of which reasons and shares may be long.
+func listing(infos []machine.Info, now time.Time) table {
+	t := table{rows: [][]string{{"NAME", "STATUS", "IMAGE", "MEMORY", "CPUS", "DISK", "SSH", "SHARES"}}, shrinks: []int{1, 7}}
 	for _, i := range infos {
 		image, _, _ := strings.Cut(i.Config.Image, "@")
 		ssh := "-"
 		if i.State.Status == machine.StatusRunning && i.State.SSHPort != 0 {
 			ssh = fmt.Sprintf("127.0.0.1:%d", i.State.SSHPort)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%dM\t%d\t%s\t%s\t%s\n", i.Name, describe(i.State, now), terminal.Line(image),
-			i.Config.MemoryMiB, i.Config.CPUs, describeDisk(i.Disk), ssh, describeShares(i))
+		t.rows = append(t.rows, []string{
+			i.Name, describe(i.State, now), terminal.Line(image), fmt.Sprintf("%dM", i.Config.MemoryMiB), strconv.Itoa(i.Config.CPUs),
+			describeDisk(i.Disk), ssh, describeShares(i),
+		})
 	}
-	return t.Flush()
+	return t
 }
 
 // describeShares lists the shared directories, with what a user should know of
@@ -162,7 +169,7 @@ is in state.walls.
 EXAMPLES
    sandbox inspect work
    sandbox inspect work play | jq '.[].state.status'
-   sandbox inspect --qemu work              the command line of its QEMU, quoted for a shell`,
+   sandbox inspect --qemu work              the command line of its QEMU`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "qemu", Usage: "print the exact QEMU command line of its last start"},
 		},

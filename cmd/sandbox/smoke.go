@@ -43,8 +43,8 @@ image is bad, and 125 when this machine could not find out.
 
 EXAMPLES
    sandbox smoke
-   sandbox smoke --check git='git --version' --check net='curl -sf https://example.com' ./result
-   sandbox smoke --checks ci/checks --junit smoke.xml --artifacts smoke-logs debian
+   sandbox smoke --check net='curl -sf https://example.com' ./result
+   sandbox smoke --checks ci/checks --junit smoke.xml --artifacts logs
    sandbox smoke --repeat 20 --jobs 4 --json smoke.json`,
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "check", Usage: "also run a shell command in the guest, as `NAME=COMMAND`, which must succeed; repeatable"},
