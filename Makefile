@@ -58,7 +58,7 @@ image-flake: image ## build the image of testdata/flake with Nix, which needs ne
 	bin/sandbox image build path:testdata/flake
 
 # Programs of tests lie in directories called testdata, which ./... passes over.
-TESTPROGRAMS := ./testdata/flake/mkimage ./cmd/sandbox/testdata/vsock
+TESTPROGRAMS := ./testdata/flake/mkimage ./cmd/sandbox/testdata/vsock ./image/debian/testdata/hostile
 
 .PHONY: lint
 lint: ## format, vet, staticcheck, and the state of go.mod

@@ -40,6 +40,8 @@ type Options struct {
 	CacheDir string             // keeps root file systems; is made if absent
 	Force    bool               // do not use the cache
 	Progress *progress.Reporter // may be nil
+
+	newRoom func(parent, mmdebstrap string, shown []string) (*room, error) // nil: newRoom
 }
 
 // withDefaults completes o.
@@ -49,6 +51,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Suite == "" {
 		o.Suite = "trixie"
+	}
+	if o.newRoom == nil {
+		o.newRoom = newRoom
 	}
 	return o, image.CheckName(o.Name)
 }
@@ -121,6 +126,7 @@ const (
 	logFile      = "debian-build.log"
 	buildPrefix  = ".build-"
 	newPrefix    = ".new-"
+	roomPrefix   = ".room-"
 )
 
 // lockCache makes the cache ready for one build at a time.
@@ -168,15 +174,21 @@ func (o Options) rootfs(ctx context.Context, in inputs) (*rootfs, error) {
 	defer log.Close()
 	step := o.Progress.Start(fmt.Sprintf("installing Debian %s (%d packages and what they need)", in.Suite, len(in.Packages)), 0)
 	defer step.Fail()
-	b := bootstrap{path: path, root: os.Geteuid() == 0, emulator: emulator, log: log, note: step.Note}
-	root, err := makeRootfs(ctx, b, in, o.CacheDir)
-	if err == nil {
-		step.Done()
+	room, err := o.newRoom(o.CacheDir, path, localArchives(in.Sources))
+	if err != nil {
+		return nil, err
 	}
-	return root, err
+	b := bootstrap{path: path, room: room, emulator: emulator, log: log, note: step.Note}
+	root, err := makeRootfs(ctx, b, in, o.CacheDir)
+	if err = errors.Join(err, room.close()); err != nil {
+		return nil, err
+	}
+	step.Done()
+	return root, nil
 }
 
-// sweep removes what an interrupted build left. The caller holds the lock.
+// sweep removes the unfinished root file systems of interrupted builds. The
+// caller holds the lock.
 func sweep(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, newPrefix+"*"))
 	for _, d := range left {

@@ -76,7 +76,7 @@ func TestInstallArgs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := installArgs(in, "unshare", "")
+	got := installArgs(in, "")
 	include := slices.IndexFunc(got, func(a string) bool { return strings.HasPrefix(a, "--include=") })
 	packages := strings.Split(strings.TrimPrefix(got[include], "--include="), ",")
 	if !slices.IsSorted(packages) || !slices.Contains(packages, "golang") || !slices.Contains(packages, "linux-image-cloud-arm64") ||
@@ -90,8 +90,8 @@ func TestInstallArgs(t *testing.T) {
 	got = slices.Delete(got, npm, npm+1)
 	got = slices.Delete(got, include, include+1)
 	want := []string{
-		"--mode=unshare", "--variant=essential", "--architectures=arm64", "--components=main", "--format=tar",
-		"--skip=output/dev,output/mknod",
+		"--mode=root", "--variant=essential", "--architectures=arm64", "--components=main", "--format=tar",
+		"--skip=output/dev,output/mknod", "--skip=chroot/mount/sys",
 		`--aptopt=APT::Install-Recommends "false"`,
 		`--aptopt=Acquire::Languages "none"`,
 		`--essential-hook=echo 'do_initrd = no' >"$1/etc/kernel-img.conf"`,
