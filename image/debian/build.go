@@ -29,6 +29,7 @@ type Options struct {
 	Name     string   // of the image; empty means "debian"
 	Suite    string   // Debian's code name; empty means "trixie"
 	Arch     string   // "x86_64" or "aarch64"
+	Bare     bool     // without what people and AI agents expect: it boots and runs commands
 	Packages []string // besides those of the recipe
 	With     []string // AI agents from npm: NAME or NAME@VERSION
 	Mirrors  []string // addresses, or lines of apt's sources.list; empty: the host's own, or mmdebstrap's
@@ -178,6 +179,11 @@ func (o Options) rootfs(ctx context.Context, in inputs) (*rootfs, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.NPMTool != nil {
+		if err := o.supplyNPM(ctx, room, *in.NPMTool); err != nil {
+			return nil, errors.Join(err, room.close())
+		}
+	}
 	b := bootstrap{path: path, room: room, emulator: emulator, log: log, note: step.Note}
 	root, err := makeRootfs(ctx, b, in, o.CacheDir)
 	if err = errors.Join(err, room.close()); err != nil {
@@ -245,7 +251,7 @@ func (o Options) manifest(in inputs, c content) image.Manifest {
 		Store:   image.StoreFile{Format: "erofs", Label: storeLabel, Mount: "/"},
 		Cmdline: cmdline(),
 		Init:    "/sbin/init",
-		User:    image.User{Name: userName, UID: userID, GID: userID, Home: userHome, Shell: userShell},
+		User:    image.User{Name: userName, UID: userID, GID: userID, Home: userHome, Shell: userShell(o.Bare)},
 		// Enough for an AI agent written for Node.
 		Defaults:  image.Defaults{MemoryMiB: 2560, CPUs: 2},
 		Agent:     image.Agent{Port: agentPort},

@@ -67,7 +67,7 @@ func bareRoom(parent, _ string, _ []string) (*room, error) {
 		return nil, err
 	}
 	r := &room{dir: dir, script: `while [ "$1" != -- ]; do shift; done; shift; exec "$@"`}
-	return r, os.Mkdir(r.temp(), 0o700)
+	return r, errors.Join(os.Mkdir(r.given(), 0o700), os.Mkdir(r.temp(), 0o700))
 }
 
 // bootable is a system with all modules that the recipe wants, most of them

@@ -32,7 +32,7 @@ func TestHostilePackage(t *testing.T) {
 		}
 		r.way.prefix = []string{"unshare", "--mount"} // for what mmdebstrap mounts
 		r.script = strings.Replace(r.script, "exec", "export TOKEN="+secret+"; exec", 1)
-		said := a.run(t, r, r.temp())
+		said := a.run(t, r, r.given())
 		for _, want := range []string{
 			"got the secret from its own environment", "/environ", "by the way out of the root directory", fmt.Sprintf("by /proc/%d/root", a.victim),
 			"got to write beside", "got to kill",
@@ -152,15 +152,15 @@ func (a attack) targets(t *testing.T) string {
 	}, a.files...), "\n")
 }
 
-// run installs the package in the room and returns what was said. temp is what the room calls r.temp().
-func (a attack) run(t *testing.T, r *room, temp string) string {
+// run installs the package in the room and returns what was said. given is what the room calls r.given().
+func (a attack) run(t *testing.T, r *room, given string) string {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	a.pack(t, filepath.Join(r.temp(), "hostile.deb"))
+	a.pack(t, filepath.Join(r.given(), "hostile.deb"))
 	mmdebstrap, err := exec.LookPath("mmdebstrap")
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func (a attack) run(t *testing.T, r *room, temp string) string {
 	cmd, _ := b.command(t.Context(), []string{
 		"--mode=root", "--variant=custom", "--format=null", "--skip=setup,update,download,cleanup,check/qemu,chroot/mount/sys",
 		`--setup-hook=mkdir -p "$1/dev/pts" "$1/dev/shm" "$1/proc" "$1/var/lib/dpkg/updates" "$1/var/lib/dpkg/info" "$1/var/lib/dpkg/triggers" && : >"$1/var/lib/dpkg/status"`,
-		`--customize-hook=dpkg --root="$1" --force-bad-path --install ` + temp + "/hostile.deb",
+		`--customize-hook=dpkg --root="$1" --force-bad-path --install ` + given + "/hostile.deb",
 		"trixie", os.DevNull,
 	})
 	if err := r.start(cmd); err != nil {

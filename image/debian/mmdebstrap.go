@@ -39,6 +39,10 @@ func installArgs(in inputs, emulator string) []string {
 		"--skip=chroot/mount/sys",
 		`--aptopt=APT::Install-Recommends "false"`,
 		`--aptopt=Acquire::Languages "none"`,
+		// Most files of some packages; dropped has them as well.
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
 		"--include=" + strings.Join(in.Packages, ","),
 	}
 	hooks := in.Hooks

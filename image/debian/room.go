@@ -30,6 +30,8 @@ type room struct {
 	way    entrance // into the namespaces
 	script string   // furnishes it from inside
 	shown  []string // files and directories of this machine, besides those that every room has
+
+	environ []string // besides that of every build
 }
 
 // entrance is how a command becomes root of a user namespace.
@@ -94,12 +96,16 @@ func newRoom(parent, mmdebstrap string, shown []string) (*room, error) {
 		// Parent is closed to others; the room's root is one of them.
 		os.Chmod(dir, 0o755),
 		os.Mkdir(filepath.Join(dir, "root"), 0o755),
+		os.Mkdir(r.given(), 0o755),
 		os.Mkdir(r.temp(), 0o755),
 		os.Chmod(r.temp(), 0o777),
 	)
 }
 
-// temp is the directory that is /tmp in the room.
+// given holds what a build is given in the room's /tmp, readable by all.
+func (r *room) given() string { return filepath.Join(r.dir, "given") }
+
+// temp holds what the room writes to its /tmp.
 func (r *room) temp() string { return filepath.Join(r.dir, "tmp") }
 
 // checkIDs tells whether root, who may itself live in a user namespace, has the
@@ -132,7 +138,7 @@ func (r *room) enter(ctx context.Context, dir string, argv ...string) *exec.Cmd 
 	argv = append(slices.Clip(r.way.prefix), argv...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
-	cmd.Env = buildEnvironment(os.Environ())
+	cmd.Env = append(buildEnvironment(os.Environ()), r.environ...)
 	attr := r.way.attr
 	// A session of its own has no terminal, whose input a script could write.
 	attr.Setsid = true
@@ -220,5 +226,7 @@ const roomPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/
 func buildEnvironment(ours []string) []string {
 	return append(environ.Pick(ours, environ.Proxies()...),
 		"PATH="+roomPath, "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=dumb",
-		"DEBIAN_FRONTEND=noninteractive")
+		"DEBIAN_FRONTEND=noninteractive",
+		"INITRD=No", // for the scripts of kernels: we make the initial RAM disk ourselves
+	)
 }

@@ -5,7 +5,14 @@ mount -c -t tmpfs -o mode=755,size=16m room root
 cd -P root # by the way that we came; the names above may be closed to us
 mkdir dev etc old proc root run tmp var
 ln -s ../tmp var/tmp
-mount -c --bind ../tmp tmp
+# Packages are written to the disk with care for a loss of power, which takes most of the time and helps nobody here: an
+# overlay can leave that out.
+temp=$(mktemp -d ../tmp/XXXXXX)
+mkdir -m 1777 $temp/upper $temp/work
+if ! mount -c -t overlay -o volatile,lowerdir=../given,upperdir=$temp/upper,workdir=$temp/work room tmp 2>/dev/null; then
+	mount -c --bind $temp/upper tmp
+	cp ../given/* tmp
+fi
 mount -c -t proc proc proc
 ln -s /proc/self/fd dev/fd
 mkdir -p dev/pts dev/shm etc/apt/apt.conf.d
