@@ -21,8 +21,8 @@ const endPatience = quitTimeout + 15*time.Second
 var errNoEnd = errors.New("its supervisor does not end it")
 
 // introduction is how long a new supervisor may take to say who it is. It does
-// so first of all.
-const introduction = 10 * time.Second
+// so first of all, and a busy machine may let it wait.
+const introduction = time.Minute
 
 // errNoIdentity says that nobody has said who holds the lock.
 var errNoIdentity = errors.New("its supervisor is not known")
@@ -66,7 +66,7 @@ func (s *Sandbox) end(ctx context.Context, call string, grace time.Duration) err
 func (s *Sandbox) awaitSupervisor(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, introduction)
 	defer cancel()
-	again := time.NewTicker(introduction / 500)
+	again := time.NewTicker(introduction / 3000)
 	defer again.Stop()
 	for s.held() {
 		p, err := s.openSupervisor()

@@ -53,9 +53,10 @@ EXAMPLES
 // recipeFlags have no meaning for a flake, which says all of this itself.
 func recipeFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "name", Usage: "`NAME` of the recipe's image (default: debian, or debian-ARCH for another architecture than this machine's)"},
+		&cli.StringFlag{Name: "name", Usage: "`NAME` of the recipe's image (default: debian, with -bare and, for another architecture than this machine's, -ARCH)"},
 		&cli.StringSliceFlag{Name: "with", Usage: "AI `AGENT` to install from npm by the recipe: claude-code, gemini-cli, codex or opencode, with @VERSION if wanted; repeatable"},
 		&cli.StringSliceFlag{Name: "package", Usage: "Debian `PACKAGE` to install by the recipe; repeatable"},
+		&cli.BoolFlag{Name: "bare", Usage: "leave out the recipe's tools for people and AI agents: what is left boots and runs commands"},
 		&cli.StringFlag{Name: "suite", Value: "trixie", Usage: "`SUITE` of Debian for the recipe"},
 		&cli.StringSliceFlag{Name: "mirror", Usage: "`URI` of a Debian mirror for the recipe, or a line of apt's sources.list; repeatable (default: what this machine's apt uses)"},
 		&cli.StringFlag{Name: "epoch", EnvVars: []string{"SOURCE_DATE_EPOCH"}, Usage: "newest time stamp in the recipe's image, in `SECONDS` since 1970 (default: the date of the archive)"},
@@ -226,20 +227,21 @@ func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {
 func buildOptions(c *cli.Context) (debian.Options, error) {
 	o := debian.Options{
 		Name: c.String("name"), Suite: c.String("suite"), Arch: string(qemu.HostArch()),
-		Packages: c.StringSlice("package"), With: splitLists(c.StringSlice("with")), Mirrors: c.StringSlice("mirror"),
+		Bare: c.Bool("bare"), Packages: c.StringSlice("package"), With: splitLists(c.StringSlice("with")), Mirrors: c.StringSlice("mirror"),
 		Agent: c.String("agent"), Force: c.Bool("force"), Progress: progress.New(os.Stderr),
 	}
-	agent := "sandbox-agent"
+	agent, suffix := "sandbox-agent", ""
+	if o.Bare {
+		suffix = "-bare"
+	}
 	if arch, err := parseArch(c); err != nil {
 		return o, err
 	} else if arch != qemu.HostArch() {
 		o.Arch, agent = string(arch), "sandbox-agent-"+string(arch)
-		if o.Name == "" {
-			o.Name = debian.Builder + "-" + string(arch)
-		}
+		suffix += "-" + string(arch)
 	}
 	if o.Name == "" {
-		o.Name = debian.Builder
+		o.Name = debian.Builder + suffix
 	}
 	if e := c.String("epoch"); e != "" {
 		seconds, err := strconv.ParseInt(e, 10, 64)

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -39,7 +41,7 @@ func TestCLI(t *testing.T) {
 
 // TestGuests boots real guests from the default image.
 func TestGuests(t *testing.T) {
-	dirs := guestDirs(t)
+	dirs := imageDirs(t)
 	bin := buildBinaries(t)
 	testscript.Run(t, testscript.Params{
 		Dir:       "../../testdata/script/guest",
@@ -55,6 +57,7 @@ func TestGuests(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", filepath.Dir(dirs.Data))
 			env.Setenv("XDG_CACHE_HOME", filepath.Dir(dirs.Cache))
 			env.Setenv("SANDBOX_IMAGE", testImage())
+			env.Setenv("SANDBOX_TIMEOUT", bootPatience)
 			env.Setenv("OLD_QEMU", oldQEMU)
 			if err := setup(env, bin); err != nil {
 				return err
@@ -65,8 +68,35 @@ func TestGuests(t *testing.T) {
 	})
 }
 
-// guestDirs are where the images are that guests boot from.
+// guestDirs is imageDirs for a single test.
 func guestDirs(t *testing.T) machine.Dirs {
+	t.Helper()
+	dirs := imageDirs(t)
+	t.Setenv("SANDBOX_TIMEOUT", bootPatience)
+	watch := watchForHang(t.Name())
+	t.Cleanup(func() { watch.Stop() })
+	return dirs
+}
+
+// bootPatience is how long a guest may take to boot on a slow machine that has
+// more to do: ten times what an emulated one takes on a good machine, and more.
+const bootPatience = "30m"
+
+// hang is far more than any single test takes on a slow machine. The tests
+// together have no time limit.
+const hang = 2 * time.Hour
+
+// watchForHang ends the program, with what each goroutine waits for, unless it
+// is stopped in time.
+func watchForHang(name string) *time.Timer {
+	return time.AfterFunc(hang, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("%s has not ended in %v: it hangs", name, hang))
+	})
+}
+
+// imageDirs are where the images are that guests boot from.
+func imageDirs(t *testing.T) machine.Dirs {
 	t.Helper()
 	if os.Getenv(guestsVariable) == "" {
 		t.Skipf("boots guests: run make integration, or set %s=1 after make image", guestsVariable)
@@ -103,6 +133,8 @@ func setup(env *testscript.Env, bin string) error {
 		return err
 	}
 	env.Defer(func() { os.RemoveAll(runtime) })
+	watch := watchForHang(env.WorkDir)
+	env.Defer(func() { watch.Stop() })
 	home := filepath.Join(env.WorkDir, "home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return err

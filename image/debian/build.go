@@ -29,6 +29,7 @@ type Options struct {
 	Name     string   // of the image; empty means "debian"
 	Suite    string   // Debian's code name; empty means "trixie"
 	Arch     string   // "x86_64" or "aarch64"
+	Bare     bool     // without what people and AI agents expect: it boots and runs commands
 	Packages []string // besides those of the recipe
 	With     []string // AI agents from npm: NAME or NAME@VERSION
 	Mirrors  []string // addresses, or lines of apt's sources.list; empty: the host's own, or mmdebstrap's
@@ -40,6 +41,8 @@ type Options struct {
 	CacheDir string             // keeps root file systems; is made if absent
 	Force    bool               // do not use the cache
 	Progress *progress.Reporter // may be nil
+
+	newRoom func(parent, mmdebstrap string, shown []string) (*room, error) // nil: newRoom
 }
 
 // withDefaults completes o.
@@ -49,6 +52,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Suite == "" {
 		o.Suite = "trixie"
+	}
+	if o.newRoom == nil {
+		o.newRoom = newRoom
 	}
 	return o, image.CheckName(o.Name)
 }
@@ -121,6 +127,7 @@ const (
 	logFile      = "debian-build.log"
 	buildPrefix  = ".build-"
 	newPrefix    = ".new-"
+	roomPrefix   = ".room-"
 )
 
 // lockCache makes the cache ready for one build at a time.
@@ -168,15 +175,26 @@ func (o Options) rootfs(ctx context.Context, in inputs) (*rootfs, error) {
 	defer log.Close()
 	step := o.Progress.Start(fmt.Sprintf("installing Debian %s (%d packages and what they need)", in.Suite, len(in.Packages)), 0)
 	defer step.Fail()
-	b := bootstrap{path: path, root: os.Geteuid() == 0, emulator: emulator, log: log, note: step.Note}
-	root, err := makeRootfs(ctx, b, in, o.CacheDir)
-	if err == nil {
-		step.Done()
+	room, err := o.newRoom(o.CacheDir, path, localArchives(in.Sources))
+	if err != nil {
+		return nil, err
 	}
-	return root, err
+	if in.NPMTool != nil {
+		if err := o.supplyNPM(ctx, room, *in.NPMTool); err != nil {
+			return nil, errors.Join(err, room.close())
+		}
+	}
+	b := bootstrap{path: path, room: room, emulator: emulator, log: log, note: step.Note}
+	root, err := makeRootfs(ctx, b, in, o.CacheDir)
+	if err = errors.Join(err, room.close()); err != nil {
+		return nil, err
+	}
+	step.Done()
+	return root, nil
 }
 
-// sweep removes what an interrupted build left. The caller holds the lock.
+// sweep removes the unfinished root file systems of interrupted builds. The
+// caller holds the lock.
 func sweep(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, newPrefix+"*"))
 	for _, d := range left {
@@ -233,7 +251,7 @@ func (o Options) manifest(in inputs, c content) image.Manifest {
 		Store:   image.StoreFile{Format: "erofs", Label: storeLabel, Mount: "/"},
 		Cmdline: cmdline(),
 		Init:    "/sbin/init",
-		User:    image.User{Name: userName, UID: userID, GID: userID, Home: userHome, Shell: userShell},
+		User:    image.User{Name: userName, UID: userID, GID: userID, Home: userHome, Shell: userShell(o.Bare)},
 		// Enough for an AI agent written for Node.
 		Defaults:  image.Defaults{MemoryMiB: 2560, CPUs: 2},
 		Agent:     image.Agent{Port: agentPort},

@@ -60,6 +60,16 @@ echo run >>%s
 	return runs
 }
 
+// bareRoom runs stand-ins as this test's user among this machine's files.
+func bareRoom(parent, _ string, _ []string) (*room, error) {
+	dir, err := os.MkdirTemp(parent, roomPrefix)
+	if err != nil {
+		return nil, err
+	}
+	r := &room{dir: dir, script: `while [ "$1" != -- ]; do shift; done; shift; exec "$@"`}
+	return r, errors.Join(os.Mkdir(r.given(), 0o700), os.Mkdir(r.temp(), 0o700))
+}
+
 // bootable is a system with all modules that the recipe wants, most of them
 // built in.
 func bootable(t *testing.T) string {
@@ -93,7 +103,7 @@ func TestBuild(t *testing.T) {
 echo "I: installing essential packages..." >&2
 cat `+bootable(t))
 	var said bytes.Buffer
-	o := Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: filepath.Join(t.TempDir(), "cache"), Progress: progress.NewPlain(&said)}
+	o := Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: filepath.Join(t.TempDir(), "cache"), Progress: progress.NewPlain(&said), newRoom: bareRoom}
 	build := func(o Options) *image.Image {
 		t.Helper()
 		dir, err := Build(t.Context(), o)
@@ -148,7 +158,7 @@ cat `+bootable(t))
 	if err != nil || len(removed) != 1 {
 		t.Errorf("pruning: %v, %v", removed, err)
 	}
-	build(Options{Arch: o.Arch, Agent: o.Agent, CacheDir: o.CacheDir})
+	build(Options{Arch: o.Arch, Agent: o.Agent, CacheDir: o.CacheDir, newRoom: bareRoom})
 	if count(t, runs) != 3 {
 		t.Errorf("%d runs after pruning", count(t, runs))
 	}
@@ -158,7 +168,7 @@ func TestFailedInstallationQuotesItsOutput(t *testing.T) {
 	fakeMmdebstrap(t, `i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo "line $i" >&2; done
 echo "E: Unable to locate package nonsense" >&2; exit 25`)
 	cache := t.TempDir()
-	_, err := Build(t.Context(), Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache})
+	_, err := Build(t.Context(), Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache, newRoom: bareRoom})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -192,7 +202,7 @@ func TestInterruptedBuildLeavesNothing(t *testing.T) {
 		_, _ = started.Read(make([]byte, 1)) // an error is the end of the test
 		cancel()
 	}()
-	_, err = Build(ctx, Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache})
+	_, err = Build(ctx, Options{Arch: "x86_64", Agent: fakeAgent(t, elf.EM_X86_64, ""), CacheDir: cache, newRoom: bareRoom})
 	if err == nil || !strings.Contains(err.Error(), "interrupted") || !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}

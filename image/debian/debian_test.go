@@ -76,25 +76,29 @@ func TestInstallArgs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := installArgs(in, "unshare", "")
+	got := installArgs(in, "")
 	include := slices.IndexFunc(got, func(a string) bool { return strings.HasPrefix(a, "--include=") })
 	packages := strings.Split(strings.TrimPrefix(got[include], "--include="), ",")
 	if !slices.IsSorted(packages) || !slices.Contains(packages, "golang") || !slices.Contains(packages, "linux-image-cloud-arm64") ||
 		len(slices.Compact(slices.Clone(packages))) != len(packages) {
 		t.Errorf("packages: %q", packages)
 	}
-	npm := slices.IndexFunc(got, func(a string) bool { return strings.Contains(a, "npm install") })
-	if npm < 0 || !strings.Contains(got[npm], `"$1" @anthropic-ai/claude-code @openai/codex@0.50.0`) {
-		t.Errorf("npm: %q", got)
+	npm := slices.IndexFunc(got, func(a string) bool {
+		return strings.Contains(a, "install --ignore-scripts @anthropic-ai/claude-code @openai/codex@0.50.0")
+	})
+	if npm < 1 || !strings.Contains(got[npm], "rebuild --foreground-scripts @anthropic-ai/claude-code @openai/codex\n") || !strings.Contains(got[npm-1], "tar -xzf /tmp/npm-") {
+		t.Fatalf("npm: %q", got)
 	}
-	got = slices.Delete(got, npm, npm+1)
+	got = slices.Delete(got, npm-1, npm+1)
 	got = slices.Delete(got, include, include+1)
 	want := []string{
-		"--mode=unshare", "--variant=essential", "--architectures=arm64", "--components=main", "--format=tar",
-		"--skip=output/dev,output/mknod",
+		"--mode=root", "--variant=essential", "--architectures=arm64", "--components=main", "--format=tar",
+		"--skip=output/dev,output/mknod", "--skip=chroot/mount/sys",
 		`--aptopt=APT::Install-Recommends "false"`,
 		`--aptopt=Acquire::Languages "none"`,
-		`--essential-hook=echo 'do_initrd = no' >"$1/etc/kernel-img.conf"`,
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
 		`--customize-hook=chroot "$1" useradd --uid 1000 --user-group --no-create-home --home-dir /home/agent --shell /usr/bin/zsh --password '*' agent`,
 		"trixie", "-",
 		"deb https://mirror.example/debian trixie main", "deb https://mirror.example/debian trixie-updates main",
@@ -114,11 +118,28 @@ func TestResolveRefusesNonsense(t *testing.T) {
 		`no AI agent "gpt" for --with: choose from claude-code, codex, gemini-cli, opencode`: {Suite: "trixie", Arch: "x86_64", With: []string{"gpt"}},
 		`"" is not a version`:             {Suite: "trixie", Arch: "x86_64", With: []string{"codex@"}},
 		`"1; reboot" is not a version`:    {Suite: "trixie", Arch: "x86_64", With: []string{"codex@1; reboot"}},
+		"leave out --bare":                {Suite: "trixie", Arch: "x86_64", Bare: true, With: []string{"codex"}},
 		`--mirror "mirror.example" is ne`: {Suite: "trixie", Arch: "x86_64", Mirrors: []string{"mirror.example"}},
 	} {
 		if _, err := o.resolve(t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
+	}
+}
+
+func TestBareImageHasNoTools(t *testing.T) {
+	in, err := Options{Suite: "trixie", Arch: "aarch64", Bare: true, Packages: []string{"jq"}}.resolve(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(installArgs(in, ""), "\n")
+	for _, absent := range []string{"npm", "zsh", "vim", "git"} {
+		if strings.Contains(text, absent) {
+			t.Errorf("there is %s in\n%s", absent, text)
+		}
+	}
+	if !slices.Contains(in.Packages, "jq") || !slices.Contains(in.Packages, "systemd-sysv") || !strings.Contains(text, "--shell /bin/bash") {
+		t.Errorf("the arguments are\n%s", text)
 	}
 }
 
@@ -145,7 +166,7 @@ func TestDigestOfInputs(t *testing.T) {
 		}
 	}
 	for name, o := range map[string]Options{
-		"package": {Packages: []string{"jq"}}, "suite": {Suite: "sid"}, "AI agent": {With: []string{"codex"}},
+		"package": {Packages: []string{"jq"}}, "suite": {Suite: "sid"}, "AI agent": {With: []string{"codex"}}, "set of tools": {Bare: true},
 		"epoch": {Epoch: time.Unix(1, 0)}, "mirror": {Mirrors: []string{"https://m.example/debian"}},
 	} {
 		if digest(o) == base {
@@ -200,6 +221,16 @@ func TestHostSources(t *testing.T) {
 	}
 }
 
+func TestArchivesThatAreFilesAreShown(t *testing.T) {
+	got := localArchives([]string{
+		"deb https://m.example/debian trixie main", "deb [trusted=yes] file:/srv/debs ./",
+		"deb file:///srv/debs/ trixie main", "deb copy:/mnt/a%20b trixie main",
+	})
+	if want := []string{"/srv/debs", "/mnt/a b"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestNewestDate(t *testing.T) {
 	got, err := newest("Sat, 21 Nov 2026 00:53:03 UTC\nSun, 22 Nov 2026 02:09:05 UTC\nSat, 21 Nov 2026 09:15:44 UTC\n")
 	if want := time.Date(2026, 11, 22, 2, 9, 5, 0, time.UTC); err != nil || !got.Equal(want) {
@@ -231,6 +262,8 @@ func system() map[string]string {
 		"var/log/apt/history.log":                               "x",
 		"dev/stray":                                             "x",
 		"usr/bin/git":                                           "elf",
+		"usr/bin/git-shell":                                     strings.Repeat("the same again ", 1000),
+		"usr/lib/git-core/git-shell":                            strings.Repeat("the same again ", 1000),
 	}
 }
 
@@ -305,6 +338,11 @@ func TestUnpack(t *testing.T) {
 		if info, err := fs.Stat(fsys, name); err != nil || !info.IsDir() {
 			t.Errorf("the directory %s is missing: %v", name, err)
 		}
+	}
+	first, err1 := fs.Stat(fsys, "usr/bin/git-shell")
+	second, err2 := fs.Stat(fsys, "usr/lib/git-core/git-shell")
+	if err := errors.Join(err1, err2); err != nil || first.Sys().(*goerofs.Stat).Ino != second.Sys().(*goerofs.Stat).Ino {
+		t.Errorf("equal files are stored twice: %v", err)
 	}
 	if target, err := fs.ReadLink(fsys, "etc/systemd/system/ssh.service"); err != nil || target != "/dev/null" {
 		t.Errorf("ssh.service leads to %q, %v", target, err)

@@ -9,11 +9,17 @@ import (
 // The user of every image of this recipe. The host maps these numbers to the
 // user who started the sandbox.
 const (
-	userName  = "agent"
-	userID    = 1000
-	userHome  = "/home/agent"
-	userShell = "/usr/bin/zsh"
+	userName = "agent"
+	userID   = 1000
+	userHome = "/home/agent"
 )
+
+func userShell(bare bool) string {
+	if bare {
+		return "/bin/bash" // which is essential
+	}
+	return "/usr/bin/zsh"
+}
 
 // entry is a file, directory (name ends in /) or symbolic link that the recipe
 // puts over what the packages installed. All belong to root.
@@ -123,7 +129,6 @@ ImportCredential=
 const tmpfiles = `d  /dev/net 0755 root root -
 c! /dev/net/tun 0666 root root - 10:200
 z  /dev/fuse 0666 root root -
-z  /dev/kvm 0660 root kvm -
 `
 
 // systemd loads these at each start, and nothing here uses them. Loading them by
@@ -132,6 +137,10 @@ const modprobe = `blacklist autofs4
 blacklist dmi_sysfs
 blacklist ip_tables
 blacklist qemu_fw_cfg
+
+# A guest that can start guests itself lets its user do so, as udev's rule would: what is in here cannot get out by it.
+install kvm_amd modprobe --ignore-install kvm_amd $CMDLINE_OPTS && chmod 0666 /dev/kvm
+install kvm_intel modprobe --ignore-install kvm_intel $CMDLINE_OPTS && chmod 0666 /dev/kvm
 `
 
 const manager = `[Manager]

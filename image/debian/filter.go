@@ -6,32 +6,53 @@ import (
 	"strings"
 )
 
-// dropped is what the packages install and no sandbox needs, as prefixes of
-// paths; a prefix that ends in / drops the content and keeps the directory.
+// dropped is what the packages install and no sandbox needs, as patterns of
+// path.Match for a file, or for a directory with all that is in it; one that ends
+// in / drops the content and keeps the directory.
 func dropped() []string {
 	return []string{
 		// The kernel and its parts go beside the store; the rest is of no use.
 		"boot/",
-		"vmlinuz", "initrd.img",
+		"vmlinuz*", "initrd.img*",
 		// Package lists and caches: apt fetches them anew.
 		"var/lib/apt/lists/", "var/cache/", "var/log/",
 		// What the installation left, differing from run to run.
 		"usr/share/python3/debpython/__pycache__",
-		"var/lib/systemd/random-seed", "var/lib/dpkg/lock", "var/lib/dpkg/triggers/Lock",
+		"var/lib/systemd/random-seed", "var/lib/dpkg/lock*", "var/lib/dpkg/triggers/Lock",
 		"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-", "etc/.pwd.lock",
-		"etc/ssh/ssh_host_",
+		"etc/ssh/ssh_host_*",
+		"etc/dpkg/dpkg.cfg.d/99mmdebstrap", // how the recipe installs is no rule for users
 		"root/.npm", "root/.cache", "root/.config",
 		// Documentation; copyright files stay, as their licences demand.
 		"usr/share/doc/", "usr/share/doc-base/", "usr/share/info/", "usr/share/man/", "usr/share/lintian/",
 		"usr/share/locale/",
+		"usr/share/vim/vim*/doc", "usr/share/vim/vim*/lang", "usr/share/vim/vim*/tutor",
+		"usr/share/perl/*/pod", "usr/local/lib/node_modules/npm/docs", "usr/local/lib/node_modules/npm/man",
+		// For whoever writes modules for Perl in C, or TypeScript for Node.
+		"usr/lib/*/perl/*/CORE", "usr/share/nodejs/@types", "usr/share/nodejs/undici-types",
+		// How each script of the world sorts its letters, in Perl.
+		"usr/share/perl/*/Unicode/Collate*", "usr/lib/*/perl/*/auto/Unicode/Collate",
+		// The texts are there, and zsh reads them as well.
+		"usr/share/zsh/functions/*.zwc", "usr/share/zsh/functions/*/*.zwc",
+		// Terminals of the last century; those that people have are kept.
+		"usr/share/terminfo/*/",
 		// Names and quirks of hardware that a virtual machine never has.
-		"usr/lib/udev/hwdb",
+		"usr/lib/udev/hwdb*",
 		// The message bus starts when somebody calls it.
 		"usr/lib/systemd/system/multi-user.target.wants/dbus.service",
 		// Only for making an initial RAM disk, which we do ourselves.
-		"usr/lib/klibc", "usr/share/initramfs-tools", "var/lib/initramfs-tools/",
+		"usr/lib/klibc*", "usr/share/initramfs-tools", "var/lib/initramfs-tools/",
 		// The device nodes come with the kernel's devtmpfs.
 		"dev/", "proc/", "sys/", "run/", "tmp/",
+	}
+}
+
+// terminals are the names, or how they begin, of the terminals whose
+// descriptions stay.
+func terminals() []string {
+	return []string{
+		"alacritty", "contour", "foot", "ghostty", "iterm", "kitty", "konsole", "mintty", "mlterm", "ms-terminal", "putty",
+		"rio", "screen", "st-", "tmux", "vte", "wezterm", "xterm",
 	}
 }
 
@@ -41,8 +62,26 @@ func keep(name string, isDir bool, drop []string) bool {
 	if strings.HasPrefix(name, "usr/share/doc/") && path.Base(name) == "copyright" {
 		return true
 	}
+	if strings.HasPrefix(name, "usr/share/terminfo/") && hasPrefix(path.Base(name), terminals()) {
+		return true
+	}
 	if isDir && strings.HasPrefix(name, "var/") {
 		return true
 	}
-	return !slices.ContainsFunc(drop, func(d string) bool { return strings.HasPrefix(name, d) })
+	return !slices.ContainsFunc(drop, func(pattern string) bool { return covers(pattern, name) })
+}
+
+func hasPrefix(name string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// covers tells whether pattern matches name or a directory that it is in.
+func covers(pattern, name string) bool {
+	pattern, inside := strings.CutSuffix(pattern, "/")
+	parts, depth := strings.Split(name, "/"), strings.Count(pattern, "/")+1
+	if len(parts) < depth || (inside && len(parts) == depth) {
+		return false
+	}
+	matched, err := path.Match(pattern, strings.Join(parts[:depth], "/"))
+	return matched && err == nil
 }

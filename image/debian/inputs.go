@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,7 +21,8 @@ type inputs struct {
 	Arch     string   `json:"arch"` // as Debian names it
 	Sources  []string `json:"sources,omitempty"`
 	Packages []string `json:"packages"`
-	NPM      []string `json:"npm,omitempty"`
+	NPM      []string `json:"npm,omitempty"` // what it is to install
+	NPMTool  *npmTool `json:"npm_tool,omitempty"`
 	Epoch    int64    `json:"epoch,omitempty"` // seconds; 0: the archive's own date
 	Hooks    []hook   `json:"hooks"`
 	Overlay  []entry  `json:"overlay"`
@@ -34,17 +36,25 @@ type hook struct {
 	Script string `json:"script"`
 }
 
-// basePackages is what every image of this recipe has besides Debian's
+// barePackages is what every image of this recipe has besides Debian's
 // essential packages.
-func basePackages() []string {
+func barePackages() []string {
 	return []string{
-		"systemd-sysv", "dbus", "udev", "kmod", // a booting system
-		"openssh-server", "openssh-sftp-server", "ca-certificates", "iproute2", // its network
-		"zsh", "sudo", "less", "procps", "vim", "tmux", // a shell to live in
-		"git", "curl", "ripgrep", "python3", "nodejs", "npm", // what AI agents call
-		"dbus-user-session", // systemctl --user and systemd-run --user
-		"uidmap",            // newuidmap: containers without root
-		"e2fsprogs",         // mkfs.ext4 and e2fsck, which the agent runs on the sandbox's disk
+		"systemd-sysv", "kmod", // a booting system
+		"passwd", "sudo", // its user, who may end it
+		"e2fsprogs", // mkfs.ext4 and e2fsck, which the agent runs on the sandbox's disk
+	}
+}
+
+// usualPackages is what people and AI agents expect besides.
+func usualPackages() []string {
+	return []string{
+		"dbus", "udev",
+		"libpam-systemd", "dbus-user-session", // the user's own services
+		"uidmap",                                                                         // containers without root
+		"openssh-server", "openssh-sftp-server", "ca-certificates", "iproute2", "tzdata", // a network, and its time
+		"zsh", "less", "procps", "vim", "tmux", "ncurses-base", "ncurses-term", // a shell to live in
+		"git", "curl", "ripgrep", "python3", "nodejs", // what AI agents call, with npm
 	}
 }
 
@@ -71,7 +81,7 @@ func (o Options) resolve(aptDir string) (inputs, error) {
 	}
 	in := inputs{
 		Revision: revision, Suite: o.Suite, Arch: arch,
-		Packages: append(basePackages(), kernelPackage(arch)),
+		Packages: append(barePackages(), kernelPackage(arch)),
 		Overlay:  overlay(), Dropped: dropped(), Modules: bootModules(),
 	}
 	if err := checkNames("suite", o.Suite); err != nil {
@@ -79,6 +89,11 @@ func (o Options) resolve(aptDir string) (inputs, error) {
 	}
 	if err := checkNames("package", o.Packages...); err != nil {
 		return inputs{}, err
+	}
+	if !o.Bare {
+		in.Packages = append(in.Packages, usualPackages()...)
+	} else if len(o.With) > 0 {
+		return inputs{}, errors.New("--with installs by npm, which a bare image does not have: leave out --bare")
 	}
 	in.Packages = append(in.Packages, o.Packages...)
 	slices.Sort(in.Packages)
@@ -98,7 +113,11 @@ func (o Options) resolve(aptDir string) (inputs, error) {
 	if in.Sources, err = o.sources(aptDir); err != nil {
 		return inputs{}, err
 	}
-	in.Hooks = hooks(in.NPM)
+	if !o.Bare {
+		npm := ourNPM()
+		in.NPMTool, in.Overlay = &npm, append(in.Overlay, npm.settings())
+	}
+	in.Hooks = in.hooks(o.Bare)
 	return in, nil
 }
 
@@ -121,16 +140,17 @@ func (o Options) sources(aptDir string) ([]string, error) {
 }
 
 // hooks of mmdebstrap. What a table of files can say is in overlay instead.
-func hooks(npm []string) []hook {
+func (in inputs) hooks(bare bool) []hook {
 	hooks := []hook{
-		// Making an initial RAM disk takes longer than installing the kernel.
-		{"essential", `echo 'do_initrd = no' >"$1/etc/kernel-img.conf"`},
 		// "*": no password fits, yet the account is not locked.
 		{"customize", fmt.Sprintf(`chroot "$1" useradd --uid %d --user-group --no-create-home --home-dir %s --shell %s --password '*' %s`,
-			userID, userHome, userShell, userName)},
+			userID, userHome, userShell(bare), userName)},
 	}
-	if len(npm) > 0 {
-		hooks = append(hooks, hook{"customize", npmHook(npm)})
+	if in.NPMTool != nil {
+		hooks = append(hooks, in.NPMTool.unpackHook())
+	}
+	if len(in.NPM) > 0 {
+		hooks = append(hooks, hook{"customize", npmHook(in.NPM)})
 	}
 	return hooks
 }

@@ -7,37 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
 // bootstrap runs mmdebstrap.
 type bootstrap struct {
 	path string
-	root bool // we are root
+	room *room
 	// emulator runs the new system's programs; empty: the kernel can do it
 	emulator string
 	log      *os.File            // all that it says
 	note     func(status string) // its steps, for people to watch
 }
 
-// mode is how mmdebstrap becomes root inside the new system.
-func (b bootstrap) mode() string {
-	if b.root {
-		return "root"
-	}
-	return "unshare"
-}
-
 // installArgs is mmdebstrap's argv, without argv[0], for a tar stream of the
 // whole system on standard output.
-func installArgs(in inputs, mode, emulator string) []string {
+func installArgs(in inputs, emulator string) []string {
 	args := []string{
-		"--mode=" + mode,
+		"--mode=root", // of the room
 		"--variant=essential",
 		"--architectures=" + in.Arch,
 		"--components=main",
@@ -45,8 +35,14 @@ func installArgs(in inputs, mode, emulator string) []string {
 		// Device nodes cannot be made in a user namespace, and devtmpfs has
 		// them.
 		"--skip=output/dev,output/mknod",
+		// Hardware is no business of the packages.
+		"--skip=chroot/mount/sys",
 		`--aptopt=APT::Install-Recommends "false"`,
 		`--aptopt=Acquire::Languages "none"`,
+		// Most files of some packages; dropped has them as well.
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
 		"--include=" + strings.Join(in.Packages, ","),
 	}
 	hooks := in.Hooks
@@ -62,11 +58,11 @@ func installArgs(in inputs, mode, emulator string) []string {
 }
 
 // dateArgs is the argv for asking the archive for its dates, on descriptor 3.
-func dateArgs(in inputs, mode string) []string {
+func dateArgs(in inputs) []string {
 	const script = `APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get update -o Acquire::IndexTargets::deb::Packages::DefaultEnabled=false -o Acquire::Languages=none >&2
 sed -n 's/^Date: //p' "$1"/var/lib/apt/lists/*Release >&3`
 	args := []string{
-		"--mode=" + mode, "--variant=custom", "--architectures=" + in.Arch, "--components=main",
+		"--mode=root", "--variant=custom", "--architectures=" + in.Arch, "--components=main",
 		"--format=null", "--skip=update,download,check/qemu", "--setup-hook=" + script, in.Suite, os.DevNull,
 	}
 	return append(args, in.Sources...)
@@ -81,9 +77,9 @@ func (b bootstrap) date(ctx context.Context, in inputs) (time.Time, error) {
 	defer r.Close()
 	quiet := b
 	quiet.note = nil // its steps are not those of the installation
-	cmd, finish := quiet.command(ctx, dateArgs(in, b.mode()))
+	cmd, finish := quiet.command(ctx, dateArgs(in))
 	cmd.ExtraFiles = []*os.File{w}
-	err = cmd.Start()
+	err = b.room.start(cmd)
 	w.Close()
 	if err != nil {
 		return time.Time{}, fmt.Errorf("starting mmdebstrap: %w", err)
@@ -119,13 +115,13 @@ func newest(dates string) (time.Time, error) {
 func (b bootstrap) install(ctx context.Context, in inputs, epoch time.Time, consume func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd, finish := b.command(ctx, installArgs(in, b.mode(), b.emulator))
-	cmd.Env = append(cmd.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()))
+	cmd, finish := b.command(ctx, installArgs(in, b.emulator))
+	cmd.Env = append(cmd.Env, fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := b.room.start(cmd); err != nil {
 		return fmt.Errorf("starting mmdebstrap: %w", err)
 	}
 	consumeErr := consume(out)
@@ -148,23 +144,7 @@ func (b bootstrap) install(ctx context.Context, in inputs, epoch time.Time, cons
 // command prepares a run of mmdebstrap. The returned function turns what Wait
 // gave into an error that quotes the last lines of the output.
 func (b bootstrap) command(ctx context.Context, args []string) (*exec.Cmd, func(error) error) {
-	cmd := exec.CommandContext(ctx, b.path, args...)
-	// The archive's signatures and apt's messages must not depend on the
-	// user's language.
-	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
-	// It removes its temporary directory and mounts when it is interrupted. A
-	// group of its own keeps the terminal's Ctrl-C from reaching it twice.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if b.root && b.emulator != "" {
-		// The emulator is announced to the kernel in this namespace. Without
-		// root, mmdebstrap makes one of its own.
-		all := []syscall.SysProcIDMap{{Size: math.MaxUint32}}
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
-		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = all, all
-		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
-	}
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = time.Minute
+	cmd := b.room.command(ctx, append([]string{b.path}, args...)...)
 	watch := &watcher{note: b.note}
 	cmd.Stderr = io.MultiWriter(b.log, watch)
 	return cmd, func(err error) error {
@@ -239,7 +219,9 @@ func findMmdebstrap() (string, error) {
 	if err != nil {
 		return "", errors.New("building a Debian image needs mmdebstrap, which is not installed: on Debian and Ubuntu run `sudo apt-get install mmdebstrap`, on Fedora `sudo dnf install mmdebstrap`")
 	}
-	out, err := exec.Command(path, "--version").Output()
+	version := exec.Command(path, "--version")
+	version.Env = buildEnvironment(os.Environ())
+	out, err := version.Output()
 	if err != nil {
 		return "", fmt.Errorf("%s does not run: %w", path, err)
 	}

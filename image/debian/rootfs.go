@@ -3,6 +3,8 @@ package debian
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,8 +48,9 @@ type unpacker struct {
 	dir     string
 	store   *erofs.Writer
 	drop    []string
-	ours    map[string]bool // paths that the overlay replaces
-	npm     map[string]bool // package.json of what npm was asked for
+	ours    map[string]bool   // paths that the overlay replaces
+	npm     map[string]bool   // package.json of what npm was asked for
+	stored  map[string]string // the first name of each content, mode and owner
 	content content
 }
 
@@ -64,11 +67,14 @@ func unpack(r io.Reader, dir string, in inputs, epoch time.Time) (content, error
 		return content{}, err
 	}
 	u := &unpacker{
-		dir: dir, store: store, drop: in.Dropped, ours: map[string]bool{}, npm: map[string]bool{},
+		dir: dir, store: store, drop: in.Dropped, ours: map[string]bool{}, npm: map[string]bool{}, stored: map[string]string{},
 		content: content{Epoch: epoch.Unix()},
 	}
 	for _, spec := range in.NPM {
-		u.npm["usr/local/lib/node_modules/"+npmPackage(spec)+"/package.json"] = true
+		u.npm[npmModules+npmPackage(spec)+"/package.json"] = true
+	}
+	if in.NPMTool != nil {
+		u.npm[npmModules+"npm/package.json"] = true
 	}
 	for _, e := range in.Overlay {
 		u.ours[path.Clean(e.Name)] = true
@@ -135,7 +141,30 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return u.store.Add(h, r)
+	return u.add(h, r)
+}
+
+// linkFrom is the size from which it saves space to store equal files once.
+const linkFrom = 4096
+
+// add stores a file, or a further name of an equal one.
+func (u *unpacker) add(h *tar.Header, r io.Reader) error {
+	if h.Typeflag != tar.TypeReg || h.Size < linkFrom || len(h.PAXRecords) > 0 {
+		return u.store.Add(h, r)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("reading the system that mmdebstrap made: %s: %w", h.Name, err)
+	}
+	key := fmt.Sprintf("%x %o %d:%d", sha256.Sum256(data), h.Mode, h.Uid, h.Gid)
+	first, ok := u.stored[key]
+	if !ok {
+		u.stored[key] = h.Name
+		return u.store.Add(h, bytes.NewReader(data))
+	}
+	link := *h
+	link.Typeflag, link.Linkname, link.Size = tar.TypeLink, first, 0
+	return u.store.Add(&link, nil)
 }
 
 // kernel stores the kernel in the form that boots fastest.

@@ -76,6 +76,19 @@ func withoutPassword(line string) string {
 	return strings.Join(fields, " ")
 }
 
+// localArchives are the directories of those archives that this machine has as
+// files.
+func localArchives(lines []string) []string {
+	var dirs []string
+	for _, field := range strings.Fields(strings.Join(lines, " ")) {
+		u, err := url.Parse(field)
+		if err == nil && (u.Scheme == "file" || u.Scheme == "copy") && path.IsAbs(u.Path) && !slices.Contains(dirs, path.Clean(u.Path)) {
+			dirs = append(dirs, path.Clean(u.Path))
+		}
+	}
+	return dirs
+}
+
 func firstOf(a, b string) string {
 	if a != "" {
 		return a

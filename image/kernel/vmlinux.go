@@ -44,7 +44,7 @@ func vmlinux(bzImage []byte) ([]byte, error) {
 	if !hasPVHEntry(f) {
 		return nil, fmt.Errorf("%w: no entry for PVH (CONFIG_PVH)", errNoVmlinux)
 	}
-	return kernel, nil
+	return compact(kernel)
 }
 
 // bzPayload finds the compressed kernel by the setup header (the kernel's
@@ -118,7 +118,7 @@ func hasPVHEntry(f *elf.File) bool {
 			if kind == phys32Entry && bytes.HasPrefix(notes[12:], []byte("Xen\x00")) {
 				return true
 			}
-			next := 12 + align4(uint64(name)) + align4(uint64(desc))
+			next := 12 + align(uint64(name), 4) + align(uint64(desc), 4)
 			if next > uint64(len(notes)) {
 				return false
 			}
@@ -127,5 +127,3 @@ func hasPVHEntry(f *elf.File) bool {
 	}
 	return false
 }
-
-func align4(n uint64) uint64 { return (n + 3) &^ 3 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/environ"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 )
 
@@ -155,12 +156,23 @@ func runBuild(ctx context.Context, nix, link, installable string, note func(stri
 // switched on.
 func command(ctx context.Context, nix string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, nix, append([]string{"--extra-experimental-features", "nix-command flakes"}, args...)...)
+	cmd.Env = environment(os.Environ())
 	// Nix ends its builders when it is interrupted. A group of its own keeps
 	// the terminal's Ctrl-C from reaching it twice.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = interruptPatience
 	return cmd
+}
+
+// environment is what Nix needs of ours: its own settings and those of the
+// programs that fetch for it, and the user's directories. Where it has no daemon,
+// builders are children of it, and our keys and tokens are not for them.
+func environment(ours []string) []string {
+	return environ.Pick(ours, append(environ.Proxies(),
+		"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_*", "LANG", "LC_*",
+		"NIX_*", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_CONFIG_*", "SSH_AUTH_SOCK",
+	)...)
 }
 
 // noOutput says what the flake has instead.

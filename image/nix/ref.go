@@ -30,16 +30,12 @@ func ParseRef(text, dir string) (Ref, error) {
 		return Ref{Flake: flake, Output: output}, nil
 	}
 	path, query, _ := strings.Cut(path, "?")
-	sub := "" // where in path the flake is
-	if isURL {
-		parameters, err := url.ParseQuery(query)
-		if err == nil {
-			path, err = url.PathUnescape(path)
-		}
-		if err != nil {
-			return Ref{}, fmt.Errorf("the flake %s: %w", flake, err)
-		}
-		sub = parameters.Get("dir")
+	parameters, err := url.ParseQuery(query)
+	if err == nil && isURL {
+		path, err = url.PathUnescape(path)
+	}
+	if err != nil {
+		return Ref{}, fmt.Errorf("the flake %s: %w", flake, err)
 	}
 	if query != "" {
 		query = "?" + query
@@ -47,7 +43,11 @@ func ParseRef(text, dir string) (Ref, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
 	}
+	sub := parameters.Get("dir") // where in path the flake is
 	found, err := findFlake(path, sub, !isURL)
+	if err == nil {
+		err = checkInside(found, sub)
+	}
 	if err != nil {
 		return Ref{}, err
 	}
@@ -79,6 +79,20 @@ func findFlake(dir, sub string, up bool) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s is no flake: there is no %s in it", filepath.Join(dir, sub), FlakeFile)
+}
+
+// checkInside makes sure that the directory sub is below dir, which is what a Ref
+// is judged by.
+func checkInside(dir, sub string) error {
+	real, err := filepath.EvalSymlinks(filepath.Join(dir, sub))
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(dir, real)
+	if err != nil || !filepath.IsLocal(rel) || (sub != "" && !filepath.IsLocal(sub)) {
+		return fmt.Errorf("the flake in %s is not in %s, of which dir=%s names a part: give the path of the directory that has it", real, dir, sub)
+	}
+	return nil
 }
 
 // String is the reference as a person would write it.

@@ -63,11 +63,17 @@ func TestARefMeansTheSameInEveryDirectory(t *testing.T) {
 
 func TestARefToNoFlakeIsRefused(t *testing.T) {
 	dir := flakeDir(t)
+	if err := os.Symlink("..", filepath.Join(dir, "sub", "out")); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ text, dir, want string }{
 		{"./nowhere", dir, "no directory " + dir + "/nowhere"},
 		{"path:./sub", dir, "there is no flake.nix"}, // for Nix, too, path: does not look above
 		{".", "/proc", "there is no flake.nix"},
 		{".", filepath.Join(dir, "100%#"), "rename the directory"},
+		{"path:./sub?dir=../100%25%23", dir, "give the path of the directory that has it"},
+		{"./sub?dir=..", dir, "give the path"},
+		{"path:./sub?dir=out", dir, "give the path"},
 	} {
 		if _, err := ParseRef(c.text, c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q in %s: got %v, want %q", c.text, c.dir, err, c.want)
