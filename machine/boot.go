@@ -39,6 +39,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if v.config.Network != network.ModeNone {
 		v.chooseDNS(ctx)
 	}
+	if err := v.readyQEMU(ctx, plan); err != nil {
+		return err
+	}
 	v.sweepLeftovers()
 	if v.saved != nil {
 		if err := v.checkSaved(plan); err != nil {

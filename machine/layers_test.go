@@ -119,7 +119,11 @@ func startDisk(t *testing.T, disk layers) (*supervisor, diskChanges, *process.Pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := qemu.Start(context.WithoutCancel(t.Context()), caps, vm, qemu.StartOptions{Files: []*os.File{theirs}})
+	launcher, err := qemu.Ready(context.WithoutCancel(t.Context()), caps, qemu.LaunchOptions{Accel: vm.Accel, AllowWeak: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	started, err := launcher.Start(vm, qemu.StartOptions{Files: []*os.File{theirs}})
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +135,7 @@ func startDisk(t *testing.T, disk layers) (*supervisor, diskChanges, *process.Pr
 		_ = p.Stop(context.Background(), 0) // it may have ended
 	})
 	if err := v.monitor.Handshake(t.Context()); err != nil {
+		<-p.Done()
 		t.Fatalf("%v; %v", err, p.Err())
 	}
 	return v, changes, p
@@ -217,7 +222,21 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 	if err := v.changeDisk(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
+	// A snapshot's layer takes the place, and the name, of one that is gone.
+	files, err := disk.add()
+	if err != nil || len(files) != 2 {
+		t.Fatal(files, err)
+	}
+	layer, err := os.OpenFile(files[1], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = v.monitor.SnapshotDrive(t.Context(), diskID, qemu.LayerNode(diskID, 1), layer)
+	if err := errors.Join(err, layer.Close()); err != nil { // QEMU's locks are the descriptor's
+		t.Error(err)
+	}
 	_ = p.Stop(t.Context(), 0) // killed
+	mergeDisk(t, disk)
 	files, size, err := disk.check()
 	if err != nil || len(files) != 1 || size != 4<<30 {
 		t.Errorf("%d layers of %d bytes, %v", len(files), size, err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -53,6 +54,7 @@ type supervisor struct {
 	resolver *resolver // nil before QEMU's network is needed
 	hvc      *hvc
 	servers  []*virtiofs.Server
+	launcher *qemu.Launcher // of QEMU, before that is started
 	vm       *process.Process
 	memory   *os.File // the guest's, or nil if only QEMU sees it
 	walled   bool     // the user knows which walls are around QEMU
@@ -366,6 +368,7 @@ func (v *supervisor) teardown() {
 	if v.mux != nil {
 		v.mux.Close()
 	}
+	v.launcher.Close()
 	if v.vm != nil {
 		if err := v.vm.Stop(ctx, time.Second); err != nil {
 			v.log.Error("QEMU could not be ended", "err", err)

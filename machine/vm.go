@@ -60,10 +60,24 @@ func (v *supervisor) lostRace(err error) bool {
 		(v.config.SSHPort == 0 && strings.Contains(err.Error(), "host forwarding rule"))
 }
 
-func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) (_ net.Conn, err error) {
+// readyQEMU begins what becomes QEMU, while other things are done that a start
+// takes.
+func (v *supervisor) readyQEMU(ctx context.Context, plan *Plan) error {
 	log, err := newLogFile(v.s.LogPath(QEMULog))
 	if err != nil {
-		return nil, err
+		return err
+	}
+	v.launcher, err = qemu.Ready(context.WithoutCancel(ctx), plan.QEMU, qemu.LaunchOptions{
+		Accel: plan.VM.Accel, Network: v.config.Network != network.ModeNone, Log: log, AllowWeak: v.config.AllowWeak,
+	})
+	return err
+}
+
+func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) (_ net.Conn, err error) {
+	if v.launcher == nil { // another try
+		if err := v.readyQEMU(ctx, plan); err != nil {
+			return nil, err
+		}
 	}
 	var ours []net.Conn
 	var theirs []*os.File
@@ -98,9 +112,8 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 			return nil, errors.Join(err, closeAll(theirs))
 		}
 	}
-	started, err := qemu.Start(context.WithoutCancel(ctx), plan.QEMU, vm, qemu.StartOptions{
-		Files: theirs, Resolver: v.resolver.File(), Log: log, AllowWeak: v.config.AllowWeak,
-	})
+	started, err := v.launcher.Start(vm, qemu.StartOptions{Files: theirs, Resolver: v.resolver.File()})
+	v.launcher = nil
 	// Only QEMU may hold its ends, so that we see them close when it dies.
 	if err = errors.Join(explainWeak(err), closeAll(theirs)); err != nil {
 		return nil, err

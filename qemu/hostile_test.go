@@ -409,7 +409,7 @@ func confined(t *testing.T, program string, v victim, c Config) map[string]strin
 	}
 	c.Cmdline = []string{v.parameter(t)}
 	var out bytes.Buffer
-	p, err := Start(t.Context(), caps, c, StartOptions{Log: &out})
+	p, err := start(t.Context(), caps, c, &out)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,46 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
+// LaunchOptions are what a launcher of QEMU needs to know of the start.
+type LaunchOptions struct {
+	Accel   Accel
+	Network bool // the guest has one
+
+	// Log gets all output of QEMU; it may be nil.
+	Log io.Writer
+
+	// AllowWeak starts QEMU also where nothing can keep it from the user's files.
+	AllowWeak bool
+}
+
+// Launcher is a process that waits to become a QEMU.
+type Launcher struct {
+	caps     Capabilities
+	options  LaunchOptions
+	launcher *confine.Launcher
+}
+
+// Ready begins a launcher, for which the time is well used that a start takes before all of QEMU's configuration is
+// known. The caller starts QEMU with it, or closes it. QEMU is killed when this process ends, and asked to end
+// (SIGTERM) when ctx does.
+func Ready(ctx context.Context, caps Capabilities, o LaunchOptions) (*Launcher, error) {
+	room, err := caps.room(ctx, o.Accel, o.Network)
+	if err != nil {
+		return nil, err
+	}
+	room.AllowWeak = o.AllowWeak
+	program := confine.Program{Path: caps.Binary, Env: environment()}
+	spec := confine.Spec{Room: room, Filter: systemCalls(o.Network)}
+	return &Launcher{caps, o, confine.Ready(ctx, program, spec, process.Options{Log: o.Log})}, nil
+}
+
+// Close ends a launcher that has not started QEMU. It may be called on nil.
+func (l *Launcher) Close() {
+	if l != nil {
+		l.launcher.Close()
+	}
+}
+
 // StartOptions are what a start of QEMU needs besides the guest's configuration.
 type StartOptions struct {
 	// Files become QEMU's descriptors 3, 4, …, to which the configuration's …FD fields refer. They stay the
@@ -22,12 +62,6 @@ type StartOptions struct {
 	// Resolver has the content of a resolv.conf(5), which QEMU's user network reads whenever it has changed. It
 	// must be in memory (memfd_create(2)). Without it, the guest's names are not resolved.
 	Resolver *os.File
-
-	// Log gets all output of QEMU; it may be nil.
-	Log io.Writer
-
-	// AllowWeak starts QEMU also where nothing can keep it from the user's files.
-	AllowWeak bool
 }
 
 // Started is a QEMU that runs.
@@ -38,12 +72,13 @@ type Started struct {
 	Walls confine.Report // what keeps it from the rest of the machine
 }
 
-// Start starts QEMU, confined: what the configuration names by a path is opened here and inherited. It is killed
-// when this process ends, and asked to end (SIGTERM) when ctx does.
+// Start starts QEMU, confined: what the configuration names by a path is opened here and inherited. It can be called
+// once, with a configuration that is as the LaunchOptions say.
 //
 // A nil error says that the program runs and not that QEMU is content with its arguments; the process's Err says
 // so afterwards, in QEMU's words.
-func Start(ctx context.Context, caps Capabilities, c Config, o StartOptions) (*Started, error) {
+func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
+	defer l.Close() // which does nothing to a QEMU that runs
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
@@ -52,24 +87,18 @@ func Start(ctx context.Context, caps Capabilities, c Config, o StartOptions) (*S
 		return nil, err
 	}
 	defer in.close()
-	args, err := c.Args(caps)
+	args, err := c.Args(l.caps)
 	if err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
-	room, err := caps.room(ctx, c.Accel, c.Network != nil)
-	if err != nil {
-		return nil, err
-	}
-	room.AllowWeak = o.AllowWeak
 	if c.Network != nil && o.Resolver != nil {
-		room.Links = map[string]string{resolverFile: fmt.Sprintf("/proc/self/fd/%d", in.add(confine.File{File: o.Resolver, Reopen: confine.Read}))}
+		in.add(confine.File{File: o.Resolver, Reopen: confine.Read, Link: resolverFile})
 	}
-	program := confine.Program{Path: caps.Binary, Args: args, Env: environment(), Files: in.files}
-	p, walls, err := confine.Start(ctx, program, confine.Spec{Room: room, Filter: systemCalls(c.Network != nil)}, process.Options{Log: o.Log})
+	p, walls, err := l.launcher.Start(args, in.files)
 	if err != nil {
 		return nil, err
 	}
-	return &Started{p, append([]string{caps.Binary}, args...), in.listed, walls}, nil
+	return &Started{p, append([]string{l.caps.Binary}, args...), in.listed, walls}, nil
 }
 
 // resolverFile is where QEMU's user network looks for name servers.

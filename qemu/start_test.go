@@ -17,6 +17,15 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
+// start starts QEMU at once.
+func start(ctx context.Context, caps Capabilities, c Config, log io.Writer, files ...*os.File) (*Started, error) {
+	l, err := Ready(ctx, caps, LaunchOptions{Accel: c.Accel, Network: c.Network != nil, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return l.Start(c, StartOptions{Files: files})
+}
+
 // emptyKernel is a file that QEMU takes for a kernel; what the guest makes of it is of no interest.
 func emptyKernel(t *testing.T) string {
 	t.Helper()
@@ -34,7 +43,7 @@ func TestStartQuotesWhatQEMUSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	p, err := Start(t.Context(), realQEMU(t, X86_64), c, StartOptions{Log: &log})
+	p, err := start(t.Context(), realQEMU(t, X86_64), c, &log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +58,7 @@ func TestStartQuotesWhatQEMUSays(t *testing.T) {
 }
 
 func TestStartRefusesNonsenseWithoutStarting(t *testing.T) {
-	if p, err := Start(t.Context(), Capabilities{}, Config{}, StartOptions{}); err == nil {
+	if p, err := start(t.Context(), realQEMU(t, X86_64), Config{}, nil); err == nil {
 		p.Stop(t.Context(), 0)
 		t.Error("Start took an empty configuration")
 	}
@@ -83,7 +92,7 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p, err := Start(ctx, caps, c, StartOptions{Files: []*os.File{theirs3, theirs4, theirs5, memory}})
+	p, err := start(ctx, caps, c, nil, theirs3, theirs4, theirs5, memory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,8 @@ package confine
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
@@ -46,6 +42,9 @@ type Program struct {
 type File struct {
 	*os.File
 	Reopen Access
+
+	// Link is the path of a symbolic link to the file that is in the Room only; empty: none.
+	Link string
 
 	// Path is where the file was opened, if that is known. With it, a file that is to be only read is inherited
 	// through a read-only mount, so that not even its owner can write to it or change its mode.
@@ -83,9 +82,6 @@ type Room struct {
 	// Devices, such as /dev/kvm, can be opened for reading and writing. /dev/null, zero and urandom always can.
 	Devices []string
 
-	// Links are symbolic links that are in the room only: the targets by their paths.
-	Links map[string]string
-
 	// Network leaves the program in this machine's network. Without, it has one of its own with no interface.
 	Network bool
 
@@ -100,17 +96,7 @@ type Room struct {
 // does. A nil error says that the program was executed. The error is a *WeakError if this machine offers too
 // little to confine the program.
 func Start(ctx context.Context, p Program, s Spec, o process.Options) (*process.Process, Report, error) {
-	var missing []error
-	for _, w := range s.ways() {
-		started, report, err := w.start(ctx, p, s, o)
-		var closed *closedError
-		if !errors.As(err, &closed) {
-			report.explain(missing)
-			return started, report, err
-		}
-		missing = append(missing, closed.err)
-	}
-	return nil, Report{}, fmt.Errorf("starting %s: %w", filepath.Base(p.Path), errors.Join(missing...))
+	return Ready(ctx, p, s, o).Start(p.Args, p.Files)
 }
 
 // Examine tells which walls a program would have around it, without one.
@@ -120,53 +106,4 @@ func Examine(ctx context.Context, s Spec) (Report, error) {
 		<-p.Done()
 	}
 	return report, err
-}
-
-// start runs the launcher once, and waits until it has executed the program.
-func (w way) start(ctx context.Context, p Program, s Spec, o process.Options) (_ *process.Process, r Report, err error) {
-	if s.Room != nil {
-		if err := w.enough(s.Room, landlockVersion()); err != nil {
-			return nil, r, err
-		}
-	}
-	job, err := w.job(p, s)
-	if err != nil {
-		return nil, r, err
-	}
-	self, err := findLauncher(s)
-	if err != nil {
-		return nil, r, err
-	}
-	defer self.close()
-	ours, theirs, err := job.send()
-	if err != nil {
-		return nil, r, err
-	}
-	defer ours.Close()
-	defer theirs.Close()
-
-	cmd := exec.CommandContext(ctx, self.path)
-	cmd.Args = launcherArgs(len(p.Files))
-	cmd.Env = launcherEnv()
-	cmd.Dir, cmd.Stdin, cmd.Stdout = p.Dir, p.Stdin, p.Stdout
-	for _, f := range p.Files {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f.File)
-	}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.SysProcAttr = w.attr(s)
-	o.Name = filepath.Base(p.Path)
-	started, err := process.Start(cmd, o)
-	if err != nil && w.namespaces {
-		err = refused(w.name, errors.Unwrap(err)) // without what was executed, which is ourselves
-	}
-	if err != nil {
-		return nil, r, err
-	}
-	theirs.Close() // what ends when the launcher does
-	if r, err = receive(ours, started); err != nil {
-		_ = started.Stop(context.WithoutCancel(ctx), 0)
-		return nil, r, err
-	}
-	return started, r, nil
 }

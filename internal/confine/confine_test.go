@@ -3,6 +3,7 @@ package confine
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -42,12 +43,24 @@ func TestProgramSeesOnlyItsParts(t *testing.T) {
 	}
 }
 
+// start starts the program in this way only.
+func (w way) start(t *testing.T, p Program, r *Room) (*process.Process, error) {
+	t.Helper()
+	l := Launcher{ctx: t.Context(), program: p, spec: Spec{Room: r}}
+	next, err := l.launch(w)
+	if err != nil {
+		return nil, err
+	}
+	_, err = next.run(w, p, l.spec)
+	return next.process, err
+}
+
 // shell runs a script of bash's own commands in the way, and returns what it wrote.
 func shell(t *testing.T, w way, r *Room, script string, files ...File) string {
 	t.Helper()
 	var out bytes.Buffer
 	program := Program{Path: "/bin/bash", Args: []string{"-c", "exec 2>&1; " + script}, Env: []string{"LC_ALL=C"}, Stdout: &out, Files: files}
-	p, _, err := w.start(t.Context(), program, Spec{Room: r}, process.Options{})
+	p, err := w.start(t, program, r)
 	var closed *closedError
 	if errors.As(err, &closed) {
 		t.Skipf("this machine does not offer it: %v: %s", err, Remedy)
@@ -140,7 +153,7 @@ func TestFileThatTookAnothersPlaceIsRefused(t *testing.T) {
 	f := File{File: keys(t, r), Reopen: Read}
 	f.Path = keys(t, r).Name()
 	program := Program{Path: "/bin/bash", Args: []string{"-c", ":"}, Files: []File{f}}
-	_, _, err := userNamespace.start(t.Context(), program, Spec{Room: r}, process.Options{})
+	_, err := userNamespace.start(t, program, r)
 	var closed *closedError
 	if err == nil || !strings.Contains(err.Error(), "another file has taken its place") || errors.As(err, &closed) {
 		t.Errorf("Start = %v", err)
@@ -169,4 +182,38 @@ func TestEndOfALauncherSaysWhy(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "executing /bin/nonexistent: no such file") {
 		t.Errorf("Start = %v", err)
 	}
+}
+
+func TestLauncherWaits(t *testing.T) {
+	var out bytes.Buffer
+	l := Ready(t.Context(), Program{Path: "/bin/bash", Stdout: &out}, Spec{Room: room(t, "/bin/bash")}, process.Options{})
+	var files []File
+	for range 2 * fileBatch { // more than a message takes
+		f, err := os.Open("/dev/zero")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, File{File: f})
+	}
+	last := firstFile + len(files) - 1
+	p, _, err := l.Start([]string{"-c", fmt.Sprintf("[[ -e /proc/self/fd/%d && ! -e /proc/self/fd/%d ]] && echo yes", last, last+1)}, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if out.String() != "yes\n" {
+		t.Errorf("the program has other files than it was given: %q", out.String())
+	}
+	l.Close()
+}
+
+func TestLauncherThatIsNotNeededEnds(t *testing.T) {
+	l := Ready(t.Context(), Program{Path: "/bin/bash"}, Spec{Room: room(t, "/bin/bash")}, process.Options{})
+	<-l.begun
+	p := l.first.process
+	l.Close()
+	<-p.Done()
+	l.Close()
+	(*Launcher)(nil).Close()
 }

@@ -4,11 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"os"
 	"path/filepath"
-	"strconv"
+	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +49,7 @@ type answer struct {
 	Closed bool    `json:",omitempty"` // the error is a closedError
 }
 
-// inherited are the devices that a program may always have.
+// commonDevices are those that a program may always have.
 var commonDevices = []string{"/dev/null", "/dev/zero", "/dev/urandom"}
 
 func (w way) job(p Program, s Spec) (j job, err error) {
@@ -70,8 +69,10 @@ func (w way) job(p Program, s Spec) (j job, err error) {
 			return j, fmt.Errorf("looking for the program: %w", err)
 		}
 	}
-	for path, target := range s.Room.Links {
-		r.Links[path] = target
+	for i, f := range p.Files {
+		if f.Link != "" {
+			r.Links[f.Link] = fmt.Sprintf("/proc/self/fd/%d", firstFile+i)
+		}
 	}
 	for _, path := range s.Room.Paths {
 		// A path with symbolic links is one to the end of them, which is what is mounted.
@@ -88,39 +89,92 @@ func (w way) job(p Program, s Spec) (j job, err error) {
 	return j, nil
 }
 
-// send returns the two ends of a connection to the launcher, in which the job already is.
-func (j job) send() (ours, theirs *os.File, err error) {
+// fileBatch is how many descriptors a message can carry (SCM_MAX_FD is 253).
+const fileBatch = 250
+
+// send tells a launcher what to do, and gives it the files.
+func (j job) send(conn *net.UnixConn, files []File) error {
 	data, err := json.Marshal(j)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("connecting to the launcher: %w", err)
+	for batch := range slices.Chunk(files, fileBatch) {
+		fds := make([]int, len(batch))
+		for i, f := range batch {
+			fds[i] = int(f.Fd())
+		}
+		// A space, because descriptors do not travel alone, and in JSON it is nothing.
+		if _, _, err := conn.WriteMsgUnix([]byte(" "), unix.UnixRights(fds...), nil); err != nil {
+			return err
+		}
+		runtime.KeepAlive(batch)
 	}
-	ours, theirs = os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "launcher")
-	// A job is a tenth of what a socket holds, so nobody needs to read yet.
-	if err := errors.Join(unix.SetNonblock(fds[0], true), writeAll(fds[0], data), unix.Shutdown(fds[0], unix.SHUT_WR)); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("telling the launcher what to do: %w", err), ours.Close(), theirs.Close())
+	if _, err := conn.Write(data); err != nil {
+		return err
 	}
-	return ours, theirs, nil
+	return conn.CloseWrite()
 }
 
-func writeAll(fd int, data []byte) error {
-	n, err := unix.Write(fd, data)
-	if err == nil && n < len(data) {
-		err = io.ErrShortWrite
+// accept reads what send wrote, and puts the files where the program expects them. It returns the connection,
+// which has moved out of their way. Nothing may have been opened before: the files' numbers are taken.
+func accept(conn int) (j job, control int, err error) {
+	var data []byte
+	var files []int
+	buf, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*fileBatch))
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(conn, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err != nil {
+			return j, conn, err
+		}
+		if n == 0 {
+			break
+		}
+		data = append(data, buf[:n]...)
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil {
+			return j, conn, err
+		}
+		for _, m := range messages {
+			fds, err := unix.ParseUnixRights(&m)
+			if err != nil {
+				return j, conn, err
+			}
+			files = append(files, fds...)
+		}
 	}
-	return err
+	if err := json.Unmarshal(data, &j); err != nil {
+		return j, conn, err
+	}
+	// First out of each other's way.
+	above := firstFile + len(files)
+	if control, err = move(conn, above); err != nil {
+		return j, conn, err
+	}
+	for i, fd := range files {
+		if files[i], err = move(fd, above); err != nil {
+			return j, control, err
+		}
+	}
+	for i, fd := range files {
+		if err := unix.Dup3(fd, firstFile+i, 0); err != nil {
+			return j, control, err
+		}
+		unix.Close(fd)
+	}
+	return j, control, nil
+}
+
+// move gives a descriptor a number that is not below above.
+func move(fd, above int) (int, error) {
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, above)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return moved, err
 }
 
 // receive waits until the launcher has become the program, which closes its end.
-func receive(ours *os.File, launched *process.Process) (Report, error) {
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return Report{}, err
-	}
-	defer conn.Close()
+func receive(conn net.Conn, launched *process.Process) (Report, error) {
 	var report Report
 	done := false
 	for d := json.NewDecoder(conn); ; {
@@ -139,56 +193,4 @@ func receive(ours *os.File, launched *process.Process) (Report, error) {
 		}
 		report, done = *a.Report, true
 	}
-}
-
-// launcherName marks a process as a launcher: its argv[0], which nobody types.
-const launcherName = "sandbox: launcher"
-
-// launcherArgs tell the launcher, besides what it is, how many files the program inherits: its own connection is
-// the one after these.
-func launcherArgs(files int) []string { return []string{launcherName, strconv.Itoa(files)} }
-
-// launcherEnv makes the launcher quick: it needs one thread and ends before there is garbage.
-func launcherEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off"} }
-
-// self is a path by which this program can be executed.
-type self struct {
-	path string
-	copy *os.File // if that is one
-}
-
-func (s self) close() {
-	if s.copy != nil {
-		s.copy.Close()
-	}
-}
-
-// findLauncher returns this program as it was started, whatever was installed at its path since. The user of a
-// Room executes it, for whom it is copied if its mode is against that.
-func findLauncher(s Spec) (self, error) {
-	const path = "/proc/self/exe"
-	if s.Room == nil || s.Room.User == nil {
-		return self{path: path}, nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return self{}, fmt.Errorf("looking for the launcher: %w", err)
-	}
-	if info.Mode().Perm()&0o001 != 0 {
-		return self{path: path}, nil
-	}
-	program, err := os.Open(path)
-	if err != nil {
-		return self{}, err
-	}
-	defer program.Close()
-	fd, err := unix.MemfdCreate("sandbox", unix.MFD_CLOEXEC)
-	if err != nil {
-		return self{}, fmt.Errorf("copying the launcher: %w", err)
-	}
-	file := os.NewFile(uintptr(fd), "sandbox")
-	if _, err := io.Copy(file, program); err != nil {
-		return self{}, errors.Join(fmt.Errorf("copying the launcher: %w", err), file.Close())
-	}
-	return self{path: fmt.Sprintf("/proc/self/fd/%d", fd), copy: file}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,32 +17,33 @@ const firstFile = 3
 // Main does the work of a launcher and never returns if this process was started as one; otherwise it returns at
 // once. It stands first in the main function of every program that calls Start, and in TestMain.
 func Main() {
-	if len(os.Args) != 2 || os.Args[0] != launcherName {
+	if os.Args[0] != launcherName {
 		return
 	}
 	// What is done to a thread is done to the program, which this thread executes.
 	runtime.LockOSThread()
-	files, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		os.Exit(1)
+	j, control, err := accept(firstFile)
+	if err == nil {
+		err = j.launch(control)
+	} else {
+		err = fmt.Errorf("the launcher was not told what to do: %w", err)
 	}
-	fd := firstFile + files
-	unix.CloseOnExec(fd)
-	control := os.NewFile(uintptr(fd), "control")
-	answers := json.NewEncoder(control)
-	if err := launch(control, answers); err != nil {
-		var closed *closedError
-		_ = answers.Encode(answer{Error: err.Error(), Closed: errors.As(err, &closed)}) // there is nobody else to tell
-	}
+	var closed *closedError
+	_ = reply(control, answer{Error: err.Error(), Closed: errors.As(err, &closed)}) // there is nobody else to tell
 	os.Exit(1)
 }
 
-// launch returns only errors.
-func launch(control *os.File, answers *json.Encoder) error {
-	var j job
-	if err := json.NewDecoder(control).Decode(&j); err != nil {
-		return fmt.Errorf("the launcher does not understand what it is to do: %w", err)
+// reply tells who started the launcher.
+func reply(control int, a answer) error {
+	data, err := json.Marshal(a)
+	if err == nil {
+		_, err = unix.Write(control, data)
 	}
+	return err
+}
+
+// launch returns only errors.
+func (j job) launch(control int) error {
 	var r Report
 	if err := j.confine(&r); err != nil {
 		return err
@@ -57,7 +57,7 @@ func launch(control *os.File, answers *json.Encoder) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("binding the program's life to ours: %w", err)
 	}
-	if err := answers.Encode(answer{Report: &r}); err != nil {
+	if err := reply(control, answer{Report: &r}); err != nil {
 		return err
 	}
 	if j.Path == "" {
