@@ -45,7 +45,7 @@ type attempt struct {
 }
 
 var attempts = []attempt{
-	{name: "write to its disk", allowed: true, try: func(v victim) error { _, err := unix.Pwrite(v.Disk, []byte("x"), 0); return err }},
+	{name: "write to its disk", allowed: true, try: func(v victim) error { _, err := unix.Pwrite(v.Disk, []byte("x"), 1<<20); return err }},
 
 	{name: "read a key", try: func(v victim) error { return read(v.Home + "/.ssh/id_ed25519") }},
 	{name: "list the home", try: func(v victim) error { _, err := os.ReadDir(v.Home); return err }},
@@ -387,7 +387,11 @@ func newVictim(t *testing.T) (v victim, c Config) {
 		{ID: "store", Path: make("store", "image"), Format: "raw", ReadOnly: true},
 		{ID: "disk", Path: make("disk", "disk"), Format: "qcow2", Backing: []string{make("below", "layer")}},
 	}
-	v.Kernel, v.Image, v.Disk, v.Layer = 3, 4, 5, 6
+	below, disk := c.Drives[1].Backing[0], c.Drives[1].Path
+	if err := errors.Join(CreateDisk(below, 64<<20), CreateLayer(disk, filepath.Base(below), 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	v.Kernel, v.Image, v.Layer, v.Disk = 3, 4, 5, 6
 	return v, c
 }
 
@@ -427,7 +431,7 @@ func confined(t *testing.T, program string, v victim, c Config) map[string]strin
 func unconfined(t *testing.T, program string, v victim, c Config) map[string]string {
 	t.Helper()
 	cmd := exec.Command(program, v.parameter(t))
-	for _, path := range []string{c.Kernel, c.Drives[0].Path, c.Drives[1].Path, c.Drives[1].Backing[0]} {
+	for _, path := range []string{c.Kernel, c.Drives[0].Path, c.Drives[1].Backing[0], c.Drives[1].Path} {
 		flags := os.O_RDONLY
 		if path == c.Drives[1].Path {
 			flags = os.O_RDWR

@@ -323,27 +323,35 @@ func TestModulesThatAreAbsentOrBuiltInAreNoProblem(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir+"/order", "absent.ko\n\nbroken.ko\nvirtio_balloon.ko\n")
+	write(t, dir+"/order", "absent.ko\n\nbroken.ko\nvirtio_balloon.ko\npvpanic.ko pvpanic-pci.ko\n")
 	write(t, dir+"/broken.ko", "not a module")
-	if openBalloon(dir) != nil {
-		t.Error("an absent balloon was opened")
+	if openLateModules(dir) != nil {
+		t.Error("absent modules were opened")
 	}
 	write(t, dir+"/virtio_balloon.ko", "nor is this")
-	balloon := openBalloon(dir)
+	write(t, dir+"/pvpanic-pci.ko", "nor is this")
+	late := openLateModules(dir)
 	if err := loadModules(dir, false, logger); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
 		t.Errorf("the modules still take up memory: %v", err)
 	}
-	// The balloon's is still to be had, and its failure harms nobody.
-	if text, err := io.ReadAll(balloon); err != nil || string(text) != "nor is this" {
-		t.Errorf("the balloon's module: %q, %v", text, err)
+	// Those for later are still to be had, and their failure harms nobody.
+	if len(late) != 2 {
+		t.Fatalf("%d modules are for later, want 2", len(late))
 	}
-	s := &service{logger: logger, balloon: balloon}
-	s.loadBalloon()
-	if err := balloon.Close(); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("the balloon's module stays open: %v", err)
+	for _, module := range late {
+		if text, err := io.ReadAll(module); err != nil || string(text) != "nor is this" {
+			t.Errorf("the module %s: %q, %v", module.Name(), text, err)
+		}
+	}
+	s := &service{logger: logger, late: late}
+	s.loadLateModules()
+	for _, module := range late {
+		if err := module.Close(); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("the module %s stays open: %v", module.Name(), err)
+		}
 	}
 }
 

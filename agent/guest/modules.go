@@ -22,8 +22,8 @@ import (
 // same time, because most of a module's time is the check of its signature.
 //
 // Those of the vsock transport are loaded with vsock set only: a machine without
-// its device would spend time on them for nothing. That of the balloon is left to
-// loadBalloon.
+// its device would spend time on them for nothing. lateModules are left to
+// loadLateModules.
 func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -35,7 +35,7 @@ func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	var chains sync.WaitGroup
 	for chain := range strings.Lines(string(order)) {
 		names := slices.DeleteFunc(strings.Fields(chain), func(name string) bool {
-			return name == balloonModule || (!vsock && strings.Contains(name, "vsock"))
+			return isLate(name) || (!vsock && strings.Contains(name, "vsock"))
 		})
 		chains.Go(func() { loadChain(dir, names, logger) })
 	}

@@ -52,7 +52,7 @@ type service struct {
 	settled chan struct{} // closed when the network is up, or there is none
 	offered chan offer    // the host's configuration, at most one
 
-	balloon *os.File // see loadBalloon
+	late []*os.File // see loadLateModules
 
 	mu         sync.Mutex
 	disk       *disk // nil: none, or not yet
@@ -128,7 +128,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	if s.params.VsockPort == 0 {
 		go serve(s.serveSerial)
 	}
-	s.balloon = openBalloon("/modules")
+	s.late = openLateModules("/modules")
 	if err := loadModules("/modules", s.params.VsockPort != 0, s.logger); err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (s *service) finish(ctx context.Context) {
 	s.progress.reach(agent.StageAgent)
 	go s.watchPowerButtons(ctx)
 	s.logger.Info("ready for commands", "uptime", uptime().Round(time.Millisecond))
-	go s.loadBalloon()
+	go s.loadLateModules()
 	go s.awaitSystem(ctx)
 }
 

@@ -14,10 +14,11 @@ func bootModules() []string {
 		"virtio_net", "af_packet", // the network, and DHCP on it
 		"vmw_vsock_virtio_transport", // the agent's channel where the host has vsock
 		"virtio_rng",
-		"virtio_balloon", // memory for the host; the agent loads it when commands can run
+		// Loaded when commands can run: memory for the host, and word of a panic.
+		"virtio_balloon", "pvpanic-pci",
 	}
 }
 
 // optionalModules help where they exist: the processor's own checksum, which
-// other architectures name otherwise.
-func optionalModules() []string { return []string{"crc32c-intel"} }
+// other architectures name otherwise, and what tells of a panic.
+func optionalModules() []string { return []string{"crc32c-intel", "pvpanic-pci"} }

@@ -47,10 +47,14 @@
       # The agent's channel where the host has vsock.
       "vmw_vsock_virtio_transport"
       "virtio_rng"
-      "virtio_balloon" # memory for the host; the agent loads it when commands can run
+      # Loaded when commands can run: memory for the host, and word of a panic.
+      "virtio_balloon"
+      "pvpanic-pci"
     ];
-    # The processor's own checksum, which other architectures and newer kernels have elsewhere.
-    initrd.optionalModules = [ "crc32c_intel" ];
+    initrd.optionalModules = [
+      "crc32c_intel" # the processor's own checksum, which other architectures and newer kernels have elsewhere
+      "pvpanic-pci"
+    ];
 
     guest.prepare = "/sbin/prepare";
   };
