@@ -151,6 +151,7 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	again, err := v.run(ctx)
 	if again != againNot {
 		err = v.again(again, o)
+		err = errors.Join(err, v.finish(ending{status: StatusCrashed, reason: err.Error()}))
 	}
 	if err != nil {
 		v.log.Error("the sandbox ended", "err", err)
@@ -194,6 +195,16 @@ func (v *supervisor) requestStop(r stopRequest) {
 	}
 }
 
+// toStop tells whether somebody has asked for the end.
+func (v *supervisor) toStop() bool {
+	select {
+	case <-v.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	defer close(v.done)
 	ctx, cancel := context.WithCancel(ctx)
@@ -223,7 +234,7 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	case errors.Is(err, errStopped):
 		r := <-v.stop
 		end = ending{status: StatusStopped, reason: r.reason, remove: v.config.Remove}
-	case !v.retried && v.failedByChance():
+	case !v.retried && !v.toStop() && v.failedByChance():
 		v.log.Warn("the start failed and is tried once more", "err", err)
 		v.teardown()
 		return againAsBefore, nil
@@ -231,7 +242,7 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 		end = ending{status: StatusCrashed, reason: "it did not start: " + err.Error()}
 	}
 	v.teardown()
-	if end.restart {
+	if end.restart && !v.toStop() {
 		v.log.Info("runs again", "reason", end.reason)
 		return againAsNew, nil
 	}
@@ -268,7 +279,7 @@ func (v *supervisor) live(ctx context.Context) ending {
 		if v.followsGuest(server) {
 			return v.guestEnded()
 		}
-		return ending{status: StatusCrashed, reason: (&deadShareError{server}).Error()}
+		return ending{status: StatusCrashed, reason: (&deadShareError{server}).Error(), restart: v.config.Restart == RestartAlways}
 	case r := <-v.stop:
 		_ = v.setState(func(st *State) { st.Status = StatusStopping })
 		v.log.Info("stopping", "reason", r.reason, "grace", r.grace)
