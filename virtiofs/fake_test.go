@@ -20,10 +20,11 @@ const fakeTask = "VIRTIOFS_TEST_FAKE"
 
 // What a fake may do, once ready.
 const (
-	fakeServes = "serve" // until it is told to end
-	fakeLeaves = "leave" // like virtiofsd when its client disconnects
-	fakeFails  = "fail"  // in the same moment, with an error
-	fakeSetsID = "setid" // tries to make files with set-id bits in what it serves, says how that went, and serves
+	fakeServes = "serve"  // until it is told to end
+	fakeLeaves = "leave"  // like virtiofsd when its client disconnects
+	fakeFails  = "fail"   // in the same moment, with an error
+	fakeGroups = "groups" // gives its groups up, as virtiofsd does, says which it has then, and serves
+	fakeSetsID = "setid"  // tries to make files with set-id bits in what it serves, says how that went, and serves
 )
 
 const sayRefused = `echo "[ERROR virtiofsd] Error entering sandbox: Unshare(Os { code: 1, kind: PermissionDenied })" >&2; exit 1;`
@@ -55,8 +56,14 @@ func beFake(task string, args []string) int {
 			return 1
 		}
 	}
-	if task == fakeSetsID {
+	switch task {
+	case fakeSetsID:
 		trySetID()
+		task = fakeServes
+	case fakeGroups:
+		err := syscall.Setgroups(nil)
+		groups, _ := syscall.Getgroups()
+		fmt.Fprintf(os.Stderr, "gave them up: %v, has %v\n", err, groups)
 		task = fakeServes
 	}
 	fmt.Fprintln(os.Stderr, "[INFO virtiofsd] "+readyLine+"...")

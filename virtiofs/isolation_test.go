@@ -97,3 +97,24 @@ func TestIsolationsNeverGiveMoreThanTheHostUserHas(t *testing.T) {
 		}
 	}
 }
+
+// virtiofsd gives up all groups where it could take others, and has no use of the host user's then.
+func TestGroupsThatRootGivesAreKept(t *testing.T) {
+	needRoot(t)
+	for _, groups := range [][]int{nil, {60200, 60201}} {
+		c, log := config(t)
+		c.HostGroups = groups
+		s, err := fake(t, become(t, fakeGroups)).Start(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, s)
+		want := "gave them up: <nil>, has []"
+		if len(groups) > 0 && s.Isolation() == "user namespace" {
+			want = "gave them up: <nil>, has [1 2]"
+		}
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("with the groups %v, isolation %s: %s\nwant %q", groups, s.Isolation(), log, want)
+		}
+	}
+}
