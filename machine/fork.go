@@ -54,8 +54,8 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Fo
 	f := &Forkable{s: s}
 	withHome := !emptyHome && !c.NoHome
 	if tag == "" {
-		f.temporary = true
 		f.snap, err = s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true, WithHome: withHome})
+		f.temporary = err == nil
 	} else {
 		f.snap, err = s.intactSnapshot(ctx, tag)
 	}
@@ -69,7 +69,7 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Fo
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

@@ -257,7 +257,7 @@ func (k *copier) remember(e *entry) error {
 	case err != nil:
 		return e.failed(err)
 	}
-	k.known[idOf(&e.st)] = &linked{name, e.st.Nlink - 1}
+	k.known[idOf(&e.st)] = &linked{name, uint64(e.st.Nlink) - 1} // nlink_t differs between architectures
 	k.names++
 	return nil
 }
