@@ -46,7 +46,9 @@ func Clone(ctx context.Context, in, out *os.File) error {
 	if err != nil {
 		return err
 	}
+	written := int64(0)
 	err = Extents(ctx, in, info.Size(), func(start, end int64) error {
+		written = end
 		if _, err := in.Seek(start, io.SeekStart); err != nil {
 			return err
 		}
@@ -56,5 +58,8 @@ func Clone(ctx context.Context, in, out *os.File) error {
 		_, err := io.CopyN(out, in, end-start)
 		return err
 	})
-	return errors.Join(err, out.Truncate(info.Size()))
+	if err == nil && written < info.Size() {
+		err = out.Truncate(info.Size())
+	}
+	return err
 }

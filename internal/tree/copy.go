@@ -317,6 +317,10 @@ func keepAttributes(in, out int, st *unix.Stat_t) error {
 // keepOwner sets owner and group, as far as the caller may. The file may be
 // pinned only.
 func keepOwner(fd int, st *unix.Stat_t) error {
+	var is unix.Stat_t
+	if unix.Fstat(fd, &is) == nil && is.Uid == st.Uid && is.Gid == st.Gid {
+		return nil // the most frequent case, and a change costs the file system a transaction
+	}
 	err := unix.Fchownat(fd, "", int(st.Uid), int(st.Gid), unix.AT_EMPTY_PATH)
 	if err == nil || os.Geteuid() == 0 {
 		return err
