@@ -2,7 +2,6 @@ package tree
 
 import (
 	"context"
-	"errors"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +11,8 @@ import (
 // does not count.
 func Used(dir string) (int64, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
-		return 0, nil
-	}
 	if err != nil {
-		return 0, err
+		return 0, nil // as with all that cannot be read
 	}
 	c, err := newChain(fd)
 	if err != nil {
