@@ -57,6 +57,7 @@ func TestFilterRefusesSetIDBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop(t, s)
+	log.await(t, readyLine) // a slow machine's Start does not wait for it
 	for _, want := range []string{
 		"open plain: <nil>", "open setuid: operation not permitted", "open setgid: operation not permitted",
 		"open plain: <nil>", "open .: operation not permitted", "open to chmod: <nil>", "fchmod plain: <nil>",

@@ -108,6 +108,7 @@ func TestGroupsThatRootGivesAreKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		log.await(t, readyLine)
 		stop(t, s)
 		want := "gave them up: <nil>, has []"
 		if len(groups) > 0 && s.Isolation() == "user namespace" {

@@ -19,14 +19,36 @@ import (
 
 // buffer is a log that may be read while it is written.
 type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	awaited string
+	found   chan struct{}
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer b.look()
 	return b.b.Write(p)
+}
+
+// look tells who waits.
+func (b *buffer) look() {
+	if b.found != nil && strings.Contains(b.b.String(), b.awaited) {
+		close(b.found)
+		b.found = nil
+	}
+}
+
+// await returns when the text has been written.
+func (b *buffer) await(t *testing.T, text string) {
+	t.Helper()
+	found := make(chan struct{})
+	b.mu.Lock()
+	b.awaited, b.found = text, found
+	b.look()
+	b.mu.Unlock()
+	await(t, found)
 }
 
 func (b *buffer) String() string {

@@ -92,10 +92,12 @@ func TestForwardKeepsDataBeforeTheExit(t *testing.T) {
 	client := through(t, f.forward(t))
 	const size = 4 << 20
 	for range 5 {
-		out, err := client.Command(t.Context(), "sh", "-c", "head -c 4194304 /dev/zero; exit 7").Output()
-		mustExit(t, err, 7)
-		if len(out) != size {
-			t.Fatalf("%d bytes of %d", len(out), size)
+		cmd := client.Command(t.Context(), "sh", "-c", "head -c 4194304 /dev/zero; exit 7")
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		mustExit(t, cmd.Run(), 7)
+		if out.Len() != size {
+			t.Fatalf("%d bytes of %d", out.Len(), size)
 		}
 	}
 }

@@ -237,10 +237,10 @@ func TestInputAndItsEndReachTheCommand(t *testing.T) {
 	input := bytes.Repeat([]byte("0123456789abcde\n"), 200_000)
 	for _, in := range [][]byte{nil, []byte("no newline"), input} {
 		cmd := client.Command(t.Context(), "cat")
-		cmd.Stdin = bytes.NewReader(in)
-		out, err := cmd.Output()
-		if err != nil || !bytes.Equal(out, in) {
-			t.Errorf("%d bytes in, %d out, %v", len(in), len(out), err)
+		var out bytes.Buffer
+		cmd.Stdin, cmd.Stdout = bytes.NewReader(in), &out
+		if err := cmd.Run(); err != nil || !bytes.Equal(out.Bytes(), in) {
+			t.Errorf("%d bytes in, %d out, %v", len(in), out.Len(), err)
 		}
 	}
 	if out, err := client.Command(t.Context(), "cat").Output(); err != nil || len(out) != 0 {

@@ -27,7 +27,7 @@ func main() {
 	app := newApp()
 	line := arrange(app, os.Args)
 	if line.help != nil {
-		fmt.Print(helpText(line.help))
+		fmt.Fprint(results(), helpText(line.help))
 		return
 	}
 	err := app.RunContext(ctx, line.words)

@@ -264,7 +264,7 @@ func (e *evilHost) events(t *testing.T) {
 // notes. Who adds to the list says what it is that may pass.
 func TestOnlyStreamsReachTheTerminalUnfiltered(t *testing.T) {
 	allowed := map[string]int{
-		"command.go":    2, // a command's own streams
+		"command.go":    3, // the command's own streams
 		"console.go":    3, // the console, and words of ours in raw mode
 		"cp.go":         1, // an archive
 		"detach.go":     1, // words of ours in raw mode
@@ -273,7 +273,7 @@ func TestOnlyStreamsReachTheTerminalUnfiltered(t *testing.T) {
 		"qmp.go":        1, // QEMU's monitor, for a program
 		"qmp_prompt.go": 1, // the prompt, which draws itself
 		"run.go":        1, // package progress filters
-		"show.go":       1, // logs --raw
+		"show.go":       2, // logs --raw, and the width of the terminal
 		"smoke.go":      2, // package progress filters
 		"ssh.go":        1, // ssh's protocol
 		"stats.go":      1, // clears the screen
