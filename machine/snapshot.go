@@ -29,7 +29,7 @@ const (
 
 // snapshotVersion is that of the manifest, and of the devices that every
 // machine has.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // Snapshot is the state of a running sandbox at one moment: its memory, its
 // devices and its disk. Home and shares are on the host, and no part of it.

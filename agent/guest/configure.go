@@ -71,6 +71,7 @@ func (s *service) Sync(context.Context) error {
 // Resume implements [Controller].
 func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 	s.logger.Info("the guest goes on", "restored", config.Restored)
+	s.askShares()
 	errs := []error{addEntropy(config.Entropy)}
 	if config.Restored {
 		errs = append(errs, forgetNames())
@@ -80,6 +81,21 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 		errs = append(errs, s.become(*config.Become))
 	}
 	return errors.Join(errs...)
+}
+
+// askShares sends each file server a request that no cache answers, and waits
+// for none of them. One that was under way when the machine was stopped may not
+// have been heard of by the server, which sees it when it hears of another.
+func (s *service) askShares() {
+	s.mu.Lock()
+	mounts := s.config.Mounts
+	s.mu.Unlock()
+	for _, m := range mounts {
+		go func() {
+			var st unix.Statfs_t
+			_ = unix.Statfs(m.Target, &st) // what it says is of no interest
+		}()
+	}
 }
 
 // PowerOff implements [Controller].
