@@ -97,7 +97,7 @@ func (u *unpacker) clear(base string) error {
 }
 
 func (u *unpacker) failed(base string, err error) error {
-	return fmt.Errorf("writing %s: %w", Show(path.Join(u.dest.typed, u.c.path(base))), err)
+	return fmt.Errorf("writing %s: %w", Show(path.Join(u.top, u.c.path(base))), err)
 }
 
 func (u *unpacker) symlink(h *tar.Header, base string) error {

@@ -82,6 +82,7 @@ type unpacker struct {
 	archive bool // of another program
 
 	dest *found
+	top  string // the path of root, for messages
 	root int    // the directory below which everything goes
 	c    *chain // from there to where the last entry went
 	at   []*node
@@ -94,7 +95,7 @@ func newUnpacker(ctx context.Context, r io.Reader, name, dest string, o UnpackOp
 	if err != nil {
 		return nil, err
 	}
-	return &unpacker{ctx: ctx, tar: tar.NewReader(r), name: name, o: o, dest: d, root: -1, made: map[ID]bool{}}, nil
+	return &unpacker{ctx: ctx, tar: tar.NewReader(r), name: name, o: o, dest: d, top: d.typed, root: -1, made: map[ID]bool{}}, nil
 }
 
 func (u *unpacker) close() {
@@ -150,6 +151,7 @@ func (u *unpacker) single(h *tar.Header) (err error) {
 	case u.dest.slash || u.dest.contents:
 		return fmt.Errorf("%s is not a directory: make it first, or leave out the slash", Show(u.dest.typed))
 	default:
+		u.top = path.Dir(u.dest.typed)
 		err = u.openRoot(unix.Openat(u.dest.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
 	}
 	if err == nil && !u.dest.isStream() {
@@ -220,7 +222,7 @@ func (u *unpacker) openIn(top *tar.Header) error {
 	fd, err := unix.FcntlInt(uintptr(u.c.fd()), unix.F_DUPFD_CLOEXEC, 0)
 	u.c.close()
 	unix.Close(u.root)
-	u.root = -1
+	u.root, u.top = -1, path.Join(u.top, u.name)
 	if err := u.openRoot(fd, err); err != nil {
 		return err
 	}
