@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -51,13 +52,29 @@ func (o *own) accept(kind string) (*ssh.Client, error) {
 		}()
 	}
 	if offers := o.client.HandleChannelOpen(kind); offers != nil { // nil: it was asked for before
-		o.running.Go(func() {
-			for offered := range offers {
-				o.running.Go(func() { forwardChannel(offered, o.down) })
-			}
-		})
+		o.running.Go(func() { o.lend(offers) })
 	}
 	return o.client, nil
+}
+
+// maxLent bounds the channels of a kind that a guest may have open to one client at
+// the same time: each costs memory here, and the guest decides how many it opens.
+const maxLent = 100
+
+// lend passes on the channels that the guest opens.
+func (o *own) lend(offers <-chan ssh.NewChannel) {
+	slots := make(chan struct{}, maxLent)
+	for offered := range offers {
+		select {
+		case slots <- struct{}{}:
+			o.running.Go(func() {
+				defer func() { <-slots }()
+				forwardChannel(offered, o.down)
+			})
+		default:
+			_ = offered.Reject(ssh.ResourceShortage, fmt.Sprintf("%d connections are open already", maxLent))
+		}
+	}
 }
 
 // lendAgent lets the programs of a session use the agent of the client's keys.

@@ -286,6 +286,46 @@ func TestAGuestOpensNoChannels(t *testing.T) {
 	}
 }
 
+func TestAGuestOpensNoMoreChannelsThanItMay(t *testing.T) {
+	const opened = maxLent + 50
+	asked, refused := make(chan struct{}), make(chan string, opened)
+	guest := hostileServer(t, func(conn net.Conn) net.Conn { return conn }, func(server *ssh.ServerConn, _ <-chan ssh.NewChannel) {
+		<-asked
+		for range opened {
+			go func() {
+				if _, _, err := server.OpenChannel(channelForwardedTCP, nil); err != nil {
+					refused <- err.Error()
+				}
+			}()
+		}
+	})
+	// A client that answers none of them.
+	var offers <-chan ssh.NewChannel
+	down := make(chan *ssh.ServerConn, 1)
+	client := hostileServer(t, func(conn net.Conn) net.Conn { return conn }, func(server *ssh.ServerConn, _ <-chan ssh.NewChannel) { down <- server })
+	offers = client.SSH().HandleChannelOpen(channelForwardedTCP)
+	private := &own{ctx: t.Context(), down: <-down, dial: func(context.Context) (*ssh.Client, error) { return guest.SSH(), nil }}
+	if _, err := private.accept(channelForwardedTCP); err != nil {
+		t.Fatal(err)
+	}
+	close(asked)
+	for range opened - maxLent {
+		if err := <-refused; !strings.Contains(err, "100 connections are open already") {
+			t.Error(err)
+		}
+	}
+	for range maxLent {
+		<-offers
+	}
+	select {
+	case err := <-refused:
+		t.Errorf("one more was refused: %s", err)
+	case <-offers:
+		t.Error("one more reached the client")
+	default:
+	}
+}
+
 // muxFrame is a frame of yamux without a body, as its specification has it.
 func muxFrame(kind byte, flags uint16, stream, length uint32) []byte {
 	frame := binary.BigEndian.AppendUint16([]byte{0, kind}, flags)
