@@ -37,7 +37,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	if v.config.Network != network.ModeNone {
-		v.chooseDNS(ctx)
+		v.learnSearchDomains()
 	}
 	if err := v.readyQEMU(ctx, plan); err != nil {
 		return err

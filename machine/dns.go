@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/network"
@@ -16,44 +15,35 @@ const (
 	doctorPatience = 3 * time.Second
 )
 
-// chooseDNS decides what the guest is told about names. It waits for servers only
-// where there are several to choose from; of what is wrong with the only one, the
-// user hears when it is known, if the start lasts as long.
-func (v *supervisor) chooseDNS(ctx context.Context) {
+// learnSearchDomains reads in which domains the guest is to look for short names.
+func (v *supervisor) learnSearchDomains() {
 	resolver, err := network.ReadResolver()
 	if err != nil {
-		v.log.Warn("what this machine's DNS is cannot be read", "err", err)
+		v.log.Warn("this machine's search domains cannot be read", "err", err)
 		return
 	}
 	v.search = resolver.SearchDomains()
-	choose := func() network.Chosen {
-		chosen := resolver.ChooseDNS(ctx, dnsPatience, network.FromHere)
-		if chosen.Err != nil && ctx.Err() == nil {
-			v.report(report{Note: chosen.Err.Error()})
-		}
-		return chosen
+}
+
+// chooseDNS returns the server of a resolv.conf(5) that is to be asked, or nothing
+// where none answers. The user hears of that if the start still lasts.
+func (v *supervisor) chooseDNS(ctx context.Context, text string) (server string) {
+	server, err := network.ParseResolver(text).ChooseDNS(ctx, dnsPatience, network.FromHere)
+	if err != nil && ctx.Err() == nil {
+		v.log.Warn("DNS", "err", err)
+		v.report(report{Note: err.Error()})
 	}
-	if !resolver.HasChoice() {
-		go choose()
-		return
-	}
-	if chosen := choose(); chosen.Server.IsValid() {
-		v.dns = chosen.Server.String()
-		v.log.Info("the guest is told a DNS server that answers, in place of the first one", "server", v.dns)
-	}
+	return server
 }
 
 func examineDNS(ctx context.Context) Finding {
 	resolver, err := network.ReadResolver()
+	var server string
+	if err == nil {
+		server, err = resolver.ChooseDNS(ctx, doctorPatience, network.FromHere)
+	}
 	if err != nil {
-		return Finding{"dns", Limited, fmt.Sprintf("%s cannot be read: %v", network.ResolverFile, err)}
+		return Finding{"dns", Limited, err.Error()}
 	}
-	chosen := resolver.ChooseDNS(ctx, doctorPatience, network.FromHere)
-	switch {
-	case chosen.Err != nil:
-		return Finding{"dns", Limited, chosen.Err.Error()}
-	case chosen.Server.IsValid():
-		return Finding{"dns", Good, fmt.Sprintf("guests use %s, which answers, and not the first server of %s", chosen.Server, network.ResolverFile)}
-	}
-	return Finding{"dns", Good, fmt.Sprintf("this machine's server answers (%s)", strings.Join(resolver.Servers, ", "))}
+	return Finding{"dns", Good, fmt.Sprintf("guests ask %s, which answers", server)}
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,31 +12,39 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/network"
 )
 
-// resolverFile says where names are resolved on this machine (resolv.conf(5)).
-const resolverFile = "/etc/resolv.conf"
-
-// maxResolverFile is a hundred times what such a file holds, in bytes.
+// maxResolverFile is a hundred times what a resolv.conf(5) holds, in bytes.
 const maxResolverFile = 64 << 10
 
-// resolver is a copy of resolverFile that follows it, in memory: QEMU, whose
-// network answers the guest's questions for names, sees no file of this
-// machine, and where a laptop resolves names changes with each network.
+// resolver is a copy of this machine's resolv.conf(5) that follows it, in memory:
+// QEMU, whose network answers the guest's questions for names, sees no file of
+// this machine, and where a laptop resolves names changes with each network. QEMU
+// asks the first server in it and no other, so that one that answers is put first.
 type resolver struct {
 	file    *os.File
 	watcher *fsnotify.Watcher
+	choose  chooseServer
+	log     *slog.Logger
 	done    chan struct{}
+
+	text []byte // of the machine's file
 }
+
+// chooseServer returns the server of a resolv.conf(5) that answers, or nothing. It
+// may take its time: until then, the copy is what the file is.
+type chooseServer func(ctx context.Context, text string) (server string)
 
 // newResolver copies the file at path, which may be absent. The caller closes
 // the resolver.
-func newResolver(path string, log *slog.Logger) (*resolver, error) {
+func newResolver(path string, choose chooseServer, log *slog.Logger) (*resolver, error) {
 	fd, err := unix.MemfdCreate("resolv.conf", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("copying %s: %w", path, err)
 	}
-	r := &resolver{file: os.NewFile(uintptr(fd), path), done: make(chan struct{})}
+	r := &resolver{file: os.NewFile(uintptr(fd), path), choose: choose, log: log, done: make(chan struct{})}
 	if r.watcher, err = fsnotify.NewWatcher(); err != nil {
 		return nil, errors.Join(fmt.Errorf("watching %s: %w", path, err), r.file.Close())
 	}
@@ -50,56 +59,77 @@ func newResolver(path string, log *slog.Logger) (*resolver, error) {
 			log.Warn("the guest does not hear of changes to "+path, "err", err)
 		}
 	}
-	if err := r.copy(path); err != nil {
+	if _, err := r.copy(path); err != nil {
 		log.Warn("the guest can resolve no names", "err", err)
 	}
-	go r.follow(path, log)
+	go r.follow(path)
 	return r, nil
 }
 
 // follow ends with the watcher.
-func (r *resolver) follow(path string, log *slog.Logger) {
+func (r *resolver) follow(path string) {
 	defer close(r.done)
+	for changed := true; changed; {
+		ctx, cancel := context.WithCancel(context.Background())
+		chosen, text := make(chan string, 1), string(r.text)
+		go func() { chosen <- r.choose(ctx, text) }()
+		changed = r.await(path, chosen)
+		cancel()
+	}
+}
+
+// await puts the server first that is chosen, and returns true when the file has
+// another text, or false when the watcher has ended.
+func (r *resolver) await(path string, chosen <-chan string) bool {
 	for {
 		select {
+		case server := <-chosen:
+			if server == "" {
+				continue
+			}
+			if err := r.write([]byte(network.PutFirst(string(r.text), server))); err != nil {
+				r.log.Warn("the guest's names are asked of the first server, which does not answer", "err", err)
+			}
 		case _, ok := <-r.watcher.Events:
 			if !ok {
-				return
+				return false
 			}
-			if err := r.copy(path); err != nil { // as between its removal and its return
-				log.Debug("the guest resolves names as before", "err", err)
+			changed, err := r.copy(path)
+			if err != nil { // as between its removal and its return
+				r.log.Debug("the guest resolves names as before", "err", err)
+			}
+			if changed {
+				return true
 			}
 		case _, ok := <-r.watcher.Errors:
 			if !ok {
-				return
+				return false
 			}
 		}
 	}
 }
 
-// copy makes the copy equal to the file, and changes nothing if it is.
-func (r *resolver) copy(path string) error {
+// copy makes the copy equal to the file, and changes nothing if that is as before.
+func (r *resolver) copy(path string) (changed bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer f.Close()
 	now, err := io.ReadAll(io.LimitReader(f, maxResolverFile))
-	if err != nil {
+	if err != nil || bytes.Equal(r.text, now) {
+		return false, err
+	}
+	r.text = now
+	return true, r.write(now)
+}
+
+// write changes the copy.
+func (r *resolver) write(text []byte) error {
+	if _, err := r.file.WriteAt(text, 0); err != nil {
 		return err
 	}
-	before := make([]byte, maxResolverFile)
-	n, err := r.file.ReadAt(before, 0)
-	if err != nil && err != io.EOF {
-		return err
-	}
-	if bytes.Equal(before[:n], now) {
-		return nil
-	}
-	if _, err := r.file.WriteAt(now, 0); err != nil {
-		return err
-	}
-	return r.file.Truncate(int64(len(now)))
+	return r.file.Truncate(int64(len(text)))
 }
 
 // File returns the copy, which stays the resolver's; nil for a nil one.

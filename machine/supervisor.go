@@ -67,8 +67,7 @@ type supervisor struct {
 	guestKey agent.Pin // by which the agent proves itself
 
 	vsockCID uint32   // 0 without vsock
-	dns      string   // the address of the DNS server that the guest is told; empty: QEMU's own
-	search   []string // the domains that it is told
+	search   []string // domains in which the guest is to look for short names
 
 	standing sync.Mutex  // held by whoever changes whether the guest runs
 	paused   atomic.Bool // by Pause

@@ -108,7 +108,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		return nil, errors.Join(err, closeAll(theirs))
 	}
 	if vm.Network != nil && v.resolver == nil {
-		if v.resolver, err = newResolver(resolverFile, v.log); err != nil {
+		if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
 			return nil, errors.Join(err, closeAll(theirs))
 		}
 	}
@@ -174,7 +174,7 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name), DNS: v.dns, Search: v.search}
+	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name), Search: v.search}
 	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
 		f, err := f.Resolve()
 		if err != nil {

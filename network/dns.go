@@ -141,69 +141,61 @@ func FromHere(ctx context.Context, server string, query []byte) ([]byte, error) 
 	}
 	answer := make([]byte, DNSHeader)
 	n, err := conn.Read(answer)
+	if failed, ok := errors.AsType[*net.OpError](err); ok {
+		err = failed.Err // its addresses are known
+	}
 	return answer[:n], err
 }
 
-// Chosen is the DNS server that a guest uses.
-type Chosen struct {
-	// Server is to be told to the guest; if it is not valid, the guest is told
-	// QEMU's own address, behind which is the host's first server of IPv4.
-	Server netip.Addr
-	Err    error // why names cannot be resolved, with the remedy; nil if they can
-}
-
-const remedy = "mend " + ResolverFile + ", or write a server that answers into the guest's"
-
-// HasChoice tells whether ChooseDNS can choose among several servers.
-func (r Resolver) HasChoice() bool { return len(r.ipv4()) > 1 }
-
-// ChooseDNS finds a server for a guest behind QEMU's user networking. That uses the
-// first server of IPv4 and no other, whether it answers or not; the guest itself can
-// ask another one, unless that is on the host's loopback. It takes as long as the
-// first server that answers does, and at most patience.
-func (r Resolver) ChooseDNS(ctx context.Context, patience time.Duration, by Exchange) Chosen {
+// ChooseDNS returns the first server of IPv4 that answers. QEMU's user networking
+// passes a guest's questions on to the first one that it reads, whether it answers or
+// not, and to none of IPv6: see PutFirst. The error is why names cannot be resolved in
+// the guest, with what to do. ChooseDNS takes as long as the server that it returns
+// does to answer, and at most patience.
+func (r Resolver) ChooseDNS(ctx context.Context, patience time.Duration, by Exchange) (server string, err error) {
+	const effect = "so names cannot be resolved in the guest"
 	servers := r.ipv4()
 	switch {
 	case len(r.Servers) == 0:
-		return Chosen{Err: fmt.Errorf("this machine has no DNS server, so names cannot be resolved in the guest: %s", remedy)}
+		return "", fmt.Errorf("this machine has no DNS server, %s: write one into %s", effect, ResolverFile)
 	case len(servers) == 0:
-		return Chosen{Err: fmt.Errorf("this machine's DNS servers (%s) are of IPv6 only, which QEMU's network does not reach, so names cannot be resolved in the guest: %s", strings.Join(r.Servers, ", "), remedy)}
+		return "", fmt.Errorf("this machine's DNS servers (%s) are of IPv6 only, which QEMU's network does not reach, %s: write one of IPv4 into %s", strings.Join(r.Servers, ", "), effect, ResolverFile)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer within %v", patience))
 	defer cancel()
 	answers := make([]chan error, len(servers))
 	for i, server := range servers {
 		answers[i] = make(chan error, 1)
-		go func() { answers[i] <- askTwice(ctx, patience, server.String(), by) }()
+		go func() { answers[i] <- askTwice(ctx, patience, server, by) }()
 	}
-	var errs []error
+	var silent []string
 	for i, server := range servers {
-		if err := <-answers[i]; err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", server, err))
-			continue
+		err := <-answers[i]
+		if err == nil {
+			return server, nil
 		}
-		if i == 0 {
-			return Chosen{}
-		}
-		return Chosen{Server: server}
+		silent = append(silent, fmt.Sprintf("%s: %v", server, err))
 	}
-	return Chosen{Err: fmt.Errorf("no DNS server of this machine answers (%w), so names cannot be resolved in the guest: %s", errors.Join(errs...), remedy)}
+	return "", fmt.Errorf("no DNS server of this machine answers (%s), %s: write one that does into %s", strings.Join(silent, "; "), effect, ResolverFile)
 }
 
-// ipv4 are the servers that a guest can use: the first, and others that it can
-// reach by their own address.
-func (r Resolver) ipv4() (usable []netip.Addr) {
-	guests := netip.MustParsePrefix("10.0.2.0/24") // QEMU's default
+// PutFirst returns the text of a resolv.conf(5) with a server before all others; it
+// is the text itself if the server is the first of IPv4 already.
+func PutFirst(text, server string) string {
+	if servers := ParseResolver(text).ipv4(); len(servers) > 0 && servers[0] == server {
+		return text
+	}
+	return "nameserver " + server + "\n" + text
+}
+
+// ipv4 are the servers of IPv4.
+func (r Resolver) ipv4() (servers []string) {
 	for _, text := range r.Servers {
-		server, err := netip.ParseAddr(text)
-		if err != nil || !server.Is4() {
-			continue
-		}
-		if len(usable) == 0 || !(server.IsLoopback() || server.IsUnspecified() || guests.Contains(server)) {
-			usable = append(usable, server)
+		if server, err := netip.ParseAddr(text); err == nil && server.Is4() {
+			servers = append(servers, text)
 		}
 	}
-	return usable
+	return servers
 }
 
 // askTwice asks again after a while: a datagram may be lost.

@@ -215,18 +215,18 @@ func TestIncomingMachineWaitsForItsState(t *testing.T) {
 	}
 }
 
-func TestTheGuestIsToldOfNames(t *testing.T) {
+func TestTheGuestIsToldSearchDomains(t *testing.T) {
 	c := minimal()
-	c.Network = &UserNetwork{MAC: "52:54:00:12:34:56", DNS: "192.0.2.53", Search: []string{"corp.example", "lab.example"}}
+	c.Network = &UserNetwork{MAC: "52:54:00:12:34:56", Search: []string{"corp.example", "lab.example"}}
 	argv, err := c.Args(capabilities(t, "x86_64-10.0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "user,id=net0,ipv6=off,restrict=off,dns=192.0.2.53,dnssearch=corp.example,dnssearch=lab.example"
+	want := "user,id=net0,ipv6=off,restrict=off,dnssearch=corp.example,dnssearch=lab.example"
 	if !slices.Contains(argv, want) {
 		t.Errorf("%q lacks %q", argv, want)
 	}
-	for _, bad := range []UserNetwork{{DNS: "fd00::3"}, {DNS: "name"}, {Search: []string{"a b"}}, {Search: []string{""}}} {
+	for _, bad := range []UserNetwork{{Search: []string{"a b"}}, {Search: []string{""}}} {
 		bad.MAC = c.Network.MAC
 		c.Network = &bad
 		if c.Validate() == nil {

@@ -135,11 +135,8 @@ type Share struct {
 type UserNetwork struct {
 	MAC      string
 	Forwards []Forward
-	Restrict bool // only the forwards work
-	// DNS is the IPv4 address of the DNS server that the guest is told. Empty: QEMU's own, 10.0.2.3, which passes
-	// questions on to the first IPv4 server of the host's resolv.conf(5).
-	DNS    string
-	Search []string // domains that the guest is told to append to short names
+	Restrict bool     // only the forwards work
+	Search   []string // domains that the guest is told to append to short names
 }
 
 // Forward accepts connections on the host and passes them to the guest.

@@ -246,9 +246,6 @@ func addUserNetwork(a *argv, n UserNetwork) {
 		"ipv6", "off", // else guests prefer an IPv6 that leads nowhere on most hosts
 		"restrict", onOff(n.Restrict),
 	}
-	if n.DNS != "" {
-		pairs = append(pairs, "dns", n.DNS)
-	}
 	for _, domain := range n.Search {
 		pairs = append(pairs, "dnssearch", domain)
 	}

@@ -156,9 +156,6 @@ func (n UserNetwork) validate() (errs []error) {
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
 		errs = append(errs, fmt.Errorf("the network card's address %q is not a unicast MAC address such as 52:54:00:12:34:56", n.MAC))
 	}
-	if ip, err := netip.ParseAddr(n.DNS); n.DNS != "" && (err != nil || !ip.Is4()) {
-		errs = append(errs, fmt.Errorf("QEMU's network has DNS servers of IPv4 only, and not %q", n.DNS))
-	}
 	for _, domain := range n.Search {
 		if domain == "" || len(domain) > 253 || strings.ContainsFunc(domain, func(r rune) bool { return r <= ' ' || r > '~' }) {
 			errs = append(errs, fmt.Errorf("%q is no domain that names could be searched in", domain))
