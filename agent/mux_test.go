@@ -72,35 +72,64 @@ func TestCallIsFoundInPiecesOfAStream(t *testing.T) {
 	}
 }
 
-func TestSerialMuxCarriesStreams(t *testing.T) {
-	ours, port := net.Pipe()
-	defer port.Close()
-	go func() {
-		word := ""
-		for finder, found := new(CallFinder), false; !found; {
-			var piece [16]byte
-			n, err := port.Read(piece[:])
-			if err != nil {
-				return
-			}
-			word, _, found = finder.Find(piece[:n])
-		}
-		_, _ = io.WriteString(port, "\x00left over"+Hello("")+Hello(word))
-		session, err := yamux.Server(port, MuxConfig())
+// servePort answers a call on a port and hands the streams to handle.
+func servePort(port net.Conn, handle func(net.Conn)) {
+	word := ""
+	for finder, found := new(CallFinder), false; !found; {
+		var piece [16]byte
+		n, err := port.Read(piece[:])
 		if err != nil {
 			return
 		}
-		for {
-			stream, err := session.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				_, _ = io.Copy(stream, stream)
-				stream.Close()
-			}()
+		word, _, found = finder.Find(piece[:n])
+	}
+	_, _ = io.WriteString(port, "\x00left over"+Hello("")+Hello(word))
+	session, err := yamux.Server(port, MuxConfig())
+	if err != nil {
+		return
+	}
+	for {
+		stream, err := session.Accept()
+		if err != nil {
+			return
 		}
+		go handle(stream)
+	}
+}
+
+func TestClosedStreamIsNotWaitedForWhenTheGuestHangs(t *testing.T) {
+	ours, port := net.Pipe()
+	defer port.Close()
+	go servePort(port, func(net.Conn) {})
+	mux, err := NewSerialMux(t.Context(), ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mux.Close()
+	stream, err := mux.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error)
+	go func() {
+		_, err := stream.Read(make([]byte, 1))
+		read <- err
 	}()
+	if err := stream.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-read; err == nil {
+		t.Error("something was read from a guest that hangs")
+	}
+}
+
+func TestSerialMuxCarriesStreams(t *testing.T) {
+	ours, port := net.Pipe()
+	defer port.Close()
+	go servePort(port, func(stream net.Conn) {
+		_, _ = io.Copy(stream, stream)
+		stream.Close()
+	})
 	mux, err := NewSerialMux(t.Context(), ours)
 	if err != nil {
 		t.Fatal(err)

@@ -206,6 +206,11 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 	if err := setTimeZone("/", zone); err != nil {
 		s.logger.Warn("the guest has another time zone than its host", "error", err)
 	}
+	if s.image.Readiness.System == "systemd" {
+		if err := prepareUserManager("/", s.image.User.UID); err != nil {
+			s.logger.Warn("systemctl --user will not work", "error", err)
+		}
+	}
 	close(s.rooted)
 	if _, err := fmt.Fprintf(words, "%s%s\n", wordSwitch, s.image.Init); err != nil {
 		return fmt.Errorf("process 1 does not answer: %w", err)

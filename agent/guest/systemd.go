@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -47,6 +49,27 @@ func systemState(ctx context.Context) (state string, failed []string, err error)
 	default:
 		return state, nil, fmt.Errorf("systemd did not finish its start: its state is %q", state)
 	}
+}
+
+// prepareUserManager tells systemd, before it starts, what it cannot ask a
+// logind, which sandboxes do without: the user's runtime directory is there
+// already, and must not be removed under the commands that use it.
+func prepareUserManager(root string, uid int) error {
+	for unit, text := range map[string]string{
+		// A service must have something to do; it need not exist.
+		"user-runtime-dir@%d.service": "[Service]\nExecStart=\nExecStart=-/bin/true\nExecStop=\n",
+		"user@%d.service":             fmt.Sprintf("[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%d\n", uid),
+	} {
+		dropIn := filepath.Join(root, "/run/systemd/system", fmt.Sprintf(unit, uid)+".d/sandbox.conf")
+		err := os.MkdirAll(filepath.Dir(dropIn), 0o755)
+		if err == nil {
+			err = replaceFile(dropIn, text, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // startUserManager starts the user's own systemd, which a login would start
