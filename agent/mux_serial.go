@@ -3,7 +3,6 @@ package agent
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,15 +76,6 @@ type greetedConn struct {
 }
 
 func (c greetedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
-
-// serialStream is a stream whose Close ends a Read that is under way. yamux
-// goes on reading what the other side may still have to say, and a guest that
-// hangs never says that it has done.
-type serialStream struct{ *yamux.Stream }
-
-func (s serialStream) Close() error {
-	return errors.Join(s.SetReadDeadline(time.Unix(1, 0)), s.Stream.Close())
-}
 
 type serialMux struct{ session *yamux.Session }
 
