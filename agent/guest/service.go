@@ -207,8 +207,8 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 		s.logger.Warn("the guest has another time zone than its host", "error", err)
 	}
 	if s.image.Readiness.System == "systemd" {
-		if err := prepareUserManager("/", s.image.User.UID); err != nil {
-			s.logger.Warn("systemctl --user will not work", "error", err)
+		if err := instructSystemd("/", s.image.User.UID); err != nil {
+			return err
 		}
 	}
 	close(s.rooted)

@@ -51,22 +51,27 @@ func systemState(ctx context.Context) (state string, failed []string, err error)
 	}
 }
 
-// prepareUserManager tells systemd, before it starts, what it cannot ask a
-// logind, which sandboxes do without: the user's runtime directory is there
-// already, and must not be removed under the commands that use it.
-func prepareUserManager(root string, uid int) error {
+// instructSystemd writes settings for units of systemd, which has not started
+// yet. The first keeps the agent alive: it and all commands are in the scope of
+// process 1, which systemd would end with everything in it as soon as one
+// process there is killed for memory. The others are for the user's manager,
+// about which it would ask a logind, which sandboxes do without: the runtime
+// directory is there already, and must not be removed under the commands that
+// use it.
+func instructSystemd(root string, uid int) error {
 	for unit, text := range map[string]string{
+		"init.scope": "[Scope]\nOOMPolicy=continue\n",
 		// A service must have something to do; it need not exist.
-		"user-runtime-dir@%d.service": "[Service]\nExecStart=\nExecStart=-/bin/true\nExecStop=\n",
-		"user@%d.service":             fmt.Sprintf("[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%d\n", uid),
+		fmt.Sprintf("user-runtime-dir@%d.service", uid): "[Service]\nExecStart=\nExecStart=-/bin/true\nExecStop=\n",
+		fmt.Sprintf("user@%d.service", uid):             fmt.Sprintf("[Service]\nPAMName=\nEnvironment=XDG_RUNTIME_DIR=/run/user/%d\n", uid),
 	} {
-		dropIn := filepath.Join(root, "/run/systemd/system", fmt.Sprintf(unit, uid)+".d/sandbox.conf")
+		dropIn := filepath.Join(root, "/run/systemd/system", unit+".d/sandbox.conf")
 		err := os.MkdirAll(filepath.Dir(dropIn), 0o755)
 		if err == nil {
 			err = replaceFile(dropIn, text, 0o644)
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("cannot instruct systemd about %s: %w", unit, err)
 		}
 	}
 	return nil
