@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,11 +71,15 @@ type farewell struct {
 	said   chan struct{} // closed when nothing more is to come
 }
 
+// lastWords is how long a kernel that has panicked may write to its console
+// before it reboots, which some are told not to do.
+const lastWords = 10 * time.Second
+
 // watchEnd keeps what QEMU says about its end.
 func (v *supervisor) watchEnd(ctx context.Context) {
-	bye := &farewell{said: make(chan struct{})}
+	bye, monitor := &farewell{said: make(chan struct{})}, v.monitor
 	v.bye = bye
-	events, err := v.monitor.Events(ctx)
+	events, err := monitor.Events(ctx)
 	if err != nil { // it has ended already, without a word
 		close(bye.said)
 		return
@@ -82,8 +87,13 @@ func (v *supervisor) watchEnd(ctx context.Context) {
 	go func() {
 		defer close(bye.said)
 		for e := range events {
-			if reason, ok := qmp.ReasonOf(e); ok {
-				bye.reason = reason
+			reason, ok := qmp.ReasonOf(e)
+			if !ok || bye.reason == qmp.ShutdownPanic { // after which it reboots
+				continue
+			}
+			bye.reason = reason
+			if reason == qmp.ShutdownPanic {
+				time.AfterFunc(lastWords, func() { _ = monitor.Quit(ctx) }) // which has mostly ended by then
 			}
 		}
 	}()

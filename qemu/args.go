@@ -72,6 +72,7 @@ func fixedFlags() []struct{ name, value, reason string } {
 		{"-nodefaults", "", "no VGA, floppy, serial port or network card that nobody asked for: less to attack, faster boot"},
 		{"-no-user-config", "", "the user's and the system's QEMU configuration must not change a sandbox"},
 		{"-no-reboot", "", "a reboot or kernel panic ends QEMU, so its supervisor notices"},
+		{"-action", "panic=none", "a kernel that panics still writes its last words before it reboots; QEMU's end would cut them off"},
 		{"-display", "none", "no window, also where a display exists"},
 		{
 			"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
