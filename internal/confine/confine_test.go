@@ -32,13 +32,13 @@ func room(t *testing.T, path string) *Room {
 
 func TestProgramSeesOnlyItsParts(t *testing.T) {
 	var out bytes.Buffer
-	program := Program{Path: "/bin/bash", Args: []string{"-c", "echo /*; echo /dev/*; echo /usr/*; echo $HOME"}, Stdout: &out}
+	program := Program{Path: "/bin/bash", Args: []string{"-c", "echo /*; echo /dev/*; echo /usr/*; echo /etc/*; echo $HOME"}, Stdout: &out}
 	p, _, err := Start(t.Context(), program, Spec{Room: room(t, "/bin/bash")}, process.Options{Log: &out})
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-p.Done()
-	if got, want := out.String(), "/dev /lib /lib64 /proc /usr\n/dev/null /dev/urandom /dev/zero\n/usr/bin /usr/lib\n\n"; got != want || p.Err() != nil {
+	if got, want := out.String(), "/dev /etc /lib /lib64 /proc /usr\n/dev/null /dev/urandom /dev/zero\n/usr/bin /usr/lib\n/etc/ld.so.cache\n\n"; got != want || p.Err() != nil {
 		t.Errorf("the program sees %q, %v; want %q", got, p.Err(), want)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -49,13 +50,20 @@ func FindParts(ctx context.Context, path string) (Parts, error) {
 	return p, nil
 }
 
+// loaderCache tells the loader which libraries are where, of those that are not in its own directories, such as
+// /usr/local/lib (ld.so(8)).
+const loaderCache = "/etc/ld.so.cache"
+
 // Paths are what a Room must show of the program.
 func (p Parts) Paths() []string {
 	list := append([]string{p.Program}, p.Dirs...)
-	if p.Loader != "" {
-		list = append(list, p.Loader)
+	if p.Loader == "" {
+		return list
 	}
-	return list
+	if _, err := os.Stat(loaderCache); err == nil {
+		list = append(list, loaderCache)
+	}
+	return append(list, p.Loader)
 }
 
 // Executes are those of the Paths that a Room must allow to be executed.
