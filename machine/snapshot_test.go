@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -142,7 +143,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		}
 	}
 	saveTest(t, s, "good", time.Now())
-	writeFile(t, s.snapshotFile("memo", manifestFile), `{"version": 2}`)
+	writeFile(t, s.snapshotFile("memo", manifestFile), fmt.Sprintf(`{"version": %d}`, snapshotVersion+1))
 	all, err := s.Snapshots()
 	if err == nil || len(all) != 3 {
 		t.Errorf("with a manifest of another version: %d snapshots, %v", len(all), err)
