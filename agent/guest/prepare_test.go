@@ -88,3 +88,22 @@ func TestOpenSSHKeepsItsOwnKeysWhenTheHostSendsNone(t *testing.T) {
 		t.Errorf("nothing should have been written: %v, %v", entries, err)
 	}
 }
+
+func TestSystemdIsInstructedBeforeItStarts(t *testing.T) {
+	root := t.TempDir()
+	for range 2 { // it must not mind what is there
+		if err := instructSystemd(root, 1234); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for unit, want := range map[string]string{
+		"init.scope":                    "OOMPolicy=continue",
+		"user-runtime-dir@1234.service": "ExecStop=\n",
+		"user@1234.service":             "XDG_RUNTIME_DIR=/run/user/1234",
+	} {
+		got, err := os.ReadFile(filepath.Join(root, "/run/systemd/system", unit+".d/sandbox.conf"))
+		if err != nil || !strings.Contains(string(got), want) {
+			t.Errorf("%s: %q, %v", unit, got, err)
+		}
+	}
+}
