@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -22,7 +23,8 @@ type controlClient struct {
 	channel ssh.Channel
 	done    chan struct{} // closed when no more answers will come
 
-	writing sync.Mutex // held while a question is written
+	writing sync.Mutex  // held while a question is written
+	halved  atomic.Bool // a question was left half written, and the channel is closed for that
 
 	mu      sync.Mutex // guards what follows
 	lastID  uint64
@@ -107,7 +109,7 @@ func (c *controlClient) ended() bool {
 	case <-c.done:
 		return true
 	default:
-		return false
+		return c.halved.Load()
 	}
 }
 
@@ -177,7 +179,8 @@ func (c *controlClient) roundTrip(ctx context.Context, method string, params any
 	if err := within(ctx, func() error { return c.write(request) }); err != nil {
 		c.forget(request.ID)
 		if ctx.Err() != nil {
-			go c.channel.Close() // half a question may be on its way
+			c.halved.Store(true) // maybe: whoever comes next needs a channel of which that is sure
+			go c.channel.Close()
 			return ControlResponse{}, context.Cause(ctx)
 		}
 		return ControlResponse{}, fmt.Errorf("cannot send %q to the guest: %w", method, noEOF(err))
