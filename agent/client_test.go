@@ -15,24 +15,40 @@ import (
 // silentGuest logs a client in and then never says anything again.
 func silentGuest(t *testing.T) *Client {
 	t.Helper()
+	return connect(t, dialGuest(t, newKey(t), func(conn net.Conn, config *ssh.ServerConfig) {
+		_, _, _, _ = ssh.NewServerConn(conn, config)
+	}))
+}
+
+// dialGuest returns a connection to a guest that proves itself with the key and
+// takes any client's; serve makes the handshake, and closes the guest's end if
+// that is to be closed.
+func dialGuest(t *testing.T, key ssh.Signer, serve func(net.Conn, *ssh.ServerConfig)) net.Conn {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { listener.Close() }) // not before the connection is accepted
 	go func() {
 		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
 		config := &ssh.ServerConfig{NoClientAuth: true, Config: ChannelCrypto()}
-		config.AddHostKey(newKey(t))
-		_, _, _, _ = ssh.NewServerConn(conn, config)
+		config.AddHostKey(key)
+		serve(conn, config)
 	}()
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// connect logs in, until the test ends.
+func connect(t *testing.T, conn net.Conn) *Client {
+	t.Helper()
 	client, err := Connect(t.Context(), conn, newKey(t))
 	if err != nil {
 		t.Fatal(err)

@@ -48,36 +48,14 @@ func guestBehind(t *testing.T, wrap func(net.Conn) net.Conn, serve func(session 
 // hostileServer logs a client in, and leaves the rest to serve.
 func hostileServer(t *testing.T, wrap func(net.Conn) net.Conn, serve func(*ssh.ServerConn, <-chan ssh.NewChannel)) *Client {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	key := newKey(t)
-	go func() {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		config := &ssh.ServerConfig{NoClientAuth: true, Config: ChannelCrypto()}
-		config.AddHostKey(key)
+	return connect(t, dialGuest(t, newKey(t), func(conn net.Conn, config *ssh.ServerConfig) {
 		server, channels, requests, err := ssh.NewServerConn(wrap(conn), config)
 		if err != nil {
 			return
 		}
 		go ssh.DiscardRequests(requests)
 		serve(server, channels)
-	}()
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := Connect(t.Context(), conn, newKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	return client
+	}))
 }
 
 // heap is how much memory the process has taken for its heap, which grows with

@@ -11,28 +11,13 @@ import (
 // login logs in to a guest that proves itself with the key.
 func login(t *testing.T, p *Pin, key ssh.Signer) error {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	go func() {
-		theirs, err := listener.Accept()
-		if err != nil {
-			return
+	conn := dialGuest(t, key, func(conn net.Conn, config *ssh.ServerConfig) {
+		defer conn.Close()
+		if server, _, _, err := ssh.NewServerConn(conn, config); err == nil {
+			_ = server.Wait()
 		}
-		defer theirs.Close()
-		config := &ssh.ServerConfig{NoClientAuth: true, Config: ChannelCrypto()}
-		config.AddHostKey(key)
-		if conn, _, _, err := ssh.NewServerConn(theirs, config); err == nil {
-			_ = conn.Wait()
-		}
-	}()
-	ours, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := p.Connect(t.Context(), ours, newKey(t))
+	})
+	client, err := p.Connect(t.Context(), conn, newKey(t))
 	if err == nil {
 		client.Close()
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
-// WeakIsolationFlag is the option of run that sets Config.AllowWeakIsolation.
+// WeakIsolationFlag is the option of run that sets Config.AllowWeak.
 const WeakIsolationFlag = "allow-weak-isolation"
 
 // explainWeak adds to a start that was refused how to have it all the same.

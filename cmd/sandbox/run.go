@@ -64,7 +64,7 @@ func createFlags() []cli.Flag {
 		&cli.StringFlag{Name: "disk", EnvVars: []string{"SANDBOX_DISK"}, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
 		&cli.BoolFlag{Name: "no-home", Usage: "keep the home in the guest, where all else is, and not in a directory of this machine that outlives each stop; forks of such a sandbox without shares have their memory in common"},
 		&cli.StringSliceFlag{Name: "share", Aliases: []string{"v"}, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine; repeatable"},
-		&cli.BoolFlag{Name: "allow-weak-isolation", Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
+		&cli.BoolFlag{Name: machine.WeakIsolationFlag, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		&cli.BoolFlag{Name: "allow-dangerous-share", Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
 		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only; repeatable"},
 		&cli.StringFlag{Name: "net", Value: string(network.ModeUser), EnvVars: []string{"SANDBOX_NET"}, Usage: "`MODE` of the network: user or none"},
@@ -235,7 +235,7 @@ func configure(c *cli.Context, host *machine.Host, sources map[string]string) (m
 	config := machine.Config{
 		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
 		Transport: machine.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
-		ReadyTimeout: c.Duration("timeout"), NoHome: c.Bool("no-home"), AllowWeak: c.Bool("allow-weak-isolation"),
+		ReadyTimeout: c.Duration("timeout"), NoHome: c.Bool("no-home"), AllowWeak: c.Bool(machine.WeakIsolationFlag),
 	}
 	if config.Name == "" && !c.IsSet("name") {
 		config.Name = host.NewName()
