@@ -137,7 +137,9 @@ func (k *command) useInput(cmd *agent.Cmd) (restore func(), err error) {
 		cmd.Stdin = commandInput(os.Stdin)
 		return func() { returnInput(cmd.Stdin) }, nil
 	}
-	k.terminal = newTTYInput(os.Stdin, k.tty)
+	if k.terminal, err = newTTYInput(os.Stdin, k.tty); err != nil {
+		return nil, err
+	}
 	if !k.tty {
 		cmd.Stdin = k.terminal
 		return func() {}, nil

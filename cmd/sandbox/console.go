@@ -56,7 +56,10 @@ func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) er
 
 // rawTerminal makes the keyboard the input, and leaving it the end of ctx.
 func (o consoleOptions) rawTerminal(leave context.CancelCauseFunc, typed *io.Reader) (restore func(), err error) {
-	input := newTTYInput(os.Stdin, true)
+	input, err := newTTYInput(os.Stdin, true)
+	if err != nil {
+		return nil, err
+	}
 	if err := input.take(); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,10 @@ func TestHelperReadsItsTerminal(t *testing.T) {
 	}
 	signals := make(chan os.Signal, 1)
 	notify(signals, unix.SIGCONT)
-	k := newTTYInput(os.Stdin, true)
+	k, err := newTTYInput(os.Stdin, true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	go func() {
 		for range signals {
 			k.resume()

@@ -1,17 +1,19 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
-// foregroundPoll is how often a program in the background looks whether the
-// terminal was given to it: the shell's fg tells a program that runs nothing.
-const foregroundPoll = 200 * time.Millisecond
+// foregroundPoll is how often, in milliseconds, a program in the background
+// looks whether the terminal was given to it: the shell's fg tells a program
+// that runs nothing.
+const foregroundPoll = 200
 
 // ttyInput is the person's terminal as the input of something in a guest. It
 // is read, and put into raw mode, only while our process group is the one in
@@ -23,15 +25,19 @@ type ttyInput struct {
 	// be another one since.
 	taken func()
 
-	continued chan struct{}
+	continued *os.File // an eventfd, which a poll for what is typed can wait for too
 
 	mu     sync.Mutex
 	before *term.State // while it is in raw mode
 	done   bool
 }
 
-func newTTYInput(in *os.File, raw bool) *ttyInput {
-	return &ttyInput{in: in, raw: raw, continued: make(chan struct{}, 1)}
+func newTTYInput(in *os.File, raw bool) (*ttyInput, error) {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	return &ttyInput{in: in, raw: raw, continued: os.NewFile(uintptr(event), "continued")}, nil
 }
 
 // ours reports whether we may use the terminal. The kernel gives everything to
@@ -46,9 +52,8 @@ func (t *ttyInput) Read(p []byte) (int, error) {
 	for {
 		if !t.ours() {
 			t.forget()
-			select {
-			case <-t.continued:
-			case <-time.After(foregroundPoll):
+			if _, err := t.wait(unix.PollFd{Fd: -1}, foregroundPoll); err != nil {
+				return 0, err
 			}
 			continue
 		}
@@ -57,7 +62,7 @@ func (t *ttyInput) Read(p []byte) (int, error) {
 		}
 		// A read that has begun would stop us when we are put into the
 		// background, and this does not.
-		typed, err := readable(t.in, -1)
+		typed, err := t.wait(unix.PollFd{Fd: int32(t.in.Fd()), Events: unix.POLLIN}, -1)
 		if err != nil {
 			return 0, err
 		}
@@ -65,6 +70,23 @@ func (t *ttyInput) Read(p []byte) (int, error) {
 			return t.in.Read(p)
 		}
 	}
+}
+
+// wait waits until terminal, if that is one, can be read, until we were
+// continued, or for some milliseconds unless that is -1. Bash's fg sends no
+// SIGCONT to a job that runs already: who was continued has to look from then
+// on whose the terminal is, and must not wait for a key.
+func (t *ttyInput) wait(terminal unix.PollFd, milliseconds int) (typed bool, err error) {
+	fds := []unix.PollFd{terminal, {Fd: int32(t.continued.Fd()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, milliseconds)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return false, os.NewSyscallError("poll", err)
+	}
+	if n > 0 && fds[1].Revents != 0 {
+		var count [8]byte
+		_, _ = unix.Read(int(fds[1].Fd), count[:])
+	}
+	return n > 0 && fds[0].Revents != 0, nil
 }
 
 // take puts the terminal into raw mode, if that is wanted and it is ours.
@@ -103,10 +125,7 @@ func (t *ttyInput) forget() {
 func (t *ttyInput) resume() {
 	t.forget()
 	_ = t.take() // its error comes again when the terminal is read
-	select {
-	case t.continued <- struct{}{}:
-	default:
-	}
+	_, _ = unix.Write(int(t.continued.Fd()), binary.NativeEndian.AppendUint64(nil, 1))
 }
 
 // suspend is for SIGTSTP that did not come from the keyboard, which in raw mode
