@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // workingHost is a machine on which the probe guest ends as run says.
@@ -168,6 +170,23 @@ func TestProbeGuestRuns(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestQEMUStartsBelowALowSoftLimit has the soft limit of open files below the hard one, as login sessions have it.
+func TestQEMUStartsBelowALowSoftLimit(t *testing.T) {
+	caps := realQEMU(t, X86_64)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	lower := unix.Rlimit{Cur: limit.Max - 1, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lower); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err := runProbeGuest(t.Context(), caps, X86_64, AccelTCG, time.Minute); err != nil {
+		t.Error(err)
 	}
 }
 

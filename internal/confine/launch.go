@@ -89,12 +89,31 @@ func (j job) confine(r *Report) error {
 	return nil
 }
 
+// raiseFileLimit makes the soft limit of open files as high as the hard one. QEMU does so itself, which is a system
+// call that the filter refuses, and version 10.0 dies of an assertion when it wants to warn of that: it warns before
+// it can (os_setup_limits).
+func raiseFileLimit() error {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err == nil {
+		limit.Cur = limit.Max
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	}
+	if err != nil {
+		return fmt.Errorf("raising the limit of open files: %w", err)
+	}
+	return nil
+}
+
 // enterRoom shuts this process in, with what it holds.
 func (j job) enterRoom(r *Report) error {
 	// One byte is too little for any core dump, and a limit of 1 is what the kernel takes for "none" where core
 	// dumps are piped to a program, which has no limit otherwise.
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
 		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	if err := raiseFileLimit(); err != nil {
+		return err
 	}
 	// No process group in common with us, which signals could be sent to, and no terminal.
 	if _, err := syscall.Setsid(); err != nil {
