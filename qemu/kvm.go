@@ -20,9 +20,10 @@ const (
 	kvmDevice   = "/dev/kvm"
 	vsockDevice = "/dev/vhost-vsock"
 
-	// kvmProbeDeadline is twenty times what the probe guest takes under TCG on a slow machine; under
-	// KVM it needs some 50 ms. Where KVM does not work, it runs on until this is over.
-	kvmProbeDeadline = 3 * time.Second
+	// kvmProbeDeadline is far more than the 50 ms that the probe guest needs under KVM: where the
+	// processor that has KVM is itself emulated, it takes 4 s on a busy machine. Where KVM does not
+	// work, the guest runs on until this is over.
+	kvmProbeDeadline = 20 * time.Second
 
 	// kvmFailureAge is how long a failure is believed. A machine that was merely overloaded must not
 	// be slow until its next boot.
