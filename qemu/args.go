@@ -106,6 +106,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 		a.option("-name", "", "guest", c.Name)
 	}
 	c.addMachine(a, machine)
+	c.addFirmware(a, machine, caps)
 	c.addKernel(a, machine)
 	c.addMonitor(a)
 	c.addSerial(a)
@@ -139,6 +140,10 @@ func (c Config) checkCapabilities(caps Capabilities, machine Machine) error {
 	if !slices.Contains(caps.Machines, string(machine)) {
 		return fmt.Errorf("%s has no machine type %q: choose another one, or install a complete QEMU %s",
 			caps.Binary, machine, caps.Version)
+	}
+	if machine == MachineMicroVM && caps.QBoot == "" {
+		return fmt.Errorf("%s has no firmware qboot.rom, which the machine type %q needs: choose another one, or install your distribution's complete QEMU (on Fedora the package qboot)",
+			caps.Binary, machine)
 	}
 	if !slices.Contains(caps.Accels, c.Accel) {
 		return fmt.Errorf("%s cannot use the accelerator %q: it has %v", caps.Binary, c.Accel, caps.Accels)

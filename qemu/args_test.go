@@ -144,6 +144,12 @@ func TestArgsNameWhatTheBinaryLacks(t *testing.T) {
 			func(_ *Config, caps *Capabilities) { caps.Machines = []string{"none"} },
 			`/usr/bin/qemu has no machine type "q35"`,
 		},
+		"firmware": {
+			func(c *Config, caps *Capabilities) {
+				c.Machine, c.Accel, caps.QBoot = MachineMicroVM, AccelKVM, ""
+			},
+			"/usr/bin/qemu has no firmware qboot.rom",
+		},
 		"accelerator": {
 			func(_ *Config, caps *Capabilities) { caps.Accels = []Accel{AccelKVM} },
 			`/usr/bin/qemu cannot use the accelerator "tcg": it has [kvm]`,
@@ -182,7 +188,8 @@ func TestMicroVMOnlyWhereItWorks(t *testing.T) {
 		want   Machine
 	}{
 		{Config{Arch: X86_64, Accel: AccelKVM}, caps, MachineMicroVM},
-		{Config{Arch: X86_64, Accel: AccelKVM}, Capabilities{Machines: []string{"q35"}}, MachineQ35},
+		{Config{Arch: X86_64, Accel: AccelKVM}, Capabilities{Machines: []string{"q35"}, QBoot: caps.QBoot}, MachineQ35},
+		{Config{Arch: X86_64, Accel: AccelKVM}, Capabilities{Machines: caps.Machines}, MachineQ35}, // without firmware
 		{Config{Arch: X86_64, Accel: AccelTCG}, caps, MachineQ35},
 		{Config{Arch: X86_64, Accel: AccelKVM, Machine: MachineQ35}, caps, MachineQ35},
 		{Config{Arch: AArch64, Accel: AccelKVM}, caps, MachineVirt},

@@ -26,7 +26,7 @@ type entry struct {
 }
 
 // cacheSchema changes whenever a cached type or the way of finding its value does.
-const cacheSchema = 2
+const cacheSchema = 3
 
 func (c cache) path(kind, key string) string {
 	sum := sha256.Sum256([]byte(key))

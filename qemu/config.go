@@ -39,7 +39,8 @@ const (
 // Machine is a QEMU machine type.
 type Machine string
 
-// The machine types. MicroVM boots fastest and needs KVM: under TCG it hangs in one boot of seven.
+// The machine types. MicroVM boots fastest and needs KVM, as under TCG it hangs in one boot of seven, and the firmware
+// qboot: see addFirmware.
 const (
 	MachineAuto    Machine = ""
 	MachineMicroVM Machine = "microvm"
@@ -94,6 +95,8 @@ type Config struct {
 	// EarlyConsoleFD is the same for what the kernel says before it has hvc0. It is a device more than other
 	// guests have, which counts for states that are saved and loaded.
 	EarlyConsoleFD int
+
+	firmware string // path of what was opened of Capabilities.QBoot
 }
 
 // AgentPort is the name under which the guest finds the port of Config.AgentFD, in
@@ -154,7 +157,7 @@ func (c Config) ChooseMachine(caps Capabilities) Machine {
 		return c.Machine
 	case c.Arch == AArch64:
 		return MachineVirt
-	case c.Accel == AccelKVM && slices.Contains(caps.Machines, string(MachineMicroVM)):
+	case c.Accel == AccelKVM && slices.Contains(caps.Machines, string(MachineMicroVM)) && caps.QBoot != "":
 		return MachineMicroVM
 	}
 	return MachineQ35

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -31,6 +32,16 @@ func (c Config) addMachine(a *argv, machine Machine) {
 	size := strconv.Itoa(c.memoryMiB()) + "M"
 	a.option("-m", "", "size", size)
 	c.addMemory(a, memory, size)
+}
+
+// addFirmware gives microvm the firmware qboot, which has the ACPI tables below the first MiB. By default it is SeaBIOS,
+// which has them at the end of the memory below 4 GiB, where QEMU puts the initial RAM file system, too: on this machine
+// type it leaves no room for them, as others do (x86_load_linux). Unless the last page of the initrd happens to be
+// nearly empty, it overwrites the tables, and the guest hangs or has no PCI bus.
+func (c Config) addFirmware(a *argv, machine Machine, caps Capabilities) {
+	if machine == MachineMicroVM {
+		a.flag("-bios", cmp.Or(c.firmware, caps.QBoot))
+	}
 }
 
 // addMemory adds what holds the guest's memory. It is not in core dumps: it holds the guest's secrets.

@@ -97,7 +97,7 @@ func TestLayersThatAreNotAsTheyWereMadeAreNotOpened(t *testing.T) {
 				t.Errorf("%s in place of layer %d: %v, want an error that names it", what, changed, err)
 			}
 			c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[2], Backing: paths[:2]}}}
-			if _, in, err := c.inherit(nil); err == nil {
+			if _, in, err := c.inherit(nil, Capabilities{}); err == nil {
 				in.close()
 				t.Errorf("%s in place of layer %d was opened for QEMU", what, changed)
 			}
@@ -108,7 +108,7 @@ func TestLayersThatAreNotAsTheyWereMadeAreNotOpened(t *testing.T) {
 func TestOnlyLayersToBeMergedAreOpenedForWriting(t *testing.T) {
 	paths := newDisk(t, 4)
 	c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[3], Backing: paths[:3], Mergeable: 1}}}
-	opened, in, err := c.inherit(nil)
+	opened, in, err := c.inherit(nil, Capabilities{})
 	if err != nil {
 		t.Fatal(err)
 	}

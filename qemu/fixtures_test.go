@@ -84,7 +84,7 @@ func capabilities(t *testing.T, fixture string) Capabilities {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caps.Binary = "/usr/bin/qemu"
+	caps.Binary, caps.QBoot = "/usr/bin/qemu", "/usr/share/qemu/qboot.rom"
 	return caps
 }
 

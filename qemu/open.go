@@ -84,10 +84,10 @@ func (in *inheritance) hand(f *os.File, path string, writable bool, reopen confi
 }
 
 // inherit opens everything that c names by a path, because QEMU gets to see no directory, and returns the
-// configuration that names the descriptors instead. These follow the files that are passed already. Nothing of
+// configuration that names the descriptors instead, with the firmware that the machine type needs. They follow the files that are passed already. Nothing of
 // it becomes QEMU's own, so that it can be written to only by a descriptor that can. The caller closes the
 // inheritance once QEMU has it.
-func (c Config) inherit(passed []*os.File) (_ Config, _ *inheritance, err error) {
+func (c Config) inherit(passed []*os.File, caps Capabilities) (_ Config, _ *inheritance, err error) {
 	in := &inheritance{}
 	defer func() {
 		if err != nil {
@@ -113,6 +113,11 @@ func (c Config) inherit(passed []*os.File) (_ Config, _ *inheritance, err error)
 	}
 	if c.Initrd != "" {
 		if c.Initrd, err = in.reopened(c.Initrd); err != nil {
+			return c, nil, err
+		}
+	}
+	if c.ChooseMachine(caps) == MachineMicroVM && caps.QBoot != "" {
+		if c.firmware, err = in.reopened(caps.QBoot); err != nil {
 			return c, nil, err
 		}
 	}

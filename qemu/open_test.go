@@ -40,12 +40,13 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 	defer listener.Close()
 	c.Shares = []Share{{Tag: "home", Socket: socket}}
 	passed := []*os.File{os.Stdin}
-	open, in, err := c.inherit(passed)
+	caps := capabilities(t, "x86_64-10.0")
+	open, in, err := c.inherit(passed, caps)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.close()
-	args, err := open.Args(capabilities(t, "x86_64-10.0"))
+	args, err := open.Args(caps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 	}
 
 	c.Initrd = filepath.Join(dir, "none")
-	if _, _, err := c.inherit(passed); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := c.inherit(passed, caps); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }

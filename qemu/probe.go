@@ -45,6 +45,7 @@ type Capabilities struct {
 	Devices  []string // device models, with aliases
 	Options  []string // command-line options without the leading '-'
 	Data     []string // directories with firmware
+	QBoot    string   // path of the firmware of the machine type microvm; empty if it is not installed
 
 	// Parts are what the binary is made of. They are absent if it is none that could be confined.
 	Parts confine.Parts
@@ -119,6 +120,13 @@ func interrogate(ctx context.Context, binary string) (Capabilities, error) {
 			return caps, err
 		}
 		q.parse(out)
+	}
+	for _, dir := range caps.Data {
+		path := filepath.Join(dir, "qboot.rom")
+		if _, err := os.Stat(path); err == nil {
+			caps.QBoot = path
+			break
+		}
 	}
 	if parts, err := confine.FindParts(ctx, binary); err == nil { // else Start says what is wrong
 		caps.Parts = parts

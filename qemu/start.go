@@ -82,7 +82,7 @@ func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
-	c, in, err := c.inherit(o.Files)
+	c, in, err := c.inherit(o.Files, l.caps)
 	if err != nil {
 		return nil, err
 	}
