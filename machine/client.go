@@ -114,7 +114,11 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	// dies, even if this process is stopped.
 	lock.Close()
 	if err == nil {
-		err = follow(ctx, reports, o)
+		if err = follow(ctx, reports, o); err != nil {
+			// The supervisor ends right after its last word. Whoever tries again at once should not find the
+			// lock still taken.
+			_ = s.Wait(ctx)
+		}
 	}
 	if err != nil && hold != nil {
 		hold.Close()

@@ -77,6 +77,11 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 	if err := removeDir(s.DiskPath()); err != nil {
 		return fmt.Errorf("removing the disk: %w", err)
 	}
+	// What kept it from starting may have been the disk.
+	if st := s.State(); st.Status == StatusCrashed {
+		st.Status, st.Reason = StatusStopped, ""
+		return writeJSON(s.path(stateFile), st)
+	}
 	return nil
 }
 
