@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -348,7 +349,10 @@ func qmpExit(err error) error {
 	return err
 }
 
-// startingWith returns the words that begin with beginning.
+// startingWith returns those of QEMU's words that begin with beginning. It leaves
+// out what a terminal would obey: only a QEMU that was taken over has such words.
 func startingWith(words []string, beginning string) []string {
-	return slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !strings.HasPrefix(w, beginning) })
+	return slices.DeleteFunc(slices.Clone(words), func(w string) bool {
+		return !strings.HasPrefix(w, beginning) || terminal.Line(w) != w
+	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -39,6 +40,13 @@ func TestQMPCommandsAreWrittenAsInQMPShell(t *testing.T) {
 
 func TestSharedBeginningIsWhatTabAdds(t *testing.T) {
 	if got := sharedBeginning([]string{"query-block", "query-blockstats", "query-balloon"}); got != "query-b" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestOnlyPlainWordsAreOffered(t *testing.T) {
+	hostile := []string{"query-block", "query-\x1b]0;owned\a", "query-\u202ekcolb", "query-a\nb", "stop"}
+	if got := startingWith(hostile, "query-"); !slices.Equal(got, []string{"query-block"}) {
 		t.Errorf("got %q", got)
 	}
 }
