@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -173,19 +175,36 @@ func TestProbeGuestRuns(t *testing.T) {
 	}
 }
 
-// TestQEMUStartsBelowALowSoftLimit has the soft limit of open files below the hard one, as login sessions have it.
-func TestQEMUStartsBelowALowSoftLimit(t *testing.T) {
-	caps := realQEMU(t, X86_64)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
+// ofAnotherSession is set in the environment of a test that runs in another process.
+const ofAnotherSession = "QEMU_TEST_SESSION"
+
+// TestQEMUStartsWithTheLimitsOfASession has the soft limit of open files below the hard one, as login sessions do, and
+// allows no core dumps for good, as sudo does.
+func TestQEMUStartsWithTheLimitsOfASession(t *testing.T) {
+	if os.Getenv(ofAnotherSession) == "" {
+		program := fakeProgram(t, "qemu.test")
+		dir := filepath.Dir(program)
+		cmd := exec.Command(program, "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Dir = dir
+		cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), ofAnotherSession + "=1"}
+		if os.Getuid() == 0 { // who may raise its limits again
+			id := 0x68000000 + os.Getpid() // as in cmd/sandbox
+			if err := os.Chown(dir, id, id); err != nil {
+				t.Fatal(err)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}}
+		}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
 	}
-	lower := unix.Rlimit{Cur: limit.Max - 1, Max: limit.Max}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lower); err != nil {
-		t.Fatal(err)
+	for resource, limit := range map[int]unix.Rlimit{unix.RLIMIT_CORE: {}, unix.RLIMIT_NOFILE: {Cur: 512, Max: 1024}} {
+		if err := unix.Setrlimit(resource, &limit); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	if err := runProbeGuest(t.Context(), caps, X86_64, AccelTCG, time.Minute); err != nil {
+	if err := runProbeGuest(t.Context(), realQEMU(t, X86_64), X86_64, AccelTCG, time.Minute); err != nil {
 		t.Error(err)
 	}
 }

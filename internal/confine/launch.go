@@ -89,6 +89,23 @@ func (j job) confine(r *Report) error {
 	return nil
 }
 
+// forbidCoreDumps allows one byte, which is too little for any: a limit of 1 is what the kernel takes for "none" where
+// core dumps are piped to a program, which has no limit otherwise. Where the hard limit is 0 already, as in a session of
+// sudo, it stays, because who is not root cannot raise it.
+func forbidCoreDumps() error {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_CORE, &limit)
+	if err == nil {
+		limit.Max = min(limit.Max, 1)
+		limit.Cur = limit.Max
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &limit)
+	}
+	if err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
+	}
+	return nil
+}
+
 // raiseFileLimit makes the soft limit of open files as high as the hard one. QEMU does so itself, which is a system
 // call that the filter refuses, and version 10.0 dies of an assertion when it wants to warn of that: it warns before
 // it can (os_setup_limits).
@@ -107,10 +124,8 @@ func raiseFileLimit() error {
 
 // enterRoom shuts this process in, with what it holds.
 func (j job) enterRoom(r *Report) error {
-	// One byte is too little for any core dump, and a limit of 1 is what the kernel takes for "none" where core
-	// dumps are piped to a program, which has no limit otherwise.
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
-		return fmt.Errorf("forbidding core dumps: %w", err)
+	if err := forbidCoreDumps(); err != nil {
+		return err
 	}
 	if err := raiseFileLimit(); err != nil {
 		return err
