@@ -112,17 +112,30 @@ func imageDirs(t *testing.T) machine.Dirs {
 // whatever the user's default is.
 func testImage() string { return cmp.Or(os.Getenv("SANDBOX_IMAGE"), "debian") }
 
+// programsVariable names the directory of the built programs where they cannot
+// be built: in a guest.
+const programsVariable = "SANDBOX_TEST_PROGRAMS"
+
 // buildBinaries builds both programs as a user gets them, and returns their
 // directory.
 func buildBinaries(t *testing.T) string {
 	t.Helper()
+	if bin := os.Getenv(programsVariable); bin != "" {
+		return bin
+	}
 	bin := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", bin, "../sandbox", "../sandbox-agent")
+	buildProgram(t, "build", "-o", bin, "../sandbox", "../sandbox-agent")
+	return bin
+}
+
+// buildProgram runs the go command for programs that need no libraries.
+func buildProgram(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	return bin
 }
 
 // setup gives a script directories of its own. The runtime directory is not

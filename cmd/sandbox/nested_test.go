@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"encoding/json"
 	"fmt"
@@ -20,29 +21,45 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// nestedVariable switches on the test that boots guests within a guest.
+// nestedVariable names the scripts that run within a guest, as a regular
+// expression of the flag -test.run.
 const nestedVariable = "SANDBOX_TEST_NESTED"
 
-// TestVsock runs this launcher inside of a guest, because this machine's own
-// vsock addresses are none of a test's business: the guest loads vhost_vsock,
-// and two guests within it are commanded over vsock. An emulated guest in an
-// emulated guest takes minutes.
-func TestVsock(t *testing.T) {
-	if os.Getenv(nestedVariable) == "" {
-		t.Skipf("boots guests within a guest, which takes five to ten minutes where both are emulated, and a machine that does nothing else: run make nested, or set %s=1 and %s=1", guestsVariable, nestedVariable)
-	}
+// nestedScripts are those that make test runs there; make nested runs nearly all.
+const nestedScripts = "run"
+
+// TestNested runs this launcher inside of a guest, whose emulated processor has
+// AMD's virtualisation: under KVM, which the machines of the tests have not, on
+// microvm and over vsock, whose addresses are none of a test's business on the
+// machine itself.
+func TestNested(t *testing.T) {
 	o := startOuter(t)
-	o.sh(t, `modprobe vhost_vsock && test -c /dev/vhost-vsock && cp -r ~agent/tools /opt/tools
+	o.sh(t, `cp -r ~agent/tools /opt/tools
 # Libraries that the guest has itself are its own, and newer.
 for lib in /opt/tools/lib/*; do
 	ldconfig -p | grep -qF "$(basename $lib) " || cp $lib /usr/local/lib/
 done
-ldconfig`)
-	// The guest's emulated processor has AMD-V with nested pages.
-	o.sh(t, `modprobe kvm_amd && test -c /dev/kvm && ls -l /dev/kvm >&2; sandbox doctor >&2 || true`)
+ldconfig
+cp -r /opt/tools/share/qemu /usr/share/`)
+
+	t.Run("KVM is used once it can be", func(t *testing.T) {
+		for _, step := range []struct{ prepare, user, want string }{
+			{"true", "root", "/dev/kvm does not exist"},
+			{"modprobe kvm_amd && chmod 600 /dev/kvm && chgrp kvm /dev/kvm", "root", "chgrp kvm /dev/kvm && chmod 660 /dev/kvm"},
+			{"chmod 660 /dev/kvm", "agent", "sudo usermod -aG kvm agent"},
+			{"usermod -aG kvm agent", "agent", "ok    kvm"},
+			{"true", "root", "ok    kvm"},
+		} {
+			got := o.sh(t, fmt.Sprintf("%s\nsudo -u %s env PATH=$PATH sandbox doctor || true", step.prepare, step.user))
+			if !strings.Contains(got, step.want) {
+				t.Fatalf("after %q, sandbox doctor of %s says\n%s", step.prepare, step.user, got)
+			}
+		}
+	})
 
 	// At once, and --transport auto must choose vsock.
-	o.sh(t, `pids=
+	o.sh(t, `modprobe vhost_vsock && test -c /dev/vhost-vsock
+pids=
 for name in one two; do
 	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 20m >$name.out 2>&1 &
 	pids="$pids $!"
@@ -53,6 +70,9 @@ done`)
 	one, two := o.inspect(t, "one"), o.inspect(t, "two")
 	if one.cid == two.cid || one.State.Transport != machine.TransportVsock || two.State.Transport != machine.TransportVsock {
 		t.Fatalf("two sandboxes at once: %+v and %+v", one, two)
+	}
+	if line := strings.Join(one.State.Argv, " "); !strings.Contains(line, "-machine microvm,") || !strings.Contains(line, "-accel kvm -cpu host ") {
+		t.Errorf("QEMU was started as %s", line)
 	}
 	for _, name := range []string{"one", "two"} {
 		if got := o.sh(t, "sandbox exec "+name+" -- uname -n"); got != name+"\n" {
@@ -125,6 +145,22 @@ wait $!`)
 			t.Errorf("who has the parent's key is told %q", got)
 		}
 	})
+	t.Run("a snapshot of another processor is refused", func(t *testing.T) {
+		got := o.sh(t, `sandbox snapshot save one elsewhere
+sed -i 's/"cpu": "[^"]*"/"cpu": "another one"/' /var/lib/sandbox/sandboxes/one/snapshots/elsewhere/*.json
+! sandbox snapshot restore one elsewhere 2>&1
+sandbox exec one -- uname -n`)
+		if !strings.Contains(got, "restore on a machine of the same kind") || !strings.HasSuffix(got, "one\n") {
+			t.Errorf("a restore says\n%s", got)
+		}
+	})
+	t.Run("scripts", func(t *testing.T) {
+		o.sh(t, `sandbox rm --force one fork`)
+		scripts := cmp.Or(os.Getenv(nestedVariable), nestedScripts)
+		t.Log(o.sh(t, fmt.Sprintf(`cd /opt/tools/repository/cmd/sandbox
+%s=1 %s=/opt/tools/bin SANDBOX_IMAGE=%s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%s)$' 2>&1`,
+			guestsVariable, programsVariable, testImage(), scripts)))
+	})
 	t.Run("serial stays the fallback", func(t *testing.T) {
 		// The fallback itself is what the other tests run on.
 		got := o.sh(t, `rm /dev/vhost-vsock; sandbox doctor || true`)
@@ -173,6 +209,11 @@ func startOuter(t *testing.T) outer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(runtime) })
+	repository := filepath.Join(tools, "repository")
+	if err := os.CopyFS(filepath.Join(repository, "testdata"), os.DirFS("../../testdata")); err != nil {
+		t.Fatal(err)
+	}
+	buildProgram(t, "test", "-c", "-o", filepath.Join(repository, "cmd", "sandbox", "sandbox.test"), ".")
 	o := outer{image: img, sandbox: sandbox{
 		program: filepath.Join(bin, "sandbox"),
 		env:     append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime),
@@ -235,12 +276,10 @@ func nestedTools(t *testing.T, bin string) string {
 	if err := os.Mkdir(filepath.Join(tools, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	copyFile(t, filepath.Join(bin, "sandbox"), filepath.Join(tools, "bin", "sandbox"))
-	cmd := exec.Command("go", "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+	for _, name := range []string{"sandbox", "sandbox-agent"} {
+		copyFile(t, filepath.Join(bin, name), filepath.Join(tools, "bin", name))
 	}
+	buildProgram(t, "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
 	emulator, err := qemu.Find(qemu.HostArch())
 	if err != nil {
 		t.Fatal(err)
@@ -256,7 +295,7 @@ func nestedTools(t *testing.T, bin string) string {
 	if out, err := patch.CombinedOutput(); err != nil {
 		t.Fatalf("giving virtiofsd the guest's loader: %v\n%s(make setup-test installs patchelf)", err, out)
 	}
-	copyFirmware(t, filepath.Join(tools, "share", "qemu")) // where QEMU looks, from its own place
+	copyFirmware(t, filepath.Join(tools, "share", "qemu"))
 	return tools
 }
 
@@ -311,7 +350,7 @@ func copyFirmware(t *testing.T, dir string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bios-256k.bin", "bios-microvm.bin", "qboot.rom", "kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin"} {
+	for _, name := range []string{"bios-256k.bin", "qboot.rom", "kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin"} {
 		for _, from := range []string{"/usr/share/qemu", "/usr/share/seabios"} {
 			if _, err := os.Stat(filepath.Join(from, name)); err == nil {
 				copyFile(t, filepath.Join(from, name), filepath.Join(dir, name))
