@@ -262,8 +262,8 @@ func system() map[string]string {
 		"var/log/apt/history.log":                               "x",
 		"dev/stray":                                             "x",
 		"usr/bin/git":                                           "elf",
-		"usr/bin/git-shell":                                     strings.Repeat("the same again ", 1000),
-		"usr/lib/git-core/git-shell":                            strings.Repeat("the same again ", 1000),
+		"usr/bin/git-upload-pack":                               strings.Repeat("the same again ", 1000),
+		"usr/lib/git-core/git-upload-pack":                      strings.Repeat("the same again ", 1000),
 	}
 }
 
@@ -339,8 +339,8 @@ func TestUnpack(t *testing.T) {
 			t.Errorf("the directory %s is missing: %v", name, err)
 		}
 	}
-	first, err1 := fs.Stat(fsys, "usr/bin/git-shell")
-	second, err2 := fs.Stat(fsys, "usr/lib/git-core/git-shell")
+	first, err1 := fs.Stat(fsys, "usr/bin/git-upload-pack")
+	second, err2 := fs.Stat(fsys, "usr/lib/git-core/git-upload-pack")
 	if err := errors.Join(err1, err2); err != nil || first.Sys().(*goerofs.Stat).Ino != second.Sys().(*goerofs.Stat).Ino {
 		t.Errorf("equal files are stored twice: %v", err)
 	}

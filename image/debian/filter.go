@@ -28,16 +28,52 @@ func dropped() []string {
 		"usr/share/locale/",
 		"usr/share/vim/vim*/doc", "usr/share/vim/vim*/lang", "usr/share/vim/vim*/tutor",
 		"usr/share/perl/*/pod", "usr/local/lib/node_modules/npm/docs", "usr/local/lib/node_modules/npm/man",
+		"usr/local/lib/node_modules/npm/node_modules/node-gyp/gyp/pylib/*/__pycache__",
+		"usr/local/lib/node_modules/npm/node_modules/node-gyp/gyp/pylib/*/*/__pycache__",
 		// For whoever writes modules for Perl in C, or TypeScript for Node.
 		"usr/lib/*/perl/*/CORE", "usr/share/nodejs/@types", "usr/share/nodejs/undici-types",
-		// How each script of the world sorts its letters, in Perl.
+		"usr/lib/*/perl/*/Devel/PPPort.pm", "usr/share/perl/*/Module/CoreList*",
+		// How each script of the world sorts its letters, in Perl, and the character
+		// sets of East Asia before Unicode; iconv and Python know them, too.
 		"usr/share/perl/*/Unicode/Collate*", "usr/lib/*/perl/*/auto/Unicode/Collate",
+		"usr/lib/*/perl/*/auto/Encode/CN", "usr/lib/*/perl/*/auto/Encode/JP",
+		"usr/lib/*/perl/*/auto/Encode/KR", "usr/lib/*/perl/*/auto/Encode/TW",
+		// The character sets of mainframes. Those of PCs begin with 4 and 8.
+		"usr/lib/*/gconv/EBCDIC-*", "usr/lib/*/gconv/IBM[0-35-79]*",
+		// Tests of Perl and Python themselves, and Python's help on its syntax.
+		"usr/share/perl/*/unicore/TestNorm.pl",
+		"usr/lib/python3*/test", "usr/lib/python3*/lib-dynload/*_test*", "usr/lib/python3*/lib-dynload/*xx*",
+		"usr/lib/python3*/pydoc_data",
+		// Git's login shell, WebDAV, IMAP, Scalar and web pages; each program is half as
+		// large as Git itself.
+		"usr/bin/git-shell", "usr/lib/git-core/git-shell",
+		"usr/lib/git-core/git-http-push", "usr/lib/git-core/git-imap-send",
+		"usr/bin/scalar", "usr/lib/git-core/scalar",
+		"usr/lib/git-core/git-instaweb", "usr/share/gitweb",
+		// Dictionaries in the letters of old; the one in UTF-8 stays.
+		"usr/share/vim/vim*/spell/*.ascii.*", "usr/share/vim/vim*/spell/*.latin1.*", "usr/share/vim/vim*/spell/*.sug",
+		"usr/share/vim/vim*/print",
+		// Completion for commands of other systems.
+		"usr/share/zsh/functions/Completion/AIX", "usr/share/zsh/functions/Completion/BSD",
+		"usr/share/zsh/functions/Completion/Cygwin", "usr/share/zsh/functions/Completion/Darwin",
+		"usr/share/zsh/functions/Completion/Mandriva", "usr/share/zsh/functions/Completion/Redhat",
+		"usr/share/zsh/functions/Completion/Solaris", "usr/share/zsh/functions/Completion/openSUSE",
+		// Sums of what the packages install, which is not all here, and what the making
+		// of packages takes.
+		"var/lib/dpkg/info/*.md5sums", "var/lib/dpkg/info/*.symbols",
+		"usr/share/bug", // for Debian's bug reports
 		// The texts are there, and zsh reads them as well.
 		"usr/share/zsh/functions/*.zwc", "usr/share/zsh/functions/*/*.zwc",
 		// Terminals of the last century; those that people have are kept.
 		"usr/share/terminfo/*/",
 		// Names and quirks of hardware that a virtual machine never has.
 		"usr/lib/udev/hwdb*",
+		"usr/lib/modules/*/kernel/drivers/ata", "usr/lib/modules/*/kernel/drivers/comedi",
+		"usr/lib/modules/*/kernel/drivers/hid", "usr/lib/modules/*/kernel/drivers/infiniband",
+		"usr/lib/modules/*/kernel/drivers/leds", "usr/lib/modules/*/kernel/drivers/media",
+		"usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/net/wwan",
+		"usr/lib/modules/*/kernel/drivers/platform", "usr/lib/modules/*/kernel/drivers/soundwire",
+		"usr/lib/modules/*/kernel/drivers/thermal",
 		// The message bus starts when somebody calls it.
 		"usr/lib/systemd/system/multi-user.target.wants/dbus.service",
 		// Only for making an initial RAM disk, which we do ourselves.
