@@ -256,7 +256,12 @@ func (s *service) awaitSystem(ctx context.Context) {
 		s.progress.reach(agent.StageSystem)
 		return
 	}
-	state, failed, err := systemState(ctx)
+	var state string
+	var failed []string
+	err := waitForPath(ctx, systemdSocket)
+	if err == nil {
+		state, failed, err = systemState(ctx, systemctl)
+	}
 	if ctx.Err() != nil {
 		return
 	}

@@ -24,30 +24,61 @@ const (
 	// machine off". It needs no program to be started, and no D-Bus.
 	systemdPowerOff = unix.Signal(34 + 4)
 
+	// systemdPatience bounds how long systemd is asked for its state: longer than
+	// any start that somebody would wait for, and shorter than for ever, because
+	// a process 1 that has crashed does not answer either. systemctl's own
+	// questions end after 25 seconds.
+	systemdPatience = 30 * time.Minute
+
+	// systemdPause lies between two questions.
+	systemdPause = time.Second
+
 	// userManagerTimeout bounds the wait for a user's manager. It takes a
 	// second in an emulated guest.
 	userManagerTimeout = 30 * time.Second
 )
 
-// systemState waits until systemd has finished its start and returns its word
-// for the result, with the units that failed.
-func systemState(ctx context.Context) (state string, failed []string, err error) {
-	if err := waitForPath(ctx, systemdSocket); err != nil {
-		return "", nil, err
+// systemState waits until systemd, which is there, has finished its start and
+// returns its word for the result, with the units that failed. A process 1 that
+// is too busy to answer systemctl in time is asked again: that says nothing
+// about the image.
+func systemState(ctx context.Context, systemctl systemctlFunc) (state string, failed []string, err error) {
+	limited, cancel := context.WithTimeout(ctx, systemdPatience)
+	defer cancel()
+	for {
+		state, failed, again, err := askSystemd(limited, systemctl)
+		if !again {
+			return state, failed, err
+		}
+		select {
+		case <-time.After(systemdPause):
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return "", nil, ctx.Err()
+			}
+			return state, nil, fmt.Errorf("%w (the last answer of %v)", err, systemdPatience)
+		}
 	}
+}
+
+// askSystemd asks once. If systemd had no answer, it may have one to another
+// question, and err has systemctl's words.
+func askSystemd(ctx context.Context, systemctl systemctlFunc) (state string, failed []string, again bool, err error) {
 	// The exit status only repeats what is printed.
 	out, err := systemctl(ctx, "is-system-running", "--wait")
 	state = strings.TrimSpace(out)
 	switch state {
 	case "running":
-		return state, nil, nil
+		return state, nil, false, nil
 	case "degraded":
 		out, err = systemctl(ctx, "list-units", "--failed", "--plain", "--no-legend", "--no-pager")
-		return state, failedUnits(out), err
-	case "":
-		return "", nil, fmt.Errorf("systemd does not tell its state: %w", err)
+		return state, failedUnits(out), err != nil, err
+	// The first two are systemctl's own for a systemd that says nothing, the
+	// others what comes if it was not waited for.
+	case "", "unknown", "initializing", "starting":
+		return state, nil, !errors.Is(err, exec.ErrNotFound), fmt.Errorf("systemd does not tell its state: systemctl says %q: %w", state, err)
 	default:
-		return state, nil, fmt.Errorf("systemd did not finish its start: its state is %q", state)
+		return state, nil, false, fmt.Errorf("systemd did not finish its start: its state is %q", state)
 	}
 }
 
@@ -96,6 +127,10 @@ func failedUnits(lines string) []string {
 	}
 	return units
 }
+
+// systemctlFunc runs systemctl and returns what it prints. Its error has what
+// it complains of.
+type systemctlFunc func(ctx context.Context, args ...string) (string, error)
 
 func systemctl(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "systemctl", args...)
