@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -206,11 +205,10 @@ func writeHostname(root, hostname string) error {
 	if err := unix.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("cannot set the host name %q: %w", hostname, err)
 	}
-	hosts := filepath.Join(root, "/etc/hosts")
-	old, _ := os.ReadFile(hosts) // if it cannot be read it is replaced
+	old, _ := readIn(root, hosts) // if it cannot be read it is replaced
 	if err := errors.Join(
 		replaceFile(filepath.Join(root, "/etc/hostname"), hostname+"\n", 0o644),
-		replaceFile(hosts, hostsFile(string(old), hostname), 0o644),
+		replaceFile(filepath.Join(root, hosts), hostsFile(string(old), hostname), 0o644),
 	); err != nil {
 		return fmt.Errorf("cannot write the host name down: %w", err)
 	}
@@ -238,19 +236,6 @@ func newMachineID(root string) error {
 		return fmt.Errorf("cannot write the machine id: %w", err)
 	}
 	return nil
-}
-
-// hostsFile is /etc/hosts for the host name. What a user has added to one of
-// ours, which is there again if the sandbox has a disk, is kept.
-func hostsFile(old, hostname string) string {
-	const own = "127.0.1.1\t"
-	line := own + hostname + "\n"
-	lines := slices.Collect(strings.Lines(old))
-	if i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, own) }); i >= 0 {
-		lines[i] = line
-		return strings.Join(lines, "")
-	}
-	return "127.0.0.1\tlocalhost\n" + line + "::1\tlocalhost ip6-localhost ip6-loopback\n"
 }
 
 // replaceFile replaces a file, or a link to one that belongs to a daemon which

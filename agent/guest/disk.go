@@ -161,7 +161,7 @@ func (d *disk) tool(name string, args ...string) (code int, err error) {
 	}()
 	path := ""
 	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/bin/"} {
-		if _, err := os.Stat(filepath.Join(lowerDir, dir, name)); err == nil {
+		if existsIn(lowerDir, dir+name) {
 			path = dir + name
 			break
 		}

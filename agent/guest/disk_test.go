@@ -89,18 +89,3 @@ func TestOnlyOldTmpIsRemoved(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 }
-
-func TestHostsKeepsWhatTheUserAdded(t *testing.T) {
-	first := hostsFile("127.0.0.1\tlocalhost sandbox\n", "one")
-	if !strings.Contains(first, "127.0.1.1\tone\n") || strings.Contains(first, "sandbox") {
-		t.Errorf("new: %q", first)
-	}
-	edited := first + "192.0.2.7 db\n"
-	if got := hostsFile(edited, "one"); got != edited {
-		t.Errorf("the same name changed it: %q", got)
-	}
-	want := strings.Replace(edited, "one", "two", 1)
-	if got := hostsFile(edited, "two"); got != want {
-		t.Errorf("renamed: %q, want %q", got, want)
-	}
-}

@@ -149,8 +149,12 @@ func (s *service) start(ctx context.Context) (err error) {
 	s.progress.reach(agent.StageStore)
 	// Without waiting for the host, whose configuration comes over it.
 	if s.image.Prepare != "" {
+		restoreHosts := keepHosts(newRoot)
 		if err := s.starter.prepareRoot(ctx, newRoot, s.image.Prepare); err != nil {
 			return err
+		}
+		if err := restoreHosts(); err != nil {
+			return fmt.Errorf("cannot keep what was added to %s: %w", hosts, err)
 		}
 	}
 

@@ -81,7 +81,9 @@ func overlay() []entry {
 	return entries
 }
 
-const hosts = `127.0.0.1	localhost sandbox
+// The agent replaces the second line by that of the sandbox's name.
+const hosts = `127.0.0.1	localhost
+127.0.1.1	sandbox
 ::1	localhost ip6-localhost ip6-loopback
 `
 
