@@ -96,9 +96,10 @@ func (s *session) startProcess(ctx context.Context, wanted command) (*process, e
 	if err != nil {
 		return nil, err
 	}
+	settings := s.server.Env(ctx, user) // before the lock: it may run a program
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spec := s.spec(user, wanted)
+	spec := s.spec(user, settings, wanted)
 	p, err := s.server.Processes.start(spec)
 	if err != nil {
 		return nil, err
@@ -111,12 +112,12 @@ func (s *session) startProcess(ctx context.Context, wanted command) (*process, e
 }
 
 // spec completes a command with what belongs to its user and session.
-func (s *session) spec(user User, wanted command) processSpec {
+func (s *session) spec(user User, settings []string, wanted command) processSpec {
 	spec := processSpec{user: user, dir: wanted.dir}
 	if !filepath.IsAbs(spec.dir) {
 		spec.dir = filepath.Join(user.Home, spec.dir)
 	}
-	spec.env = environ(user, runtimeDir(user), s.server.Env())
+	spec.env = environ(user, runtimeDir(user), settings)
 	if s.terminal != nil && !wanted.sftp {
 		spec.pty = true
 		spec.size = windowSize{s.terminal.Width, s.terminal.Height}

@@ -22,7 +22,7 @@ func ExampleServer() {
 			HostKey:   hostKey,
 			Admit:     guest.AdmitKeys("me", admitted),
 			Users:     guest.ImageUsers{Etc: "/etc", Default: user},
-			Env:       func() []string { return nil },
+			Env:       func(context.Context, guest.User) []string { return nil },
 			Ready:     func(context.Context) error { return nil },
 			Self:      "/proc/self/exe",
 			Processes: &guest.Starter{},

@@ -173,7 +173,9 @@ func newFixture(t *testing.T) *fixture {
 		Users:   testUsers{f.home},
 		// The agent's own choice for PATH is for guests: the programs of this
 		// machine may be elsewhere, as where Nix builds.
-		Env:        func() []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot", "PATH=" + os.Getenv("PATH")} },
+		Env: func(context.Context, guest.User) []string {
+			return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot", "PATH=" + os.Getenv("PATH")}
+		},
 		Ready:      func(ctx context.Context) error { return f.guest.Wait(ctx, agent.StageAgent) },
 		Controller: f.guest,
 		Self:       self,

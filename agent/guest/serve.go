@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"golang.org/x/crypto/ssh"
@@ -102,12 +103,16 @@ func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop f
 // server completes a server with what all of the guest's have in common.
 func (s *service) server(part Server) *Server {
 	part.Users = s.users
-	part.Env = func() []string {
+	part.Env = func(ctx context.Context, user User) []string {
 		// Read anew each time, as a login does; without it there is nothing.
 		text, _ := os.ReadFile("/etc/environment")
+		script, err := s.settings.of(ctx, user)
+		if err != nil {
+			s.logger.Warn("a command lacks what its shell would have", "error", err)
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return append(parseEnvironment(string(text)), s.config.Env...)
+		return slices.Concat(parseEnvironment(string(text)), script, s.config.Env)
 	}
 	part.Ready = func(ctx context.Context) error {
 		if err := s.progress.wait(ctx, agent.StageAgent); err != nil {

@@ -47,6 +47,7 @@ type service struct {
 	progress *progress
 	starter  *Starter
 	users    ImageUsers
+	settings *scriptSettings // of NixOS
 
 	rooted  chan struct{} // closed when the root is the guest's own
 	settled chan struct{} // closed when the network is up, or there is none
@@ -81,6 +82,7 @@ func Service(ctx context.Context, words io.WriteCloser) {
 		settled:  make(chan struct{}),
 		offered:  make(chan offer, 1),
 	}
+	s.settings = &scriptSettings{path: setEnvironment, starter: s.starter}
 	s.progress.reach(agent.StageInit)
 	err := s.start(ctx)
 	if err == nil {

@@ -4,6 +4,7 @@ package guest_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/guest"
 )
 
 func TestArgumentsArriveExactly(t *testing.T) {
@@ -60,7 +62,7 @@ func TestWithoutArgumentsTheLoginShellRuns(t *testing.T) {
 
 func TestEnvironmentOfACommand(t *testing.T) {
 	f := newFixture(t)
-	f.server.Env = func() []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot"} }
+	f.server.Env = func(context.Context, guest.User) []string { return []string{"FROM_BOOT=boot", "OVERRIDDEN=boot"} }
 	program, err := exec.LookPath("env")
 	if err != nil {
 		t.Fatal(err)

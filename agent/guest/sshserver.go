@@ -29,8 +29,8 @@ type Server struct {
 	Admit func(user string, key ssh.PublicKey) error
 	// Users finds those for whom processes are started.
 	Users Users
-	// Env returns settings for every process.
-	Env func() []string
+	// Env returns settings for every process of a user.
+	Env func(ctx context.Context, user User) []string
 	// Ready returns when processes can be started. Its error is shown to the
 	// client.
 	Ready func(ctx context.Context) error

@@ -47,7 +47,7 @@ func newCopier(t *testing.T, self string) (k *copier, home string, notes *bytes.
 	home = t.TempDir()
 	server := &guest.Server{
 		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: guest.AdmitKeys("", key.PublicKey()),
-		Users: oneUser{home}, Env: func() []string { return []string{"PATH=" + os.Getenv("PATH")} },
+		Users: oneUser{home}, Env: func(context.Context, guest.User) []string { return []string{"PATH=" + os.Getenv("PATH")} },
 		Ready:      func(context.Context) error { return nil },
 		Controller: struct{ guest.Controller }{}, // of which copies use nothing
 		Self:       self, Processes: &guest.Starter{}, Logger: slog.New(slog.DiscardHandler),

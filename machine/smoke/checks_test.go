@@ -46,7 +46,7 @@ func newGuest(t *testing.T) (*guest, *stages) {
 	home, service := t.TempDir(), &stages{}
 	server := &inside.Server{
 		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: inside.AdmitKeys("", key.PublicKey()),
-		Users: here{home}, Env: func() []string { return []string{"PATH=" + os.Getenv("PATH")} }, Ready: func(context.Context) error { return nil },
+		Users: here{home}, Env: func(context.Context, inside.User) []string { return []string{"PATH=" + os.Getenv("PATH")} }, Ready: func(context.Context) error { return nil },
 		Controller: service, Processes: &inside.Starter{}, Logger: slog.New(slog.DiscardHandler),
 	}
 	address := serve(t, server)
