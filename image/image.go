@@ -169,6 +169,10 @@ type Guest struct {
 	// Prepare is a program of the image that completes the root before any
 	// command runs, and before the image's init; empty: the root is complete.
 	Prepare string `json:"prepare,omitempty"`
+	// Await are paths of the running guest that commands need, and that the
+	// image's init makes: no command runs before they are there, unless that
+	// takes too long.
+	Await []string `json:"await,omitempty"`
 	// ListenSSH is the TCP port on which the agent itself answers ssh; 0: none.
 	ListenSSH int `json:"listenSSH,omitempty"`
 	// OpenSSH tells that the image's own OpenSSH answers ssh. The agent puts

@@ -27,6 +27,10 @@ type ImageConfig struct {
 	// Prepare is a program, as a path in the new root, that completes the root
 	// before any command runs; empty means that it is complete.
 	Prepare string `json:"prepare,omitempty"`
+	// Await are paths, of the image's own root once its init runs, without which
+	// commands would find less than they need: they wait for them, for a while.
+	// Of a socket it means that somebody listens.
+	Await []string `json:"await,omitempty"`
 	// ListenSSH is the TCP port on which the agent answers ssh; 0 is none.
 	ListenSSH int `json:"listenSSH,omitempty"`
 	// OpenSSH tells that the image's own OpenSSH answers ssh, with the keys
@@ -80,6 +84,11 @@ func ParseImageConfig(data []byte) (ImageConfig, error) {
 	}
 	if c.Prepare != "" && !filepath.IsAbs(c.Prepare) {
 		return ImageConfig{}, fmt.Errorf("guest.json: prepare is %q and must be an absolute path", c.Prepare)
+	}
+	for _, path := range c.Await {
+		if !filepath.IsAbs(path) {
+			return ImageConfig{}, fmt.Errorf("guest.json: await has %q, which must be an absolute path", path)
+		}
 	}
 	if c.OpenSSH && c.ListenSSH != 0 {
 		return ImageConfig{}, errors.New("guest.json: listenSSH and openSSH exclude each other: one of them answers ssh")

@@ -217,6 +217,7 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 			return err
 		}
 	}
+	forgetSockets(s.image.Await)
 	close(s.rooted)
 	if _, err := fmt.Fprintf(words, "%s%s\n", wordSwitch, s.image.Init); err != nil {
 		return fmt.Errorf("process 1 does not answer: %w", err)
@@ -234,6 +235,9 @@ func (s *service) finish(ctx context.Context) {
 		s.logger.Warn("the guest is ready without a network", "waited", networkPatience)
 	case <-ctx.Done():
 		return
+	}
+	if err := awaitPaths(ctx, s.image.Await); err != nil {
+		s.logger.Warn("commands may not find all that they need", "error", err)
 	}
 	s.progress.reach(agent.StageAgent)
 	go s.watchPowerButtons(ctx)
