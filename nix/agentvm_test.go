@@ -28,7 +28,7 @@ var configured = []row{
 	{"the user is an ordinary one", `true`, ``, `c: c.users.users.agent.isNormalUser`, `true`, ""},
 	{"the user's home", `"/home/agent"`, ``, `c: c.users.users.agent.home`, `"/home/agent"`, ""},
 	{"the user's group", `"users"`, ``, `c: c.users.users.agent.group`, `"agent"`, "the host maps the number of one group, and users is everybody's"},
-	{"the user's other groups", `[]`, ``, `c: c.users.users.agent.extraGroups`, `[]`, ""},
+	{"the user's other groups", `[]`, ``, `c: c.users.users.agent.extraGroups`, `["systemd-journal"]`, "the user reads the log of its own machine"},
 	{"the user's shell", `"bash-interactive"`, ``, `c: c.users.users.agent.shell.pname`, `"zsh"`, "zsh was switched on for the user, who then did not get it"},
 	{"zsh is set up", `true`, ``, `c: c.programs.zsh.enable`, `true`, ""},
 	{"keys in the image", `1`, ``, `c: builtins.length c.users.users.agent.openssh.authorizedKeys.keys`, `0`, "the host gives the user's own at each boot"},

@@ -2,7 +2,9 @@ package nix
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +27,12 @@ type evaluated struct {
 	Fstab        string
 	Nix          map[string]any
 	Enabled      []string // units
+	Disabled     []string
+	Generators   map[string]string
+	Prepare      string
+	Environment  string // what shells begin with
+	NixSocket    string
+	Groups       []string // of the user
 	Initrd       bool     // NixOS's own
 	Firewall     bool
 	Sudo         string
@@ -40,6 +48,12 @@ const evaluateGuest = `image: let c = image.config; in {
 	fstab = c.environment.etc.fstab.text;
 	nix = c.nix.settings;
 	enabled = builtins.filter (name: c.systemd.units.${name}.enable) (builtins.attrNames c.systemd.units);
+	disabled = builtins.filter (name: ! c.systemd.units.${name}.enable) (builtins.attrNames c.systemd.units);
+	inherit (c.systemd) generators;
+	prepare = c.system.build.sandboxPrepare.text;
+	environment = c.system.build.setEnvironment.text;
+	nixSocket = c.systemd.units."nix-daemon.socket".text;
+	groups = c.users.users.agent.extraGroups;
 	initrd = c.boot.initrd.enable;
 	firewall = c.networking.firewall.enable;
 	sudo = c.security.sudo.configFile;
@@ -63,6 +77,8 @@ func TestImage(t *testing.T) {
 			checkManifest(t, got.Spec.Manifest, got.Spec.Guest)
 			checkBoot(t, got, system)
 			checkGuest(t, got)
+			checkUnits(t, got)
+			checkFirstCommands(t, got)
 		})
 	}
 }
@@ -155,6 +171,7 @@ func checkGuest(t *testing.T, got evaluated) {
 		"getty@.service", "serial-getty@.service", "console-getty.service", "autovt@.service", "systemd-logind.service",
 		"systemd-remount-fs.service", "systemd-timesyncd.service", "systemd-networkd.service", "systemd-networkd-wait-online.service",
 		"dhcpcd.service", "sshd.service", "sshd.socket", "fstrim.timer", "nix-gc.timer", "logrotate.timer",
+		"nftables.service", "systemd-journal-flush.service", "generate-shutdown-ramfs.service",
 	} {
 		if slices.Contains(got.Enabled, unit) {
 			t.Errorf("%s should not run", unit)
@@ -186,5 +203,65 @@ func checkGuest(t *testing.T, got evaluated) {
 		if !strings.Contains(got.BuildCommand, promise) {
 			t.Errorf("the build does not use %s", promise)
 		}
+	}
+}
+
+// checkUnits compares the guest with the one table of units that a sandbox does
+// without.
+func checkUnits(t *testing.T, got evaluated) {
+	t.Helper()
+	type entry struct{ Unit, Only string }
+	var table struct{ Masks, Generators []entry }
+	text, err := os.ReadFile("../image/debian/units.json")
+	if err == nil {
+		err = json.Unmarshal(text, &table)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range table.Masks {
+		if e.Only == "" && !slices.Contains(got.Disabled, e.Unit) {
+			t.Errorf("%s is not masked", e.Unit)
+		}
+	}
+	for _, e := range table.Generators {
+		if e.Only == "" && got.Generators[e.Unit] != "/dev/null" {
+			t.Errorf("%s runs", e.Unit)
+		}
+	}
+}
+
+// checkFirstCommands is about what a command needs that runs before systemd is
+// up.
+func checkFirstCommands(t *testing.T, got evaluated) {
+	t.Helper()
+	// Wrappers are made once NixOS has made the users, on a file system that
+	// lets them be of use.
+	rest := got.Prepare
+	for _, step := range []string{"/init", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\""} {
+		_, after, found := strings.Cut(rest, step)
+		if !found {
+			t.Fatalf("the preparation lacks %q, or has it too early:\n%s", step, got.Prepare)
+		}
+		rest = after
+	}
+	if want := []string{"/nix/var/nix/daemon-socket/socket"}; !slices.Equal(got.Spec.Guest.Await, want) {
+		t.Errorf("commands wait for %q, want %q", got.Spec.Guest.Await, want)
+	}
+	for _, line := range []string{"DefaultDependencies=false", "WantedBy=sockets.target sysinit.target"} {
+		if !strings.Contains(got.NixSocket, line+"\n") {
+			t.Errorf("the socket of Nix lacks %s:\n%s", line, got.NixSocket)
+		}
+	}
+	if !strings.Contains(got.BuildCommand, "nix/var/nix/{daemon-socket,") {
+		t.Error("the socket's directory would only be made later than the socket")
+	}
+	for _, line := range []string{`export PATH="/run/wrappers/bin:$PATH"`, `export PATH="$HOME/.local/bin:$PATH"`, `$HOME/.local/state/nix/profile/bin:`} {
+		if !strings.Contains(got.Environment, line) {
+			t.Errorf("shells begin without %s:\n%s", line, got.Environment)
+		}
+	}
+	if !slices.Equal(got.Groups, []string{"systemd-journal"}) {
+		t.Errorf("the user is in the groups %q", got.Groups)
 	}
 }

@@ -258,13 +258,33 @@ func TestAConfigurationDecides(t *testing.T) {
 				systemd.oomd.enable = true;
 				networking.firewall.enable = true;
 				networking.hostName = "own";
+				services.udev.enable = true;
+				systemd.targets.getty.enable = true;
 				sandbox.cpus = 7;
 				system.stateVersion = "25.11";
 			}) ];
 		};
-	in builtins.seq image.drvPath image.spec.manifest`
-	var m image.Manifest
-	n.evaluate(&m, source(t), "lib.mkImage", function, options)
+		units = image.config.systemd.units;
+	in builtins.seq image.drvPath {
+		inherit (image.spec) manifest;
+		enabled = builtins.filter (name: units.${name}.enable) (builtins.attrNames units);
+		sshd = image.config.services.openssh.extraConfig;
+	}`
+	var got struct {
+		Manifest image.Manifest
+		Enabled  []string
+		Sshd     string
+	}
+	n.evaluate(&got, source(t), "lib.mkImage", function, options)
+	m := got.Manifest
+	for _, unit := range []string{"nftables.service", "systemd-journal-flush.service", "systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "sshd.service"} {
+		if !slices.Contains(got.Enabled, unit) {
+			t.Errorf("%s does not run, though it was asked for", unit)
+		}
+	}
+	if !strings.HasSuffix(got.Sshd, "Match User agent\n  SetEnv XDG_RUNTIME_DIR=/run/user/1000\n") {
+		t.Errorf("a login by OpenSSH lacks its runtime directory:\n%s", got.Sshd)
+	}
 	if m.Name != "own" || m.User.Shell != "/run/current-system/sw/bin/bash" || m.Defaults.CPUs != 7 {
 		t.Errorf("the manifest is %+v", m)
 	}

@@ -96,12 +96,13 @@ func (s *scriptSettings) run(ctx context.Context, file string, user User) ([]str
 }
 
 // changes returns the variables, each ended by a zero byte, that are not in env
-// with the same value, but for those that a shell keeps for itself.
+// with the same value, but for those that a shell keeps for itself, and the one
+// that belongs to a terminal.
 func changes(env []string, after string) []string {
 	var changed []string
 	for setting := range strings.SplitSeq(strings.TrimSuffix(after, "\x00"), "\x00") {
 		name, _, _ := strings.Cut(setting, "=")
-		if !slices.Contains(env, setting) && !slices.Contains([]string{"_", "SHLVL", "PWD", "OLDPWD"}, name) {
+		if !slices.Contains(env, setting) && !slices.Contains([]string{"_", "SHLVL", "PWD", "OLDPWD", "TERM"}, name) {
 			changed = append(changed, setting)
 		}
 	}

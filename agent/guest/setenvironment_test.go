@@ -22,6 +22,7 @@ if [ -e "$HOME/no/such/file" ]; then export NIX_PATH=wrong; fi
 here=not-exported
 echo noise
 export PATH="/run/wrappers/bin:$PATH"
+export TERM=$TERM
 echo again >>"$HOME/runs"
 `
 

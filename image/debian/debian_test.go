@@ -18,27 +18,30 @@ import (
 )
 
 func TestMasksHaveReasonsAndNoDoubles(t *testing.T) {
-	for name, table := range map[string][]mask{"masks": masks(), "generators": generators()} {
+	for name, table := range map[string][]mask{"masks": units().Masks, "generators": units().Generators} {
 		seen := map[string]bool{}
 		for _, m := range table {
-			if seen[m.unit] {
-				t.Errorf("%s: %s is there twice", name, m.unit)
+			if seen[m.Unit] {
+				t.Errorf("%s: %s is there twice", name, m.Unit)
 			}
-			seen[m.unit] = true
-			if m.unit == "" || len(m.reason) < 5 {
-				t.Errorf("%s: %q has the reason %q", name, m.unit, m.reason)
+			seen[m.Unit] = true
+			if m.Unit == "" || len(m.Reason) < 5 {
+				t.Errorf("%s: %q has the reason %q", name, m.Unit, m.Reason)
+			}
+			if m.Only != "" && m.Only != "debian" {
+				t.Errorf("%s: %s is masked only in %q", name, m.Unit, m.Only)
 			}
 		}
 	}
 }
 
 func TestWhatASandboxNeedsIsNotMasked(t *testing.T) {
-	for _, m := range masks() {
-		switch m.unit {
+	for _, m := range units().Masks {
+		switch m.Unit {
 		case "dbus.service", "dbus.socket", "multi-user.target", "basic.target", "sysinit.target",
 			"systemd-journald.service", "systemd-tmpfiles-setup.service", "systemd-sysctl.service",
 			"systemd-poweroff.service", "poweroff.target", "shutdown.target":
-			t.Errorf("%s is masked (%s)", m.unit, m.reason)
+			t.Errorf("%s is masked (%s)", m.Unit, m.Reason)
 		}
 	}
 }
@@ -51,9 +54,9 @@ func TestOverlay(t *testing.T) {
 		}
 		entries[e.Name] = e
 	}
-	for _, m := range masks() {
-		if e := entries["etc/systemd/system/"+m.unit]; e.Link != "/dev/null" {
-			t.Errorf("%s is not masked but %+v", m.unit, e)
+	for _, m := range units().Masks {
+		if e := entries["etc/systemd/system/"+m.Unit]; e.Link != "/dev/null" {
+			t.Errorf("%s is not masked but %+v", m.Unit, e)
 		}
 	}
 	if e := entries["etc/machine-id"]; e.Data != "" || e.Mode != 0o444 || e.Link != "" {

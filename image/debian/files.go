@@ -71,11 +71,11 @@ func overlay() []entry {
 		{Name: "home/", Mode: 0o755},
 		{Name: "mnt/", Mode: 0o755},
 	}
-	for _, m := range masks() {
-		entries = append(entries, entry{Name: "etc/systemd/system/" + m.unit, Link: "/dev/null"})
+	for _, m := range units().Masks {
+		entries = append(entries, entry{Name: "etc/systemd/system/" + m.Unit, Link: "/dev/null"})
 	}
-	for _, m := range generators() {
-		entries = append(entries, entry{Name: "etc/systemd/system-generators/" + m.unit, Link: "/dev/null"})
+	for _, m := range units().Generators {
+		entries = append(entries, entry{Name: "etc/systemd/system-generators/" + m.Unit, Link: "/dev/null"})
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
 	return entries

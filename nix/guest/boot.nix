@@ -6,6 +6,9 @@
   pkgs,
   ...
 }:
+let
+  wrappers = config.systemd.services.suid-sgid-wrappers;
+in
 {
   boot = {
     loader.grub.enable = false; # QEMU is the boot loader
@@ -37,12 +40,19 @@
     "yama"
   ];
 
-  # What the agent runs in the new root before any command: it makes /etc, /run/current-system, users and wrappers. It
-  # is NixOS's own second stage, told that systemd is started by somebody else.
+  # What the agent runs in the new root before any command: it makes /etc, /run/current-system and the users, which is
+  # NixOS's own second stage, told that systemd is started by somebody else. sudo and its like NixOS leaves to a service,
+  # before which the first commands run: it makes them here, by the same script.
   system.build.sandboxPrepare = pkgs.writeScript "prepare" ''
     #!${pkgs.runtimeShell}
-    export IN_NIXOS_SYSTEMD_STAGE1=true
-    exec ${config.system.build.toplevel}/init
+    set -e
+    IN_NIXOS_SYSTEMD_STAGE1=true ${config.system.build.toplevel}/init
+    ${lib.optionalString config.security.enableWrappers ''
+      export PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
+      mkdir -p /run/wrappers
+      mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs /run/wrappers
+      ${wrappers.script}
+    ''}
   '';
 
   # An image is replaced and never switched to another configuration, so the programs for that stay out.
@@ -50,13 +60,13 @@
   system.disableInstallerTools = true;
 
   systemd = {
-    # There are no partitions and no GPT to search, and ssh over vsock is the agent's.
-    generators = {
-      systemd-gpt-auto-generator = "/dev/null";
-      systemd-ssh-generator = "/dev/null";
+    # They are there already.
+    services.suid-sgid-wrappers = lib.mkIf config.security.enableWrappers {
+      unitConfig.ConditionPathExists = "!${config.security.wrapperDir}";
     };
-    # The agent mounted the root as it must be.
-    services.systemd-remount-fs.enable = false;
+    # For a root that only a program outside of it can unmount: here the agent's mounts end with the machine. It costs
+    # seconds of each stop.
+    shutdownRamfs.enable = false;
     # No TPM.
     tpm2.enable = false;
     # Like on every guest of ours: one that is told to stop has seconds, not minutes.

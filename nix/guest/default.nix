@@ -18,6 +18,7 @@
     ./services.nix
     ./ssh.nix
     ./store.nix
+    ./units.nix
     ./users.nix
   ];
 

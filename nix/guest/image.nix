@@ -86,7 +86,7 @@ in
       }
       ''
         root=$PWD/root
-        mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,run,sbin,sys,tmp,usr/bin,var,nix/store,nix/var/nix/gcroots}
+        mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,run,sbin,sys,tmp,usr/bin,var,nix/store,nix/var/nix/{daemon-socket,gcroots}}
         mkdir -m 700 "$root/root"
         chmod 1775 "$root/nix/store"
         chmod 1777 "$root/tmp"

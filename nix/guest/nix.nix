@@ -1,6 +1,14 @@
 # Nix in the guest. The closure of the image is registered in the database that the image contains, so that what is
 # there is not fetched again; what is built or fetched goes to the overlay.
-{ lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  socket = "/nix/var/nix/daemon-socket/socket";
+in
 {
   nix = {
     settings = {
@@ -20,6 +28,16 @@
     # Channels are kept by root, whom nobody is here.
     channel.enable = false;
   };
+
+  # The first command may be Nix: the daemon's socket is the first thing that systemd opens, and the agent holds commands
+  # until it has. The daemon itself starts when somebody connects.
+  systemd.sockets.nix-daemon = lib.mkIf config.nix.enable {
+    wantedBy = [ "sysinit.target" ];
+    before = [ "shutdown.target" ];
+    conflicts = [ "shutdown.target" ];
+    unitConfig.DefaultDependencies = false;
+  };
+  sandbox.guest = lib.mkIf config.nix.enable { await = [ socket ]; };
 
   # They would put all of nixpkgs into each image, some 300 MB, to spare the first `nix shell nixpkgs#…` a download.
   nixpkgs.flake.setNixPath = lib.mkDefault false;

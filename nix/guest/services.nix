@@ -1,36 +1,17 @@
-# What runs, and what does not.
-{ lib, ... }:
-let
-  off = {
-    enable = false;
-  };
-in
+# What runs, and what does not. The units that systemd itself would start are in units.nix.
+{ config, lib, ... }:
 {
   # The log dies with the sandbox; on a disk it would only grow.
   services.journald = {
     storage = lib.mkDefault "volatile";
     extraConfig = "RuntimeMaxUse=16M";
   };
+  # A volatile one has nowhere to be flushed to.
+  systemd.services.systemd-journal-flush.enable = lib.mkDefault (config.services.journald.storage != "volatile");
 
   # The console is a log, and shells come from the agent (sandbox attach): no terminal asks for a login. There is no
   # virtual terminal either.
   console.enable = false;
-  systemd.services = {
-    "getty@" = off;
-    "autovt@" = off;
-    "serial-getty@" = off;
-    "console-getty" = off;
-
-    # There are no seats. For a login by OpenSSH it would put a new /run/user/1000 over the one that the commands of the
-    # host use, and remove it at the logout. systemctl and shutdown talk to systemd itself.
-    systemd-logind = off;
-    "dbus-org.freedesktop.login1" = off;
-
-    # The host gives entropy at each boot, and by virtio-rng.
-    systemd-random-seed = off;
-    # The machine id belongs to one boot; the agent writes it.
-    systemd-machine-id-commit = off;
-  };
 
   systemd.oomd.enable = lib.mkDefault false; # one user's processes: the kernel's own killer spares the agent
   systemd.coredump.enable = lib.mkDefault false; # nobody would look, and it could fill the disk

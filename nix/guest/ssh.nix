@@ -3,6 +3,7 @@
 { config, lib, ... }:
 let
   cfg = config.services.openssh;
+  user = config.users.users.agent;
 in
 {
   services.openssh = {
@@ -22,6 +23,11 @@ in
     startWhenNeeded = lib.mkDefault true;
     # Whether there is a firewall is not for ssh to say, and its port is open in one that asks for it.
     openFirewall = lib.mkDefault true;
+    # A logind would say so. The agent makes the directory, and commands of the host have it.
+    extraConfig = lib.mkAfter ''
+      Match User ${user.name}
+        SetEnv XDG_RUNTIME_DIR=/run/user/${toString user.uid}
+    '';
   };
 
   sandbox.guest = {

@@ -18,12 +18,17 @@
       isNormalUser = true;
       uid = 1000;
       group = "agent";
+      # Reads the log of its own machine.
+      extraGroups = [ "systemd-journal" ];
       # Between what NixOS gives to ordinary users and what a configuration says itself.
       shell = lib.mkOverride 900 pkgs.zsh;
       # The agent does, on the file system that the host shares.
       createHome = false;
     };
   };
+
+  # Where users put programs of their own; the agent's plain commands and all shells have the same path.
+  environment.localBinInPath = lib.mkDefault true;
 
   programs.zsh = {
     enable = true;
