@@ -27,6 +27,8 @@
   ];
   documentation.enable = true;
   documentation.man.enable = true;
-  # It says what is missing when somebody starts a program that was not made for NixOS, as agents download them.
+  # Programs that were not made for NixOS, as agents download them, find what they are linked with; those that need
+  # more are told by a name to look for.
+  programs.nix-ld.enable = true;
   environment.stub-ld.enable = true;
 }

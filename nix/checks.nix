@@ -26,21 +26,6 @@
     dontFixup = true;
   };
 
-  # The real image, booted.
-  smoke =
-    pkgs.runCommand "sandbox-smoke"
-      {
-        nativeBuildInputs = [ pkgs.sandbox ];
-        # Without it the boot would be emulated, and the checks would take minutes.
-        requiredSystemFeatures = [ "kvm" ];
-      }
-      ''
-        export HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run
-        mkdir -m 700 "$HOME" "$XDG_RUNTIME_DIR"
-        sandbox smoke ${image}
-        touch $out
-      '';
-
   format = pkgs.runCommand "sandbox-nix-format" { nativeBuildInputs = [ pkgs.nixfmt ]; } ''
     find ${../flake.nix} ${../nix} -name '*.nix' -print0 | xargs -0 nixfmt --check
     touch $out

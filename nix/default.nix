@@ -12,6 +12,18 @@ let
   forAll = each: lib.genAttrs systems (system: each (pkgsFor system));
   pkgsFor = system: nixpkgs.legacyPackages.${system}.extend self.overlays.default;
 
+  # For what runs on another processor than it is built on, the compiler of a third is of no use.
+  programsFor =
+    { buildPlatform, hostPlatform, ... }:
+    if buildPlatform.system == hostPlatform.system then
+      pkgsFor hostPlatform.system
+    else
+      import nixpkgs {
+        localSystem = buildPlatform.system;
+        crossSystem = hostPlatform.system;
+        overlays = [ self.overlays.default ];
+      };
+
   # Stamped into programs and manifests: where they came from.
   revision = self.rev or self.dirtyRev or null;
   stamp.system.configurationRevision = revision;
@@ -32,11 +44,23 @@ in
   overlays.default = import ./package.nix { inherit revision; };
 
   nixosModules = {
-    # Makes any NixOS configuration a guest: its image is config.system.build.sandboxImage.
-    guest = {
-      imports = [ ./guest ];
-      nixpkgs.overlays = [ self.overlays.default ];
-    };
+    # Makes any NixOS configuration a guest: its image is config.system.build.sandboxImage. Our programs in it come
+    # from our own nixpkgs: the configuration's may have an older Go, or admit no overlay.
+    guest =
+      { pkgs, ... }:
+      {
+        imports = [ ./guest ];
+        sandbox.agentPackage = lib.mkDefault (programsFor pkgs.stdenv).sandbox-agent;
+        sandbox.mkimagePackage = lib.mkDefault (pkgsFor pkgs.stdenv.buildPlatform.system).sandbox-mkimage;
+      };
+    default = self.nixosModules.guest;
+    # For the machine on which sandboxes run.
+    host =
+      { pkgs, ... }:
+      {
+        imports = [ ./host.nix ];
+        programs.sandbox.package = lib.mkDefault (pkgsFor pkgs.stdenv.hostPlatform.system).sandbox;
+      };
     # What the replaced project's guest had besides; heavy, and therefore apart.
     ai-tools = ./guest/ai-tools.nix;
   };
@@ -58,13 +82,27 @@ in
     agent-vm = (agentVM pkgs.stdenv.hostPlatform.system).config.system.build.sandboxImage;
   });
 
-  apps = forAll (pkgs: {
-    default = {
-      type = "app";
-      program = lib.getExe pkgs.sandbox;
-      meta = { inherit (pkgs.sandbox.meta) description; };
-    };
-  });
+  apps = forAll (
+    pkgs:
+    let
+      run =
+        image:
+        pkgs.writeShellScript "run" ''
+          exec ${lib.getExe pkgs.sandbox} run --image ${image} "$@"
+        '';
+      app = program: description: {
+        type = "app";
+        program = toString program;
+        meta = { inherit description; };
+      };
+      packages = self.packages.${pkgs.stdenv.hostPlatform.system};
+    in
+    {
+      default = app (lib.getExe pkgs.sandbox) pkgs.sandbox.meta.description;
+      image = app (run packages.image) "sandbox run, with the plain guest";
+      agent-vm = app (run packages.agent-vm) "sandbox run, with the guest that has AI agents";
+    }
+  );
 
   checks = forAll (
     pkgs:
@@ -73,6 +111,14 @@ in
       inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) image;
     }
   );
+
+  # What takes a builder with KVM, and is therefore no part of `nix flake check`.
+  legacyPackages = forAll (pkgs: {
+    smoke = import ./smoke.nix {
+      inherit pkgs;
+      inherit (self.packages.${pkgs.stdenv.hostPlatform.system}) image;
+    };
+  });
 
   devShells = forAll (pkgs: {
     default = import ./dev-shell.nix { inherit pkgs; };

@@ -1,5 +1,5 @@
-# mkImage { system, modules ? [ ], name ? "nixos" }: the directory of an image, as `sandbox image build`
-# installs it.
+# mkImage { system, modules ? [ ], name ? "nixos", specialArgs ? { } }: the directory of an image, as
+# `sandbox image build` installs it.
 {
   nixpkgs,
   guest,
@@ -8,14 +8,16 @@
   system,
   modules ? [ ],
   name ? "nixos",
+  specialArgs ? { },
 }:
 (nixpkgs.lib.nixosSystem {
+  inherit specialArgs;
   modules = [
     guest
     {
-      sandbox.name = name;
+      sandbox.name = nixpkgs.lib.mkDefault name;
       # And not the argument "system", with which nixpkgs.buildPlatform could not be another: a module may set that.
-      nixpkgs.hostPlatform = system;
+      nixpkgs.hostPlatform = nixpkgs.lib.mkDefault system;
     }
   ]
   ++ modules;

@@ -3,10 +3,12 @@ package nix
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -249,9 +251,16 @@ func TestAConfigurationDecides(t *testing.T) {
 	const function = `mkImage: let
 		image = mkImage {
 			system = "x86_64-linux";
-			name = "own";
-			modules = [ ({ pkgs, ... }: {
-				users.users.agent.shell = pkgs.bash;
+			name = "of-the-call";
+			specialArgs.shell = "bash";
+			modules = [ ({ pkgs, shell, ... }: {
+				sandbox.name = "own";
+				sandbox.user = "dev";
+				sandbox.agentPackage = pkgs.hello;
+				sandbox.compression = "fast";
+				nixpkgs.hostPlatform = "aarch64-linux";
+				system.nixos.revision = "0123456789012345678901234567890123456789";
+				users.users.dev.shell = pkgs.${shell};
 				services.journald.storage = "persistent";
 				services.openssh = { enable = true; startWhenNeeded = false; openFirewall = false; };
 				systemd.coredump.enable = true;
@@ -266,14 +275,23 @@ func TestAConfigurationDecides(t *testing.T) {
 		};
 		units = image.config.systemd.units;
 	in builtins.seq image.drvPath {
-		inherit (image.spec) manifest;
+		inherit (image.spec) manifest agent;
+		inherit (image) buildCommand;
+		nix = image.config.nix.settings;
+		registry = image.config.nix.registry.nixpkgs.to;
+		overlays = builtins.length image.config.nixpkgs.overlays;
 		enabled = builtins.filter (name: units.${name}.enable) (builtins.attrNames units);
 		sshd = image.config.services.openssh.extraConfig;
 	}`
 	var got struct {
-		Manifest image.Manifest
-		Enabled  []string
-		Sshd     string
+		Manifest     image.Manifest
+		Agent        string
+		BuildCommand string
+		Nix          map[string]any
+		Registry     map[string]string
+		Overlays     int
+		Enabled      []string
+		Sshd         string
 	}
 	n.evaluate(&got, source(t), "lib.mkImage", function, options)
 	m := got.Manifest
@@ -282,7 +300,20 @@ func TestAConfigurationDecides(t *testing.T) {
 			t.Errorf("%s does not run, though it was asked for", unit)
 		}
 	}
-	if !strings.HasSuffix(got.Sshd, "Match User agent\n  SetEnv XDG_RUNTIME_DIR=/run/user/1000\n") {
+	if user := fmt.Sprint(m.User); user != "{dev 1000 1000 /home/dev /run/current-system/sw/bin/bash}" || fmt.Sprint(got.Nix["allowed-users"]) != "[dev]" {
+		t.Errorf("the user is %s, and Nix lets in %v", user, got.Nix["allowed-users"])
+	}
+	if !strings.Contains(got.Agent, "-hello-") || !strings.Contains(got.BuildCommand, "-zlz4 ") || m.System != "aarch64-linux" {
+		t.Errorf("the agent is %s, the system %s, and the build:\n%s", got.Agent, m.System, got.BuildCommand)
+	}
+	if got.Registry["rev"] != "0123456789012345678901234567890123456789" {
+		t.Errorf("nixpkgs is %v for the guest's Nix, and not the revision that it was built from", got.Registry)
+	}
+	// A configuration that brings its own nixpkgs.pkgs admits none.
+	if got.Overlays != 0 {
+		t.Error("the guest's modules set an overlay")
+	}
+	if !strings.HasSuffix(got.Sshd, "Match User dev\n  SetEnv XDG_RUNTIME_DIR=/run/user/1000\n") {
 		t.Errorf("a login by OpenSSH lacks its runtime directory:\n%s", got.Sshd)
 	}
 	if m.Name != "own" || m.User.Shell != "/run/current-system/sw/bin/bash" || m.Defaults.CPUs != 7 {
@@ -306,6 +337,69 @@ func TestCrossBuilding(t *testing.T) {
 	}
 }
 
+// TestHost evaluates the module for the machine on which sandboxes run.
+func TestHost(t *testing.T) {
+	n, options := nixWithTree(t)
+	dir := t.TempDir()
+	const flake = `{
+		inputs.nixpkgs.url = "github:nixos/nixpkgs/nixos-unstable";
+		inputs.sandbox.url = "github:sourcery-zone/sandbox";
+		outputs = { nixpkgs, sandbox, ... }: {
+			host = nixpkgs.lib.nixosSystem {
+				modules = [
+					sandbox.nixosModules.host
+					{
+						nixpkgs.hostPlatform = "x86_64-linux";
+						system.stateVersion = "25.11";
+						users.users = { ann.isNormalUser = true; ben.isNormalUser = true; };
+						programs.sandbox.users = [ "ben" ];
+						services.sandbox.work = { user = "ann"; options = [ "--image" "nixos" "--share" "/srv/it's here" ]; };
+						services.sandbox.rare = { user = "ann"; autostart = false; };
+					}
+				];
+			};
+		};
+	}`
+	if err := os.WriteFile(filepath.Join(dir, "flake.nix"), []byte(flake), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	options = append(options, "--override-input", "sandbox", "path:"+source(t), "--override-input", "sandbox/nixpkgs", "path:"+os.Getenv(treeVariable))
+	var got struct {
+		Units    map[string]string
+		WantedBy map[string][]string
+		Script   string
+		Linger   bool
+		Groups   map[string][]string
+		Packages []string
+	}
+	const function = `host: let c = host.config; ours = builtins.filter (n: builtins.match "sandbox-.*" n != null); services = c.systemd.user.services; in {
+		units = builtins.mapAttrs (_: u: u.text) (removeAttrs c.systemd.user.units (builtins.filter (n: ours [ n ] == [ ]) (builtins.attrNames c.systemd.user.units)));
+		wantedBy = builtins.listToAttrs (map (name: { inherit name; value = services.${name}.wantedBy; }) (ours (builtins.attrNames services)));
+		inherit (services.sandbox-work) script;
+		linger = c.users.users.ann.linger;
+		groups = builtins.mapAttrs (_: u: u.extraGroups) { inherit (c.users.users) ann ben; };
+		packages = map (p: p.pname or p.name) c.environment.systemPackages;
+	}`
+	n.evaluate(&got, dir, "host", function, options)
+	if want := map[string][]string{"sandbox-work": {"default.target"}, "sandbox-rare": {}}; !reflect.DeepEqual(got.WantedBy, want) {
+		t.Errorf("the units are wanted by %v, want %v", got.WantedBy, want)
+	}
+	if !strings.Contains(got.Script, `sandbox run -d --name work --image nixos --share '/srv/it'\''s here'`) || !strings.Contains(got.Script, "exec sandbox start work") {
+		t.Errorf("it starts by\n%s", got.Script)
+	}
+	for _, line := range []string{"ConditionUser=ann", "RemainAfterExit=true", "/bin/sandbox stop work"} {
+		if !strings.Contains(got.Units["sandbox-work.service"], line) {
+			t.Errorf("the unit lacks %s:\n%s", line, got.Units["sandbox-work.service"])
+		}
+	}
+	if want := map[string][]string{"ann": {"kvm"}, "ben": {"kvm"}}; !got.Linger || !reflect.DeepEqual(got.Groups, want) {
+		t.Errorf("ann's services stay: %v, groups: %v", got.Linger, got.Groups)
+	}
+	if !slices.Contains(got.Packages, "sandbox") {
+		t.Error("the program is not installed")
+	}
+}
+
 // TestTemplate evaluates what `nix flake init` gives, with this flake as its
 // input.
 func TestTemplate(t *testing.T) {
@@ -314,12 +408,7 @@ func TestTemplate(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS("template")); err != nil {
 		t.Fatal(err)
 	}
-	for i := range options {
-		if options[i] == "nixpkgs" {
-			options[i] = "sandbox/nixpkgs"
-		}
-	}
-	options = append(options, "--override-input", "sandbox", "path:"+source(t))
+	options = append(options, "--override-input", "sandbox", "path:"+source(t), "--override-input", "sandbox/nixpkgs", "path:"+os.Getenv(treeVariable))
 	for _, system := range []string{"x86_64-linux", "aarch64-linux"} {
 		var got struct {
 			Manifest image.Manifest

@@ -28,6 +28,33 @@
       default = "nixos";
       description = "What users call the image: `sandbox run --image NAME`.";
     };
+    user = lib.mkOption {
+      type = lib.types.strMatching "[a-z_][a-z0-9_-]{0,31}";
+      default = "agent";
+      description = "The name of the one user, whose home is /home/NAME.";
+    };
+    agentPackage = lib.mkOption {
+      type = lib.types.package;
+      description = ''
+        The program in the guest that answers the host. By default the one of the flake that this module is from, built
+        with the nixpkgs of that flake: its Go may be newer than that of the configuration's own nixpkgs.
+      '';
+    };
+    mkimagePackage = lib.mkOption {
+      type = lib.types.package;
+      description = "What puts the image together, by default of the same flake. It runs where the image is built.";
+    };
+    compression = lib.mkOption {
+      type = lib.types.enum [
+        "small"
+        "fast"
+      ];
+      default = "small";
+      description = ''
+        How the store is packed. "fast" takes a second where "small" takes a minute of a processor, and a quarter more
+        room: for a guest that is built again and again while it is worked on.
+      '';
+    };
     memoryMiB = lib.mkOption {
       type = lib.types.ints.unsigned;
       default = 2560; # enough for an AI agent written for Node; not 2048, with which QEMU can hang

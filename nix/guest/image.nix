@@ -8,8 +8,15 @@
 }:
 let
   inherit (config.system.build) toplevel sandboxSbin;
-  user = config.users.users.agent;
+  user = config.users.users.${config.sandbox.user};
   host = pkgs.buildPackages; # whose programs build, also where the guest has another processor
+
+  # lz4hc halves the store at next to no cost for reading; zstd and lzma take several times as long to read for another
+  # tenth. Plain lz4 reads the same, and is packed at once.
+  compression = {
+    small = "lz4hc,12";
+    fast = "lz4";
+  };
 
   closure = host.closureInfo {
     rootPaths = [
@@ -59,7 +66,7 @@ let
     kernel = "${config.system.build.kernel}/${config.system.boot.loader.kernelFile}";
     modulesTree = "${config.system.modulesTree}/lib/modules/${config.boot.kernelPackages.kernel.modDirVersion}";
     inherit (config.sandbox.initrd) modules optionalModules;
-    agent = "${pkgs.sandbox-agent}/bin/sandbox-agent";
+    agent = lib.getExe config.sandbox.agentPackage;
     registration = "${closure}/registration";
   };
 in
@@ -70,7 +77,7 @@ in
         nativeBuildInputs = [
           host.erofs-utils
           host.nix
-          host.sandbox-mkimage
+          config.sandbox.mkimagePackage
           host.sqlite
         ];
         __structuredAttrs = true;
@@ -100,14 +107,13 @@ in
         NIX_REMOTE="local?root=$root" nix-store --load-db < "$closure/registration"
         sqlite3 "$root/nix/var/nix/db/db.sqlite" 'UPDATE ValidPaths SET registrationTime = 1; VACUUM;'
 
-        # lz4hc halves the store at next to no cost for reading; zstd and lzma take several times as long to read for
-        # another tenth. The identifier is fixed, because it would otherwise be random.
+        # The identifier is fixed, because it would otherwise be random.
         mkdir "$out"
         tar --create --format=posix --pax-option=delete=atime,delete=ctime --sort=name --mtime=@1 \
             --owner=0 --group=0 --numeric-owner --hard-dereference \
             --directory="$root" . --directory=/ --verbatim-files-from --files-from=<(cut -c2- "$closure/store-paths") |
           mkfs.erofs --quiet --tar=f -L nix-store -U 5b1c2c1e-7f0d-4f6a-9a52-5a0f7d3e6c11 -T 1 \
-            -zlz4hc,12 -C65536 "$out/store.erofs"
+            -z${compression.${config.sandbox.compression}} -C65536 "$out/store.erofs"
 
         # Kernel, initrd and manifest.
         mkimage "$NIX_ATTRS_JSON_FILE" "$out"

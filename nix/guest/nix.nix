@@ -8,15 +8,16 @@
 }:
 let
   socket = "/nix/var/nix/daemon-socket/socket";
+  inherit (config.system.nixos) revision;
 in
 {
   nix = {
     settings = {
-      allowed-users = [ "agent" ]; # services have no business with it; root always may
-      # As the user of a machine of its own, agent may say what is fetched from where.
+      allowed-users = [ config.sandbox.user ]; # services have no business with it; root always may
+      # As the user of a machine of its own, it may say what is fetched from where.
       trusted-users = [
         "root"
-        "agent"
+        config.sandbox.user
         "@wheel"
       ];
       # `nix shell` and everything that is written for flakes.
@@ -42,6 +43,15 @@ in
   # They would put all of nixpkgs into each image, some 300 MB, to spare the first `nix shell nixpkgs#…` a download.
   nixpkgs.flake.setNixPath = lib.mkDefault false;
   nixpkgs.flake.setFlakeRegistry = lib.mkDefault false;
+  # Of the same revision as the image, of which most is there already, and not of whatever is the newest that day.
+  nix.registry = lib.mkIf (revision != null && !config.nixpkgs.flake.setFlakeRegistry) {
+    nixpkgs.to = lib.mkDefault {
+      type = "github";
+      owner = "NixOS";
+      repo = "nixpkgs";
+      rev = revision;
+    };
+  };
 
   # Flakes in a repository are read with it.
   environment.systemPackages = [ (lib.lowPrio pkgs.gitMinimal) ];

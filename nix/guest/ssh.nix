@@ -3,7 +3,7 @@
 { config, lib, ... }:
 let
   cfg = config.services.openssh;
-  user = config.users.users.agent;
+  user = config.users.users.${config.sandbox.user};
 in
 {
   services.openssh = {

@@ -5,6 +5,9 @@
   pkgs,
   ...
 }:
+let
+  name = config.sandbox.user;
+in
 {
   users = {
     # Made from this description at each boot, and by nobody else.
@@ -13,11 +16,11 @@
     allowNoPasswordLogin = true;
 
     # The host maps these numbers to the user who started the sandbox.
-    groups.agent.gid = 1000;
-    users.agent = {
+    groups.${name}.gid = 1000;
+    users.${name} = {
       isNormalUser = true;
       uid = 1000;
-      group = "agent";
+      group = name;
       # Reads the log of its own machine.
       extraGroups = [ "systemd-journal" ];
       # Between what NixOS gives to ordinary users and what a configuration says itself.
@@ -39,7 +42,7 @@
   # The only thing that the user may do as root: end its own machine.
   security.sudo.extraRules = [
     {
-      users = [ config.users.users.agent.name ];
+      users = [ name ];
       commands = [
         {
           command = "/run/current-system/sw/bin/shutdown";

@@ -1,33 +1,38 @@
 {
   description = "A sandbox's guest with packages of my own";
 
+  # The guest's packages come from the first. sandbox brings its own nixpkgs for its programs: it is newer than a stable
+  # release, and should not follow one.
+  inputs.nixpkgs.url = "github:nixos/nixpkgs/nixos-unstable";
   inputs.sandbox.url = "github:sourcery-zone/sandbox";
 
   outputs =
-    { sandbox, ... }:
+    { nixpkgs, sandbox, ... }:
     let
-      image =
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      guest =
         system:
-        sandbox.lib.mkImage {
-          inherit system;
-          name = "mine";
+        nixpkgs.lib.nixosSystem {
           modules = [
-            (
-              { pkgs, ... }:
-              {
-                environment.systemPackages = [
-                  pkgs.gnumake
-                  pkgs.gcc
-                ];
-              }
-            )
+            sandbox.nixosModules.default
+            ./guest.nix
+            { nixpkgs.hostPlatform = system; }
           ];
         };
     in
     {
       # sandbox image build     builds the one for this machine and installs it
       # sandbox run --image mine --share . -- make test
-      packages.x86_64-linux.image = image "x86_64-linux";
-      packages.aarch64-linux.image = image "aarch64-linux";
+      packages = nixpkgs.lib.genAttrs systems (system: {
+        image = (guest system).config.system.build.sandboxImage;
+      });
+
+      # nix repl .#nixosConfigurations.mine     to look at its options
+      nixosConfigurations.mine = guest "x86_64-linux";
+
+      formatter = nixpkgs.lib.genAttrs systems (system: nixpkgs.legacyPackages.${system}.nixfmt-tree);
     };
 }
