@@ -56,7 +56,7 @@ EXAMPLES
 func createFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
-		&cli.StringFlag{Name: "image", EnvVars: []string{"SANDBOX_IMAGE"}, Usage: "`IMAGE` to start: NAME or NAME@DIGEST (default: the store's default image)"},
+		&cli.StringFlag{Name: "image", EnvVars: []string{"SANDBOX_IMAGE"}, Usage: "`IMAGE` to start: NAME, NAME@DIGEST, or a directory, written with a slash, whose image is then installed (default: the store's default image)"},
 		&cli.StringFlag{Name: "flake", EnvVars: []string{"SANDBOX_FLAKE"}, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and `sandbox image build FLAKE` builds it anew"},
 		archFlag(),
 		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, EnvVars: []string{"SANDBOX_MEMORY"}, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
@@ -115,6 +115,9 @@ func run(c *cli.Context) error {
 		return err
 	}
 	if err := prepareFlake(c, host.Images, sources); err != nil {
+		return err
+	}
+	if err := prepareImageDir(c, host.Images); err != nil {
 		return err
 	}
 	img, err := useImage(c, host, &config)

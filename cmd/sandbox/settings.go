@@ -144,6 +144,10 @@ func applyValue(c *cli.Context, file, name string, value any) error {
 			text, err = shareOf(file, text)
 		case "flake":
 			text, err = flakeOf(file, text)
+		case "image":
+			if isImageDir(text) {
+				err = fmt.Errorf("%q is a directory: only --image can name one", text)
+			}
 		}
 		if err != nil {
 			return err

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -171,7 +170,7 @@ func smokeTargets(ctx context.Context, host *machine.Host, copies string, args [
 }
 
 func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (smoke.Target, error) {
-	if !strings.ContainsRune(arg, filepath.Separator) && arg != "." && arg != ".." {
+	if !isImageDir(arg) {
 		img, err := host.Image(arg)
 		if err != nil {
 			if info, statErr := os.Stat(arg); statErr == nil && info.IsDir() {
