@@ -269,6 +269,7 @@ func TestOnlyStreamsReachTheTerminalUnfiltered(t *testing.T) {
 		"cp.go":         1, // an archive
 		"detach.go":     1, // words of ours in raw mode
 		"imagebuild.go": 2, // package progress filters
+		"imagedir.go":   1, // package progress filters
 		"output.go":     2,
 		"qmp.go":        1, // QEMU's monitor, for a program
 		"qmp_prompt.go": 1, // the prompt, which draws itself
