@@ -49,7 +49,7 @@ func barePackages() []string {
 // usualPackages is what people and AI agents expect besides.
 func usualPackages() []string {
 	return []string{
-		"dbus", "udev",
+		"apt", "dbus", "udev",
 		"libpam-systemd", "dbus-user-session", // the user's own services
 		"uidmap",                                                                         // containers without root
 		"openssh-server", "openssh-sftp-server", "ca-certificates", "iproute2", "tzdata", // a network, and its time
