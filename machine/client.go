@@ -114,15 +114,16 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	// dies, even if this process is stopped.
 	lock.Close()
 	if err == nil {
-		if err = follow(ctx, reports, o); err != nil {
-			// The supervisor ends right after its last word. Whoever tries again at once should not find the
-			// lock still taken.
-			_ = s.Wait(ctx)
-		}
+		err = follow(ctx, reports, o)
 	}
 	if err != nil && hold != nil {
 		hold.Close()
 		hold = nil
+	}
+	if err != nil {
+		// The supervisor ends right after its last word. Whoever tries again at once should not find the lock still
+		// taken.
+		_ = s.Wait(ctx)
 	}
 	return hold, err
 }
