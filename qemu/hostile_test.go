@@ -300,8 +300,14 @@ func TestHostileQEMUOfAnOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("TestHostileQEMU is run by an ordinary user already: run this one as root")
 	}
-	id := 0x68000000 + os.Getpid() // as in cmd/sandbox
-	hostileQEMUAs(t, id, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}})
+	id, attr := ordinaryUser()
+	hostileQEMUAs(t, id, attr)
+}
+
+// ordinaryUser is somebody whose id nobody has.
+func ordinaryUser() (id int, attr *syscall.SysProcAttr) {
+	id = 0x68000000 + os.Getpid() // as in cmd/sandbox
+	return id, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}}
 }
 
 // withoutNamespaces is set in the environment of a test that cannot make any.
@@ -320,21 +326,28 @@ func TestHostileQEMUWithoutNamespaces(t *testing.T) {
 // hostileQEMUAs runs TestHostileQEMU in another process, whose files belong to the user id.
 func hostileQEMUAs(t *testing.T, id int, attr *syscall.SysProcAttr) {
 	t.Helper()
-	program := fakeProgram(t, "qemu.test")
-	dir := filepath.Dir(program)
-	if err := os.Chown(dir, id, id); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-test.run=^TestHostileQEMU$", "-test.v")
-	cmd.Dir = dir
-	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), withoutNamespaces + "=" + os.Getenv(withoutNamespaces)}
-	cmd.SysProcAttr = attr
-	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+	if out, err := testAs(t, "TestHostileQEMU", id, attr, withoutNamespaces); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
 		if bytes.Contains(out, []byte("--- SKIP")) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
 			t.Skipf("this machine does not offer everything (sandbox doctor says how to have it): %v\n%s", err, out)
 		}
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// testAs runs a test of this package in another process, whose files belong to the user id, with a variable of ours in
+// its environment, and returns its output.
+func testAs(t *testing.T, test string, id int, attr *syscall.SysProcAttr, variable string) ([]byte, error) {
+	t.Helper()
+	program := fakeProgram(t, "qemu.test")
+	dir := filepath.Dir(program)
+	if err := os.Chown(dir, id, id); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-test.run=^"+test+"$", "-test.v")
+	cmd.Dir = dir
+	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), variable + "=" + os.Getenv(variable)}
+	cmd.SysProcAttr = attr
+	return cmd.CombinedOutput()
 }
 
 // newVictim makes what a hostile program looks for, and a guest's configuration.

@@ -1,10 +1,10 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -182,19 +182,12 @@ const ofAnotherSession = "QEMU_TEST_SESSION"
 // allows no core dumps for good, as sudo does.
 func TestQEMUStartsWithTheLimitsOfASession(t *testing.T) {
 	if os.Getenv(ofAnotherSession) == "" {
-		program := fakeProgram(t, "qemu.test")
-		dir := filepath.Dir(program)
-		cmd := exec.Command(program, "-test.run=^"+t.Name()+"$", "-test.v")
-		cmd.Dir = dir
-		cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=" + os.Getenv("PATH"), ofAnotherSession + "=1"}
-		if os.Getuid() == 0 { // who may raise its limits again
-			id := 0x68000000 + os.Getpid() // as in cmd/sandbox
-			if err := os.Chown(dir, id, id); err != nil {
-				t.Fatal(err)
-			}
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}}
+		t.Setenv(ofAnotherSession, "1")
+		id, attr := os.Getuid(), (*syscall.SysProcAttr)(nil)
+		if id == 0 { // who may raise its limits again
+			id, attr = ordinaryUser()
 		}
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		if out, err := testAs(t, t.Name(), id, attr, ofAnotherSession); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
 			t.Errorf("%v\n%s", err, out)
 		}
 		return

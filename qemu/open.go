@@ -84,9 +84,9 @@ func (in *inheritance) hand(f *os.File, path string, writable bool, reopen confi
 }
 
 // inherit opens everything that c names by a path, because QEMU gets to see no directory, and returns the
-// configuration that names the descriptors instead, with the firmware that the machine type needs. They follow the files that are passed already. Nothing of
-// it becomes QEMU's own, so that it can be written to only by a descriptor that can. The caller closes the
-// inheritance once QEMU has it.
+// configuration that names the descriptors instead, with the firmware that the machine type needs. They follow the
+// files that are passed already. Nothing of it becomes QEMU's own, so that it can be written to only by a descriptor
+// that can. The caller closes the inheritance once QEMU has it.
 func (c Config) inherit(passed []*os.File, caps Capabilities) (_ Config, _ *inheritance, err error) {
 	in := &inheritance{}
 	defer func() {

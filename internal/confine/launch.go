@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"syscall"
@@ -89,46 +90,29 @@ func (j job) confine(r *Report) error {
 	return nil
 }
 
-// forbidCoreDumps allows one byte, which is too little for any: a limit of 1 is what the kernel takes for "none" where
-// core dumps are piped to a program, which has no limit otherwise. Where the hard limit is 0 already, as in a session of
-// sudo, it stays, because who is not root cannot raise it.
-func forbidCoreDumps() error {
+// limitTo makes the hard limit of a resource no higher than most, which who is not root cannot raise again, and the
+// soft one equal to it.
+func limitTo(resource int, most uint64) error {
 	var limit unix.Rlimit
-	err := unix.Getrlimit(unix.RLIMIT_CORE, &limit)
-	if err == nil {
-		limit.Max = min(limit.Max, 1)
-		limit.Cur = limit.Max
-		err = unix.Setrlimit(unix.RLIMIT_CORE, &limit)
+	if err := unix.Getrlimit(resource, &limit); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("forbidding core dumps: %w", err)
-	}
-	return nil
-}
-
-// raiseFileLimit makes the soft limit of open files as high as the hard one. QEMU does so itself, which is a system
-// call that the filter refuses, and version 10.0 dies of an assertion when it wants to warn of that: it warns before
-// it can (os_setup_limits).
-func raiseFileLimit() error {
-	var limit unix.Rlimit
-	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
-	if err == nil {
-		limit.Cur = limit.Max
-		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	}
-	if err != nil {
-		return fmt.Errorf("raising the limit of open files: %w", err)
-	}
-	return nil
+	limit.Max = min(limit.Max, most)
+	limit.Cur = limit.Max
+	return unix.Setrlimit(resource, &limit)
 }
 
 // enterRoom shuts this process in, with what it holds.
 func (j job) enterRoom(r *Report) error {
-	if err := forbidCoreDumps(); err != nil {
-		return err
+	// One byte is too little for any core dump, and a limit of 1 is what the kernel takes for "none" where core
+	// dumps are piped to a program, which has no limit otherwise. In a session of sudo it is 0 already.
+	if err := limitTo(unix.RLIMIT_CORE, 1); err != nil {
+		return fmt.Errorf("forbidding core dumps: %w", err)
 	}
-	if err := raiseFileLimit(); err != nil {
-		return err
+	// QEMU raises its soft limit itself, which is a system call that the filter refuses, and version 10.0 dies of an
+	// assertion when it wants to warn of that: it warns before it can (os_setup_limits).
+	if err := limitTo(unix.RLIMIT_NOFILE, math.MaxUint64); err != nil {
+		return fmt.Errorf("raising the limit of open files: %w", err)
 	}
 	// No process group in common with us, which signals could be sent to, and no terminal.
 	if _, err := syscall.Setsid(); err != nil {
