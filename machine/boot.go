@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/network"
@@ -118,10 +117,10 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 		what = endedEarly(v.lastReason())
 	}
 	path := v.s.LogPath(ConsoleLog)
-	lines, _ := tail(path, 12) // without them, the message is still true
+	lines, _ := consoleEnd(path, 12) // without them, the message is still true
 	message := fmt.Sprintf("%s; its console (%s) is empty", what, path)
-	if len(lines) > 0 {
-		message = fmt.Sprintf("%s\nThe last lines of its console (all of it: %s):\n%s", what, path, strings.TrimRight(string(lines), "\n"))
+	if lines != "" {
+		message = fmt.Sprintf("%s\nThe last lines of its console (all of it: %s):\n%s", what, path, lines)
 	}
 	if guest {
 		return &GuestError{message}

@@ -162,9 +162,10 @@ func (v *supervisor) wantsEarlyConsole(plan *Plan) bool {
 
 // failedByChance tells whether a start that failed is worth another try: QEMU's
 // emulator loses races of its own on busy machines, and then aborts (as with
-// "iotlb_to_section: Assertion"), or the guest's kernel resets the machine before
-// it could say a word. What is wrong with the guest or its configuration fails
-// again, and is said then.
+// "iotlb_to_section: Assertion"), or the guest computes something wrong: its kernel
+// resets the machine before it could say a word, or panics, itself or because
+// process 1 did (seen once in several hundred starts). What is wrong with the guest
+// or its configuration fails again, and is said then.
 func (v *supervisor) failedByChance() bool {
 	if v.vm == nil || !v.exited() || v.currentState().Accel != string(qemu.AccelTCG) {
 		return false
@@ -173,6 +174,6 @@ func (v *supervisor) failedByChance() bool {
 		status, ok := exit.State.Sys().(syscall.WaitStatus)
 		return ok && status.Signaled() && (status.Signal() == unix.SIGABRT || status.Signal() == unix.SIGSEGV)
 	}
-	words, err := tail(v.s.LogPath(ConsoleLog), 1)
-	return v.vm.Err() == nil && v.lastReason() == qmp.ShutdownReset && err == nil && len(words) == 0
+	why := v.lastReason()
+	return v.vm.Err() == nil && (why == qmp.ShutdownReset || why == qmp.ShutdownPanic)
 }

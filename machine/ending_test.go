@@ -3,9 +3,7 @@ package machine
 import (
 	"cmp"
 	"errors"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -75,26 +73,22 @@ func ended(t *testing.T, script string) *process.Process {
 
 func TestOnlyAStartThatFailedByChanceIsMadeAgain(t *testing.T) {
 	for _, tt := range []struct {
-		what, script, console string
-		accel                 qemu.Accel
-		why                   qmp.ShutdownReason
-		again                 bool
+		what, script string
+		accel        qemu.Accel
+		why          qmp.ShutdownReason
+		again        bool
 	}{
-		{"an assertion of the emulator", "kill -ABRT $$", "Linux version", qemu.AccelTCG, "", true},
-		{"a fault of the emulator", "kill -SEGV $$", "", qemu.AccelTCG, "", true},
-		{"a reset before the first word", "", "", qemu.AccelTCG, qmp.ShutdownReset, true},
-		{"a reset after some words", "", "Kernel panic - not syncing\n", qemu.AccelTCG, qmp.ShutdownReset, false},
-		{"a power-off before the first word", "", "", qemu.AccelTCG, qmp.ShutdownGuest, false},
-		{"a configuration that QEMU refuses", "exit 1", "", qemu.AccelTCG, "", false},
-		{"somebody's kill, or the kernel's for want of memory", "kill -KILL $$", "", qemu.AccelTCG, "", false},
-		{"an assertion under KVM", "kill -ABRT $$", "", qemu.AccelKVM, "", false},
+		{"an assertion of the emulator", "kill -ABRT $$", qemu.AccelTCG, "", true},
+		{"a fault of the emulator", "kill -SEGV $$", qemu.AccelTCG, "", true},
+		{"a reset", "", qemu.AccelTCG, qmp.ShutdownReset, true},
+		{"a panic", "", qemu.AccelTCG, qmp.ShutdownPanic, true},
+		{"a panic under KVM", "", qemu.AccelKVM, qmp.ShutdownPanic, false},
+		{"a power-off", "", qemu.AccelTCG, qmp.ShutdownGuest, false},
+		{"a configuration that QEMU refuses", "exit 1", qemu.AccelTCG, "", false},
+		{"somebody's kill, or the kernel's for want of memory", "kill -KILL $$", qemu.AccelTCG, "", false},
+		{"an assertion under KVM", "kill -ABRT $$", qemu.AccelKVM, "", false},
 	} {
-		s := create(t, testHost(t), "a")
-		v := testSupervisor(s)
-		if err := os.MkdirAll(filepath.Dir(s.LogPath(ConsoleLog)), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		writeFile(t, s.LogPath(ConsoleLog), tt.console)
+		v := testSupervisor(create(t, testHost(t), "a"))
 		v.state.Accel, v.vm = string(tt.accel), ended(t, tt.script)
 		v.bye = &farewell{reason: tt.why, said: make(chan struct{})}
 		close(v.bye.said)

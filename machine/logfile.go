@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 )
 
@@ -126,29 +128,52 @@ func (l *logFile) follow(ctx context.Context, w io.Writer, f, current *os.File) 
 	}
 }
 
-// tail returns up to the last n lines of the file at path.
-func tail(path string, n int) ([]byte, error) {
+// Of a console, as much is read and shown at its end: the guest decides how many
+// lines it writes and how long they are.
+const (
+	mostRead  = 64 << 10
+	mostShown = 8 << 10
+)
+
+// consoleEnd returns the end of a guest's console that says why the guest is gone,
+// up to n lines, or nothing. A kernel that has panicked writes more after the
+// reason than a screen holds: then the lines end there. They begin where a program
+// in Go, as the guest's agent is one, began to say why it gave up.
+func consoleEnd(path string, n int) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer f.Close()
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	const most = 8 << 10 // more than a screen: the guest decides how long its lines are
-	data := make([]byte, min(end, most))
+	data := make([]byte, min(end, mostRead))
 	if _, err := f.ReadAt(data, end-int64(len(data))); err != nil && err != io.EOF {
-		return nil, err
+		return "", err
 	}
-	from := len(data)
-	for lines := 0; from > 0; from-- {
-		if data[from-1] == '\n' && from != len(data) {
-			if lines++; lines == n {
-				break
+	return whyItEnded(string(data), n), nil
+}
+
+var (
+	kernelPanic = regexp.MustCompile(`(?m)^.*Kernel panic - not syncing.*$`)
+	goGivesUp   = regexp.MustCompile(`(?m)^(panic|fatal error|runtime): `)
+)
+
+func whyItEnded(text string, n int) string {
+	if at := kernelPanic.FindStringIndex(text); at != nil {
+		reason := text[at[0]:at[1]]
+		text = text[:at[1]]
+		if at := goGivesUp.FindStringIndex(text); at != nil {
+			lines := strings.SplitAfterN(text[at[0]:], "\n", n)
+			if len(lines) == n {
+				lines[n-1] = reason
 			}
+			text = strings.Join(lines, "")
 		}
 	}
-	return data[from:], nil
+	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
+	text = strings.Join(lines[max(0, len(lines)-n):], "\n")
+	return text[max(0, len(text)-mostShown):]
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -89,25 +90,39 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestTail(t *testing.T) {
+func TestLastWordsOfAGuestSayWhyItIsGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
+	panicked := "[1] Run /init\n%s[2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000200\n" +
+		strings.Repeat("[2]  ? a_function+0x16/0xa0\n", 40)
 	for _, tt := range []struct {
-		text string
-		n    int
-		want string
+		what, text string
+		n          int
+		want       string
 	}{
-		{"", 3, ""},
-		{"a\nb\nc\n", 2, "b\nc\n"},
-		{"a\nb\nc", 2, "b\nc"},
-		{"a\n", 5, "a\n"},
-		{strings.Repeat("y", 100<<10), 1, strings.Repeat("y", 8<<10)},
+		{"an empty console", "", 3, ""},
+		{"the end", "a\nb\nc\n", 2, "b\nc"},
+		{"an end without a new line", "a\nb\nc", 2, "b\nc"},
+		{"a short one", "a\n", 5, "a"},
+		{"an endless line", strings.Repeat("y", 100<<10), 1, strings.Repeat("y", 8<<10)},
+		{
+			"a panic", fmt.Sprintf(panicked, "a\nb\n"), 3,
+			"a\nb\n[2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000200",
+		},
+		{
+			"the end of the agent", fmt.Sprintf(panicked, "a\nfatal error: out of memory\n\n"+strings.Repeat("goroutine 1\n", 40)), 4,
+			"fatal error: out of memory\n\ngoroutine 1\n[2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000200",
+		},
+		{
+			"a short end of the agent", fmt.Sprintf(panicked, "a\npanic: here\n"), 4,
+			"panic: here\n[2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000200",
+		},
 	} {
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, err := tail(path, tt.n)
-		if err != nil || string(got) != tt.want {
-			t.Errorf("the last %d lines of %.20q are %.20q, %v; want %.20q", tt.n, tt.text, got, err, tt.want)
+		got, err := consoleEnd(path, tt.n)
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %.300q, %v; want %.300q", tt.what, got, err, tt.want)
 		}
 	}
 }
