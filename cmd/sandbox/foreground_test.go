@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"testing"
@@ -135,6 +136,11 @@ func TestHelperWaitsForSignals(t *testing.T) {
 }
 
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	// The tests may run by nohup. What a process has a handler for, it does not ignore,
+	// and neither do the programs that it starts.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGHUP)
+	defer signal.Stop(signals)
 	for trap, want := range map[string][]string{
 		"trap '' INT HUP;": {"heeded: [terminated]", "got: terminated"},
 		"trap '' HUP;":     {"heeded: [interrupt terminated]", "got: interrupt", "got: terminated"},
