@@ -44,10 +44,11 @@ func dropped() []string {
 		"usr/share/perl/*/unicore/TestNorm.pl",
 		"usr/lib/python3*/test", "usr/lib/python3*/lib-dynload/*_test*", "usr/lib/python3*/lib-dynload/*xx*",
 		"usr/lib/python3*/pydoc_data",
-		// Git's login shell, WebDAV, IMAP, Scalar and web pages; each program is half as
-		// large as Git itself.
+		// Git's login shell, servers, WebDAV, IMAP, Scalar and web pages, and what fetches
+		// packs from a URI beside the server's; each program is half as large as Git itself.
 		"usr/bin/git-shell", "usr/lib/git-core/git-shell",
-		"usr/lib/git-core/git-http-push", "usr/lib/git-core/git-imap-send",
+		"usr/lib/git-core/git-daemon", "usr/lib/git-core/git-http-backend",
+		"usr/lib/git-core/git-http-push", "usr/lib/git-core/git-http-fetch", "usr/lib/git-core/git-imap-send",
 		"usr/bin/scalar", "usr/lib/git-core/scalar",
 		"usr/lib/git-core/git-instaweb", "usr/share/gitweb",
 		// Dictionaries in the letters of old; the one in UTF-8 stays.
@@ -66,14 +67,36 @@ func dropped() []string {
 		"usr/share/zsh/functions/*.zwc", "usr/share/zsh/functions/*/*.zwc",
 		// Terminals of the last century; those that people have are kept.
 		"usr/share/terminfo/*/",
-		// Names and quirks of hardware that a virtual machine never has.
+		// Names, quirks and drivers of hardware that a virtual machine of ours never has.
 		"usr/lib/udev/hwdb*",
-		"usr/lib/modules/*/kernel/drivers/ata", "usr/lib/modules/*/kernel/drivers/comedi",
-		"usr/lib/modules/*/kernel/drivers/hid", "usr/lib/modules/*/kernel/drivers/infiniband",
-		"usr/lib/modules/*/kernel/drivers/leds", "usr/lib/modules/*/kernel/drivers/media",
-		"usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/net/wwan",
+		"usr/lib/modules/*/kernel/drivers/ata", "usr/lib/modules/*/kernel/drivers/bus",
+		"usr/lib/modules/*/kernel/drivers/comedi", "usr/lib/modules/*/kernel/drivers/cpufreq",
+		"usr/lib/modules/*/kernel/drivers/cxl", "usr/lib/modules/*/kernel/drivers/hid",
+		"usr/lib/modules/*/kernel/drivers/hv", "usr/lib/modules/*/kernel/drivers/hwtracing",
+		"usr/lib/modules/*/kernel/drivers/infiniband", "usr/lib/modules/*/kernel/drivers/leds",
+		"usr/lib/modules/*/kernel/drivers/media", "usr/lib/modules/*/kernel/drivers/nvdimm",
 		"usr/lib/modules/*/kernel/drivers/platform", "usr/lib/modules/*/kernel/drivers/soundwire",
-		"usr/lib/modules/*/kernel/drivers/thermal",
+		"usr/lib/modules/*/kernel/drivers/thermal", "usr/lib/modules/*/kernel/drivers/uio",
+		"usr/lib/modules/*/kernel/drivers/xen",
+		"usr/lib/modules/*/kernel/drivers/acpi/nfit", "usr/lib/modules/*/kernel/drivers/firmware/google",
+		"usr/lib/modules/*/kernel/drivers/input/rmi4", "usr/lib/modules/*/kernel/drivers/misc/vmw_*",
+		"usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/net/wwan",
+		"usr/lib/modules/*/kernel/drivers/net/hyperv", "usr/lib/modules/*/kernel/drivers/net/vmxnet3",
+		"usr/lib/modules/*/kernel/drivers/net/xen*", "usr/lib/modules/*/kernel/drivers/block/xen*",
+		"usr/lib/modules/*/kernel/drivers/scsi/hv_*", "usr/lib/modules/*/kernel/drivers/scsi/ipr.ko*",
+		"usr/lib/modules/*/kernel/drivers/scsi/libsas", "usr/lib/modules/*/kernel/drivers/scsi/mpi3mr",
+		"usr/lib/modules/*/kernel/drivers/scsi/vmw_*", "usr/lib/modules/*/kernel/drivers/scsi/xen*",
+		"usr/lib/modules/*/kernel/drivers/scsi/BusLogic.ko*",
+		// What only a cluster of machines has: its file systems, disks and protocols.
+		"usr/lib/modules/*/kernel/drivers/block/drbd", "usr/lib/modules/*/kernel/drivers/block/rbd.ko*",
+		"usr/lib/modules/*/kernel/drivers/nvme/target", "usr/lib/modules/*/kernel/drivers/target",
+		"usr/lib/modules/*/kernel/fs/ceph", "usr/lib/modules/*/kernel/fs/orangefs",
+		"usr/lib/modules/*/kernel/net/ceph", "usr/lib/modules/*/kernel/net/rds",
+		"usr/lib/modules/*/kernel/net/smc", "usr/lib/modules/*/kernel/net/tipc",
+		"usr/lib/modules/*/kernel/net/sunrpc/xprtrdma",
+		// Disks with a cache or with deduplication, and a file system that Linux has given up.
+		"usr/lib/modules/*/kernel/drivers/md/bcache", "usr/lib/modules/*/kernel/drivers/md/dm-vdo",
+		"usr/lib/modules/*/kernel/fs/bcachefs",
 		// The message bus starts when somebody calls it.
 		"usr/lib/systemd/system/multi-user.target.wants/dbus.service",
 		// Only for making an initial RAM disk, which we do ourselves.

@@ -62,7 +62,7 @@ func unpack(r io.Reader, dir string, in inputs, epoch time.Time) (content, error
 		return content{}, err
 	}
 	defer out.Close()
-	store, err := erofs.Create(out, erofs.Options{Label: storeLabel, BuildTime: epoch, TempDir: dir})
+	store, err := erofs.Create(out, erofs.Options{Label: storeLabel, BlockSize: in.Block, BuildTime: epoch, TempDir: dir})
 	if err != nil {
 		return content{}, err
 	}

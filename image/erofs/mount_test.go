@@ -28,7 +28,7 @@ func TestKernelReadsIt(t *testing.T) {
 	capable := reg("capable", "x")
 	capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	capable.h.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": capability}
-	f := pack(t, reg("first", "content"), hardlink("second", "first"), journal, capable,
+	f := packBlocks(t, 1024, reg("first", "content"), hardlink("second", "first"), journal, capable,
 		item{tar.Header{Typeflag: tar.TypeChar, Name: "null", Mode: 0o666, Devmajor: 1, Devminor: 3}, ""})
 	mnt := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "erofs", "-o", "ro,loop", f.Name(), mnt).CombinedOutput(); err != nil {

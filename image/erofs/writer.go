@@ -22,6 +22,9 @@ const xattrPrefix = "SCHILY.xattr."
 type Options struct {
 	// Label is the volume label, at most 15 bytes.
 	Label string
+	// BlockSize in bytes is a power of two from 512 on, or 0 for the usual 4096. A
+	// file above it takes whole blocks. Linux mounts one below its page size since 6.4.
+	BlockSize int
 	// BuildTime is stamped on the file system. Entries that are newer get it
 	// too, so that what an installer wrote "now" does not change the bytes.
 	BuildTime time.Time
@@ -44,13 +47,11 @@ func Create(out *os.File, o Options) (*Writer, error) {
 	if len(o.Label) > 15 {
 		return nil, fmt.Errorf("the volume label %q is longer than 15 bytes", o.Label)
 	}
-	return &Writer{
-		out: out, o: o,
-		w: goerofs.Create(out,
-			goerofs.WithBuildTime(uint64(o.BuildTime.Unix()), 0),
-			goerofs.WithTempDir(o.TempDir)),
-		links: map[string]string{},
-	}, nil
+	options := []goerofs.CreateOpt{goerofs.WithBuildTime(uint64(o.BuildTime.Unix()), 0), goerofs.WithTempDir(o.TempDir)}
+	if o.BlockSize != 0 {
+		options = append(options, goerofs.WithBlockSize(o.BlockSize))
+	}
+	return &Writer{out: out, o: o, w: goerofs.Create(out, options...), links: map[string]string{}}, nil
 }
 
 // Add adds the entry that h describes, with its content from r. A hard link's

@@ -38,23 +38,28 @@ func hardlink(name, target string) item {
 }
 
 // pack writes items and returns the file system's file.
-func pack(t *testing.T, items ...item) *os.File {
+// blockSizes are the ones that images have.
+var blockSizes = []int{0, 1024}
+
+func pack(t *testing.T, items ...item) *os.File { return packBlocks(t, 0, items...) }
+
+func packBlocks(t *testing.T, blockSize int, items ...item) *os.File {
 	t.Helper()
-	f, err := tryPack(t, items...)
+	f, err := tryPack(t, blockSize, items...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-func tryPack(t *testing.T, items ...item) (*os.File, error) {
+func tryPack(t *testing.T, blockSize int, items ...item) (*os.File, error) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "store.erofs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	w, err := erofs.Create(f, erofs.Options{Label: "test", BuildTime: built, TempDir: t.TempDir()})
+	w, err := erofs.Create(f, erofs.Options{Label: "test", BlockSize: blockSize, BuildTime: built, TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,22 +155,24 @@ func TestHardLinks(t *testing.T) {
 		items = append(items, reg(fmt.Sprintf("many/file-with-a-long-name-%04d", i), ""))
 	}
 	items = append(items, hardlink("many/file-with-a-long-name-0500-link", "a/first"), hardlink("top", "many/file-with-a-long-name-0007"))
-	fsys := open(t, pack(t, items...))
-	_, first := stat(t, fsys, "a/first")
-	if first.Nlink != 4 {
-		t.Errorf("a/first has %d links, want 4", first.Nlink)
-	}
-	for _, name := range []string{"a/second", "b/third", "many/file-with-a-long-name-0500-link"} {
-		if _, s := stat(t, fsys, name); s.Ino != first.Ino {
-			t.Errorf("%s is inode %d, want %d", name, s.Ino, first.Ino)
+	for _, size := range blockSizes {
+		fsys := open(t, packBlocks(t, size, items...))
+		_, first := stat(t, fsys, "a/first")
+		if first.Nlink != 4 {
+			t.Errorf("a/first has %d links, want 4", first.Nlink)
 		}
-		if data, err := fs.ReadFile(fsys, name); err != nil || string(data) != "content" {
-			t.Errorf("%s holds %q, %v", name, data, err)
+		for _, name := range []string{"a/second", "b/third", "many/file-with-a-long-name-0500-link"} {
+			if _, s := stat(t, fsys, name); s.Ino != first.Ino {
+				t.Errorf("%s is inode %d, want %d", name, s.Ino, first.Ino)
+			}
+			if data, err := fs.ReadFile(fsys, name); err != nil || string(data) != "content" {
+				t.Errorf("%s holds %q, %v", name, data, err)
+			}
 		}
-	}
-	_, a := stat(t, fsys, "top")
-	if _, b := stat(t, fsys, "many/file-with-a-long-name-0007"); a.Ino != b.Ino {
-		t.Errorf("a link in the root: inodes %d and %d", a.Ino, b.Ino)
+		_, a := stat(t, fsys, "top")
+		if _, b := stat(t, fsys, "many/file-with-a-long-name-0007"); a.Ino != b.Ino {
+			t.Errorf("a link in the root: inodes %d and %d", a.Ino, b.Ino)
+		}
 	}
 }
 
@@ -175,15 +182,17 @@ func TestContentOfAnySize(t *testing.T) {
 		t.Fatal(err)
 	}
 	var items []item
-	sizes := []int{0, 1, 100, 4032, 4095, 4096, 4097, 8192, 100_000, len(random)}
+	sizes := []int{0, 1, 100, 1023, 1024, 1025, 4032, 4095, 4096, 4097, 8192, 100_000, len(random)}
 	for _, n := range sizes {
 		items = append(items, reg(fmt.Sprintf("f%d", n), string(random[:n])))
 	}
-	fsys := open(t, pack(t, items...))
-	for _, n := range sizes {
-		data, err := fs.ReadFile(fsys, fmt.Sprintf("f%d", n))
-		if err != nil || !bytes.Equal(data, random[:n]) {
-			t.Errorf("%d bytes came back as %d, %v", n, len(data), err)
+	for _, size := range blockSizes {
+		fsys := open(t, packBlocks(t, size, items...))
+		for _, n := range sizes {
+			data, err := fs.ReadFile(fsys, fmt.Sprintf("f%d", n))
+			if err != nil || !bytes.Equal(data, random[:n]) {
+				t.Errorf("blocks of %d: %d bytes came back as %d, %v", size, n, len(data), err)
+			}
 		}
 	}
 }
@@ -214,7 +223,7 @@ func TestWhatCannotBePackedIsNamed(t *testing.T) {
 		"packing /x: its tar type":                     {{tar.Header{Typeflag: 'S', Name: "x"}, ""}},
 		`packing /a: mkfs: duplicate path "/a"`:        {reg("a", ""), reg("./a", "")},
 	} {
-		if _, err := tryPack(t, items...); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := tryPack(t, 0, items...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
