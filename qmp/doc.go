@@ -26,13 +26,13 @@
 // # The files
 //
 // [Client.RunJob] follows a job to its end, a [Script] is a sequence of commands, waits and assertions,
-// [Serve] offers one monitor to many clients, [DialLibvirt] reaches the monitors of libvirt's domains,
-// and [Risk] tells commands that change nothing but the machine from the rest.
+// [Serve] offers one monitor to many clients, package qmp/libvirt reaches the monitors of libvirt's
+// domains, and [Risk] tells commands that change nothing but the machine from the rest.
 //
 // transport.go moves messages and knows ids, but no command; client.go is the session on top;
 // commands.go has a typed method for each command that the rest of the module uses; events.go
 // distributes events; errors.go has the kinds of error; log.go the transcript; jobs.go follows jobs; script.go parses scripts,
 // script_run.go runs them, and script_value.go has variables and assertions; serve.go is a monitor;
-// libvirt.go asks libvirt and libvirt_dial.go connects to it; schema.go is for completion; risk.go has
+// schema.go is for completion; risk.go has
 // the list of harmless commands.
 package qmp

@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/libvirt"
 )
 
 // Exit codes of qmp, beside those of all commands.
@@ -260,7 +261,7 @@ func (j *qmpJob) run(c *cli.Context) error {
 func dialQMP(ctx context.Context, c *cli.Context) (*qmp.Client, error) {
 	name := c.Args().First()
 	if uri := c.String("libvirt"); uri != "" {
-		return qmp.DialLibvirt(ctx, uri, name, qmp.Options{})
+		return libvirt.Dial(ctx, uri, name, qmp.Options{})
 	}
 	s, err := qmpSandbox(name)
 	if err != nil {

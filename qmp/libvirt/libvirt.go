@@ -1,4 +1,6 @@
-package qmp
+// Package libvirt reaches the monitors of domains that libvirt runs. It is apart from package qmp,
+// whose users have a QEMU of their own.
+package libvirt
 
 import (
 	"context"
@@ -14,42 +16,44 @@ import (
 	"syscall"
 
 	"github.com/digitalocean/go-libvirt"
+
+	"github.com/sourcery-zone/sandbox/qmp"
 )
 
-// DialLibvirt returns a client of the monitor of a domain that libvirt owns, after its handshake. uri
+// Dial returns a client of the monitor of a domain that libvirt owns, after its handshake. uri
 // is one of libvirt's for QEMU: qemu:///system, qemu:///session, and with a transport in front of
 // ://HOST/ qemu+ssh, qemu+libssh, qemu+tls and qemu+tcp, with libvirt's own parameters. Commands take
 // their way through libvirt, which marks the domain as tainted ("custom-monitor") for it, and may be
 // surprised by those that change what it manages. Close ends the connection to libvirt.
-func DialLibvirt(ctx context.Context, uri, domain string, o Options) (*Client, error) {
-	u, err := parseLibvirtURI(uri)
+func Dial(ctx context.Context, uri, domain string, o qmp.Options) (*qmp.Client, error) {
+	u, err := parseURI(uri)
 	if err != nil {
 		return nil, err
 	}
-	m, err := connectLibvirt(ctx, u, domain)
+	m, err := connect(ctx, u, domain)
 	if err != nil {
-		return nil, explainLibvirt(uri, domain, err)
+		return nil, explain(uri, domain, err)
 	}
 	if err := m.greet(ctx); err != nil {
 		_ = m.connection.Disconnect() // the first error is the one to tell
-		return nil, explainLibvirt(uri, domain, err)
+		return nil, explain(uri, domain, err)
 	}
 	ours, theirs := net.Pipe()
 	go func() {
 		// It ends when the client is closed, or libvirt's connection has ended; the client knows either.
-		_ = Serve(context.WithoutCancel(ctx), theirs, m, ServeOptions{})
+		_ = qmp.Serve(context.WithoutCancel(ctx), theirs, m, qmp.ServeOptions{})
 		_ = m.connection.Disconnect()
 	}()
-	client := NewClient(ours, o)
+	client := qmp.NewClient(ours, o)
 	if err := client.Handshake(ctx); err != nil {
 		return nil, err // the client is closed, and the rest with it
 	}
 	return client, nil
 }
 
-// parseLibvirtURI checks the URI and adds the socket where go-libvirt knows only that of the system's
+// parseURI checks the URI and adds the socket where go-libvirt knows only that of the system's
 // libvirtd: a session has one of its own, and so has the modular daemon.
-func parseLibvirtURI(text string) (*url.URL, error) {
+func parseURI(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "qemu" && !strings.HasPrefix(u.Scheme, "qemu+")) || (u.Path != "/system" && u.Path != "/session") {
 		return nil, fmt.Errorf("%q is no libvirt URI for QEMU: write for example qemu:///system, qemu:///session or qemu+ssh://user@host/system", text)
@@ -59,13 +63,13 @@ func parseLibvirtURI(text string) (*url.URL, error) {
 	if !local || query.Get("socket") != "" {
 		return u, nil
 	}
-	query.Set("socket", libvirtSocket(u.Path, os.Getenv("XDG_RUNTIME_DIR"), os.Getuid()))
+	query.Set("socket", localSocket(u.Path, os.Getenv("XDG_RUNTIME_DIR"), os.Getuid()))
 	u.RawQuery = query.Encode()
 	return u, nil
 }
 
-// libvirtSocket returns the first of the sockets that exists, or else the usual one.
-func libvirtSocket(path, runtimeDir string, uid int) string {
+// localSocket returns the first of the sockets that exists, or else the usual one.
+func localSocket(path, runtimeDir string, uid int) string {
 	dir := "/run/libvirt"
 	if path == "/session" {
 		if runtimeDir == "" {
@@ -82,13 +86,13 @@ func libvirtSocket(path, runtimeDir string, uid int) string {
 	return usual
 }
 
-// connectLibvirt gives up waiting when ctx ends, which go-libvirt does not know.
-func connectLibvirt(ctx context.Context, u *url.URL, domain string) (*libvirtMonitor, error) {
-	dialer, err := libvirtDialer(u)
+// connect gives up waiting when ctx ends, which go-libvirt does not know.
+func connect(ctx context.Context, u *url.URL, domain string) (*monitor, error) {
+	dialer, err := chooseDialer(u)
 	if err != nil {
 		return nil, err
 	}
-	m := &libvirtMonitor{connection: libvirt.NewWithDialer(mendingDialer{dialer})}
+	m := &monitor{connection: libvirt.NewWithDialer(mendingDialer{dialer})}
 	connected := make(chan error, 1)
 	go func() { connected <- m.connect(libvirt.RemoteURI(u), domain) }()
 	select {
@@ -104,14 +108,14 @@ func connectLibvirt(ctx context.Context, u *url.URL, domain string) (*libvirtMon
 	}
 }
 
-// libvirtMonitor is a Backend that asks libvirt.
-type libvirtMonitor struct {
+// monitor is a qmp.Backend that asks libvirt.
+type monitor struct {
 	connection *libvirt.Libvirt
 	domain     libvirt.Domain
-	greeting   Greeting
+	greeting   qmp.Greeting
 }
 
-func (m *libvirtMonitor) connect(uri libvirt.ConnectURI, domain string) error {
+func (m *monitor) connect(uri libvirt.ConnectURI, domain string) error {
 	err := m.connection.ConnectToURI(uri)
 	if err != nil {
 		return err
@@ -123,67 +127,101 @@ func (m *libvirtMonitor) connect(uri libvirt.ConnectURI, domain string) error {
 }
 
 // greet asks for what QEMU would say first.
-func (m *libvirtMonitor) greet(ctx context.Context) error {
+func (m *monitor) greet(ctx context.Context) error {
 	reply, err := m.RunContext(ctx, []byte(`{"execute":"query-version"}`))
 	if err != nil {
 		return err
 	}
-	version := struct{ Return *Version }{&m.greeting.Version}
+	version := struct{ Return *qmp.Version }{&m.greeting.Version}
 	return json.Unmarshal(reply, &version)
 }
 
-func (m *libvirtMonitor) Greeting() Greeting { return m.greeting }
+func (m *monitor) Greeting() qmp.Greeting { return m.greeting }
 
 // RunContext passes a command to libvirt. go-libvirt knows no contexts, so an answer that comes too
 // late is read by nobody.
-func (m *libvirtMonitor) RunContext(ctx context.Context, text []byte) ([]byte, error) {
+func (m *monitor) RunContext(ctx context.Context, text []byte) ([]byte, error) {
 	c, err := parseCommand(text)
 	if err != nil {
 		return nil, err
 	}
-	answer := make(chan reply, 1)
+	type outcome struct {
+		reply []byte
+		err   error
+	}
+	answer := make(chan outcome, 1)
 	go func() {
-		text, err := m.connection.QEMUDomainMonitorCommand(m.domain, string(c.body), 0)
-		r := reply{message: new(message), err: err}
-		if err == nil {
-			r.err = json.Unmarshal([]byte(text), r.message)
-		}
-		answer <- r
+		text, err := m.connection.QEMUDomainMonitorCommand(m.domain, c.body, 0)
+		var o outcome
+		o.reply, o.err = c.reply([]byte(text), err)
+		answer <- o
 	}()
 	select {
-	case r := <-answer:
-		return c.reply(r)
+	case o := <-answer:
+		return o.reply, o.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// reply is the command's reply as QEMU would have sent it to its caller.
-func (c rawCommand) reply(r reply) ([]byte, error) {
-	var own libvirt.Error
-	switch {
-	case errors.As(r.err, &own):
-		return nil, &Error{Class: ClassLibvirt, Desc: own.Message, Command: c.name}
-	case r.err != nil:
-		return nil, r.err
-	case r.message.Error != nil:
-		return nil, &Error{Class: r.message.Error.Class, Desc: r.message.Error.Desc, Command: c.name}
+// command is one of a client's, whose id is not libvirt's business: it has ids of its own.
+type command struct {
+	name string
+	body string
+	id   json.RawMessage // nil if it had none
+}
+
+func parseCommand(text []byte) (command, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return command{}, fmt.Errorf("a QMP command must be one JSON object: %w", err)
 	}
-	return json.Marshal(okReply{Return: r.message.Return, ID: c.id})
+	c := command{id: members["id"]}
+	_ = json.Unmarshal(members["execute"], &c.name) // for messages; QEMU says what a command without a name lacks
+	delete(members, "id")
+	body, err := json.Marshal(members)
+	c.body = string(body)
+	return c, err
+}
+
+// reply is what libvirt answered, or why it did not, as QEMU would have sent it to the command's caller.
+func (c command) reply(text []byte, err error) ([]byte, error) {
+	if own, ok := errors.AsType[libvirt.Error](err); ok {
+		return nil, &qmp.Error{Class: qmp.ClassLibvirt, Desc: own.Message, Command: c.name}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r struct {
+		Return json.RawMessage `json:"return"`
+		ID     json.RawMessage `json:"id,omitempty"`
+		Error  *struct {
+			Class string `json:"class"`
+			Desc  string `json:"desc"`
+		} `json:"error,omitempty"`
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, fmt.Errorf("libvirt's answer to %q is no message of QMP: %w", c.name, err)
+	}
+	if r.Error != nil {
+		return nil, &qmp.Error{Class: r.Error.Class, Desc: r.Error.Desc, Command: c.name}
+	}
+	r.ID = c.id
+	return json.Marshal(r)
 }
 
 // Events subscribes at libvirt. The channel is closed when ctx or the connection ends.
-func (m *libvirtMonitor) Events(ctx context.Context) (<-chan Event, error) {
+func (m *monitor) Events(ctx context.Context) (<-chan qmp.Event, error) {
 	// Not ctx: when its end meets an event, go-libvirt waits for ever for somebody to take that.
 	theirs, err := m.connection.SubscribeQEMUEvents(context.WithoutCancel(ctx), m.domain.Name)
 	if err != nil {
 		return nil, err
 	}
-	events := make(chan Event)
+	events := make(chan qmp.Event)
 	go func() {
 		defer close(events)
 		for e := range theirs { // to its end, for the same reason; Disconnect ends it
-			event := Event{Event: e.Event}
+			event := qmp.Event{Event: e.Event}
 			event.Timestamp.Seconds, event.Timestamp.Microseconds = int64(e.Seconds), int64(e.Microseconds)
 			if len(e.Details) > 0 && json.Unmarshal(e.Details, &event.Data) != nil {
 				continue // libvirt has parsed it before, so it cannot be
@@ -197,11 +235,11 @@ func (m *libvirtMonitor) Events(ctx context.Context) (<-chan Event, error) {
 	return events, nil
 }
 
-// explainLibvirt puts go-libvirt's errors into words for whoever has to act.
-func explainLibvirt(uri, domain string, err error) error {
+// explain puts go-libvirt's errors into words for whoever has to act.
+func explain(uri, domain string, err error) error {
 	var (
 		own     libvirt.Error
-		refused *Error
+		refused *qmp.Error
 		dial    *net.OpError
 	)
 	switch {

@@ -1,4 +1,4 @@
-package qmp
+package libvirt
 
 import (
 	"bufio"
@@ -14,9 +14,9 @@ import (
 	"github.com/digitalocean/go-libvirt/socket/dialers"
 )
 
-// libvirtDialer chooses go-libvirt's dialer for the URI's transport. go-libvirt can do so itself, but
+// chooseDialer chooses go-libvirt's dialer for the URI's transport. go-libvirt can do so itself, but
 // then the connection could not be mended as mendedConn does.
-func libvirtDialer(u *url.URL) (socket.Dialer, error) {
+func chooseDialer(u *url.URL) (socket.Dialer, error) {
 	_, transport, named := strings.Cut(u.Scheme, "+")
 	switch {
 	case named:
@@ -105,9 +105,9 @@ func (d mendingDialer) Dial() (net.Conn, error) {
 
 // The program and the procedure of QEMU's events in libvirt's remote protocol.
 const (
-	libvirtQEMUProgram = 0x20008087
-	libvirtQEMUEvent   = 6
-	libvirtMaxPacket   = 32 << 20 // VIR_NET_MESSAGE_MAX is smaller
+	qemuProgram = 0x20008087
+	qemuEvent   = 6
+	maxPacket   = 32 << 20 // VIR_NET_MESSAGE_MAX is smaller
 )
 
 // mendedConn completes events that have no data. libvirt sends 0 for "no details follow" and then
@@ -139,7 +139,7 @@ func readPacket(in io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	length := binary.BigEndian.Uint32(packet)
-	if length < 4 || length > libvirtMaxPacket {
+	if length < 4 || length > maxPacket {
 		return nil, fmt.Errorf("libvirt sent a packet of %d bytes, which cannot be", length)
 	}
 	packet = append(packet, make([]byte, length-4)...)
@@ -152,8 +152,8 @@ func readPacket(in io.Reader) ([]byte, error) {
 func mend(packet []byte) []byte {
 	const program, procedure, header = 4, 12, 28
 	if len(packet) < header ||
-		binary.BigEndian.Uint32(packet[program:]) != libvirtQEMUProgram ||
-		binary.BigEndian.Uint32(packet[procedure:]) != libvirtQEMUEvent ||
+		binary.BigEndian.Uint32(packet[program:]) != qemuProgram ||
+		binary.BigEndian.Uint32(packet[procedure:]) != qemuEvent ||
 		binary.BigEndian.Uint32(packet[len(packet)-4:]) != 0 {
 		return packet
 	}

@@ -1,4 +1,4 @@
-package qmp_test
+package libvirt_test
 
 import (
 	"bytes"
@@ -14,14 +14,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/digitalocean/go-libvirt"
+	golibvirt "github.com/digitalocean/go-libvirt"
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/libvirt"
 )
 
 // nobody runs the libvirtd of a test that is run by root, whose own would be that of the system.
 const nobody = 65534
+
+// within is a context that ends with a test that hangs.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 // startLibvirt runs a libvirtd of the session kind, all of whose files are in a directory of the
 // test's, and returns its URI.
@@ -81,7 +89,7 @@ func awaitFile(t *testing.T, outer, inner string) func(path string) {
 	if err := watcher.Add(outer); err != nil {
 		t.Fatal(err)
 	}
-	ctx := within(t, time.Minute)
+	ctx := within(t)
 	return func(path string) {
 		t.Helper()
 		for {
@@ -99,7 +107,7 @@ func awaitFile(t *testing.T, outer, inner string) func(path string) {
 }
 
 // startDomain makes libvirt run a machine that boots nothing.
-func startDomain(t *testing.T, uri, name string) *libvirt.Libvirt {
+func startDomain(t *testing.T, uri, name string) *golibvirt.Libvirt {
 	t.Helper()
 	emulator, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
@@ -109,7 +117,7 @@ func startDomain(t *testing.T, uri, name string) *libvirt.Libvirt {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := libvirt.ConnectToURI(u)
+	l, err := golibvirt.ConnectToURI(u)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +130,7 @@ func startDomain(t *testing.T, uri, name string) *libvirt.Libvirt {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.DomainCreateWithFlags(domain, uint32(libvirt.DomainStartPaused)); err != nil {
+	if _, err := l.DomainCreateWithFlags(domain, uint32(golibvirt.DomainStartPaused)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.DomainDestroy(domain) }) // a test may have done so
@@ -130,10 +138,10 @@ func startDomain(t *testing.T, uri, name string) *libvirt.Libvirt {
 }
 
 func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := within(t)
 	uri := startLibvirt(t)
 	l := startDomain(t, uri, "tiny")
-	client, err := qmp.DialLibvirt(ctx, uri, "tiny", qmp.Options{})
+	client, err := libvirt.Dial(ctx, uri, "tiny", qmp.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +149,7 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 	if v := client.Greeting().Version; v.QEMU.Major < 7 {
 		t.Errorf("version %v", v)
 	}
-	script := parse(t, `
+	script, err := qmp.ParseScript("test.qmp", strings.NewReader(`
 {"execute": "query-status", "expect": {"running": false}}
 {"execute": "cont"}
 {"wait-for-event": "RESUME"}
@@ -150,7 +158,10 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 {"execute": "query-status", "expect": {"status": "paused"}}
 {"execute": "device_del", "arguments": {"id": "nothing"}, "expect-error": "DeviceNotFound"}
 {"execute": "query-qmp-schema"}
-`)
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := script.Run(ctx, client, qmp.RunOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +180,10 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := subscribe(ctx, t, client)
+	events, err := client.Events(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := l.DomainDestroy(domain); err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +191,11 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 	if !qmp.IsClass(err, qmp.ClassLibvirt) || !strings.Contains(err.Error(), "libvirt did not carry out") {
 		t.Errorf("after the domain's end: %v", err)
 	}
-	_, err = qmp.DialLibvirt(ctx, uri, "tiny", qmp.Options{})
+	_, err = libvirt.Dial(ctx, uri, "tiny", qmp.Options{})
 	if err == nil || !strings.Contains(err.Error(), "start tiny starts it") {
 		t.Errorf("a domain that is off: %v", err)
 	}
-	_, err = qmp.DialLibvirt(ctx, uri, "nobody", qmp.Options{})
+	_, err = libvirt.Dial(ctx, uri, "nobody", qmp.Options{})
 	if err == nil || !strings.Contains(err.Error(), `no domain "nobody"`) {
 		t.Errorf("an unknown domain: %v", err)
 	}
@@ -190,8 +204,8 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 	}
 }
 
-func TestDialLibvirtSaysWhatIsWrong(t *testing.T) {
-	ctx := within(t, time.Minute)
+func TestDialSaysWhatIsWrong(t *testing.T) {
+	ctx := within(t)
 	for uri, want := range map[string]string{
 		"xen:///system": "is no libvirt URI for QEMU",
 		"qemu:///":      "is no libvirt URI for QEMU",
@@ -199,14 +213,14 @@ func TestDialLibvirtSaysWhatIsWrong(t *testing.T) {
 		"qemu+carrier-pigeon://host/system":       `transport "carrier-pigeon" is not one of`,
 		"qemu:///system?sokcet=/nonexistent":      `parameter "sokcet"`,
 	} {
-		_, err := qmp.DialLibvirt(ctx, uri, "tiny", qmp.Options{})
+		_, err := libvirt.Dial(ctx, uri, "tiny", qmp.Options{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := qmp.DialLibvirt(ended, "qemu:///system?socket=/nonexistent/sock", "tiny", qmp.Options{}); err == nil {
+	if _, err := libvirt.Dial(ended, "qemu:///system?socket=/nonexistent/sock", "tiny", qmp.Options{}); err == nil {
 		t.Error("connected without a libvirt")
 	}
 }
