@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 // Names in the store's directory besides the images themselves. What starts
@@ -52,21 +53,11 @@ func (s *Store) Dir() string { return s.dir }
 // lock waits until no other process changes the store. The returned function
 // gives the store back.
 func (s *Store) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := flock.Wait(filepath.Join(s.dir, lockFile), nil)
 	if err != nil {
 		return nil, fmt.Errorf("the store of images cannot be changed: %w", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("locking the store of images: %w", err)
-	}
-	return func() { f.Close() }, nil
+	return func() { _ = flock.Unlock(f) }, nil // nobody could do anything about it
 }
 
 // Install verifies the image in srcDir and adds it to the store, in one step

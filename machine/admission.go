@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -96,9 +97,9 @@ func (v *supervisor) recordShares() error {
 func (s *Sandbox) AcceptShares(paths []string, allowDangerous bool) ([]virtiofs.Share, error) {
 	lock, err := s.lock()
 	switch {
-	case errors.Is(err, errLocked) && s.State().live():
+	case errors.Is(err, flock.ErrLocked) && s.State().live():
 		// Its supervisor has read the configuration already.
-	case errors.Is(err, errLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return nil, s.busy()
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("there is no sandbox named %s any more", s.Name)

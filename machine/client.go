@@ -15,9 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 // SuperviseCommand is the argument with which Start runs our own executable
@@ -73,7 +72,7 @@ func (h *Hold) Release() error {
 func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	lock, err := s.lock()
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return nil, s.busy()
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("the sandbox %s was removed meanwhile", s.Name)
@@ -203,7 +202,7 @@ func (s *Sandbox) Wait(ctx context.Context) error {
 	go func() {
 		f, err := os.OpenFile(s.path(lockFile), os.O_RDWR, 0)
 		if err == nil {
-			err = errors.Join(flock(f, unix.LOCK_SH), f.Close()) // closed before anybody is told
+			err = flock.AwaitRelease(f) // closed before anybody is told
 		}
 		got <- err
 	}()

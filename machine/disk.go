@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -60,13 +61,13 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 // a disk has nothing to reset, as each of its starts is clean.
 func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 	lock, err := s.lock()
-	if errors.Is(err, errLocked) && force {
+	if errors.Is(err, flock.ErrLocked) && force {
 		if err := s.Kill(ctx); err != nil {
 			return err
 		}
 		lock, err = s.lock()
 	}
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, flock.ErrLocked) {
 		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or reset it at once (sandbox reset --force %[1]s)", s.Name, s.State().Status)
 	}
 	if err != nil {

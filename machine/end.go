@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 // endPatience is how long a supervisor may take for an end beyond the guest's
@@ -150,7 +152,7 @@ func (s *Sandbox) openSupervisor() (*processHandle, error) {
 // If the sandbox has a new owner already, that one does it.
 func (s *Sandbox) settle(reason string) error {
 	lock, err := s.lock()
-	if errors.Is(err, errLocked) || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, flock.ErrLocked) || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
@@ -85,10 +86,10 @@ func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
 
 func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 	lock, err := s.lock()
-	if errors.Is(err, errLocked) && s.State().live() {
+	if errors.Is(err, flock.ErrLocked) && s.State().live() {
 		return s.change(ctx, "home?to="+url.QueryEscape(draft.Name))
 	}
-	if errors.Is(err, errLocked) {
+	if errors.Is(err, flock.ErrLocked) {
 		return s.busy()
 	}
 	if err != nil {

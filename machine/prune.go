@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
@@ -54,8 +55,8 @@ func (l Leftover) Prune() (bool, error) {
 	s := l.Sandbox
 	// The lock is made where there is none, because a sandbox that is being
 	// made at this moment has none yet, and must not be mistaken for rubbish.
-	lock, err := tryLock(s.path(lockFile), true)
-	if errors.Is(err, errLocked) || errors.Is(err, os.ErrNotExist) {
+	lock, err := flock.Try(s.path(lockFile), true)
+	if errors.Is(err, flock.ErrLocked) || errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {

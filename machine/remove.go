@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
@@ -53,7 +54,7 @@ func (h *Host) sweepOne(dir string) {
 	if err != nil || time.Since(info.ModTime()) < youngest {
 		return
 	}
-	lock, err := tryLock(filepath.Join(dir, lockFile), false)
+	lock, err := flock.Try(filepath.Join(dir, lockFile), false)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return // somebody is at it
 	}

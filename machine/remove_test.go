@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 func TestThoseWhoOnlyLookDoNotHoldTheLock(t *testing.T) {
@@ -68,7 +70,7 @@ func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		if held {
-			lock, err := tryLock(filepath.Join(dir, lockFile), false)
+			lock, err := flock.Try(filepath.Join(dir, lockFile), false)
 			if err != nil {
 				t.Fatal(err)
 			}

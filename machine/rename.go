@@ -9,6 +9,8 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 // Rename gives a sandbox that does not run another name, which is its host
@@ -33,9 +35,9 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	}
 	lock, err := s.lock()
 	switch {
-	case errors.Is(err, errLocked) && !s.State().live():
+	case errors.Is(err, flock.ErrLocked) && !s.State().live():
 		return nil, s.busy() // with another command
-	case errors.Is(err, errLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return nil, fmt.Errorf("the sandbox %s is %s, and its guest and sockets know it by its name: stop it first (sandbox stop %[1]s)", s.Name, s.State().Status)
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("there is no sandbox named %s any more", s.Name)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/flock"
 )
 
 // ResizeOptions are new sizes in MiB; 0 leaves one as it is.
@@ -44,7 +45,7 @@ func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
 	}
 	lock, err := s.lock()
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return s.resizeRunning(ctx, o)
 	case errors.Is(err, os.ErrNotExist):
 		return Sizes{}, fmt.Errorf("there is no sandbox named %s any more", s.Name)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -57,7 +58,7 @@ func (s *Sandbox) key(name string) string  { return filepath.Join(s.dir(), keysD
 func (s *Sandbox) fsSocket(i int) string {
 	return filepath.Join(s.runtimeDir(), fmt.Sprintf(fsSocket, i))
 }
-func (s *Sandbox) lock() (*os.File, error) { return tryLock(s.path(lockFile), true) }
+func (s *Sandbox) lock() (*os.File, error) { return flock.Try(s.path(lockFile), true) }
 
 // LogPath is the file of one of the sandbox's logs, such as ConsoleLog.
 func (s *Sandbox) LogPath(name string) string { return filepath.Join(s.dir(), logsDir, name) }
@@ -88,7 +89,7 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 	}
 	lock, err := draft.lock()
 	if err == nil {
-		defer unlock(lock)
+		defer flock.Unlock(lock)
 		err = draft.fill(c)
 	}
 	if err == nil {
@@ -232,7 +233,7 @@ func (s *Sandbox) held() bool {
 		return false // nobody can hold what is not there
 	}
 	defer f.Close()
-	owned, err := lockOwned(f)
+	owned, err := flock.Owned(f)
 	return err == nil && owned
 }
 
@@ -240,14 +241,14 @@ func (s *Sandbox) held() bool {
 // force is set: then it is killed first.
 func (s *Sandbox) Remove(ctx context.Context, force bool) error {
 	lock, err := s.lock()
-	if errors.Is(err, errLocked) && force {
+	if errors.Is(err, flock.ErrLocked) && force {
 		if err := s.Kill(ctx); err != nil {
 			return err
 		}
 		lock, err = s.lock()
 	}
 	switch {
-	case errors.Is(err, errLocked):
+	case errors.Is(err, flock.ErrLocked):
 		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or remove it at once (sandbox rm --force %[1]s)", s.Name, s.State().Status)
 	case errors.Is(err, os.ErrNotExist):
 		return nil // somebody else has removed it, or it has itself

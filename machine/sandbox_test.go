@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -190,7 +191,7 @@ func TestStartRefusesWhatRuns(t *testing.T) {
 
 func TestLockOfARemovedFileIsNotTaken(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	first, err := tryLock(path, true)
+	first, err := flock.Try(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,10 +199,10 @@ func TestLockOfARemovedFileIsNotTaken(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tryLock(path, false); !errors.Is(err, os.ErrNotExist) {
+	if _, err := flock.Try(path, false); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("locking a removed file: %v, want that it does not exist", err)
 	}
-	second, err := tryLock(path, true)
+	second, err := flock.Try(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}

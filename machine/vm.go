@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -27,7 +28,7 @@ const startTries = 10
 func (v *supervisor) startGuest(ctx context.Context, plan *Plan) (net.Conn, error) {
 	// Until QEMU has bound its ports no other sandbox of ours may choose the
 	// same ones.
-	ports, err := waitLock(filepath.Join(v.s.host.Dirs.Runtime, portsLock))
+	ports, err := flock.Wait(filepath.Join(v.s.host.Dirs.Runtime, portsLock), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -14,10 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/initrd"
+	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 )
 
@@ -135,19 +134,17 @@ func (o Options) lockCache() (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(o.CacheDir, rootfsParent), 0o700); err != nil {
 		return nil, fmt.Errorf("the cache for images cannot be made: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(o.CacheDir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("the cache for images cannot be locked: %w", err)
-	}
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		step := o.Progress.Start("waiting for another build to end", 0)
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	var step *progress.Step
+	f, err := flock.Wait(filepath.Join(o.CacheDir, lockFile), func() {
+		step = o.Progress.Start("waiting for another build to end", 0)
+	})
+	if step != nil {
 		step.Done()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the cache for images cannot be locked: %w", err), f.Close())
+		return nil, fmt.Errorf("the cache for images cannot be locked: %w", err)
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = flock.Unlock(f) }, nil // nobody could do anything about it
 }
 
 // rootfs takes the root file system from the cache, or makes it.
