@@ -89,9 +89,6 @@ type BootConfig struct {
 	// HostKey is the private key, in PEM, by which the guest proves itself on
 	// TCP port 22. Without it the port stays closed.
 	HostKey []byte `json:"hostKey,omitempty"`
-	// Env is given to every process, as "NAME=VALUE". It is no place for
-	// secrets: those belong to a single command.
-	Env []string `json:"env,omitempty"`
 	// TimeZone becomes the guest's, unless the guest has chosen one itself.
 	TimeZone TimeZone `json:"timeZone,omitzero"`
 	// Entropy is credited to the guest's random number generator in full.

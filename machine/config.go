@@ -61,8 +61,8 @@ const (
 // need to start at all.
 const minMemoryMiB = 256
 
-// Validate finds what is wrong with c in itself; Check compares it with the
-// host.
+// Validate finds what is wrong with c in itself; [Host.Plan] compares it with
+// the host. All complaints are joined.
 func (c Config) Validate() error {
 	errs := []error{CheckName(c.Name), network.CheckConflicts(c.Forwards)}
 	for _, f := range c.Forwards {

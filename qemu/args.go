@@ -59,13 +59,6 @@ func (a *argv) number(stem string) int {
 // escape doubles commas, which is how QEMU takes them inside a value.
 func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
 
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
-}
-
 // fixedFlags are the same for every guest.
 func fixedFlags() []struct{ name, value, reason string } {
 	return []struct{ name, value, reason string }{

@@ -229,7 +229,7 @@ func TestTheGuestIsToldSearchDomains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "user,id=net0,ipv6=off,restrict=off,dnssearch=corp.example,dnssearch=lab.example"
+	want := "user,id=net0,ipv6=off,dnssearch=corp.example,dnssearch=lab.example"
 	if !slices.Contains(argv, want) {
 		t.Errorf("%q lacks %q", argv, want)
 	}

@@ -133,12 +133,11 @@ type Share struct {
 	FD     int // inherited socket that is connected to the daemon, used instead of Socket; 0: none
 }
 
-// UserNetwork is QEMU's own network in user space: the guest is 10.0.2.15, the host 10.0.2.2. Unless
-// Restrict is set, the guest reaches whatever the host reaches, including services on the host's loopback.
+// UserNetwork is QEMU's own network in user space: the guest is 10.0.2.15, the host 10.0.2.2. The guest
+// reaches whatever the host reaches, including services on the host's loopback.
 type UserNetwork struct {
 	MAC      string
 	Forwards []Forward
-	Restrict bool     // only the forwards work
 	Search   []string // domains that the guest is told to append to short names
 }
 

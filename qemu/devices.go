@@ -255,7 +255,6 @@ func addUserNetwork(a *argv, n UserNetwork) {
 	pairs := []string{
 		"id", net,
 		"ipv6", "off", // else guests prefer an IPv6 that leads nowhere on most hosts
-		"restrict", onOff(n.Restrict),
 	}
 	for _, domain := range n.Search {
 		pairs = append(pairs, "dnssearch", domain)

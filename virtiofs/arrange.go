@@ -24,20 +24,10 @@ var (
 	}
 )
 
-// standInHome takes the place of the guest's home where it is not known yet.
-const standInHome = "/home/guest's user"
-
-// CheckAll finds guest targets that cannot be mounted, without looking at the host: system directories of
-// the guest, and two shares at one place. All complaints are joined.
-func CheckAll(shares []Share) error {
-	_, err := placeAll(shares, standInHome)
-	return err
-}
-
 // Arrange returns shares with absolute targets in the order in which to mount them: a share that lies inside
-// another's target comes after it. It fails where CheckAll does, where a share would hide guestHome, and where
-// the directory to mount an inner share on does not exist in the outer one, as making it would change the
-// host's files.
+// another's target comes after it. It fails where a target would hide a directory of the guest's system, or
+// guestHome, where two shares have one target, and where the directory to mount an inner share on does not
+// exist in the outer one, as making it would change the host's files. All complaints are joined.
 //
 // A read-only share inside a writable one holds against the guest's user but not against the guest's root,
 // who can unmount it.

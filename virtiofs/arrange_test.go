@@ -7,24 +7,24 @@ import (
 	"testing"
 )
 
-func TestCheckAllRefusesTargetsThatHideTheGuest(t *testing.T) {
+func TestArrangeRefusesTargetsThatHideTheGuest(t *testing.T) {
 	for _, target := range []string{
 		"/", "/home", "/usr", "/etc", "/etc/ssh", "/usr/bin", "/usr/lib/modules", "/proc/x", "/dev", "/run/user", "/nix/store", "/var", "/tmp", "/root", "/sys/", "/srv/../etc",
 	} {
-		err := CheckAll([]Share{{Source: "/src", Target: target}})
+		_, err := Arrange([]Share{{Source: "/src", Target: target}}, "/home/agent")
 		if err == nil || !strings.Contains(err.Error(), "hide the guest's") || !strings.Contains(err.Error(), "choose") {
 			t.Errorf("target %s: %v; want a refusal with a remedy", target, err)
 		}
 	}
 	for _, target := range []string{"app", "a/b", "/srv", "/mnt/x", "/opt", "/usr/src/app", "/var/www", "/root/x", "/tmp/x", "/home/other", "/etcetera"} {
-		if err := CheckAll([]Share{{Source: "/src", Target: target}}); err != nil {
+		if _, err := Arrange([]Share{{Source: "/src", Target: target}}, "/home/agent"); err != nil {
 			t.Errorf("target %s: %v", target, err)
 		}
 	}
 }
 
-func TestCheckAllRefusesTwoSharesAtOnePlace(t *testing.T) {
-	err := CheckAll([]Share{{Source: "/a/app", Target: "app"}, {Source: "/c", Target: "/srv"}, {Source: "/b/app", Target: "app"}})
+func TestArrangeRefusesTwoSharesAtOnePlace(t *testing.T) {
+	_, err := Arrange([]Share{{Source: "/a/app", Target: "app"}, {Source: "/c", Target: "/srv"}, {Source: "/b/app", Target: "app"}}, "/home/agent")
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"golang.org/x/crypto/ssh"
@@ -110,9 +109,7 @@ func (s *service) server(part Server) *Server {
 		if err != nil {
 			s.logger.Warn("a command lacks what its shell would have", "error", err)
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return slices.Concat(parseEnvironment(string(text)), script, s.config.Env)
+		return append(parseEnvironment(string(text)), script...)
 	}
 	part.Ready = func(ctx context.Context) error {
 		if err := s.progress.wait(ctx, agent.StageAgent); err != nil {

@@ -192,7 +192,7 @@ func TestControl(t *testing.T) {
 	f := newFixture(t)
 	client := f.client(t)
 	config := agent.BootConfig{
-		Hostname: "box", Env: []string{"A=b"}, TimeZone: agent.TimeZone{Name: "Asia/Tokyo", Data: []byte("TZif")}, Entropy: []byte{1, 2},
+		Hostname: "box", TimeZone: agent.TimeZone{Name: "Asia/Tokyo", Data: []byte("TZif")}, Entropy: []byte{1, 2},
 		Mounts: []agent.Mount{{Tag: "home", Target: "/home/agent", ReadOnly: true}},
 	}
 	if err := client.Configure(t.Context(), config); err != nil {

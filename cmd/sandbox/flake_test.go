@@ -74,7 +74,7 @@ func writeEmptyInitrd(name string) error {
 	if err != nil {
 		return err
 	}
-	contents := initrd.Contents{Agent: []byte("agent"), Time: time.Unix(1, 0), Compression: initrd.Uncompressed}
+	contents := initrd.Contents{Agent: []byte("agent"), Time: time.Unix(1, 0)}
 	return errors.Join(initrd.Write(f, contents), f.Close())
 }
 

@@ -8,16 +8,6 @@ import (
 	"time"
 
 	"github.com/cavaliergopher/cpio"
-	"github.com/klauspost/compress/zstd"
-)
-
-// Compression of the archive.
-type Compression string
-
-// The kernel must be built for what is chosen (CONFIG_RD_ZSTD).
-const (
-	Zstd         Compression = "zstd"
-	Uncompressed Compression = "none"
 )
 
 // Contents are what goes into an initial RAM disk.
@@ -26,30 +16,16 @@ type Contents struct {
 	GuestConfig []byte    // becomes /guest.json
 	Modules     []Module  // become /modules, in load order
 	Time        time.Time // stamped on every file
-	Compression Compression
 }
 
-// Write writes the archive. Equal contents give equal bytes.
+// Write writes the archive. Equal contents give equal bytes. It is not compressed:
+// with zstd it had 5 MB less, and took a few tenths of a second more of emulation
+// at each boot.
 func Write(w io.Writer, c Contents) error {
 	if len(c.Agent) == 0 {
 		return errors.New("an initial RAM disk needs an agent to run as /init, and it is empty")
 	}
-	switch c.Compression {
-	case Uncompressed:
-		return c.archive(w)
-	case Zstd:
-		// One thread, so that the frame does not depend on the machine.
-		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1))
-		if err != nil {
-			return err
-		}
-		if err := c.archive(z); err != nil {
-			return errors.Join(err, z.Close())
-		}
-		return z.Close()
-	default:
-		return fmt.Errorf("the compression %q is unknown: use %q or %q", c.Compression, Zstd, Uncompressed)
-	}
+	return c.archive(w)
 }
 
 func (c Contents) archive(w io.Writer) error {

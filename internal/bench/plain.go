@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -17,7 +16,6 @@ import (
 	"strings"
 
 	"github.com/cavaliergopher/cpio"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/sourcery-zone/sandbox/image/initrd"
 )
@@ -114,7 +112,7 @@ func (b *bench) writePlainInitrd(ctx context.Context, name string, files []plain
 	if err != nil {
 		return "", err
 	}
-	err = initrd.Write(f, initrd.Contents{Agent: init, GuestConfig: []byte("{}"), Modules: modules, Compression: initrd.Uncompressed})
+	err = initrd.Write(f, initrd.Contents{Agent: init, GuestConfig: []byte("{}"), Modules: modules})
 	if err == nil {
 		// The kernel unpacks archives one after the other.
 		err = writeFiles(f, files)
@@ -134,22 +132,9 @@ func (b *bench) buildPlainInit(ctx context.Context) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// zstdMagic begins every frame (RFC 8878, section 3.1.1).
-const zstdMagic = "\x28\xb5\x2f\xfd"
-
 // readModules takes the kernel modules out of an initial RAM disk of ours, in
 // the order in which they are to be loaded.
 func readModules(r io.Reader) ([]initrd.Module, error) {
-	stream := bufio.NewReader(r)
-	r = stream
-	if magic, err := stream.Peek(4); err == nil && string(magic) == zstdMagic {
-		z, err := zstd.NewReader(stream)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		r = z
-	}
 	data := map[string][]byte{}
 	for archive := cpio.NewReader(r); ; {
 		h, err := archive.Next()

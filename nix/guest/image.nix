@@ -26,7 +26,7 @@ let
     ];
   };
 
-  # What mkimage reads; nix/mkimage/spec.go.
+  # What mkimage reads: its type spec (nix/mkimage/main.go).
   spec = {
     manifest = {
       version = 1;

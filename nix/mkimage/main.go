@@ -132,9 +132,7 @@ func (s spec) writeInitrd(m image.Manifest, dir string) error {
 	}
 	defer f.Close()
 	if err := initrd.Write(f, initrd.Contents{
-		Agent: agent, GuestConfig: config, Modules: modules,
-		// As in the Debian recipe: 5 MB more, and a few tenths of a second less.
-		Time: m.Provenance.Built, Compression: initrd.Uncompressed,
+		Agent: agent, GuestConfig: config, Modules: modules, Time: m.Provenance.Built,
 	}); err != nil {
 		return err
 	}

@@ -126,7 +126,7 @@ func writeInitrd(f *os.File, in inputs, m image.Manifest) error {
 		return err
 	}
 	return initrd.Write(f, initrd.Contents{
-		Agent: agent, GuestConfig: config, Modules: modules, Time: built, Compression: initrd.Uncompressed,
+		Agent: agent, GuestConfig: config, Modules: modules, Time: built,
 	})
 }
 
