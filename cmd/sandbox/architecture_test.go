@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sourcery-zone/sandbox/"
+
+// imports are this module's packages, each with those of them that it imports.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd.Dir = repository
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	packages := map[string][]string{}
+	for in := json.NewDecoder(strings.NewReader(string(out))); in.More(); {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := in.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		packages[name] = []string{}
+		for _, path := range p.Imports {
+			if ours, ok := strings.CutPrefix(path, module); ok {
+				packages[name] = append(packages[name], ours)
+			}
+		}
+	}
+	return packages
+}
+
+// TestTheMapIsComplete holds docs/architecture.md to the folders that there are.
+func TestTheMapIsComplete(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(repository, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, folders, _ := strings.Cut(string(text), "\n## Folders\n")
+	folders, _, _ = strings.Cut(folders, "\n## ")
+	for name := range imports(t) {
+		// One of several in a row may be named without what they have in common,
+		// and a program that another one is made of not at all.
+		base := strings.TrimPrefix(name, "internal/")
+		if base, _, _ = strings.Cut(base, "/plaininit"); base == "nix/mkimage" {
+			continue
+		}
+		if !strings.Contains(folders, "`"+name+"`") && !strings.Contains(folders, "`"+base+"`") {
+			t.Errorf("docs/architecture.md does not say what the folder %s is for", name)
+		}
+	}
+}
+
+// TestDependenciesPointDown holds the code to docs/architecture.md.
+func TestDependenciesPointDown(t *testing.T) {
+	packages := imports(t)
+	if len(packages["machine"]) == 0 {
+		t.Fatal("there is no package machine")
+	}
+	above := func(name string) bool { return name == "machine" || strings.HasPrefix(name, "machine/") }
+	for name, imports := range packages {
+		if above(name) || strings.HasPrefix(name, "cmd/") || strings.HasPrefix(name, "internal/bench") {
+			continue
+		}
+		if i := slices.IndexFunc(imports, above); i >= 0 {
+			t.Errorf("%s imports %s", name, imports[i])
+		}
+	}
+	if slices.Contains(packages["qmp"], "qmp/libvirt") {
+		t.Error("qmp imports what it has put aside")
+	}
+}
