@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,5 +80,46 @@ func TestDependenciesPointDown(t *testing.T) {
 	}
 	if slices.Contains(packages["qmp"], "qmp/libvirt") {
 		t.Error("qmp imports what it has put aside")
+	}
+}
+
+// TestPromisesHaveTheirTests holds SECURITY.md to the tests that there are.
+func TestPromisesHaveTheirTests(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(repository, "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	err = filepath.WalkDir(repository, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		code.Write(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, m := range inlineCode.FindAllStringSubmatch(string(text), -1) {
+		name := m[1]
+		switch {
+		case strings.HasPrefix(name, "Test"):
+			found++
+			if !strings.Contains(code.String(), "\nfunc "+name+"(t *testing.T)") {
+				t.Errorf("SECURITY.md names the test %s, which does not exist", name)
+			}
+		case strings.HasPrefix(name, "guest/") || strings.HasPrefix(name, "cli/"):
+			if strings.HasSuffix(name, "NAME") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(repository, "testdata", "script", name+".txtar")); err != nil {
+				t.Errorf("SECURITY.md names a script: %v", err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("SECURITY.md names no test")
 	}
 }
