@@ -146,13 +146,16 @@ func (i *Image) Size() int64 {
 	return n
 }
 
-// Ref names the image: its name, @, and the first digits of its digest.
+// Ref names the image for people: its name, @, and the first digits of its digest.
 func (i *Image) Ref() string {
 	if i.Manifest.Name == "" {
 		return filepath.Base(i.Dir)
 	}
 	return i.Manifest.Name + "@" + i.Digest[:digestLength]
 }
+
+// Exact is the reference of this image and of no other, ever.
+func (i *Image) Exact() Ref { return Ref{Name: i.Manifest.Name, Digest: i.Digest} }
 
 func (i *Image) path(f File) string { return filepath.Join(i.Dir, f.File) }
 

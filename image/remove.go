@@ -24,7 +24,7 @@ func (s *Store) Remove(ref string, inUse []string) error {
 		return err
 	}
 	defer unlock()
-	if !strings.Contains(ref, "@") {
+	if ParseRef(ref).Digest == "" {
 		if err := s.unambiguous(ref); err != nil {
 			return err
 		}

@@ -137,8 +137,8 @@ func (s *Store) List() ([]*Image, error) {
 	}
 	var images []*Image
 	for _, e := range entries {
-		name, digest, ok := strings.Cut(e.Name(), "@")
-		if !ok || !e.IsDir() || strings.HasPrefix(name, ".") {
+		named := ParseRef(e.Name())
+		if named.Digest == "" || !e.IsDir() || strings.HasPrefix(named.Name, ".") {
 			continue
 		}
 		dir := filepath.Join(s.dir, e.Name())
@@ -150,7 +150,7 @@ func (s *Store) List() ([]*Image, error) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			img = &Image{Dir: dir, Digest: digest, Manifest: Manifest{Name: name}, Broken: err}
+			img = &Image{Dir: dir, Digest: named.Digest, Manifest: Manifest{Name: named.Name}, Broken: err}
 			if info, err := e.Info(); err == nil {
 				img.Installed = info.ModTime()
 			}
@@ -192,10 +192,10 @@ func (s *Store) find(ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	name, digest, _ := strings.Cut(ref, "@")
+	wanted := ParseRef(ref)
 	var found []*Image
 	for _, img := range images {
-		if img.Manifest.Name == name && sameDigest(img.Digest, digest) {
+		if img.Manifest.Name == wanted.Name && sameDigest(img.Digest, wanted.Digest) {
 			found = append(found, img)
 		}
 	}
@@ -204,7 +204,7 @@ func (s *Store) find(ref string) (*Image, error) {
 		return nil, fmt.Errorf("there is no image %q, and no other either: make one with `sandbox image build`", ref)
 	case len(found) == 0:
 		return nil, fmt.Errorf("there is no image %q; there are %s", ref, strings.Join(refs(images), ", "))
-	case digest == "":
+	case wanted.Digest == "":
 		// The newest one that can be used.
 		if i := slices.IndexFunc(found, func(i *Image) bool { return i.Broken == nil }); i > 0 {
 			return found[i], nil

@@ -10,29 +10,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 )
-
-// SuperviseCommand is the argument with which Start runs our own executable
-// again; the executable must then call Supervise.
-const SuperviseCommand = "supervise"
-
-// HoldFlag follows SuperviseCommand when the sandbox lives only as long as its
-// starter.
-const HoldFlag = "--hold"
-
-// RestoreFlag, followed by a snapshot's directory, comes before the name of a
-// sandbox that starts with it.
-const RestoreFlag = "--restore"
-
-// WithHomeFlag follows RestoreFlag when the snapshot's home is restored, too.
-const WithHomeFlag = "--with-home"
 
 // StartOptions say how a start is watched.
 type StartOptions struct {
@@ -85,30 +68,23 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 		return nil, err
 	}
 	defer reports.Close()
-	args := []string{SuperviseCommand}
-	files := []*os.File{lock, theirReports} // fdLock, fdReport
+	defer theirReports.Close()
+	request := startRequest{Dirs: s.host.Dirs, Name: s.Name, Hold: o.Hold, Restore: o.restore, WithHome: o.withHome}
+	if request.Restore == "" {
+		request.Restore = s.firstState()
+	}
 	var hold *Hold
+	var theirHold *os.File
 	if o.Hold {
 		theirs, ours, err := os.Pipe()
 		if err != nil {
-			return nil, errors.Join(err, theirReports.Close())
+			return nil, err
 		}
-		hold = &Hold{ours}
-		args, files = append(args, HoldFlag), append(files, theirs)
+		defer theirs.Close()
+		hold, theirHold = &Hold{ours}, theirs
 	}
-	if o.restore == "" {
-		o.restore = s.firstState()
-	}
-	if o.restore != "" {
-		args = append(args, RestoreFlag, o.restore)
-	}
-	if o.withHome {
-		args = append(args, WithHomeFlag)
-	}
-	err = s.startSupervisor(append(args, s.Name), files)
-	for _, f := range files[1:] {
-		f.Close()
-	}
+	err = s.startSupervisor(request, lock, theirReports, theirHold)
+	theirReports.Close() // so that theirs is the only one
 	// From here on the lock is the supervisor's alone: it must be free when that
 	// dies, even if this process is stopped.
 	lock.Close()
@@ -133,37 +109,6 @@ func (s *Sandbox) busy() error {
 		return fmt.Errorf("the sandbox %s is %s already", s.Name, st.Status)
 	}
 	return fmt.Errorf("another command is already starting, changing or removing the sandbox %s: try again in a moment", s.Name)
-}
-
-func (s *Sandbox) startSupervisor(args []string, files []*os.File) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self, args...)
-	cmd.Dir = "/"
-	cmd.Env = supervisorEnv(os.Environ())
-	cmd.ExtraFiles = files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting the supervisor: %w", err)
-	}
-	return cmd.Process.Release()
-}
-
-// supervisorEnv is what the supervisor needs of the environment. The rest
-// stays out of it, because people keep API keys there.
-func supervisorEnv(environ []string) []string {
-	var env []string
-	for _, kv := range environ {
-		name, _, _ := strings.Cut(kv, "=")
-		switch name {
-		case "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR",
-			"XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR":
-			env = append(env, kv)
-		}
-	}
-	return env
 }
 
 // follow reads the supervisor's reports until the stage is reached.

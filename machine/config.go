@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -15,7 +16,7 @@ import (
 type Config struct {
 	Name           string            `json:"name"`
 	Created        time.Time         `json:"created"`
-	Image          string            `json:"image"` // name@digest, whole digest; or the absolute directory of one that is not installed
+	Image          image.Ref         `json:"image"` // with the whole digest, or with a directory
 	MemoryMiB      int               `json:"memoryMiB"`
 	CPUs           int               `json:"cpus"`
 	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -110,46 +107,6 @@ func (v *supervisor) lastReason() qmp.ShutdownReason {
 
 // guestEnded is the end of a QEMU that is gone.
 func (v *supervisor) guestEnded() ending { return endingOf(v.config, v.vm.Err(), v.lastReason()) }
-
-// rerun says whether a sandbox that has ended runs again.
-type rerun int
-
-const (
-	againNot      rerun = iota
-	againAsNew          // it boots, whatever it began with
-	againAsBefore       // the same start is made once more
-)
-
-// retryVariable is set in the environment of a supervisor that makes a start once
-// more, which failed as if by chance.
-const retryVariable = "SANDBOX_START_AGAIN"
-
-// again runs this supervisor's program anew in its place, with the lock that it
-// holds: nothing of the run before is left. The sandbox has no process any more.
-// It returns only with an error.
-func (v *supervisor) again(how rerun, o SuperviseOptions) error {
-	files := []int{fdLock, fdReport}
-	args := []string{os.Args[0], SuperviseCommand}
-	env := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, retryVariable+"=") })
-	if v.held.Load() {
-		args, files = append(args, HoldFlag), append(files, fdHold)
-	}
-	if how == againAsBefore {
-		env = append(env, retryVariable+"=1")
-		if o.Restore != "" {
-			args = append(args, RestoreFlag, o.Restore)
-		}
-		if o.WithHome {
-			args = append(args, WithHomeFlag)
-		}
-	}
-	for _, fd := range files {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-			return fmt.Errorf("keeping a descriptor for the next run: %w", err)
-		}
-	}
-	return fmt.Errorf("running the sandbox again: %w", unix.Exec("/proc/self/exe", append(args, v.s.Name), env))
-}
 
 // wantsEarlyConsole is for a kernel that may end before it has a console, at the
 // cost of time. A state that was saved with the device can be loaded with it only.

@@ -16,6 +16,13 @@ import (
 // runs. The program calls itself as the sandbox's supervisor.
 func Example() {
 	ctx := context.Background()
+	if len(os.Args) > 1 && os.Args[1] == machine.SuperviseCommand {
+		if err := machine.Supervise(ctx); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+
 	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
 	if err != nil {
 		log.Fatal(err)
@@ -24,19 +31,13 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if len(os.Args) > 2 && os.Args[1] == machine.SuperviseCommand {
-		if err := machine.Supervise(ctx, host, os.Args[2], machine.SuperviseOptions{}); err != nil {
-			log.Fatal(err)
-		}
-		return
-	}
 
 	img, err := host.Images.Get("") // the default one
 	if err != nil {
 		log.Fatal(err)
 	}
 	config := machine.Config{
-		Name: host.NewName(), Created: time.Now(), Image: img.Manifest.Name + "@" + img.Digest, MemoryMiB: 1024, CPUs: 2,
+		Name: host.NewName(), Created: time.Now(), Image: img.Exact(), MemoryMiB: 1024, CPUs: 2,
 		Shares:  []virtiofs.Share{{Source: "/srv/project", Target: "/home/agent/project"}},
 		Network: network.ModeUser, Transport: machine.TransportAuto, ReadyTimeout: machine.DefaultReadyTimeout,
 	}

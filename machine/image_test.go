@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/image"
 )
 
 func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
@@ -14,7 +16,7 @@ func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
 	create(t, h, "installed")
 	c := testConfig("beside")
 	// The part behind the @ is no digest.
-	c.Image = filepath.Join(t.TempDir(), "image@1111")
+	c.Image = image.Ref{Dir: filepath.Join(t.TempDir(), "image@1111")}
 	if _, err := h.Create(c); err != nil {
 		t.Fatal(err)
 	}
@@ -22,10 +24,10 @@ func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
 	if want := []string{strings.Repeat("0", 64)}; err != nil || !slices.Equal(used, want) {
 		t.Errorf("in use are %v, %v, want %v", used, err, want)
 	}
-	if _, err := h.Image(c.Image); err == nil || !strings.Contains(err.Error(), c.Image) {
+	if _, err := h.Image(c.Image); err == nil || !strings.Contains(err.Error(), c.Image.Dir) {
 		t.Errorf("an empty directory: %v", err)
 	}
-	if _, err := h.Image("none"); err == nil || !strings.Contains(err.Error(), "sandbox image build") {
+	if _, err := h.Image(image.Ref{Name: "none"}); err == nil || !strings.Contains(err.Error(), "sandbox image build") {
 		t.Errorf("a name that is not installed: %v", err)
 	}
 }

@@ -19,6 +19,10 @@ import (
 type Host struct {
 	Dirs   Dirs
 	Images *image.Store
+
+	// Supervisor is the program, with its arguments, that Sandbox.Start runs and
+	// that must call Supervise. Nil is our own executable; see SuperviseCommand.
+	Supervisor []string
 }
 
 // OpenHost prepares the directories and opens the image store. There is
@@ -36,11 +40,11 @@ func OpenHost(dirs Dirs) (*Host, error) {
 
 // Image finds the image that a Config names: an installed one by its
 // reference, or one that is not installed by its absolute directory.
-func (h *Host) Image(ref string) (*image.Image, error) {
-	if filepath.IsAbs(ref) {
-		return image.Load(ref)
+func (h *Host) Image(ref image.Ref) (*image.Image, error) {
+	if ref.Dir != "" {
+		return image.Load(ref.Dir)
 	}
-	return h.Images.Get(ref)
+	return h.Images.Get(ref.String())
 }
 
 // Sandbox is one named machine. Its methods read the files anew at each call,
@@ -272,11 +276,9 @@ func (h *Host) ImageInUse() ([]string, error) {
 		if err != nil {
 			continue // broken: it cannot start, so it needs no image
 		}
-		if filepath.IsAbs(c.Image) {
-			continue // not an installed one
+		if c.Image.Dir == "" { // it is an installed one
+			digests = append(digests, c.Image.Digest)
 		}
-		_, digest, _ := strings.Cut(c.Image, "@")
-		digests = append(digests, digest)
 	}
 	return digests, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -107,8 +108,8 @@ func (s Snapshot) files() map[string]SnapshotFile {
 
 // Needs is what a machine must be like for a snapshot to be restored in it.
 type Needs struct {
-	Image     string           `json:"image"` // name@digest
-	QEMU      string           `json:"qemu"`  // major and minor version: machine types change with it
+	Image     image.Ref        `json:"image"`
+	QEMU      string           `json:"qemu"` // major and minor version: machine types change with it
 	Machine   qemu.Machine     `json:"machine"`
 	Accel     qemu.Accel       `json:"accel"`
 	CPU       string           `json:"cpu"`

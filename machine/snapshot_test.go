@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -154,7 +155,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 }
 
 func TestDifferencesAreNamed(t *testing.T) {
-	needs := Needs{Image: "a@1", QEMU: "10.0", Machine: "q35", Accel: "tcg", CPU: "emulated", CPUs: 2, MemoryMiB: 1024, Transport: TransportSerial, Network: "user"}
+	needs := Needs{Image: image.Ref{Name: "a", Digest: "1"}, QEMU: "10.0", Machine: "q35", Accel: "tcg", CPU: "emulated", CPUs: 2, MemoryMiB: 1024, Transport: TransportSerial, Network: "user"}
 	if got := needs.Differences(needs); len(got) > 0 {
 		t.Errorf("equal ones differ: %q", got)
 	}

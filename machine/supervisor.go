@@ -23,13 +23,6 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// The supervisor's inherited descriptors, in the order of exec.Cmd.ExtraFiles.
-const (
-	fdLock   = 3 // the sandbox's lock, already held
-	fdReport = 4 // pipe: reports to whoever starts the sandbox
-	fdHold   = 5 // pipe, with --hold: when its writer is gone, so is the sandbox's purpose
-)
-
 // report is a line on the report pipe: a stage that was reached, or how the
 // start failed.
 type report struct {
@@ -91,13 +84,6 @@ type stopRequest struct {
 	reason string
 }
 
-// SuperviseOptions are the flags that follow SuperviseCommand.
-type SuperviseOptions struct {
-	Hold     bool   // HoldFlag was given
-	Restore  string // the value of RestoreFlag, or empty
-	WithHome bool   // WithHomeFlag was given
-}
-
 // memoryLimit is how much memory, in bytes, Go may use before it rather collects
 // garbage all the time. A supervisor takes 18 MiB (docs/benchmarks.md), and each
 // command whose output nobody reads up to 6 MiB for the windows of its streams;
@@ -105,8 +91,16 @@ type SuperviseOptions struct {
 const memoryLimit = 64 << 20
 
 // Supervise is the supervisor's main function: it runs the sandbox until its
-// end. It expects the descriptors that Sandbox.Start passes.
-func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions) error {
+// end. It expects the descriptors that Sandbox.Start passes, and what to do from
+// one of them.
+func Supervise(ctx context.Context) error {
+	requests := os.NewFile(fdRequest, "request")
+	defer requests.Close() // not before: see again
+	request, err := readRequest(requests)
+	if err != nil {
+		return err
+	}
+	unix.CloseOnExec(fdRequest)
 	lock := os.NewFile(fdLock, "lock")
 	defer lock.Close()
 	reports := os.NewFile(fdReport, "report")
@@ -120,7 +114,11 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	}
 	debug.SetMemoryLimit(memoryLimit)
 
-	s, err := host.Get(name)
+	host, err := OpenHost(request.Dirs)
+	if err != nil {
+		return err
+	}
+	s, err := host.Get(request.Name)
 	if err != nil {
 		return err
 	}
@@ -130,18 +128,17 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	}
 	defer logs.Close()
 	v := &supervisor{
-		s: s, withHome: o.WithHome, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		s: s, withHome: request.WithHome, retried: request.Again, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	v.retried = os.Getenv(retryVariable) != ""
 	v.agentKey = s.key(clientKey)
-	if o.Restore != "" {
-		v.agentKey = filepath.Join(o.Restore, clientKey)
-		if v.saved, err = openSaved(o.Restore); err != nil {
+	if request.Restore != "" {
+		v.agentKey = filepath.Join(request.Restore, clientKey)
+		if v.saved, err = openSaved(request.Restore); err != nil {
 			return err
 		}
 	}
-	if o.Hold {
+	if request.Hold {
 		v.held.Store(true)
 		unix.CloseOnExec(fdHold)
 		go v.watchHold(os.NewFile(fdHold, "hold"))
@@ -149,7 +146,7 @@ func Supervise(ctx context.Context, host *Host, name string, o SuperviseOptions)
 	go v.watchSignals(ctx)
 	again, err := v.run(ctx)
 	if again != againNot {
-		err = v.again(again, o)
+		err = v.again(again, request)
 		err = errors.Join(err, v.finish(ending{status: StatusCrashed, reason: err.Error()}))
 	}
 	if err != nil {

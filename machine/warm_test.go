@@ -63,7 +63,7 @@ func TestTemplateIsOfNobodyAndOfOneKindOfMachine(t *testing.T) {
 		}
 	}
 	for what, change := range map[string]func(*Config, *Plan){
-		"the image":            func(c *Config, _ *Plan) { c.Image = "test@1" },
+		"the image":            func(c *Config, _ *Plan) { c.Image = image.Ref{Name: "test", Digest: "1"} },
 		"the memory":           func(c *Config, p *Plan) { c.MemoryMiB, p.VM.MemoryMiB = 1024, 1024 },
 		"the CPUs":             func(c *Config, p *Plan) { c.CPUs, p.VM.CPUs = 2, 2 },
 		"the number of shares": func(_ *Config, p *Plan) { p.Shares = nil },
@@ -104,7 +104,7 @@ func TestTemplatesThatNobodyCanUseAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if made.image != "" {
-			if err := writeJSON(filepath.Join(dir, manifestFile), Snapshot{Version: snapshotVersion, Needs: Needs{Image: made.image}}); err != nil {
+			if err := writeJSON(filepath.Join(dir, manifestFile), Snapshot{Version: snapshotVersion, Needs: Needs{Image: image.ParseRef(made.image)}}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -83,7 +83,7 @@ func cp(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image, stderr: notes()}
+	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image.String(), stderr: notes()}
 	if from.sandbox != "" {
 		err = k.download(c.Context, from.path, to.path)
 	} else {

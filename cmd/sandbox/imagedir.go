@@ -29,5 +29,5 @@ func prepareImageDir(c *cli.Context, images *image.Store) error {
 	if err != nil {
 		return fmt.Errorf("the directory %s holds no image that can be used: %w", dir, err)
 	}
-	return c.Set("image", img.Manifest.Name+"@"+img.Digest)
+	return c.Set("image", img.Exact().String())
 }

@@ -103,7 +103,7 @@ func warmStart(ctx context.Context, host *machine.Host, config machine.Config, p
 }
 
 func makeTemplate(ctx context.Context, template machine.Template, config machine.Config) error {
-	return showStart("saving the state of "+config.Image+" for warm starts", func(o machine.StartOptions) error {
+	return showStart("saving the state of "+config.Image.String()+" for warm starts", func(o machine.StartOptions) error {
 		o.Note = nil // whoever starts with it is told the same
 		return template.Make(ctx, config, o)
 	})

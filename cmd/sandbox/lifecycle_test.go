@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
 func TestFiltersOfOneKeyAreAlternatives(t *testing.T) {
-	info := machine.Info{Name: "ci-1", State: machine.State{Status: machine.StatusRunning}, Config: machine.Config{Image: "debian@0123"}}
+	info := machine.Info{Name: "ci-1", State: machine.State{Status: machine.StatusRunning}, Config: machine.Config{Image: image.ParseRef("debian@0123")}}
 	for filters, want := range map[string]bool{
 		"":                              true,
 		"status=running":                true,

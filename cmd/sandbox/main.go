@@ -220,15 +220,8 @@ func superviseCommand() *cli.Command {
 	return &cli.Command{
 		Name:   machine.SuperviseCommand,
 		Hidden: true,
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "hold"}, &cli.StringFlag{Name: "restore"}, &cli.BoolFlag{Name: "with-home"}},
-		Action: func(c *cli.Context) error {
-			host, err := openHost()
-			if err != nil {
-				return err
-			}
-			// Not c.Context: the supervisor answers signals in order.
-			return machine.Supervise(context.Background(), host, c.Args().First(), machine.SuperviseOptions{Hold: c.Bool("hold"), Restore: c.String("restore"), WithHome: c.Bool("with-home")})
-		},
+		// Not the command's context: the supervisor answers signals in order.
+		Action: func(*cli.Context) error { return machine.Supervise(context.Background()) },
 	}
 }
 

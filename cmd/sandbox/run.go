@@ -273,7 +273,7 @@ func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*imag
 // command later runs as.
 func complete(c *cli.Context, config *machine.Config, img *image.Image) {
 	m := img.Manifest
-	config.Image = m.Name + "@" + img.Digest
+	config.Image = img.Exact()
 	if !c.IsSet("memory") && config.MemoryMiB == 0 {
 		config.MemoryMiB = firstSet(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB)
 	}

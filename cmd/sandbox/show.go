@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -90,7 +92,7 @@ func parseFilters(filters []string) (func(machine.Info) bool, error) {
 		patterns[key] = append(patterns[key], pattern)
 	}
 	return func(i machine.Info) bool {
-		image, _, _ := strings.Cut(i.Config.Image, "@")
+		image := nameOfImage(i.Config.Image)
 		for key, value := range map[string]string{"status": string(i.State.Status), "name": i.Name, "image": image} {
 			matches := func(pattern string) bool { ok, _ := path.Match(pattern, value); return ok }
 			if patterns[key] != nil && !slices.ContainsFunc(patterns[key], matches) {
@@ -101,11 +103,14 @@ func parseFilters(filters []string) (func(machine.Info) bool, error) {
 	}, nil
 }
 
+// nameOfImage is what ls has of a reference: which of them it is, inspect says.
+func nameOfImage(ref image.Ref) string { return cmp.Or(ref.Name, ref.Dir) }
+
 // listing is the table of ls, of which reasons and shares may be long.
 func listing(infos []machine.Info, now time.Time) table {
 	t := table{rows: [][]string{{"NAME", "STATUS", "IMAGE", "MEMORY", "CPUS", "DISK", "SSH", "SHARES"}}, shrinks: []int{1, 7}}
 	for _, i := range infos {
-		image, _, _ := strings.Cut(i.Config.Image, "@")
+		image := nameOfImage(i.Config.Image)
 		ssh := "-"
 		if i.State.Status == machine.StatusRunning && i.State.SSHPort != 0 {
 			ssh = fmt.Sprintf("127.0.0.1:%d", i.State.SSHPort)

@@ -171,14 +171,14 @@ func smokeTargets(ctx context.Context, host *machine.Host, copies string, args [
 
 func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (smoke.Target, error) {
 	if !isImageDir(arg) {
-		img, err := host.Image(arg)
+		img, err := host.Image(image.ParseRef(arg))
 		if err != nil {
 			if info, statErr := os.Stat(arg); statErr == nil && info.IsDir() {
 				err = fmt.Errorf("%w; for the directory of that name write ./%s", err, arg)
 			}
 			return smoke.Target{}, err
 		}
-		return smoke.Target{Image: img, Ref: img.Manifest.Name + "@" + img.Digest}, nil
+		return smoke.Target{Image: img, Ref: img.Exact()}, nil
 	}
 	dir, err := filepath.Abs(arg)
 	if err == nil {
@@ -187,7 +187,7 @@ func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (s
 	if err != nil {
 		return smoke.Target{}, fmt.Errorf("the image %s cannot be read: %w", arg, err)
 	}
-	img, err := host.Image(dir)
+	img, err := host.Image(image.Ref{Dir: dir})
 	if err == nil && !ownImage(img) {
 		if err := os.Mkdir(copied, 0o700); err != nil {
 			return smoke.Target{}, err
@@ -196,9 +196,9 @@ func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (s
 		img, err = image.Copy(ctx, img.Dir, dir)
 	}
 	if err != nil {
-		return smoke.Target{Ref: arg, Bad: err}, nil
+		return smoke.Target{Ref: image.ParseRef(arg), Bad: err}, nil
 	}
-	return smoke.Target{Image: img, Ref: dir}, nil
+	return smoke.Target{Image: img, Ref: image.Ref{Dir: dir}}, nil
 }
 
 // ownImage tells whether nobody else can change an image, or exchange it.

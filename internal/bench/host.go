@@ -75,7 +75,7 @@ func (b *bench) open(ctx context.Context) error {
 	if b.img, err = b.host.Images.Get(b.image); err != nil {
 		return err
 	}
-	b.env = append(b.env, "SANDBOX_IMAGE="+b.img.Manifest.Name+"@"+b.img.Digest, "SANDBOX_TIMEOUT="+b.timeout.String())
+	b.env = append(b.env, "SANDBOX_IMAGE="+b.img.Exact().String(), "SANDBOX_TIMEOUT="+b.timeout.String())
 	b.plan, err = b.host.Plan(ctx, b.config(), b.img)
 	return err
 }
@@ -86,7 +86,7 @@ func (b *bench) open(ctx context.Context) error {
 func (b *bench) config() machine.Config {
 	d := b.img.Manifest.Defaults
 	return machine.Config{
-		Name: "raw", Image: b.img.Ref(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs,
+		Name: "raw", Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs,
 		Network: network.ModeUser, Transport: machine.TransportSerial, ReadyTimeout: b.timeout,
 	}
 }

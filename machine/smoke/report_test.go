@@ -17,6 +17,7 @@ import (
 
 	"github.com/jstemmer/go-junit-report/v2/junit"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -127,7 +128,7 @@ func TestOneFailureIsProofAndOtherwiseTheMachineIsInDoubt(t *testing.T) {
 
 func TestBootsAreRepeatedSideBySideAndReportedInOrder(t *testing.T) {
 	const jobs = 3
-	targets := []Target{{Ref: "a"}, {Ref: "b"}, {Ref: "a"}}
+	targets := []Target{{Ref: image.Ref{Name: "a"}}, {Ref: image.Ref{Name: "b"}}, {Ref: image.Ref{Name: "a"}}}
 	var running, verified atomic.Int32
 	// The first boots wait for each other: they must run at once.
 	together := make(chan struct{})

@@ -21,7 +21,7 @@ import (
 type Target struct {
 	Image *image.Image
 	// Ref is what machine.Config.Image is to be for it.
-	Ref string
+	Ref image.Ref
 	// Bad is why the image cannot be booted; then Image is nil, and Ref its
 	// name in the report.
 	Bad error
@@ -105,7 +105,7 @@ func runAll(targets []Target, o Options, boot func(t Target, number int, verify 
 
 func (t Target) name() string {
 	if t.Image == nil {
-		return t.Ref
+		return t.Ref.String()
 	}
 	return t.Image.Ref()
 }
