@@ -72,10 +72,18 @@ func examineKVM(ctx context.Context, dirs Dirs) Finding {
 	if err != nil {
 		return finding("kvm", err, "")
 	}
+	return kvmFinding(caps, kvm)
+}
+
+func kvmFinding(caps qemu.Capabilities, kvm qemu.KVM) Finding {
+	const name = "kvm"
 	if !kvm.Usable {
-		return Finding{"kvm", Slow, fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
+		return Finding{name, Slow, fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
 	}
-	return Finding{"kvm", Good, "a guest runs under it"}
+	if err := caps.CheckFirmware(); err != nil {
+		return Finding{name, Slow, fmt.Sprintf("a guest runs under it, but not on the machine type that starts fastest: %v", err)}
+	}
+	return Finding{name, Good, "a guest runs under it"}
 }
 
 // examineWalls tells what would keep a QEMU in that its guest has taken over.

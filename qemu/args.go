@@ -134,9 +134,10 @@ func (c Config) checkCapabilities(caps Capabilities, machine Machine) error {
 		return fmt.Errorf("%s has no machine type %q: choose another one, or install a complete QEMU %s",
 			caps.Binary, machine, caps.Version)
 	}
-	if machine == MachineMicroVM && caps.QBoot == "" {
-		return fmt.Errorf("%s has no firmware qboot.rom, which the machine type %q needs: choose another one, or install your distribution's complete QEMU (on Fedora the package qboot)",
-			caps.Binary, machine)
+	if machine == MachineMicroVM {
+		if err := caps.CheckFirmware(); err != nil {
+			return fmt.Errorf("%w, or choose another machine type", err)
+		}
 	}
 	if !slices.Contains(caps.Accels, c.Accel) {
 		return fmt.Errorf("%s cannot use the accelerator %q: it has %v", caps.Binary, c.Accel, caps.Accels)

@@ -156,7 +156,7 @@ func (c Config) ChooseMachine(caps Capabilities) Machine {
 		return c.Machine
 	case c.Arch == AArch64:
 		return MachineVirt
-	case c.Accel == AccelKVM && slices.Contains(caps.Machines, string(MachineMicroVM)) && caps.QBoot != "":
+	case c.Accel == AccelKVM && slices.Contains(caps.Machines, string(MachineMicroVM)) && caps.CheckFirmware() == nil:
 		return MachineMicroVM
 	}
 	return MachineQ35

@@ -81,15 +81,34 @@ func Probe(ctx context.Context, binary, cacheDir string) (Capabilities, error) {
 	}
 	store := cache{dir: cacheDir}
 	var caps Capabilities
-	if store.load("qemu", id, &caps) {
-		return caps, nil
+	if !store.load("qemu", id, &caps) {
+		if caps, err = interrogate(ctx, binary); err != nil {
+			return Capabilities{}, err
+		}
+		store.save("qemu", id, caps)
 	}
-	caps, err = interrogate(ctx, binary)
-	if err != nil {
-		return Capabilities{}, err
-	}
-	store.save("qemu", id, caps)
+	caps.QBoot = findQBoot(caps.Data) // a file of its own, which comes and goes without a change of the binary
 	return caps, nil
+}
+
+func findQBoot(dirs []string) string {
+	for _, dir := range dirs {
+		path := filepath.Join(dir, "qboot.rom")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// CheckFirmware returns an error with the remedy if the binary has the machine type microvm without the firmware that it
+// needs. ChooseMachine then passes over it, so a caller may want to say why guests start more slowly.
+func (c Capabilities) CheckFirmware() error {
+	if c.QBoot == "" && slices.Contains(c.Machines, string(MachineMicroVM)) {
+		return fmt.Errorf("%s has no firmware qboot.rom, which the machine type %q needs: install the package qemu-system-data (Debian, Ubuntu) or qboot (Fedora)",
+			c.Binary, MachineMicroVM)
+	}
+	return nil
 }
 
 func interrogate(ctx context.Context, binary string) (Capabilities, error) {
@@ -120,13 +139,6 @@ func interrogate(ctx context.Context, binary string) (Capabilities, error) {
 			return caps, err
 		}
 		q.parse(out)
-	}
-	for _, dir := range caps.Data {
-		path := filepath.Join(dir, "qboot.rom")
-		if _, err := os.Stat(path); err == nil {
-			caps.QBoot = path
-			break
-		}
 	}
 	if parts, err := confine.FindParts(ctx, binary); err == nil { // else Start says what is wrong
 		caps.Parts = parts

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -91,6 +92,34 @@ func TestProbeAsksAgainOnlyWhenTheBinaryChanged(t *testing.T) {
 	}
 	if probe(); count() != 3*asked {
 		t.Error("a changed binary was not asked again")
+	}
+}
+
+func TestFirmwareThatIsInstalledLaterIsFound(t *testing.T) {
+	data, cache := t.TempDir(), t.TempDir()
+	binary := fakeBinary(t, fmt.Sprintf(`case $1 in
+-version) echo QEMU emulator version 10.0.2 ;;
+-machine) printf 'Supported machines are:\nmicrovm  microvm (i386)\nq35  alias\n' ;;
+-L) echo %q ;;
+esac`, data))
+	auto := Config{Arch: X86_64, Accel: AccelKVM}
+	for _, want := range []Machine{MachineQ35, MachineMicroVM, MachineQ35} {
+		caps, err := Probe(t.Context(), binary, cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := auto.ChooseMachine(caps); got != want {
+			t.Errorf("with the firmware %q, %s is chosen and not %s", caps.QBoot, got, want)
+		}
+		if err := caps.CheckFirmware(); (err == nil) != (want == MachineMicroVM) || err != nil && !strings.Contains(err.Error(), "qemu-system-data (Debian") {
+			t.Errorf("with the firmware %q: %v", caps.QBoot, err)
+		}
+		path := filepath.Join(data, "qboot.rom")
+		if os.Remove(path) != nil {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
