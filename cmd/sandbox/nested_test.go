@@ -3,12 +3,9 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"debug/elf"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -16,9 +13,8 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/nested"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/qemu"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // nestedVariable names the scripts that run within a guest, as a regular
@@ -34,14 +30,8 @@ const nestedScripts = "run"
 // machine itself.
 func TestNested(t *testing.T) {
 	o := startOuter(t)
-	o.sh(t, `cp -r ~agent/tools /opt/tools
-# Libraries that the guest has itself are its own, and newer.
-for lib in /opt/tools/lib/*; do
-	ldconfig -p | grep -qF "$(basename $lib) " || cp $lib /usr/local/lib/
-done
-ldconfig
-cp -r /opt/tools/share/qemu /usr/share/`)
-
+	watch := watchForHang(t.Name())
+	defer watch.Stop()
 	t.Run("KVM is used once it can be", func(t *testing.T) {
 		for _, step := range []struct{ prepare, user, want string }{
 			{"true", "root", "/dev/kvm does not exist"},
@@ -155,11 +145,17 @@ sandbox exec one -- uname -n`)
 		}
 	})
 	t.Run("scripts", func(t *testing.T) {
+		watch.Stop() // each of them has its own
 		o.sh(t, `sandbox rm --force one fork`)
 		scripts := cmp.Or(os.Getenv(nestedVariable), nestedScripts)
-		t.Log(o.sh(t, fmt.Sprintf(`cd /opt/tools/repository/cmd/sandbox
-%s=1 %s=/opt/tools/bin SANDBOX_IMAGE=%s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%s)$' 2>&1`,
-			guestsVariable, programsVariable, testImage(), scripts)))
+		cmd := o.guest.Command(t.Context(), fmt.Sprintf(`cd %s/repository/cmd/sandbox
+%s=1 %s=%[1]s/bin SANDBOX_IMAGE=%s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%s)$' 2>&1`,
+			nested.Tools, guestsVariable, programsVariable, testImage(), scripts))
+		// At once, because all of them take an hour and more.
+		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+		if err := cmd.Run(); err != nil {
+			t.Error(err)
+		}
 	})
 	t.Run("serial stays the fallback", func(t *testing.T) {
 		// The fallback itself is what the other tests run on.
@@ -173,27 +169,13 @@ sandbox exec one -- uname -n`)
 // outer is the guest in which guests are started.
 type outer struct {
 	image *image.Image
-	sandbox
+	guest *nested.Guest
 }
-
-// sandbox runs the built program with directories of its own.
-type sandbox struct {
-	program string
-	env     []string
-}
-
-func (s sandbox) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(s.program, args...)
-	cmd.Env = s.env
-	return cmd
-}
-
-const outerName = "outer"
 
 // startOuter starts a guest that has what nested guests need: our programs,
-// QEMU and virtiofsd with their libraries, and the image.
+// QEMU and virtiofsd with their libraries, the image, and the tests.
 func startOuter(t *testing.T) outer {
-	dirs := guestDirs(t)
+	dirs := imageDirs(t)
 	store, err := image.OpenStore(dirs.Images())
 	if err != nil {
 		t.Fatal(err)
@@ -202,40 +184,40 @@ func startOuter(t *testing.T) outer {
 	if err != nil {
 		t.Fatalf("%v (make image builds it)", err)
 	}
-	bin := buildBinaries(t)
-	tools := nestedTools(t, bin)
-	runtime, err := os.MkdirTemp("", "sb")
-	if err != nil {
+	bin, tools := buildBinaries(t), t.TempDir()
+	if err := nested.Collect(t.Context(), tools, bin); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(runtime) })
+	buildProgram(t, "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
 	repository := filepath.Join(tools, "repository")
 	if err := os.CopyFS(filepath.Join(repository, "testdata"), os.DirFS("../../testdata")); err != nil {
 		t.Fatal(err)
 	}
 	buildProgram(t, "test", "-c", "-o", filepath.Join(repository, "cmd", "sandbox", "sandbox.test"), ".")
-	o := outer{image: img, sandbox: sandbox{
-		program: filepath.Join(bin, "sandbox"),
-		env:     append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime),
-	}}
+	runtime, err := os.MkdirTemp("", "sb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(runtime) })
+	guest, err := nested.Start(t.Context(), nested.Config{
+		Program: filepath.Join(bin, "sandbox"), Image: img, Tools: tools,
+		Env: append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if out, err := o.command("rm", "--force", outerName).CombinedOutput(); err != nil {
-			t.Errorf("removing the guest: %v\n%s", err, out)
+		if err := guest.Remove(); err != nil {
+			t.Error(err)
 		}
 	})
-	cmd := o.command("run", "-d", "--name", outerName, "--image", img.Ref(), "--machine", "q35", "--transport", "serial",
-		"--memory", "5G", "--cpus", "2", "--net", "none", "--timeout", "10m", "--allow-dangerous-share",
-		"--share", tools+":tools:ro", "--share", img.Dir+":/var/lib/sandbox/images/"+img.Ref()+":ro")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("starting the first guest: %v\n%s", err, out)
-	}
-	return o
+	return outer{img, guest}
 }
 
 // sh runs a script as root in the guest and returns what it prints.
 func (o outer) sh(t *testing.T, script string) string {
 	t.Helper()
-	cmd := o.command("exec", "--user", "root", outerName, "--", "sh", "-euc", "export PATH=/opt/tools/bin:$PATH\ncd /root\n"+script)
+	cmd := o.guest.Command(t.Context(), script)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -266,107 +248,4 @@ func (o outer) inspect(t *testing.T, name string) inspected {
 	}
 	i.cid = uint32(cid)
 	return i
-}
-
-// nestedTools makes a directory of programs that run in any guest, as they
-// bring the libraries of this machine.
-func nestedTools(t *testing.T, bin string) string {
-	t.Helper()
-	tools := t.TempDir()
-	if err := os.Mkdir(filepath.Join(tools, "bin"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"sandbox", "sandbox-agent"} {
-		copyFile(t, filepath.Join(bin, name), filepath.Join(tools, "bin", name))
-	}
-	buildProgram(t, "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
-	emulator, err := qemu.Find(qemu.HostArch())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle(t, tools, emulator)
-	daemon, err := virtiofs.Find(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle(t, tools, daemon.Path)
-	// It may be another distribution's with a loader of its own; the guest has the usual one.
-	patch := exec.Command("patchelf", "--set-interpreter", "/lib64/ld-linux-x86-64.so.2", "--remove-rpath", filepath.Join(tools, "bin", "virtiofsd"))
-	if out, err := patch.CombinedOutput(); err != nil {
-		t.Fatalf("giving virtiofsd the guest's loader: %v\n%s(make setup-test installs patchelf)", err, out)
-	}
-	copyFirmware(t, filepath.Join(tools, "share", "qemu"))
-	return tools
-}
-
-// bundle copies a program with its libraries to tools. It stays a program of its
-// own, without a script around it, because that is what can be confined.
-func bundle(t *testing.T, tools, program string) {
-	t.Helper()
-	program, err := filepath.EvalSymlinks(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := filepath.Base(program)
-	libraries := filepath.Join(tools, "lib")
-	if err := os.MkdirAll(libraries, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	loader := loaderOf(t, program)
-	out, err := exec.Command(loader, "--list", program).Output()
-	if err != nil {
-		t.Fatalf("listing the libraries of %s: %v", program, err)
-	}
-	for _, found := range regexp.MustCompile(`=> (/\S+) \(`).FindAllStringSubmatch(string(out), -1) {
-		copyFile(t, found[1], filepath.Join(libraries, filepath.Base(found[1])))
-	}
-	copyFile(t, program, filepath.Join(tools, "bin", name))
-}
-
-// loaderOf is the dynamic loader that a program asks for.
-func loaderOf(t *testing.T, program string) string {
-	t.Helper()
-	f, err := elf.Open(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			name, err := io.ReadAll(p.Open())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return strings.TrimRight(string(name), "\x00")
-		}
-	}
-	t.Fatalf("%s is not linked dynamically", program)
-	return ""
-}
-
-// copyFirmware copies what q35 and microvm machines without option ROMs read.
-func copyFirmware(t *testing.T, dir string) {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"bios-256k.bin", "qboot.rom", "kvmvapic.bin", "linuxboot_dma.bin", "multiboot_dma.bin", "pvh.bin"} {
-		for _, from := range []string{"/usr/share/qemu", "/usr/share/seabios"} {
-			if _, err := os.Stat(filepath.Join(from, name)); err == nil {
-				copyFile(t, filepath.Join(from, name), filepath.Join(dir, name))
-				break
-			}
-		}
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	data, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
 }

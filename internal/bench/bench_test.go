@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -65,6 +68,24 @@ func TestFlagsNameMeasurementsThatExist(t *testing.T) {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
 		}
+	}
+}
+
+func TestFlagsSuitAGuestInAGuestUnlessWritten(t *testing.T) {
+	got, err := parse([]string{"-nested"})
+	if err != nil || got.repeat != 2 || got.calls != 5 || !slices.Equal(got.only, nestedNames) {
+		t.Errorf("-nested: %+v, %v", got, err)
+	}
+	got, err = parse([]string{"-nested", "-repeat", "3", "-only", "fork", "-timeout", "10m"})
+	if err != nil || got.repeat != 3 || got.timeout != 10*time.Minute || !slices.Equal(got.only, []string{"fork"}) {
+		t.Errorf("-nested with others: %+v, %v", got, err)
+	}
+	// All of them come to the program in the guest, which must not choose again.
+	b := &bench{settings: got, img: &image.Image{Digest: "0"}}
+	inner, err := parse(b.inner("figures.json"))
+	got.nested, got.json, got.sandbox, got.image = false, inner.json, inner.sandbox, inner.image
+	if err != nil || !reflect.DeepEqual(inner, got) {
+		t.Errorf("in the guest: %+v, %v; want %+v", inner, err, got)
 	}
 }
 

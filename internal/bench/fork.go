@@ -44,7 +44,7 @@ func warmStart(ctx context.Context, b *bench) ([]figure, error) {
 const together = 10
 
 // fork compares a fork of a running sandbox with a boot, both until a command
-// has run in it, and measures what memory forks take.
+// has run in it.
 func fork(ctx context.Context, b *bench) ([]figure, error) {
 	const parent, name = "parent", "parent-fork"
 	if _, err := b.startRunning(ctx, parent, "--memory", "1G"); err != nil {
@@ -59,25 +59,38 @@ func fork(ctx context.Context, b *bench) ([]figure, error) {
 			return nil, err
 		}
 		forks = append(forks, took)
-		took, err = measure(ctx, b.untilCommand(name, "run", "--detach", "--name", name, "--memory", "1G"))
-		b.remove(name)
-		if err != nil {
+		if took, err = b.bootAndCommand(ctx, name); err != nil {
 			return nil, err
 		}
 		boots = append(boots, took)
 	}
-	figures := []figure{ratio("fork", forks, boots).with(0.10)}
+	return []figure{ratio("fork", forks, boots).with(0.10)}, nil
+}
+
+// bootAndCommand is the time of a boot of what fork forks, and of a command.
+func (b *bench) bootAndCommand(ctx context.Context, name string) (time.Duration, error) {
+	defer b.remove(name)
+	return measure(ctx, b.untilCommand(name, "run", "--detach", "--name", name, "--memory", "1G"))
+}
+
+// forkMemory measures what memory many forks take.
+func forkMemory(ctx context.Context, b *bench) ([]figure, error) {
+	boot, err := b.bootAndCommand(ctx, "boot")
+	if err != nil {
+		return nil, err
+	}
+	var figures []figure
 	for _, of := range []struct {
 		figure string
 		flags  []string
 	}{{"fork-memory", []string{"--no-home"}}, {"fork-memory-home", nil}} {
-		got, err := b.forkMany(ctx, of.figure, of.flags, boots.median())
+		got, err := b.forkMany(ctx, of.figure, of.flags, boot)
 		if err != nil {
 			return figures, err
 		}
 		figures = append(figures, got...)
 	}
-	figures[1] = figures[1].with(0.25)
+	figures[0] = figures[0].with(0.25)
 	return figures, nil
 }
 

@@ -157,9 +157,7 @@ func (b *bench) whole(args ...string) func(context.Context) (time.Duration, erro
 
 // remove ends and removes a sandbox that was measured.
 func (b *bench) remove(name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if _, err := b.run(ctx, nil, "rm", "--force", name); err != nil {
+	if _, err := b.run(context.Background(), nil, "rm", "--force", name); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 }

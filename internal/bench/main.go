@@ -21,6 +21,7 @@ type settings struct {
 	image   string        // empty: the default one
 	json    string        // file for the figures
 	only    []string      // names of measurements; empty: all
+	nested  bool          // measure under KVM in an emulated guest
 	repeat  int           // boots of each guest
 	calls   int           // commands in a running guest
 	idle    time.Duration // how long a guest is watched doing nothing
@@ -44,6 +45,7 @@ func measurements() []measurement {
 		{"restore", restore},
 		{"warm-start", warmStart},
 		{"fork", fork},
+		{"fork-memory", forkMemory},
 	}
 }
 
@@ -68,12 +70,13 @@ func parse(args []string) (settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.sandbox, "sandbox", "bin/sandbox", "the program to measure")
 	f.StringVar(&o.image, "image", os.Getenv("SANDBOX_IMAGE"), "the image to start (default: the default image)")
+	f.BoolVar(&o.nested, "nested", false, fmt.Sprintf("measure under KVM, in an emulated guest that has it; unless written, the other flags are then those in parentheses (-only %s)", strings.Join(nestedNames, ",")))
 	f.StringVar(&o.json, "json", "bench.json", "the file that gets the figures")
 	f.StringVar(&only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ","))
-	f.IntVar(&o.repeat, "repeat", 3, "how often each guest is booted")
-	f.IntVar(&o.calls, "calls", 20, "how often each command is run in a running guest")
+	f.IntVar(&o.repeat, "repeat", 3, "how often each guest is booted (-nested: 2)")
+	f.IntVar(&o.calls, "calls", 20, "how often each command is run in a running guest (-nested: 5)")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long a guest is watched while it does nothing")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long a guest may take to get ready")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long a guest may take to get ready (-nested: 2h)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -82,6 +85,9 @@ func parse(args []string) (settings, error) {
 	}
 	if only != "" {
 		o.only = strings.Split(only, ",")
+	}
+	if o.nested {
+		o.suitNested(f)
 	}
 	for _, name := range o.only {
 		if !slices.Contains(names, name) {
@@ -105,6 +111,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.close()
+	if b.nested {
+		return runNested(ctx, b)
+	}
 	fmt.Println(b.describe())
 	var figures []figure
 	var failed []string

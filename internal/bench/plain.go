@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -120,14 +119,22 @@ func (b *bench) writePlainInitrd(ctx context.Context, name string, files []plain
 	return path, errors.Join(err, f.Close())
 }
 
-// buildPlainInit builds plaininit for the guest.
+// plainInit is the program that is the first process of plain guests.
+const plainInit = "bench/plaininit"
+
+// buildPlainInit returns plaininit, and builds it unless it is beside this
+// program, where there may be no compiler.
 func (b *bench) buildPlainInit(ctx context.Context) ([]byte, error) {
-	path := filepath.Join(b.dir, "plaininit")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
-		"github.com/sourcery-zone/sandbox/internal/bench/plaininit")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the plain guest's first process: %w: %s", err, bytes.TrimSpace(out))
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	if built, err := os.ReadFile(filepath.Join(filepath.Dir(self), filepath.Base(plainInit))); err == nil {
+		return built, nil
+	}
+	path := filepath.Join(b.dir, filepath.Base(plainInit))
+	if err := build(ctx, plainInit, path); err != nil {
+		return nil, err
 	}
 	return os.ReadFile(path)
 }

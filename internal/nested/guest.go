@@ -1,0 +1,78 @@
+package nested
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path"
+
+	"github.com/sourcery-zone/sandbox/image"
+)
+
+// Tools is where a guest has what Collect collected. The programs in its bin are
+// on the path of Guest.Command.
+const Tools = "/opt/tools"
+
+// name is that of the sandbox that the guest is.
+const name = "outer"
+
+// Config is what Start needs.
+type Config struct {
+	Program string       // the built sandbox, which starts the guest
+	Env     []string     // its environment, with directories for its state that no other guest has
+	Image   *image.Image // of this guest, and there for those in it; a Debian, which has KVM's modules
+	Tools   string       // what Collect filled; it must stay as long as the guest runs
+}
+
+// Guest is a machine that can have KVM. The caller calls Remove.
+type Guest struct {
+	program string
+	env     []string
+}
+
+// Start starts a guest with 2 processors and 5 GiB of memory, which is enough
+// for two guests in it, and brings the tools to their places. KVM and vsock are
+// there once their modules are loaded (kvm_amd, vhost_vsock).
+func Start(ctx context.Context, c Config) (*Guest, error) {
+	g := &Guest{program: c.Program, env: c.Env}
+	run := g.sandbox(ctx, "run", "--rm", "-d", "--name", name, "--image", c.Image.Ref(), "--machine", "q35", "--transport", "serial",
+		"--memory", "5G", "--cpus", "2", "--net", "none", "--timeout", "30m", "--allow-dangerous-share",
+		"--share", c.Tools+":tools:ro", "--share", c.Image.Dir+":/var/lib/sandbox/images/"+c.Image.Ref()+":ro")
+	if out, err := run.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("starting the guest that is to have KVM: %w\n%s", err, out)
+	}
+	prepare := fmt.Sprintf(`cp -r %[1]s %[2]s
+# Libraries that the guest has itself are its own, and newer.
+for lib in %[2]s/lib/*; do
+	ldconfig -p | grep -qF "$(basename $lib) " || cp $lib /usr/local/lib/
+done
+ldconfig
+cp -r %[2]s/share/qemu /usr/share/`, path.Join(c.Image.Manifest.User.Home, "tools"), Tools)
+	if out, err := g.Command(ctx, prepare).CombinedOutput(); err != nil {
+		err = fmt.Errorf("preparing the guest that is to have KVM: %w\n%s", err, bytes.TrimSpace(out))
+		return nil, errors.Join(err, g.Remove())
+	}
+	return g, nil
+}
+
+// Command is a shell script that root runs in the guest, up to its first command
+// that fails.
+func (g *Guest) Command(ctx context.Context, script string) *exec.Cmd {
+	return g.sandbox(ctx, "exec", "--user", "root", name, "--", "sh", "-euc", "export PATH="+Tools+"/bin:$PATH\ncd /root\n"+script)
+}
+
+// Remove ends the guest and removes it.
+func (g *Guest) Remove() error {
+	if out, err := g.sandbox(context.Background(), "rm", "--force", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("removing the guest that had KVM: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (g *Guest) sandbox(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, g.program, args...)
+	cmd.Env = g.env
+	return cmd
+}
