@@ -100,20 +100,6 @@ func TestArgsArePure(t *testing.T) {
 	}
 }
 
-func TestArgsAvoidTheMemorySizeThatHangs(t *testing.T) {
-	for size, want := range map[int]string{2047: "size=2047M", 2048: "size=2049M", 2049: "size=2049M"} {
-		c := minimal()
-		c.MemoryMiB = size
-		args, err := c.Args(capabilities(t, "x86_64-10.0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i := slices.Index(args, "-m"); args[i+1] != want {
-			t.Errorf("%d MiB: -m %s, want %s", size, args[i+1], want)
-		}
-	}
-}
-
 func TestCallersKernelParametersComeLast(t *testing.T) {
 	c := full()
 	c.Cmdline = []string{"panic=10", "a=b,c"}

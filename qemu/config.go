@@ -162,15 +162,5 @@ func (c Config) ChooseMachine(caps Capabilities) Machine {
 	return MachineQ35
 }
 
-// memoryMiB works around guests that hang with exactly 2048 MiB (microvm-nix/microvm.nix#171). One more
-// MiB is invisible to the user, while an error or a hang for the roundest of sizes is not; so it is done
-// here and not refused by Validate.
-func (c Config) memoryMiB() int {
-	if c.MemoryMiB == 2048 {
-		return 2049
-	}
-	return c.MemoryMiB
-}
-
 // MemoryBytes is how large the file of Config.MemoryFD must be.
-func (c Config) MemoryBytes() int64 { return int64(c.memoryMiB()) << 20 }
+func (c Config) MemoryBytes() int64 { return int64(c.MemoryMiB) << 20 }

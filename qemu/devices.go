@@ -29,7 +29,7 @@ func (c Config) addMachine(a *argv, machine Machine) {
 	a.option("-machine", string(machine), append(pairs, "mem-merge", "off")...)
 	c.addProcessor(a)
 	a.option("-smp", "", "cpus", strconv.Itoa(c.CPUs))
-	size := strconv.Itoa(c.memoryMiB()) + "M"
+	size := strconv.Itoa(c.MemoryMiB) + "M"
 	a.option("-m", "", "size", size)
 	c.addMemory(a, memory, size)
 }
