@@ -13,6 +13,9 @@
   # virtual terminal either.
   console.enable = false;
 
+  # NixOS has it started for logind, which is masked (units.nix).
+  systemd.sockets.dbus.wantedBy = [ "sockets.target" ];
+
   systemd.oomd.enable = lib.mkDefault false; # one user's processes: the kernel's own killer spares the agent
   systemd.coredump.enable = lib.mkDefault false; # nobody would look, and it could fill the disk
   services.udisks2.enable = lib.mkForce false; # no disk is ever plugged in
