@@ -92,6 +92,10 @@ unit: ## the tests that boot nothing, with the race detector
 nix-check: ## the tests of the flake, which are a part of unit; docs/nix.md says how to give them a tree of nixpkgs
 	go test -count=1 -v ./nix/...
 
+.PHONY: nix-boot
+nix-boot: ## build the flake's plain image from Debian's binaries, and boot it; docs/nix.md says what it takes
+	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 0 -v -run 'TestBoot$$' ./nix
+
 .PHONY: integration
 integration: image image-test ## the tests that boot guests, from the default image and the least one for an ARM processor
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 0 ./cmd/sandbox/...
