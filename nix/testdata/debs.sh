@@ -1,10 +1,12 @@
 # Downloads Debian's packages to $1/debs, with what they depend on, whatever the machine's own Debian has installed, and
-# writes down which kernel it is.
+# writes down which kernel it is. They come from where the machine's own packages do.
 work=$1
 shift
 mkdir -p "$work"/{lists/partial,cache,debs/partial}
 : > "$work/status"
-echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main' > "$work/sources.list"
+mirror=$(apt-get indextargets --format '$(REPO_URI)' | awk '/\/debian\/?$/ && !found++')
+[[ -n $mirror ]] || { echo "apt has no mirror of Debian here (an address that ends in /debian)" >&2; exit 1; }
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" > "$work/sources.list"
 apt() {
 	apt-get -qq -o Debug::NoLocking=true \
 		-o APT::Architecture=amd64 -o APT::Architectures=amd64 -o APT::Sandbox::User=root \
