@@ -28,6 +28,9 @@
   # It takes a kernel that is made as a library.
   networking.nftables.checkRuleset = false;
 
+  # The shell that Debian's Nix puts into each builder's room is in a package that nothing here depends on.
+  nix.settings.sandbox-paths = [ ];
+
   # Debian has no nsncd.
   services.nscd.enableNsncd = false;
 }
