@@ -154,7 +154,7 @@ func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 		// show a guest files that the host has replaced. "never" forbids mmap, on which git and Go rely, and with
 		// --allow-mmap it saves the commits of two guests in one git repository (50 of 50, else 41), but not
 		// those of two in one SQLite database (98 of 106, as locks stay each guest's own), and reading and
-		// listing take 5 to 60 times as long. "metadata" saves neither.
+		// listing take 3 to 100 times as long. "metadata" saves neither.
 		"--cache=auto",
 		// Different file systems under the share have equal inode numbers; tar, rsync and find -xdev must see
 		// where one ends.
