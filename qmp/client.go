@@ -201,39 +201,46 @@ func (c *Client) Run(command []byte) ([]byte, error) {
 // the whole reply, such as {"return":{…}}. An id in the command comes back in the reply. QEMU's
 // refusal is an *Error, not a reply.
 func (c *Client) RunContext(ctx context.Context, command []byte) ([]byte, error) {
-	raw, err := parseCommand(command)
+	raw, err := ParseCommand(command)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.usable(raw.name); err != nil {
+	if err := c.usable(raw.Name); err != nil {
 		return nil, err
 	}
-	value, err := c.call(ctx, raw.name, raw.body, nil)
+	value, err := c.call(ctx, raw.Name, raw.Body, nil)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(okReply{Return: value, ID: raw.id})
+	return raw.Reply(value)
 }
 
-// rawCommand is a command in its caller's own JSON.
-type rawCommand struct {
-	name string
-	body []byte          // without the id
-	id   json.RawMessage // nil if it had none
+// Command is a command in its caller's own JSON, for a [Backend] that passes it on under an id of its
+// own.
+type Command struct {
+	Name string
+	Body []byte          // the whole command without the id
+	ID   json.RawMessage // nil if it had none
 }
 
-func parseCommand(text []byte) (rawCommand, error) {
+// ParseCommand reads a command such as {"execute":"query-status"}.
+func ParseCommand(text []byte) (Command, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(text, &members); err != nil {
-		return rawCommand{}, fmt.Errorf("a QMP command must be one JSON object: %w", err)
+		return Command{}, fmt.Errorf("a QMP command must be one JSON object: %w", err)
 	}
-	var c rawCommand
-	if err := json.Unmarshal(members["execute"], &c.name); err != nil || c.name == "" {
-		return rawCommand{}, errors.New(`a QMP command must name what to do, as in {"execute":"query-status"}`)
+	var c Command
+	if err := json.Unmarshal(members["execute"], &c.Name); err != nil || c.Name == "" {
+		return Command{}, errors.New(`a QMP command must name what to do, as in {"execute":"query-status"}`)
 	}
-	c.id = members["id"]
+	c.ID = members["id"]
 	delete(members, "id")
 	var err error
-	c.body, err = json.Marshal(members)
+	c.Body, err = json.Marshal(members)
 	return c, err
+}
+
+// Reply is the reply by which the command returns value to its caller.
+func (c Command) Reply(value json.RawMessage) ([]byte, error) {
+	return json.Marshal(okReply{Return: value, ID: c.ID})
 }

@@ -90,27 +90,27 @@ func (s *server) read(ctx context.Context, commands chan<- json.RawMessage) erro
 
 // command carries out one command. Its error is the connection's end.
 func (s *server) command(ctx context.Context, text []byte) error {
-	c, err := parseCommand(text)
+	c, err := ParseCommand(text)
 	switch {
 	case err != nil:
 		return s.refuse(nil, ClassGenericError, err.Error())
-	case c.name == "qmp_capabilities" && s.ready:
-		return s.refuse(c.id, ClassCommandNotFound, "Capabilities negotiation is already complete, command ignored")
-	case c.name == "qmp_capabilities":
-		return s.begin(ctx, c.id)
+	case c.Name == "qmp_capabilities" && s.ready:
+		return s.refuse(c.ID, ClassCommandNotFound, "Capabilities negotiation is already complete, command ignored")
+	case c.Name == "qmp_capabilities":
+		return s.begin(ctx, c.ID)
 	case !s.ready:
-		return s.refuse(c.id, ClassCommandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'")
+		return s.refuse(c.ID, ClassCommandNotFound, "Expecting capabilities negotiation with 'qmp_capabilities'")
 	}
-	if err := s.allow(c.name); err != nil {
-		return s.refuse(c.id, ClassGenericError, err.Error())
+	if err := s.allow(c.Name); err != nil {
+		return s.refuse(c.ID, ClassGenericError, err.Error())
 	}
 	reply, err := s.backend.RunContext(ctx, text)
 	var refused *Error
 	switch {
 	case errors.As(err, &refused):
-		return s.refuse(c.id, refused.Class, refused.Desc)
+		return s.refuse(c.ID, refused.Class, refused.Desc)
 	case err != nil:
-		return errors.Join(err, s.refuse(c.id, ClassGenericError, err.Error()))
+		return errors.Join(err, s.refuse(c.ID, ClassGenericError, err.Error()))
 	}
 	return s.write(reply)
 }

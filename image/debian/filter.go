@@ -10,7 +10,7 @@ import (
 // path.Match for a file, or for a directory with all that is in it; one that ends
 // in / drops the content and keeps the directory.
 func dropped() []string {
-	return []string{
+	drop := []string{
 		// The kernel and its parts go beside the store; the rest is of no use.
 		"boot/",
 		"vmlinuz*", "initrd.img*",
@@ -67,42 +67,39 @@ func dropped() []string {
 		"usr/share/zsh/functions/*.zwc", "usr/share/zsh/functions/*/*.zwc",
 		// Terminals of the last century; those that people have are kept.
 		"usr/share/terminfo/*/",
-		// Names, quirks and drivers of hardware that a virtual machine of ours never has.
+		// Names and quirks of hardware that a virtual machine of ours never has.
 		"usr/lib/udev/hwdb*",
-		"usr/lib/modules/*/kernel/drivers/ata", "usr/lib/modules/*/kernel/drivers/bus",
-		"usr/lib/modules/*/kernel/drivers/comedi", "usr/lib/modules/*/kernel/drivers/cpufreq",
-		"usr/lib/modules/*/kernel/drivers/cxl", "usr/lib/modules/*/kernel/drivers/hid",
-		"usr/lib/modules/*/kernel/drivers/hv", "usr/lib/modules/*/kernel/drivers/hwtracing",
-		"usr/lib/modules/*/kernel/drivers/infiniband", "usr/lib/modules/*/kernel/drivers/leds",
-		"usr/lib/modules/*/kernel/drivers/media", "usr/lib/modules/*/kernel/drivers/nvdimm",
-		"usr/lib/modules/*/kernel/drivers/platform", "usr/lib/modules/*/kernel/drivers/soundwire",
-		"usr/lib/modules/*/kernel/drivers/thermal", "usr/lib/modules/*/kernel/drivers/uio",
-		"usr/lib/modules/*/kernel/drivers/xen",
-		"usr/lib/modules/*/kernel/drivers/acpi/nfit", "usr/lib/modules/*/kernel/drivers/firmware/google",
-		"usr/lib/modules/*/kernel/drivers/input/rmi4", "usr/lib/modules/*/kernel/drivers/misc/vmw_*",
-		"usr/lib/modules/*/kernel/drivers/net/ethernet", "usr/lib/modules/*/kernel/drivers/net/wwan",
-		"usr/lib/modules/*/kernel/drivers/net/hyperv", "usr/lib/modules/*/kernel/drivers/net/vmxnet3",
-		"usr/lib/modules/*/kernel/drivers/net/xen*", "usr/lib/modules/*/kernel/drivers/block/xen*",
-		"usr/lib/modules/*/kernel/drivers/scsi/hv_*", "usr/lib/modules/*/kernel/drivers/scsi/ipr.ko*",
-		"usr/lib/modules/*/kernel/drivers/scsi/libsas", "usr/lib/modules/*/kernel/drivers/scsi/mpi3mr",
-		"usr/lib/modules/*/kernel/drivers/scsi/vmw_*", "usr/lib/modules/*/kernel/drivers/scsi/xen*",
-		"usr/lib/modules/*/kernel/drivers/scsi/BusLogic.ko*",
-		// What only a cluster of machines has: its file systems, disks and protocols.
-		"usr/lib/modules/*/kernel/drivers/block/drbd", "usr/lib/modules/*/kernel/drivers/block/rbd.ko*",
-		"usr/lib/modules/*/kernel/drivers/nvme/target", "usr/lib/modules/*/kernel/drivers/target",
-		"usr/lib/modules/*/kernel/fs/ceph", "usr/lib/modules/*/kernel/fs/orangefs",
-		"usr/lib/modules/*/kernel/net/ceph", "usr/lib/modules/*/kernel/net/rds",
-		"usr/lib/modules/*/kernel/net/smc", "usr/lib/modules/*/kernel/net/tipc",
-		"usr/lib/modules/*/kernel/net/sunrpc/xprtrdma",
-		// Disks with a cache or with deduplication, and a file system that Linux has given up.
-		"usr/lib/modules/*/kernel/drivers/md/bcache", "usr/lib/modules/*/kernel/drivers/md/dm-vdo",
-		"usr/lib/modules/*/kernel/fs/bcachefs",
 		// The message bus starts when somebody calls it.
 		"usr/lib/systemd/system/multi-user.target.wants/dbus.service",
 		// Only for making an initial RAM disk, which we do ourselves.
 		"usr/lib/klibc*", "usr/share/initramfs-tools", "var/lib/initramfs-tools/",
 		// The device nodes come with the kernel's devtmpfs.
 		"dev/", "proc/", "sys/", "run/", "tmp/",
+	}
+	for _, part := range droppedModules() {
+		drop = append(drop, modulesPrefix+"*/kernel/"+part)
+	}
+	return drop
+}
+
+// droppedModules are the parts of the kernel that are dropped, below its directory
+// of modules.
+func droppedModules() []string {
+	return []string{
+		// Drivers of hardware that a virtual machine of ours never has.
+		"drivers/ata", "drivers/bus", "drivers/comedi", "drivers/cpufreq", "drivers/cxl", "drivers/hid", "drivers/hv",
+		"drivers/hwtracing", "drivers/infiniband", "drivers/leds", "drivers/media", "drivers/nvdimm", "drivers/platform",
+		"drivers/soundwire", "drivers/thermal", "drivers/uio", "drivers/xen",
+		"drivers/acpi/nfit", "drivers/firmware/google", "drivers/input/rmi4", "drivers/misc/vmw_*",
+		"drivers/net/ethernet", "drivers/net/wwan", "drivers/net/hyperv", "drivers/net/vmxnet3", "drivers/net/xen*",
+		"drivers/block/xen*",
+		"drivers/scsi/hv_*", "drivers/scsi/ipr.ko*", "drivers/scsi/libsas", "drivers/scsi/mpi3mr", "drivers/scsi/vmw_*",
+		"drivers/scsi/xen*", "drivers/scsi/BusLogic.ko*",
+		// What only a cluster of machines has: its file systems, disks and protocols.
+		"drivers/block/drbd", "drivers/block/rbd.ko*", "drivers/nvme/target", "drivers/target", "fs/ceph", "fs/orangefs",
+		"net/ceph", "net/rds", "net/smc", "net/tipc", "net/sunrpc/xprtrdma",
+		// Disks with a cache or with deduplication, and a file system that Linux has given up.
+		"drivers/md/bcache", "drivers/md/dm-vdo", "fs/bcachefs",
 	}
 }
 

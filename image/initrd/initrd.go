@@ -25,10 +25,6 @@ func Write(w io.Writer, c Contents) error {
 	if len(c.Agent) == 0 {
 		return errors.New("an initial RAM disk needs an agent to run as /init, and it is empty")
 	}
-	return c.archive(w)
-}
-
-func (c Contents) archive(w io.Writer) error {
 	a := &archive{w: cpio.NewWriter(w), time: c.Time}
 	// The mount points of stage one. /dev/console comes from the archive that
 	// is built into the kernel.

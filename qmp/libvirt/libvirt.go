@@ -141,7 +141,7 @@ func (m *monitor) Greeting() qmp.Greeting { return m.greeting }
 // RunContext passes a command to libvirt. go-libvirt knows no contexts, so an answer that comes too
 // late is read by nobody.
 func (m *monitor) RunContext(ctx context.Context, text []byte) ([]byte, error) {
-	c, err := parseCommand(text)
+	c, err := qmp.ParseCommand(text)
 	if err != nil {
 		return nil, err
 	}
@@ -151,9 +151,9 @@ func (m *monitor) RunContext(ctx context.Context, text []byte) ([]byte, error) {
 	}
 	answer := make(chan outcome, 1)
 	go func() {
-		text, err := m.connection.QEMUDomainMonitorCommand(m.domain, c.body, 0)
+		text, err := m.connection.QEMUDomainMonitorCommand(m.domain, string(c.Body), 0)
 		var o outcome
-		o.reply, o.err = c.reply([]byte(text), err)
+		o.reply, o.err = reply(c, []byte(text), err)
 		answer <- o
 	}()
 	select {
@@ -164,50 +164,28 @@ func (m *monitor) RunContext(ctx context.Context, text []byte) ([]byte, error) {
 	}
 }
 
-// command is one of a client's, whose id is not libvirt's business: it has ids of its own.
-type command struct {
-	name string
-	body string
-	id   json.RawMessage // nil if it had none
-}
-
-func parseCommand(text []byte) (command, error) {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(text, &members); err != nil {
-		return command{}, fmt.Errorf("a QMP command must be one JSON object: %w", err)
-	}
-	c := command{id: members["id"]}
-	_ = json.Unmarshal(members["execute"], &c.name) // for messages; QEMU says what a command without a name lacks
-	delete(members, "id")
-	body, err := json.Marshal(members)
-	c.body = string(body)
-	return c, err
-}
-
 // reply is what libvirt answered, or why it did not, as QEMU would have sent it to the command's caller.
-func (c command) reply(text []byte, err error) ([]byte, error) {
+func reply(c qmp.Command, text []byte, err error) ([]byte, error) {
 	if own, ok := errors.AsType[libvirt.Error](err); ok {
-		return nil, &qmp.Error{Class: qmp.ClassLibvirt, Desc: own.Message, Command: c.name}
+		return nil, &qmp.Error{Class: qmp.ClassLibvirt, Desc: own.Message, Command: c.Name}
 	}
 	if err != nil {
 		return nil, err
 	}
 	var r struct {
 		Return json.RawMessage `json:"return"`
-		ID     json.RawMessage `json:"id,omitempty"`
 		Error  *struct {
 			Class string `json:"class"`
 			Desc  string `json:"desc"`
-		} `json:"error,omitempty"`
+		} `json:"error"`
 	}
 	if err := json.Unmarshal(text, &r); err != nil {
-		return nil, fmt.Errorf("libvirt's answer to %q is no message of QMP: %w", c.name, err)
+		return nil, fmt.Errorf("libvirt's answer to %q is no message of QMP: %w", c.Name, err)
 	}
 	if r.Error != nil {
-		return nil, &qmp.Error{Class: r.Error.Class, Desc: r.Error.Desc, Command: c.name}
+		return nil, &qmp.Error{Class: r.Error.Class, Desc: r.Error.Desc, Command: c.Name}
 	}
-	r.ID = c.id
-	return json.Marshal(r)
+	return c.Reply(r.Return)
 }
 
 // Events subscribes at libvirt. The channel is closed when ctx or the connection ends.
