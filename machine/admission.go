@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -56,7 +58,7 @@ func changedRemedy(name string, err error) error {
 
 // openHome opens the guest's home, which lies where no guest can put anything.
 func (s *Sandbox) openHome() (*hostdir.Dir, error) {
-	path, err := hostdir.Resolve(s.dir())
+	path, err := hostdir.Resolve(s.Files().Dir())
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +67,7 @@ func (s *Sandbox) openHome() (*hostdir.Dir, error) {
 		return nil, err
 	}
 	defer own.Close()
-	return own.Beneath(homeDir)
+	return own.Beneath(layout.HomeDir)
 }
 
 // recordShares notes what the shares are of which nothing is known: those of a
@@ -88,14 +90,14 @@ func (v *supervisor) recordShares() error {
 		return nil
 	}
 	v.config.Shares = shares
-	return writeJSON(v.s.path(configFile), v.config)
+	return durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), v.config)
 }
 
 // AcceptShares makes what is at the paths now the sandbox's shares that were
 // there, once it is judged as new ones are. It counts from the next start on. The
 // shares are returned as they are then: a symbolic link at a path is resolved.
 func (s *Sandbox) AcceptShares(paths []string, allowDangerous bool) ([]virtiofs.Share, error) {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	switch {
 	case errors.Is(err, flock.ErrLocked) && s.State().live():
 		// Its supervisor has read the configuration already.
@@ -118,7 +120,7 @@ func (s *Sandbox) AcceptShares(paths []string, allowDangerous bool) ([]virtiofs.
 	if err != nil {
 		return nil, err
 	}
-	return accepted, writeJSON(s.path(configFile), c)
+	return accepted, durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
 }
 
 // accept admits the shares at the paths anew.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // The supervisor's API, HTTP on the socket api.sock in the sandbox's runtime
@@ -55,7 +56,7 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	if err := v.s.runtimeDirReady(); err != nil {
 		return nil, fmt.Errorf("making the runtime directory: %w", err)
 	}
-	l, err := net.Listen("unix", v.s.apiPath())
+	l, err := net.Listen("unix", v.s.Files().API())
 	if err != nil {
 		return nil, fmt.Errorf("listening for commands: %w", err)
 	}
@@ -164,7 +165,7 @@ func (v *supervisor) serveSSH(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the guest's agent is not connected yet: wait until the sandbox is running", http.StatusServiceUnavailable)
 		return
 	}
-	key, err := readKey(v.s.key(hostKey))
+	key, err := layout.ReadKey(v.s.Files().Key(layout.HostKey))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

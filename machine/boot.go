@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -32,7 +33,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.needs.EarlyConsole = v.wantsEarlyConsole(plan)
-	if v.console, err = newLogFile(v.s.LogPath(ConsoleLog)); err != nil {
+	if v.console, err = newLogFile(v.s.Files().Log(layout.ConsoleLog)); err != nil {
 		return err
 	}
 	if v.config.Network != network.ModeNone {
@@ -116,7 +117,7 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 	case v.exited():
 		what = endedEarly(v.lastReason())
 	}
-	path := v.s.LogPath(ConsoleLog)
+	path := v.s.Files().Log(layout.ConsoleLog)
 	lines, _ := consoleEnd(path, 12) // without them, the message is still true
 	message := fmt.Sprintf("%s; its console (%s) is empty", what, path)
 	if lines != "" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // StartOptions say how a start is watched.
@@ -53,7 +54,7 @@ func (h *Hold) Release() error {
 // stage is reached. The supervisor outlives the caller unless o.Hold is set;
 // then the caller closes the returned Hold, which is nil otherwise.
 func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	switch {
 	case errors.Is(err, flock.ErrLocked):
 		return nil, s.busy()
@@ -145,7 +146,7 @@ func follow(ctx context.Context, reports *os.File, o StartOptions) error {
 func (s *Sandbox) Wait(ctx context.Context) error {
 	got := make(chan error, 1)
 	go func() {
-		f, err := os.OpenFile(s.path(lockFile), os.O_RDWR, 0)
+		f, err := os.OpenFile(s.Files().Path(layout.LockFile), os.O_RDWR, 0)
 		if err == nil {
 			err = flock.AwaitRelease(f) // closed before anybody is told
 		}
@@ -166,7 +167,7 @@ func (s *Sandbox) Wait(ctx context.Context) error {
 // sandbox ends or ctx does.
 func (s *Sandbox) Console(ctx context.Context, w io.Writer, follow bool) error {
 	if !follow || !s.held() {
-		f, err := os.Open(s.LogPath(ConsoleLog))
+		f, err := os.Open(s.Files().Log(layout.ConsoleLog))
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // never started
 		}
@@ -196,7 +197,7 @@ func (s *Sandbox) Dial(ctx context.Context) (*agent.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := readKey(s.key(clientKey))
+	key, err := layout.ReadKey(s.Files().Key(layout.ClientKey))
 	if err != nil {
 		conn.Close()
 		return nil, err
@@ -263,7 +264,7 @@ func (s *Sandbox) notRunning(st State) error {
 		if s.held() { // a newer program's, for instance
 			return fmt.Errorf("%w: sandbox stop %s ends it in order", err, s.Name)
 		}
-		return fmt.Errorf("%w: its home is %s; sandbox rm %s removes it with the home", err, s.HomePath(), s.Name)
+		return fmt.Errorf("%w: its home is %s; sandbox rm %s removes it with the home", err, s.Files().Home(), s.Name)
 	}
 	return fmt.Errorf("%w: start it with sandbox start %s", err, s.Name)
 }
@@ -273,7 +274,7 @@ func (s *Sandbox) dialAPI(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", s.apiPath())
+	conn, err := d.DialContext(ctx, "unix", s.Files().API())
 	if err != nil {
 		return nil, fmt.Errorf("the supervisor of %s does not answer: %w", s.Name, err)
 	}

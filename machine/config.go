@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -65,7 +66,7 @@ const minMemoryMiB = 256
 // Validate finds what is wrong with c in itself; [Host.Plan] compares it with
 // the host. All complaints are joined.
 func (c Config) Validate() error {
-	errs := []error{CheckName(c.Name), network.CheckConflicts(c.Forwards)}
+	errs := []error{layout.CheckName(c.Name), network.CheckConflicts(c.Forwards)}
 	for _, f := range c.Forwards {
 		if !f.HostIP.Is4() {
 			errs = append(errs, fmt.Errorf("the port forward %s cannot be had: QEMU forwards from IPv4 addresses only, such as 127.0.0.1", f))

@@ -5,15 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
-	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -34,11 +34,6 @@ const minDiskMiB = 64
 // use.
 const maxDiskMiB = 16 << 20
 
-// DiskPath is the directory of the sandbox's writable disk on the host. It is
-// there from the first start of a sandbox with Config.DiskMiB, and its files
-// are qcow2 images, each above the one with the next lower number.
-func (s *Sandbox) DiskPath() string { return s.path(diskDir) }
-
 // DiskUsage is the size of a sandbox's disk, in bytes.
 type DiskUsage struct {
 	Path    string `json:"path"`         // a directory
@@ -52,7 +47,7 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 	if c.DiskMiB == 0 {
 		return nil
 	}
-	return &DiskUsage{Path: s.DiskPath(), Virtual: int64(c.DiskMiB) << 20, Used: layers(s.DiskPath()).used()}
+	return &DiskUsage{Path: s.Files().Disk(), Virtual: int64(c.DiskMiB) << 20, Used: layers(s.Files().Disk()).used()}
 }
 
 // Reset gives the sandbox its image's own file system again: what the guest
@@ -60,12 +55,12 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 // is an error unless force is set: then it is killed first. A sandbox without
 // a disk has nothing to reset, as each of its starts is clean.
 func (s *Sandbox) Reset(ctx context.Context, force bool) error {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if errors.Is(err, flock.ErrLocked) && force {
 		if err := s.Kill(ctx); err != nil {
 			return err
 		}
-		lock, err = s.lock()
+		lock, err = s.Files().Lock()
 	}
 	if errors.Is(err, flock.ErrLocked) {
 		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or reset it at once (sandbox reset --force %[1]s)", s.Name, s.State().Status)
@@ -75,29 +70,15 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 	}
 	defer lock.Close()
 	// The next start makes a new one.
-	if err := removeDir(s.DiskPath()); err != nil {
+	if err := durable.RemoveDir(s.Files().Disk()); err != nil {
 		return fmt.Errorf("removing the disk: %w", err)
 	}
 	// What kept it from starting may have been the disk.
 	if st := s.State(); st.Status == StatusCrashed {
 		st.Status, st.Reason = StatusStopped, ""
-		return writeJSON(s.path(stateFile), st)
+		return durable.WriteJSON(s.Files().Path(layout.StateFile), st)
 	}
 	return nil
-}
-
-// removeDir removes a directory in one step, if it is there: what is left of it
-// after an early end is nobody's.
-func removeDir(dir string) error {
-	doomed := filepath.Join(filepath.Dir(dir), hiddenName(removedPrefix, filepath.Base(dir)))
-	err := os.Rename(dir, doomed)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return tree.Remove(doomed)
 }
 
 // planDisk tells the guest of its disk.
@@ -124,7 +105,7 @@ func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) (changes diskC
 		return changes, nil
 	}
 	// An early end of a restore may have left one.
-	if err := removeDir(v.s.path(restoredDisk)); err != nil {
+	if err := durable.RemoveDir(v.s.Files().Path(layout.RestoredDisk)); err != nil {
 		return changes, err
 	}
 	if v.saved == nil {
@@ -143,7 +124,7 @@ func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) (changes diskC
 // openDisk looks at the disk, and makes it if it is not there. The guest formats
 // it.
 func (v *supervisor) openDisk() (changes diskChanges, err error) {
-	disk, wanted := layers(v.s.DiskPath()), int64(v.config.DiskMiB)<<20
+	disk, wanted := layers(v.s.Files().Disk()), int64(v.config.DiskMiB)<<20
 	files, err := disk.all()
 	if err != nil {
 		return changes, err
@@ -153,7 +134,7 @@ func (v *supervisor) openDisk() (changes diskChanges, err error) {
 		if err := os.MkdirAll(string(disk), 0o700); err != nil {
 			return changes, err
 		}
-		return diskChanges{files: []string{disk.path(0)}}, qemu.CreateDisk(disk.path(0), wanted)
+		return diskChanges{files: []string{disk.file(0)}}, qemu.CreateDisk(disk.file(0), wanted)
 	}
 	files, size, err := disk.check()
 	if err != nil {
@@ -216,7 +197,7 @@ func (v *supervisor) watchDisk(ctx context.Context) {
 		v.log.Error("the disk is not watched", "err", err)
 		return
 	}
-	dir := v.s.DiskPath()
+	dir := v.s.Files().Disk()
 	v.keepSpare()
 	go diskWatch{
 		retry: diskRetry, headroom: diskHeadroom,
@@ -232,7 +213,7 @@ func (v *supervisor) diskFull(dir string) {
 	reason := fmt.Sprintf("the host has no space left for its disk in %s; it goes on by itself when there are %d MiB", dir, diskHeadroom>>20)
 	v.log.Warn("the guest stands still", "reason", reason)
 	v.report(report{Note: v.config.Name + " stands still: " + reason})
-	if err := os.Remove(v.s.path(spareFile)); err != nil {
+	if err := os.Remove(v.s.Files().Path(layout.SpareFile)); err != nil {
 		v.log.Warn("no spare space is left for the state", "err", err)
 	}
 	if client := v.agentClient(); client != nil {
@@ -273,7 +254,7 @@ const spareBytes = 256 << 10
 // keepSpare reserves space with which a full host can still be told about.
 // Without it the sandbox would only seem to hang.
 func (v *supervisor) keepSpare() {
-	f, err := os.OpenFile(v.s.path(spareFile), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(v.s.Files().Path(layout.SpareFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
 		err = errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, spareBytes), f.Close())
 	}

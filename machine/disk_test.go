@@ -54,17 +54,17 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err := s.Reset(t.Context(), false); err != nil {
 		t.Errorf("before the first start: %v", err)
 	}
-	if err := os.Mkdir(s.DiskPath(), 0o700); err != nil {
+	if err := os.Mkdir(s.Files().Disk(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, layers(s.DiskPath()).path(0), strings.Repeat("x", 6000))
-	writeFile(t, layers(s.DiskPath()).path(1), strings.Repeat("x", 6000))
-	writeFile(t, s.HomePath()+"/note", "kept")
+	writeFile(t, layers(s.Files().Disk()).file(0), strings.Repeat("x", 6000))
+	writeFile(t, layers(s.Files().Disk()).file(1), strings.Repeat("x", 6000))
+	writeFile(t, s.Files().Home()+"/note", "kept")
 	if d := s.Info().Disk; d == nil || d.Virtual != 1<<30 || d.Used < 10000 {
 		t.Errorf("the disk is shown as %+v", d)
 	}
 
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,10 +76,10 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err := s.Reset(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(s.DiskPath()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.Files().Disk()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the disk is still there: %v", err)
 	}
-	if data, err := os.ReadFile(s.HomePath() + "/note"); string(data) != "kept" {
+	if data, err := os.ReadFile(s.Files().Home() + "/note"); string(data) != "kept" {
 		t.Errorf("the home was not kept: %v", err)
 	}
 	if d := s.Info().Disk; d == nil || d.Used != 0 {

@@ -4,7 +4,7 @@
 //
 // There is no daemon. Every running sandbox has one supervisor, a process that
 // holds the sandbox's lock for as long as it lives; all truth about a sandbox
-// is that lock, the files that the names in names.go describe, and the
+// is that lock, the files that package layout names, and the
 // processes themselves. Whoever wants to know whether a sandbox runs asks the
 // lock, so a supervisor that was killed cannot leave a sandbox that looks
 // alive.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -31,7 +32,7 @@ type Finding struct {
 
 // Examine checks what every sandbox needs, in the order in which a new user
 // would mend it.
-func Examine(ctx context.Context, dirs Dirs) []Finding {
+func Examine(ctx context.Context, dirs layout.Dirs) []Finding {
 	findings := []Finding{examineQEMU(ctx, dirs)}
 	if findings[0].Verdict == Good {
 		findings = append(findings, examineKVM(ctx, dirs), examineWalls(ctx, dirs))
@@ -46,7 +47,7 @@ func finding(name string, err error, good string) Finding {
 	return Finding{name, Good, good}
 }
 
-func probeHost(ctx context.Context, dirs Dirs) (qemu.Capabilities, error) {
+func probeHost(ctx context.Context, dirs layout.Dirs) (qemu.Capabilities, error) {
 	binary, err := qemu.Find(qemu.HostArch())
 	if err != nil {
 		return qemu.Capabilities{}, err
@@ -54,7 +55,7 @@ func probeHost(ctx context.Context, dirs Dirs) (qemu.Capabilities, error) {
 	return qemu.Probe(ctx, binary, dirs.Cache)
 }
 
-func examineQEMU(ctx context.Context, dirs Dirs) Finding {
+func examineQEMU(ctx context.Context, dirs layout.Dirs) Finding {
 	caps, err := probeHost(ctx, dirs)
 	found := fmt.Sprintf("%s, version %s", caps.Binary, caps.Version)
 	if err := checkSaves(caps.Version); err != nil {
@@ -63,7 +64,7 @@ func examineQEMU(ctx context.Context, dirs Dirs) Finding {
 	return finding("qemu", err, found)
 }
 
-func examineKVM(ctx context.Context, dirs Dirs) Finding {
+func examineKVM(ctx context.Context, dirs layout.Dirs) Finding {
 	caps, err := probeHost(ctx, dirs)
 	if err != nil {
 		return finding("kvm", err, "")
@@ -87,7 +88,7 @@ func kvmFinding(caps qemu.Capabilities, kvm qemu.KVM) Finding {
 }
 
 // examineWalls tells what would keep a QEMU in that its guest has taken over.
-func examineWalls(ctx context.Context, dirs Dirs) Finding {
+func examineWalls(ctx context.Context, dirs layout.Dirs) Finding {
 	const name = "isolation"
 	caps, err := probeHost(ctx, dirs)
 	if err != nil {
@@ -129,11 +130,11 @@ func examineTransport() Finding {
 	return Finding{"agent", Good, "over virtio-serial, as there is no usable " + vhostVsock}
 }
 
-func examineDirs(dirs Dirs) Finding {
+func examineDirs(dirs layout.Dirs) Finding {
 	return finding("files", dirs.Prepare(), fmt.Sprintf("images in %s, sandboxes in %s, sockets in %s", dirs.Images(), dirs.State, dirs.Runtime))
 }
 
-func examineImage(dirs Dirs) Finding {
+func examineImage(dirs layout.Dirs) Finding {
 	host, err := OpenHost(dirs)
 	if err != nil {
 		return finding("image", err, "")

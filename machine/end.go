@@ -12,7 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // endPatience is how long a supervisor may take for an end beyond the guest's
@@ -76,7 +79,7 @@ func (s *Sandbox) awaitSupervisor(ctx context.Context) {
 			p.Close()
 			return
 		}
-		if !errors.Is(err, errNoIdentity) && !errors.Is(err, errGone) {
+		if !errors.Is(err, errNoIdentity) && !errors.Is(err, process.ErrGone) {
 			return
 		}
 		select {
@@ -100,7 +103,7 @@ func (s *Sandbox) askForEnd(ctx context.Context, call string) error {
 // the state that it could not write. why is what was tried before.
 func (s *Sandbox) endBySignal(ctx context.Context, grace time.Duration, why error) error {
 	p, err := s.openSupervisor()
-	if errors.Is(err, errGone) && !s.held() {
+	if errors.Is(err, process.ErrGone) && !s.held() {
 		return nil
 	}
 	if err != nil {
@@ -120,28 +123,28 @@ func (s *Sandbox) endBySignal(ctx context.Context, grace time.Duration, why erro
 		return err
 	}
 	if !p.Wait(ctx, endPatience) {
-		return fmt.Errorf("%w; process %d did not take the signal SIGKILL: the kernel keeps it, perhaps in a file system that does not answer", why, p.id.PID)
+		return fmt.Errorf("%w; process %d did not take the signal SIGKILL: the kernel keeps it, perhaps in a file system that does not answer", why, p.ID.PID)
 	}
 	return s.settle("it was killed, because " + why.Error())
 }
 
 // openSupervisor proves who holds the lock. It reads only what it needs of the
 // state file, as that may be a newer version's.
-func (s *Sandbox) openSupervisor() (*processHandle, error) {
-	data, err := os.ReadFile(s.path(stateFile))
+func (s *Sandbox) openSupervisor() (*process.Handle, error) {
+	data, err := os.ReadFile(s.Files().Path(layout.StateFile))
 	if err != nil {
 		return nil, err
 	}
 	var st struct {
-		Identity *identity `json:"identity"`
+		Identity *process.Identity `json:"identity"`
 	}
 	if err := json.Unmarshal(data, &st); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", s.path(stateFile), err)
+		return nil, fmt.Errorf("%s is damaged: %w", s.Files().Path(layout.StateFile), err)
 	}
 	if st.Identity == nil {
 		return nil, fmt.Errorf("%w: %w", errNoIdentity, s.busy())
 	}
-	p, err := openProcess(*st.Identity)
+	p, err := process.Open(*st.Identity)
 	if err != nil {
 		return nil, fmt.Errorf("its supervisor (process %d): %w", st.Identity.PID, err)
 	}
@@ -151,7 +154,7 @@ func (s *Sandbox) openSupervisor() (*processHandle, error) {
 // settle does what a supervisor does last, in place of one that was killed.
 // If the sandbox has a new owner already, that one does it.
 func (s *Sandbox) settle(reason string) error {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if errors.Is(err, flock.ErrLocked) || errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -163,14 +166,14 @@ func (s *Sandbox) settle(reason string) error {
 		return s.erase()
 	}
 	var st State
-	if err := readJSON(s.path(stateFile), &st); err != nil {
+	if err := durable.ReadJSON(s.Files().Path(layout.StateFile), &st); err != nil {
 		return nil // it shows as broken, which is the truth
 	}
 	if st.live() {
 		st.Status, st.Reason, st.Ended = StatusStopped, reason, time.Now()
 	}
 	st.Supervisor, st.Identity, st.QEMU = 0, nil, 0
-	return errors.Join(os.RemoveAll(s.runtimeDir()), writeJSON(s.path(stateFile), st))
+	return errors.Join(os.RemoveAll(s.Files().RuntimeDir()), durable.WriteJSON(s.Files().Path(layout.StateFile), st))
 }
 
 // checkAPI finds a supervisor that a program of another version started, and

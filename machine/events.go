@@ -11,6 +11,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // Event is something that happened to a sandbox.
@@ -48,7 +50,7 @@ const (
 // supervisor was killed are complete too.
 func (h *Host) Events(ctx context.Context, names []string, emit func(Event) error) error {
 	for _, name := range names {
-		if err := CheckName(name); err != nil {
+		if err := layout.CheckName(name); err != nil {
 			return err
 		}
 	}
@@ -106,7 +108,7 @@ func (w *watch) run() error {
 			switch dir, file := filepath.Split(e.Name); {
 			case filepath.Clean(dir) == w.host.Dirs.State:
 				err = w.rescan(EventCreated)
-			case file == stateFile || file == configFile:
+			case file == layout.StateFile || file == layout.ConfigFile:
 				err = w.look(filepath.Base(dir))
 			}
 		case err = <-w.files.Errors:
@@ -138,7 +140,7 @@ func (w *watch) rescan(found EventType) error {
 	var names []string
 	for _, s := range all {
 		// What is gone again already is as good as never seen.
-		if info, err := os.Stat(s.dir()); err == nil {
+		if info, err := os.Stat(s.Files().Dir()); err == nil {
 			now[s.Name], names = info, append(names, s.Name)
 		}
 	}
@@ -184,7 +186,7 @@ func sameDir(gone map[string]*watched, dir os.FileInfo) string {
 
 func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) error {
 	s := &Sandbox{Name: name, host: w.host}
-	if err := w.files.Add(s.dir()); err != nil {
+	if err := w.files.Add(s.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // its removal has a notification of its own
 		}
@@ -274,7 +276,7 @@ func inTransit(s *Sandbox, st State) bool {
 	if st.Status != StatusBroken && st.Status != StatusCrashed {
 		return false
 	}
-	_, err := os.Stat(s.path(lockFile))
+	_, err := os.Stat(s.Files().Path(layout.LockFile))
 	return s.held() || errors.Is(err, os.ErrNotExist)
 }
 

@@ -6,6 +6,10 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // watchEvents collects the events of h as short texts.
@@ -62,19 +66,19 @@ func TestEventsTellALife(t *testing.T) {
 	s := create(t, h, "a")
 	wantEvents(t, next, "a created created")
 	start := time.Now()
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	supervisor := startProgram(t, sleeper)
-	id, err := identify(supervisor.Process.Pid)
+	id, err := process.Identify(supervisor.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write := func(st State) {
 		t.Helper()
 		st.Started, st.Identity = start, &id
-		if err := writeJSON(s.path(stateFile), st); err != nil {
+		if err := durable.WriteJSON(s.Files().Path(layout.StateFile), st); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,10 +105,10 @@ func TestEventsTellALife(t *testing.T) {
 	}
 	wantEvents(t, next, "b renamed crashed a")
 	s, start = renamed, start.Add(time.Second)
-	if id, err = identify(os.Getpid()); err != nil {
+	if id, err = process.Identify(os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
-	if lock, err = s.lock(); err != nil {
+	if lock, err = s.Files().Lock(); err != nil {
 		t.Fatal(err)
 	}
 	write(State{Status: StatusStarting})

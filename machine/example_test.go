@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -23,7 +24,7 @@ func Example() {
 		return
 	}
 
-	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	if err != nil {
 		log.Fatal(err)
 	}

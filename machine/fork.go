@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -62,7 +63,7 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Fo
 	switch {
 	case err != nil || !withHome:
 	case f.snap.Home != nil:
-		f.home = s.snapshotFile(f.snap.Tag, homeDir)
+		f.home = filepath.Join(s.Files().Snapshot(f.snap.Tag), layout.HomeDir)
 	default:
 		if f.copy, err = s.takeHome(ctx); err == nil {
 			f.home = f.copy.home()
@@ -132,15 +133,15 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 // giveHome gives the draft a copy of the home, or that itself.
 func (f *Forkable) giveHome(ctx context.Context, draft *Sandbox, last bool) error {
 	if last && (f.copy != nil || f.temporary) {
-		err := os.Remove(draft.HomePath()) // it is empty
+		err := os.Remove(draft.Files().Home()) // it is empty
 		if err == nil {
-			err = os.Rename(f.home, draft.HomePath())
+			err = os.Rename(f.home, draft.Files().Home())
 		}
 		if err == nil {
 			return nil
 		} // a directory that its owner may not write to stays where it is (rename(2))
 	}
-	return tree.Copy(ctx, f.home, draft.HomePath(), func(string) {})
+	return tree.Copy(ctx, f.home, draft.Files().Home(), func(string) {})
 }
 
 // firstState is the directory of the snapshot with which the sandbox starts the
@@ -150,7 +151,7 @@ func (s *Sandbox) firstState() string {
 	if err != nil || c.ForkOf == "" || s.State().Status != StatusCreated {
 		return ""
 	}
-	return s.snapshotDir(OriginTag)
+	return s.Files().Snapshot(OriginTag)
 }
 
 // link gives the draft the snapshot as its origin. It stays when the other
@@ -161,7 +162,7 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) erro
 	if !o.Writable {
 		snap.Needs.Shares = readOnly(snap.Needs.Shares)
 	}
-	return linkSnapshot(ctx, f.s.snapshotDir(f.snap.Tag), draft.snapshotDir(OriginTag), snap)
+	return linkSnapshot(ctx, f.s.Files().Snapshot(f.snap.Tag), draft.Files().Snapshot(OriginTag), snap)
 }
 
 // readOnly is the shares for a guest that may not write to them.
@@ -180,7 +181,7 @@ func makeMountPoints(draft *Sandbox, c Config) error {
 	if err != nil {
 		return err
 	}
-	home, err := os.OpenRoot(draft.HomePath())
+	home, err := os.OpenRoot(draft.Files().Home())
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -23,12 +25,12 @@ func forkable(t *testing.T) (*Host, *Forkable) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(s.HomePath(), "note"), "of the home")
+	writeFile(t, filepath.Join(s.Files().Home(), "note"), "of the home")
 	snap := saveTest(t, s, "one", time.Now())
-	if err := os.Link(s.key(clientKey), s.snapshotFile("one", clientKey)); err != nil {
+	if err := os.Link(s.Files().Key(layout.ClientKey), filepath.Join(s.Files().Snapshot("one"), layout.ClientKey)); err != nil {
 		t.Fatal(err)
 	}
-	return h, &Forkable{s: s, snap: snap, home: s.HomePath()}
+	return h, &Forkable{s: s, snap: snap, home: s.Files().Home()}
 }
 
 func TestForkHasAllButTheIdentity(t *testing.T) {
@@ -47,22 +49,22 @@ func TestForkHasAllButTheIdentity(t *testing.T) {
 	if parent, err := f.s.Config(); err != nil || parent.Forwards[0].HostPort != 8080 {
 		t.Errorf("the parent is configured as %+v, %v", parent, err)
 	}
-	if note, err := os.ReadFile(filepath.Join(s.HomePath(), "note")); string(note) != "of the home" {
+	if note, err := os.ReadFile(filepath.Join(s.Files().Home(), "note")); string(note) != "of the home" {
 		t.Errorf("the fork's home has the note %q, %v", note, err)
 	}
-	for _, name := range []string{clientKey, hostKey} {
-		was, _ := os.ReadFile(f.s.key(name))
-		if is, err := os.ReadFile(s.key(name)); err != nil || string(is) == string(was) {
+	for _, name := range []string{layout.ClientKey, layout.HostKey} {
+		was, _ := os.ReadFile(f.s.Files().Key(name))
+		if is, err := os.ReadFile(s.Files().Key(name)); err != nil || string(is) == string(was) {
 			t.Errorf("the fork has the parent's %s, %v", name, err)
 		}
 	}
-	if got := s.firstState(); got != s.snapshotDir(OriginTag) {
+	if got := s.firstState(); got != s.Files().Snapshot(OriginTag) {
 		t.Errorf("its first start has the state %q", got)
 	}
 	if snap, err := s.Snapshot(OriginTag); err != nil || snap.Home != nil {
 		t.Errorf("what it begins with says that it has the home %v, %v", snap.Home, err)
 	}
-	if err := writeJSON(s.path(stateFile), State{Status: StatusStopped}); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusStopped}); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.firstState() + f.s.firstState(); got != "" {
@@ -86,7 +88,7 @@ func TestForkHasAllButTheIdentity(t *testing.T) {
 
 func TestForkThatCannotBeMadeIsNotThere(t *testing.T) {
 	h, f := forkable(t)
-	if err := os.Remove(f.s.snapshotFile("one", devicesFile)); err != nil {
+	if err := os.Remove(filepath.Join(f.s.Files().Snapshot("one"), devicesFile)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Fork(t.Context(), ForkOptions{Name: "fork"}); err == nil || !strings.Contains(err.Error(), "snapshot one of parent") {
@@ -104,7 +106,7 @@ func TestForksHaveACopyOfTheHomeAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.home = f.copy.home()
-	writeFile(t, filepath.Join(f.s.HomePath(), "note"), "changed meanwhile")
+	writeFile(t, filepath.Join(f.s.Files().Home(), "note"), "changed meanwhile")
 	for _, o := range []ForkOptions{{Name: "one"}, {Name: "two", Last: true}} {
 		s, err := f.Fork(t.Context(), o)
 		if err != nil {
@@ -124,7 +126,7 @@ func TestForksHaveACopyOfTheHomeAsItWas(t *testing.T) {
 
 func TestHomeOfASandboxThatSomebodyChangesIsNotCopied(t *testing.T) {
 	h, f := forkable(t)
-	lock, err := f.s.lock()
+	lock, err := f.s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // connectAgent opens the agent, tells it what this sandbox consists of and
@@ -62,19 +63,19 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *Plan) error {
 	if err := v.setRight(ctx, agent.ResumeConfig{Restored: !v.saved.Template, Become: who}); err != nil {
 		return err
 	}
-	v.agentKey = v.s.key(clientKey)
+	v.agentKey = v.s.Files().Key(layout.ClientKey)
 	v.growRestoredDisk(ctx)
 	return nil
 }
 
-// identity is who the restored guest is to become, or nil if it is the
+// Identity is who the restored guest is to become, or nil if it is the
 // sandbox's own already.
 func (v *supervisor) identity(plan *Plan) (*agent.Identity, error) {
-	was, err := readKey(v.agentKey)
+	was, err := layout.ReadKey(v.agentKey)
 	if err != nil {
 		return nil, err
 	}
-	key, err := readKey(v.s.key(clientKey))
+	key, err := layout.ReadKey(v.s.Files().Key(layout.ClientKey))
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func (v *supervisor) bootConfig(plan *Plan) agent.BootConfig {
 	if v.config.Template {
 		return agent.BootConfig{Entropy: newEntropy()} // the rest is for who becomes of it
 	}
-	hostKey, err := os.ReadFile(v.s.key(hostKey))
+	hostKey, err := os.ReadFile(v.s.Files().Key(layout.HostKey))
 	if err != nil {
 		v.log.Error("the guest makes its own ssh host key", "err", err)
 	}

@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func exists(path string) bool {
@@ -26,24 +28,24 @@ func (v *supervisor) restoreHome(ctx context.Context) error {
 	if err := v.recoverHome(); err != nil || !v.withHome {
 		return err
 	}
-	draft := v.s.path(hiddenName(draftPrefix, homeDir))
-	if err := v.copyHome(ctx, filepath.Join(v.saved.dir, homeDir), draft); err != nil {
+	draft := v.s.Files().Path(durable.HiddenName(durable.DraftPrefix, layout.HomeDir))
+	if err := v.copyHome(ctx, filepath.Join(v.saved.dir, layout.HomeDir), draft); err != nil {
 		return errors.Join(err, tree.Remove(draft))
 	}
-	if err := os.Rename(v.s.HomePath(), v.s.path(homeBefore)); err != nil {
+	if err := os.Rename(v.s.Files().Home(), v.s.Files().Path(layout.HomeBefore)); err != nil {
 		return err
 	}
-	return os.Rename(draft, v.s.HomePath())
+	return os.Rename(draft, v.s.Files().Home())
 }
 
 // recoverHome takes back what a restore did to the home that did not come to
 // its end.
 func (v *supervisor) recoverHome() error {
-	before := v.s.path(homeBefore)
+	before := v.s.Files().Path(layout.HomeBefore)
 	if !exists(before) {
 		return nil
 	}
-	return errors.Join(removeDir(v.s.HomePath()), os.Rename(before, v.s.HomePath()))
+	return errors.Join(durable.RemoveDir(v.s.Files().Home()), os.Rename(before, v.s.Files().Home()))
 }
 
 // copyHome copies a home that nobody writes to.
@@ -60,7 +62,7 @@ type homeCopy struct {
 	lock *os.File
 }
 
-func (c *homeCopy) home() string { return filepath.Join(c.dir, homeDir) }
+func (c *homeCopy) home() string { return filepath.Join(c.dir, layout.HomeDir) }
 
 func (c *homeCopy) close() error {
 	defer c.lock.Close()
@@ -70,12 +72,12 @@ func (c *homeCopy) close() error {
 // takeHome copies the home while nobody writes to it: the guest stands still, or
 // does not run. The caller closes the copy.
 func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
-	draft := &Sandbox{Name: hiddenName(draftPrefix, s.Name), host: s.host}
-	if err := os.Mkdir(draft.dir(), 0o700); err != nil {
+	draft := &Sandbox{Name: durable.HiddenName(durable.DraftPrefix, s.Name), host: s.host}
+	if err := os.Mkdir(draft.Files().Dir(), 0o700); err != nil {
 		return nil, err
 	}
-	c := &homeCopy{dir: draft.dir()}
-	if c.lock, err = draft.lock(); err != nil {
+	c := &homeCopy{dir: draft.Files().Dir()}
+	if c.lock, err = draft.Files().Lock(); err != nil {
 		return nil, errors.Join(err, os.Remove(c.dir))
 	}
 	if err := s.copyHomeTo(ctx, draft); err != nil {
@@ -85,7 +87,7 @@ func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
 }
 
 func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if errors.Is(err, flock.ErrLocked) && s.State().live() {
 		return s.change(ctx, "home?to="+url.QueryEscape(draft.Name))
 	}
@@ -96,13 +98,13 @@ func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 		return err
 	}
 	defer lock.Close()
-	return tree.Copy(ctx, s.HomePath(), draft.HomePath(), func(string) {})
+	return tree.Copy(ctx, s.Files().Home(), draft.Files().Home(), func(string) {})
 }
 
 func (v *supervisor) serveHome(w http.ResponseWriter, r *http.Request) {
 	to := r.FormValue("to")
-	if !strings.HasPrefix(to, draftPrefix) || filepath.Base(to) != to {
-		http.Error(w, "the address needs the name of a draft: to="+draftPrefix+"NAME", http.StatusBadRequest)
+	if !strings.HasPrefix(to, durable.DraftPrefix) || filepath.Base(to) != to {
+		http.Error(w, "the address needs the name of a draft: to="+durable.DraftPrefix+"NAME", http.StatusBadRequest)
 		return
 	}
 	draft := &Sandbox{Name: to, host: v.s.host}
@@ -118,6 +120,6 @@ func (v *supervisor) saveHome(ctx context.Context, draft *Sandbox) error {
 	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
 		return v.s.notRunning(st)
 	}
-	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.HomePath(), draft.HomePath()) })
+	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.Files().Home(), draft.Files().Home()) })
 	return err
 }

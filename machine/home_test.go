@@ -4,12 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // homeOf returns the only line in the home.
 func homeOf(t *testing.T, s *Sandbox) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.HomePath(), "note"))
+	text, err := os.ReadFile(filepath.Join(s.Files().Home(), "note"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -18,12 +21,12 @@ func homeOf(t *testing.T, s *Sandbox) string {
 
 func TestHomeIsTakenBackUntilTheRestoreIsOver(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	writeFile(t, filepath.Join(s.HomePath(), "note"), "now")
+	writeFile(t, filepath.Join(s.Files().Home(), "note"), "now")
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, homeDir), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, layout.HomeDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(dir, homeDir, "note"), "then")
+	writeFile(t, filepath.Join(dir, layout.HomeDir, "note"), "then")
 	restoring := func() *supervisor {
 		v := testSupervisor(s)
 		v.saved, v.withHome = &saved{dir: dir}, true
@@ -31,7 +34,7 @@ func TestHomeIsTakenBackUntilTheRestoreIsOver(t *testing.T) {
 	}
 	for what, interrupt := range map[string]func() error{
 		"after the home was replaced": func() error { return nil },
-		"before it was":               func() error { return os.RemoveAll(s.HomePath()) },
+		"before it was":               func() error { return os.RemoveAll(s.Files().Home()) },
 	} {
 		if err := restoring().restoreHome(t.Context()); err != nil {
 			t.Fatal(err)
@@ -53,7 +56,7 @@ func TestHomeIsTakenBackUntilTheRestoreIsOver(t *testing.T) {
 	if err := restoring().restoreHome(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := removeDir(s.path(homeBefore)); err != nil { // as at the end of a restore
+	if err := durable.RemoveDir(s.Files().Path(layout.HomeBefore)); err != nil { // as at the end of a restore
 		t.Fatal(err)
 	}
 	if err := testSupervisor(s).recoverHome(); err != nil {
@@ -72,7 +75,7 @@ func TestDirectoryIsReplacedWhetherOrNotOneWasThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		writeFile(t, filepath.Join(from, "file"), text)
-		if err := replaceDir(from, to); err != nil {
+		if err := durable.ReplaceDir(from, to); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(filepath.Join(to, "file")); string(got) != text {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // headerAttacks are what a QEMU that a guest has taken over may leave in the
@@ -62,17 +64,17 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(string(newLayers(t, 3)), s.DiskPath()); err != nil {
+			if err := os.Rename(string(newLayers(t, 3)), s.Files().Disk()); err != nil {
 				t.Fatal(err)
 			}
-			disk := layers(s.DiskPath())
-			attack(t, disk.path(changed), canary, change)
+			disk := layers(s.Files().Disk())
+			attack(t, disk.file(changed), canary, change)
 			v := testSupervisor(s)
 			v.config = c
 
 			// A snapshot that was saved in the same moment has a checksum that fits.
 			snap := saveTest(t, s, "one", time.Now())
-			from := layers(s.snapshotFile("one", diskDir))
+			from := layers(filepath.Join(s.Files().Snapshot("one"), layout.DiskDir))
 			if err := os.RemoveAll(string(from)); err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +83,7 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 			}
 			snap.Disk = nil
 			for n := range 3 {
-				layer, err := describeFile(t.Context(), from.path(n))
+				layer, err := describeFile(t.Context(), from.file(n))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -98,12 +100,12 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 				"a save":  func() error { _, err := v.prepareStill(t.TempDir()); return err },
 				"restore": func() error { return s.VerifySnapshot(t.Context(), snap) },
 				"a fork": func() error {
-					_, err := (&supervisor{s: s, saved: &saved{dir: s.snapshotDir("one"), Snapshot: snap}}).layRestoredDisk(t.Context())
+					_, err := (&supervisor{s: s, saved: &saved{dir: s.Files().Snapshot("one"), Snapshot: snap}}).layRestoredDisk(t.Context())
 					return err
 				},
 			} {
 				err := try()
-				if err == nil || !strings.Contains(err.Error(), filepath.Base(disk.path(changed))) {
+				if err == nil || !strings.Contains(err.Error(), filepath.Base(disk.file(changed))) {
 					t.Errorf("%s in layer %d: %s: %v, want a refusal that names the layer", what, changed, use, err)
 					continue
 				}

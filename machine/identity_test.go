@@ -2,7 +2,6 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +10,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // startProgram runs a shell script that says when it is ready.
@@ -35,96 +38,17 @@ func startProgram(t *testing.T, script string, files ...*os.File) *exec.Cmd {
 
 const sleeper = "echo; exec sleep 600"
 
-func TestIdentityIsProvedBeforeASignal(t *testing.T) {
-	cmd := startProgram(t, sleeper)
-	id, err := identify(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, tt := range map[string]struct {
-		change func(*identity)
-		want   error
-	}{
-		"the same":          {func(*identity) {}, nil},
-		"pid reused":        {func(id *identity) { id.StartTime-- }, errStranger},
-		"host rebooted":     {func(id *identity) { id.BootID = "a-boot-before" }, errGone},
-		"no such process":   {func(id *identity) { id.PID = 1 << 30 }, errGone},
-		"somebody else's":   {func(id *identity) { id.PID = os.Getpid() }, errStranger},
-		"written by nobody": {func(id *identity) { *id = identity{} }, errGone},
-	} {
-		t.Run(name, func(t *testing.T) {
-			id := id
-			tt.change(&id)
-			p, err := openProcess(id)
-			if !errors.Is(err, tt.want) {
-				t.Fatalf("error %v, want %v", err, tt.want)
-			}
-			if err == nil {
-				p.Close()
-			}
-		})
-	}
-}
-
-func TestStartTimeOfAProgramWithAnOddName(t *testing.T) {
-	fields := "S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1 0 98765 0 25 0"
-	got, err := startTime([]byte("42 (a) b (c ) " + fields))
-	if err != nil || got != 98765 {
-		t.Errorf("%d, %v, want 98765", got, err)
-	}
-	for _, bad := range []string{"", "42 (x)", "42 (x) S 1", "nothing"} {
-		if _, err := startTime([]byte(bad)); err == nil {
-			t.Errorf("%q has a start time", bad)
-		}
-	}
-	p, err := parseStat([]byte("42 (a) b (c ) " + fields))
-	if err != nil || p.Name != "a) b (c " || p.CPUSeconds != 2 || p.RSSBytes != int64(25*os.Getpagesize()) {
-		t.Errorf("%+v, %v", p, err)
-	}
-}
-
-func TestWaitForAProcessEndsWithItOrWithTheContext(t *testing.T) {
-	cmd := startProgram(t, sleeper)
-	id, err := identify(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := openProcess(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if p.Wait(ctx, time.Minute) {
-		t.Error("it has ended, they say")
-	}
-	if err := p.Signal(unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if !p.Wait(context.Background(), time.Minute) {
-		t.Error("its end was not seen")
-	}
-	_ = cmd.Wait()
-	if err := p.Signal(unix.SIGKILL); err != nil {
-		t.Errorf("signalling what has ended: %v", err)
-	}
-	if _, err := openProcess(id); !errors.Is(err, errGone) {
-		t.Errorf("opening what has ended: %v", err)
-	}
-}
-
 // fakeSupervisor holds the sandbox's lock, as Start makes a supervisor do, and
 // has no API.
 func fakeSupervisor(t *testing.T, s *Sandbox, script string, change func(*State)) *exec.Cmd {
 	t.Helper()
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lock.Close()
 	cmd := startProgram(t, script, lock)
-	id, err := identify(cmd.Process.Pid)
+	id, err := process.Identify(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +56,7 @@ func fakeSupervisor(t *testing.T, s *Sandbox, script string, change func(*State)
 	if change != nil {
 		change(&st)
 	}
-	if err := writeJSON(s.path(stateFile), st); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.StateFile), st); err != nil {
 		t.Fatal(err)
 	}
 	return cmd
@@ -204,12 +128,12 @@ func TestSupervisorOfAnotherVersionCanOnlyBeEnded(t *testing.T) {
 func TestStateFileOfANewerVersionDoesNotKeepFromEnding(t *testing.T) {
 	s := create(t, testHost(t), "a")
 	fakeSupervisor(t, s, sleeper, nil)
-	data, err := os.ReadFile(s.path(stateFile))
+	data, err := os.ReadFile(s.Files().Path(layout.StateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
 	newer := strings.Replace(string(data), "{", `{"colour": "red",`, 1)
-	if err := os.WriteFile(s.path(stateFile), []byte(newer), 0o600); err != nil {
+	if err := os.WriteFile(s.Files().Path(layout.StateFile), []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Kill(context.Background()); err != nil {

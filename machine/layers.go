@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -25,7 +26,7 @@ type layers string
 
 const layerSuffix = ".qcow2"
 
-func (l layers) path(number int) string {
+func (l layers) file(number int) string {
 	return filepath.Join(string(l), strconv.Itoa(number)+layerSuffix)
 }
 
@@ -48,10 +49,10 @@ func (l layers) all() ([]string, error) {
 	}
 	var files []string
 	for i := range count {
-		if _, err := os.Lstat(l.path(i)); err != nil {
+		if _, err := os.Lstat(l.file(i)); err != nil {
 			return nil, fmt.Errorf("the disk lacks a layer: %w", err)
 		}
-		files = append(files, l.path(i))
+		files = append(files, l.file(i))
 	}
 	return files, nil
 }
@@ -96,7 +97,7 @@ func (l layers) add() ([]string, error) {
 		return nil, err
 	}
 	top := len(files)
-	return append(files, l.path(top)), qemu.CreateLayer(l.path(top), filepath.Base(files[top-1]), size)
+	return append(files, l.file(top)), qemu.CreateLayer(l.file(top), filepath.Base(files[top-1]), size)
 }
 
 // linkTo makes another directory, which must not exist, with the lowest count
@@ -106,24 +107,11 @@ func (l layers) linkTo(ctx context.Context, to layers, count int) error {
 		return err
 	}
 	for i := range count {
-		if err := linkOrClone(ctx, l.path(i), to.path(i)); err != nil {
+		if err := durable.Link(ctx, l.file(i), to.file(i)); err != nil {
 			return err
 		}
 	}
-	return syncPath(string(to))
-}
-
-// linkOrClone gives a file that never changes another name, or where that
-// cannot be done a copy.
-func linkOrClone(ctx context.Context, from, to string) error {
-	err := os.Link(from, to)
-	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EMLINK) {
-		err = cloneFile(ctx, from, to)
-		if err == nil {
-			err = syncPath(to)
-		}
-	}
-	return err
+	return durable.Sync(string(to))
 }
 
 // mergeable counts the layers right below the uppermost one that no snapshot and
@@ -150,7 +138,7 @@ func merge(ctx context.Context, monitor *qmp.Client, files []string, count int) 
 		top := len(files) - 1
 		err := monitor.MergeLayer(ctx, qemu.LayerNode(diskID, top), qemu.LayerNode(diskID, top-1))
 		if err == nil {
-			err = syncPath(files[top-1])
+			err = durable.Sync(files[top-1])
 		}
 		if err == nil {
 			err = removeEmptied(files[top])

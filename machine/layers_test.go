@@ -34,7 +34,7 @@ func newLayers(t *testing.T, count int) layers {
 	if err := os.Mkdir(string(disk), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := qemu.CreateDisk(disk.path(0), testDiskBytes); err != nil {
+	if err := qemu.CreateDisk(disk.file(0), testDiskBytes); err != nil {
 		t.Fatal(err)
 	}
 	for range count - 1 {
@@ -175,7 +175,7 @@ func TestDiskOfLayersIsOneDrive(t *testing.T) {
 	if filepath.Base(d.Path) != "11.qcow2" || len(d.Backing) != 11 || filepath.Base(d.Backing[2]) != "2.qcow2" || d.Mergeable != 2 {
 		t.Errorf("got %+v", d)
 	}
-	if err := os.Remove(disk.path(3)); err != nil {
+	if err := os.Remove(disk.file(3)); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := disk.check(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "3.qcow2") {
@@ -193,7 +193,7 @@ func TestLayersAreUnitedUnlessASnapshotHasThem(t *testing.T) {
 	if err := disk.linkTo(t.Context(), snapshot, 2); err != nil {
 		t.Fatal(err)
 	}
-	imageTool(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", snapshot.path(1), seen+"-before")
+	imageTool(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", snapshot.file(1), seen+"-before")
 	mergeDisk(t, disk)
 	// 0 and 1 are the snapshot's, so what was written after it needs a layer.
 	if got := count(t, disk); got != 3 {
@@ -215,8 +215,8 @@ func TestLayersAreUnitedUnlessASnapshotHasThem(t *testing.T) {
 // after a snapshot that is gone.
 func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 	disk := newLayers(t, 2)
-	imageTool(t, "qemu-img", "resize", "-q", "-f", "qcow2", disk.path(1), "1G")
-	imageTool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 9 1000M 1M", disk.path(1))
+	imageTool(t, "qemu-img", "resize", "-q", "-f", "qcow2", disk.file(1), "1G")
+	imageTool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 9 1000M 1M", disk.file(1))
 	v, changes, p := startDisk(t, disk)
 	v.config.DiskMiB, changes.grow = 4096, true
 	if err := v.changeDisk(t.Context(), changes); err != nil {
@@ -250,7 +250,7 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 func TestUnitedLayerGivesItsSpaceBack(t *testing.T) {
 	disk := newLayers(t, 2)
 	writeLayers(t, disk, 4)
-	top, err := os.Open(disk.path(1))
+	top, err := os.Open(disk.file(1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/sparse"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -36,7 +37,7 @@ func copyMemory(ctx context.Context, in, out *os.File) error {
 	if err := out.Truncate(info.Size()); err != nil {
 		return err
 	}
-	err = eachPiece(ctx, in, info.Size(), func(at int64, data []byte) error { return writeData(out, data, at) })
+	err = sparse.Pieces(ctx, in, info.Size(), func(at int64, data []byte) error { return writeData(out, data, at) })
 	if err != nil {
 		return fmt.Errorf("copying the guest's memory: %w", err)
 	}
@@ -49,7 +50,7 @@ const memoryPage = 4 << 10
 
 // writeData writes the runs of pages in data that are not zero.
 func writeData(out *os.File, data []byte, at int64) error {
-	zero := func(i int) bool { return isZero(data[i:min(i+memoryPage, len(data))]) }
+	zero := func(i int) bool { return sparse.IsZero(data[i:min(i+memoryPage, len(data))]) }
 	for i := 0; i < len(data); {
 		if zero(i) {
 			i += memoryPage

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -118,12 +119,12 @@ func chooseTransport(t Transport) (Transport, error) {
 // open.
 func (h *Host) checkSocketPath(c Config) error {
 	s := &Sandbox{Name: c.Name, host: h}
-	longest := s.fsSocket(len(c.Shares))
-	if len(s.apiPath()) > len(longest) {
-		longest = s.apiPath()
+	longest := s.Files().Share(len(c.Shares))
+	if len(s.Files().API()) > len(longest) {
+		longest = s.Files().API()
 	}
-	if over := len(longest) - maxSocketPath; over > 0 {
-		return fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d): choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory", longest, over, maxSocketPath)
+	if over := len(longest) - layout.MaxSocketPath; over > 0 {
+		return fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d): choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory", longest, over, layout.MaxSocketPath)
 	}
 	return nil
 }
@@ -168,8 +169,8 @@ func exitedWithin(done <-chan struct{}, d time.Duration) <-chan struct{} {
 
 // runtimeDirReady makes the sandbox's runtime directory, empty.
 func (s *Sandbox) runtimeDirReady() error {
-	if err := os.RemoveAll(s.runtimeDir()); err != nil {
+	if err := os.RemoveAll(s.Files().RuntimeDir()); err != nil {
 		return err
 	}
-	return os.MkdirAll(s.runtimeDir(), 0o700)
+	return os.MkdirAll(s.Files().RuntimeDir(), 0o700)
 }

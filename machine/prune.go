@@ -7,6 +7,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // Leftover is a sandbox that Prune removes.
@@ -32,7 +33,7 @@ func (h *Host) Leftovers(ctx context.Context) ([]Leftover, error) {
 		if !st.over() || s.held() {
 			continue
 		}
-		bytes, err := tree.Used(s.dir())
+		bytes, err := tree.Used(s.Files().Dir())
 		if err != nil {
 			return nil, err
 		}
@@ -55,7 +56,7 @@ func (l Leftover) Prune() (bool, error) {
 	s := l.Sandbox
 	// The lock is made where there is none, because a sandbox that is being
 	// made at this moment has none yet, and must not be mistaken for rubbish.
-	lock, err := flock.Try(s.path(lockFile), true)
+	lock, err := flock.Try(s.Files().Path(layout.LockFile), true)
 	if errors.Is(err, flock.ErrLocked) || errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // dialAgent opens an authenticated connection to the agent, and makes it the
@@ -41,7 +43,7 @@ func (v *supervisor) loginToAgent(ctx context.Context) (*ssh.Client, error) {
 
 // openAgent opens a stream to the agent, with the key that opens the agent.
 func (v *supervisor) openAgent(ctx context.Context) (net.Conn, ssh.Signer, error) {
-	key, err := readKey(v.agentKey)
+	key, err := layout.ReadKey(v.agentKey)
 	if err != nil {
 		return nil, nil, err
 	}

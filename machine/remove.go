@@ -1,32 +1,25 @@
 package machine
 
 import (
-	"crypto/rand"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
-
-// Prefixes of directories that are no sandboxes: CheckName refuses them.
-const (
-	draftPrefix   = ".new-"     // a sandbox that is being made
-	removedPrefix = ".removed-" // a sandbox that is being removed
-)
-
-func hiddenName(prefix, name string) string { return prefix + name + "-" + rand.Text()[:8] }
 
 // erase expects the lock to be held. The sandbox disappears in one step: if
 // its files cannot be deleted to the end, it is still not half there.
 func (s *Sandbox) erase() error {
-	errs := []error{os.RemoveAll(s.runtimeDir())} // while the name is still ours
-	doomed := filepath.Join(s.host.Dirs.State, hiddenName(removedPrefix, s.Name))
-	if err := os.Rename(s.dir(), doomed); err != nil {
-		doomed = s.dir() // a mount point, for instance
+	errs := []error{os.RemoveAll(s.Files().RuntimeDir())} // while the name is still ours
+	doomed := filepath.Join(s.host.Dirs.State, durable.HiddenName(durable.RemovedPrefix, s.Name))
+	if err := os.Rename(s.Files().Dir(), doomed); err != nil {
+		doomed = s.Files().Dir() // a mount point, for instance
 	}
 	return errors.Join(append(errs, tree.Remove(doomed))...)
 }
@@ -43,7 +36,7 @@ func (h *Host) sweep() {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), draftPrefix) || strings.HasPrefix(e.Name(), removedPrefix) {
+		if strings.HasPrefix(e.Name(), durable.DraftPrefix) || strings.HasPrefix(e.Name(), durable.RemovedPrefix) {
 			h.sweepOne(filepath.Join(h.Dirs.State, e.Name()))
 		}
 	}
@@ -54,7 +47,7 @@ func (h *Host) sweepOne(dir string) {
 	if err != nil || time.Since(info.ModTime()) < youngest {
 		return
 	}
-	lock, err := flock.Try(filepath.Join(dir, lockFile), false)
+	lock, err := flock.Try(filepath.Join(dir, layout.LockFile), false)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return // somebody is at it
 	}

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func TestThoseWhoOnlyLookDoNotHoldTheLock(t *testing.T) {
@@ -30,7 +32,7 @@ func TestThoseWhoOnlyLookDoNotHoldTheLock(t *testing.T) {
 		})
 	}
 	for i := range 500 {
-		lock, err := s.lock()
+		lock, err := s.Files().Lock()
 		if err != nil {
 			t.Errorf("try %d: %v", i, err)
 			break
@@ -43,12 +45,12 @@ func TestThoseWhoOnlyLookDoNotHoldTheLock(t *testing.T) {
 
 func TestDamagedStateOfARunningSandboxIsBroken(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	if err := os.WriteFile(s.path(stateFile), []byte(`{"status": "run`), 0o600); err != nil {
+	if err := os.WriteFile(s.Files().Path(layout.StateFile), []byte(`{"status": "run`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if st := s.State(); st.Status != StatusBroken || !strings.Contains(st.Reason, "can be stopped") {
@@ -65,12 +67,12 @@ func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {
 	hidden := func(prefix, name string, age time.Duration, held bool) string {
 		t.Helper()
 		s := create(t, h, name)
-		dir := filepath.Join(h.Dirs.State, hiddenName(prefix, name))
-		if err := os.Rename(s.dir(), dir); err != nil {
+		dir := filepath.Join(h.Dirs.State, durable.HiddenName(prefix, name))
+		if err := os.Rename(s.Files().Dir(), dir); err != nil {
 			t.Fatal(err)
 		}
 		if held {
-			lock, err := flock.Try(filepath.Join(dir, lockFile), false)
+			lock, err := flock.Try(filepath.Join(dir, layout.LockFile), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,8 +84,8 @@ func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {
 		}
 		return dir
 	}
-	leftovers := []string{hidden(draftPrefix, "a", time.Hour, false), hidden(removedPrefix, "b", time.Hour, false)}
-	busy := []string{hidden(draftPrefix, "c", time.Hour, true), hidden(draftPrefix, "d", 0, false)}
+	leftovers := []string{hidden(durable.DraftPrefix, "a", time.Hour, false), hidden(durable.RemovedPrefix, "b", time.Hour, false)}
+	busy := []string{hidden(durable.DraftPrefix, "c", time.Hour, true), hidden(durable.DraftPrefix, "d", 0, false)}
 	if all, err := h.List(); err != nil || len(all) != 0 {
 		t.Errorf("list: %d sandboxes, %v; want none", len(all), err)
 	}
@@ -97,26 +99,5 @@ func TestWhatKilledCommandsLeaveIsSweptAway(t *testing.T) {
 		if _, err := os.Stat(dir); err != nil {
 			t.Errorf("what somebody is at was removed: %v", err)
 		}
-	}
-}
-
-func TestStateIsRewrittenInPlaceOnAFullDisk(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.json")
-	long := State{Status: StatusRunning, Reason: strings.Repeat("x", 1000)}
-	if err := writeJSON(path, long); err != nil {
-		t.Fatal(err)
-	}
-	if err := overwrite(path, []byte(`{"status":"stopped"}`)); err != nil {
-		t.Fatal(err)
-	}
-	var st State
-	if err := readJSON(path, &st); err != nil || st.Status != StatusStopped || st.Reason != "" {
-		t.Errorf("state %+v, %v", st, err)
-	}
-	if err := overwrite(path, make([]byte, 1<<20)); err == nil {
-		t.Error("it took more room than the file has")
-	}
-	if err := readJSON(path, &st); err != nil {
-		t.Errorf("the failed attempt damaged it: %v", err)
 	}
 }

@@ -1,16 +1,13 @@
 package machine
 
 import (
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 
-	"github.com/google/renameio/v2"
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/sys/unix"
-
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // Rename gives a sandbox that does not run another name, which is its host
@@ -21,7 +18,7 @@ import (
 // in one step; what else knows the name follows, and no crash in between does
 // harm.
 func (s *Sandbox) Rename(name string) (*Sandbox, error) {
-	if err := CheckName(name); err != nil {
+	if err := layout.CheckName(name); err != nil {
 		return nil, err
 	}
 	renamed := &Sandbox{Name: name, host: s.host}
@@ -33,7 +30,7 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	if err := s.host.checkSocketPath(c); err != nil {
 		return nil, err
 	}
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	switch {
 	case errors.Is(err, flock.ErrLocked) && !s.State().live():
 		return nil, s.busy() // with another command
@@ -48,46 +45,16 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	if name == s.Name {
 		return s, nil
 	}
-	if err := moveDir(s.dir(), renamed.dir()); err != nil {
+	if err := durable.MoveDir(s.Files().Dir(), renamed.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("a sandbox named %s exists already: choose another name, or remove it (sandbox rm %[1]s)", name)
 		}
 		return nil, fmt.Errorf("renaming %s to %s: %w", s.Name, name, err)
 	}
 	return renamed, errors.Join(
-		os.RemoveAll(s.runtimeDir()),
-		writeJSON(renamed.path(configFile), c),
-		recommentKey(renamed.key(clientKey), name),
-		recommentKey(renamed.key(hostKey), name),
+		os.RemoveAll(s.Files().RuntimeDir()),
+		durable.WriteJSON(renamed.Files().Path(layout.ConfigFile), c),
+		layout.RecommentKey(renamed.Files().Key(layout.ClientKey), name),
+		layout.RecommentKey(renamed.Files().Key(layout.HostKey), name),
 	)
-}
-
-// moveDir never replaces what is at to, not even an empty directory: another
-// command may be about to fill it.
-func moveDir(from, to string) error {
-	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
-		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
-// recommentKey writes the private key at path anew with the comment that
-// writeKey would have given it.
-func recommentKey(path, comment string) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	key, err := ssh.ParseRawPrivateKey(data)
-	if err != nil {
-		return fmt.Errorf("the key %s is damaged: %w", path, err)
-	}
-	block, err := ssh.MarshalPrivateKey(key, "sandbox "+comment)
-	if err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-		return fmt.Errorf("writing the key %s: %w", path, err)
-	}
-	return nil
 }

@@ -8,15 +8,18 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func TestRenameTakesEverythingAlong(t *testing.T) {
 	h := testHost(t)
 	s := create(t, h, "old")
-	if err := os.WriteFile(filepath.Join(s.HomePath(), "note"), []byte("kept"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Files().Home(), "note"), []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before, err := readKey(s.key(hostKey))
+	before, err := layout.ReadKey(s.Files().Key(layout.HostKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,14 +31,14 @@ func TestRenameTakesEverythingAlong(t *testing.T) {
 	if err != nil || c.Name != "new" {
 		t.Errorf("its configuration is called %s (%v)", c.Name, err)
 	}
-	if note, err := os.ReadFile(filepath.Join(renamed.HomePath(), "note")); err != nil || string(note) != "kept" {
+	if note, err := os.ReadFile(filepath.Join(renamed.Files().Home(), "note")); err != nil || string(note) != "kept" {
 		t.Errorf("the home: %s, %v", note, err)
 	}
-	after, err := readKey(renamed.key(hostKey))
+	after, err := layout.ReadKey(renamed.Files().Key(layout.HostKey))
 	if err != nil || string(after.PublicKey().Marshal()) != string(before.PublicKey().Marshal()) {
 		t.Errorf("the host key changed (%v)", err)
 	}
-	if info, err := os.Stat(renamed.key(hostKey)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(renamed.Files().Key(layout.HostKey)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the host key's mode: %v (%v)", info.Mode(), err)
 	}
 	if s.Exists() {
@@ -79,7 +82,7 @@ func TestRenameRefuses(t *testing.T) {
 func TestNameIsTheDirectorys(t *testing.T) {
 	h := testHost(t)
 	s := create(t, h, "old")
-	if err := os.Rename(s.dir(), filepath.Join(h.Dirs.State, "new")); err != nil {
+	if err := os.Rename(s.Files().Dir(), filepath.Join(h.Dirs.State, "new")); err != nil {
 		t.Fatal(err)
 	}
 	c, err := h.mustGet(t, "new").Config()
@@ -118,7 +121,7 @@ func TestRacingRenamesLoseNothing(t *testing.T) {
 // Looking at a sandbox, or waiting for it, must not make a start fail.
 func TestLookingTakesNoLock(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	if err := writeJSON(s.path(stateFile), State{Status: StatusRunning}); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusRunning}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -133,7 +136,7 @@ func TestLookingTakesNoLock(t *testing.T) {
 		})
 	}
 	for range 500 {
-		lock, err := s.lock()
+		lock, err := s.Files().Lock()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +148,7 @@ func TestLookingTakesNoLock(t *testing.T) {
 
 func TestWaitReturnsToAllWhenTheLockIsGivenBack(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}

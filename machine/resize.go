@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // ResizeOptions are new sizes in MiB; 0 leaves one as it is.
@@ -43,7 +45,7 @@ func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
 	if _, err := c.resized(o); err != nil {
 		return Sizes{}, err
 	}
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	switch {
 	case errors.Is(err, flock.ErrLocked):
 		return s.resizeRunning(ctx, o)
@@ -92,7 +94,7 @@ func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
 		return Sizes{}, err
 	}
 	// What the next start would refuse is better refused now.
-	disk := layers(s.DiskPath())
+	disk := layers(s.Files().Disk())
 	if files, err := disk.all(); err != nil {
 		return Sizes{}, err
 	} else if o.DiskMiB != 0 && len(files) > 0 {
@@ -100,7 +102,7 @@ func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
 			return Sizes{}, s.explainDisk(err)
 		}
 	}
-	if err := writeJSON(s.path(configFile), c); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.ConfigFile), c); err != nil {
 		return Sizes{}, err
 	}
 	return Sizes{MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB}, nil
@@ -205,7 +207,7 @@ func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
 	}
 	c := v.config
 	c.DiskMiB = sizeMiB
-	if err := writeJSON(v.s.path(configFile), c); err != nil {
+	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
 		return err
 	}
 	v.config.DiskMiB, v.needs.DiskMiB = sizeMiB, sizeMiB

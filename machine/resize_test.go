@@ -40,7 +40,7 @@ func TestResizeChangesTheConfigurationOfWhatDoesNotRun(t *testing.T) {
 			t.Errorf("%s: the configuration was changed to %+v", name, now)
 		}
 	}
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -36,7 +36,7 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, withHome bool, o Star
 	if err := s.makeWay(ctx); err != nil {
 		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}
-	o.restore, o.withHome = s.snapshotDir(tag), withHome
+	o.restore, o.withHome = s.Files().Snapshot(tag), withHome
 	return s.Start(ctx, o)
 }
 
@@ -96,8 +96,8 @@ func openSaved(dir string) (*saved, error) {
 // layRestoredDisk puts a disk together with which a restored guest can start,
 // and lists its layers.
 func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
-	disk := layers(v.s.path(restoredDisk))
-	from := layers(filepath.Join(v.saved.dir, diskDir))
+	disk := layers(v.s.Files().Path(layout.RestoredDisk))
+	from := layers(filepath.Join(v.saved.dir, layout.DiskDir))
 	err := from.linkTo(ctx, disk, len(v.saved.Disk))
 	if err != nil {
 		return nil, fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
@@ -126,11 +126,11 @@ func (v *supervisor) loadSaved(ctx context.Context) error {
 		return err
 	}
 	if v.config.DiskMiB != 0 {
-		if err := replaceDir(v.s.path(restoredDisk), v.s.DiskPath()); err != nil {
+		if err := durable.ReplaceDir(v.s.Files().Path(layout.RestoredDisk), v.s.Files().Disk()); err != nil {
 			return err
 		}
 	}
-	if err := removeDir(v.s.path(homeBefore)); err != nil {
+	if err := durable.RemoveDir(v.s.Files().Path(layout.HomeBefore)); err != nil {
 		return err
 	}
 	v.log.Info("a snapshot was restored", "from", v.saved.dir)
@@ -149,19 +149,6 @@ func (v *supervisor) awaitMemory(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// replaceDir makes from what was called to in one step, and removes what was
-// there before, if anything was.
-func replaceDir(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
-	if errors.Is(err, unix.ENOENT) {
-		return os.Rename(from, to)
-	}
-	if err != nil {
-		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
-	}
-	return removeDir(from)
 }
 
 // explainNotRestored says why the snapshot was not restored, and what is left.

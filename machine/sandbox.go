@@ -10,14 +10,16 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // Host is the sandboxes of one user on this machine.
 type Host struct {
-	Dirs   Dirs
+	Dirs   layout.Dirs
 	Images *image.Store
 
 	// Supervisor is the program, with its arguments, that Sandbox.Start runs and
@@ -27,7 +29,7 @@ type Host struct {
 
 // OpenHost prepares the directories and opens the image store. There is
 // nothing to close.
-func OpenHost(dirs Dirs) (*Host, error) {
+func OpenHost(dirs layout.Dirs) (*Host, error) {
 	if err := dirs.Prepare(); err != nil {
 		return nil, err
 	}
@@ -54,21 +56,8 @@ type Sandbox struct {
 	host *Host
 }
 
-func (s *Sandbox) dir() string             { return filepath.Join(s.host.Dirs.State, s.Name) }
-func (s *Sandbox) runtimeDir() string      { return filepath.Join(s.host.Dirs.Runtime, s.Name) }
-func (s *Sandbox) path(name string) string { return filepath.Join(s.dir(), name) }
-func (s *Sandbox) apiPath() string         { return filepath.Join(s.runtimeDir(), apiSocket) }
-func (s *Sandbox) key(name string) string  { return filepath.Join(s.dir(), keysDir, name) }
-func (s *Sandbox) fsSocket(i int) string {
-	return filepath.Join(s.runtimeDir(), fmt.Sprintf(fsSocket, i))
-}
-func (s *Sandbox) lock() (*os.File, error) { return flock.Try(s.path(lockFile), true) }
-
-// LogPath is the file of one of the sandbox's logs, such as ConsoleLog.
-func (s *Sandbox) LogPath(name string) string { return filepath.Join(s.dir(), logsDir, name) }
-
-// HomePath is the guest user's home on the host.
-func (s *Sandbox) HomePath() string { return s.path(homeDir) }
+// Files is where the sandbox keeps what it has on this machine.
+func (s *Sandbox) Files() layout.Sandbox { return layout.Sandbox{Dirs: s.host.Dirs, Name: s.Name} }
 
 // Create makes the sandbox that c describes, without starting it. The name is
 // taken from then on; a taken name is an error.
@@ -87,11 +76,11 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 	s := &Sandbox{Name: c.Name, host: h}
 	h.sweep()
 	// The sandbox appears in one step, so that nobody ever sees half of one.
-	draft := &Sandbox{Name: hiddenName(draftPrefix, c.Name), host: h}
-	if err := os.Mkdir(draft.dir(), 0o700); err != nil {
+	draft := &Sandbox{Name: durable.HiddenName(durable.DraftPrefix, c.Name), host: h}
+	if err := os.Mkdir(draft.Files().Dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("making the sandbox's directory: %w", err)
 	}
-	lock, err := draft.lock()
+	lock, err := draft.Files().Lock()
 	if err == nil {
 		defer flock.Unlock(lock)
 		err = draft.fill(c)
@@ -100,23 +89,23 @@ func (h *Host) create(c Config, more func(draft *Sandbox) error) (*Sandbox, erro
 		err = more(draft)
 	}
 	if err == nil {
-		err = os.Rename(draft.dir(), s.dir())
+		err = os.Rename(draft.Files().Dir(), s.Files().Dir())
 	}
 	if errors.Is(err, os.ErrExist) { // somebody else was faster
 		err = errNameTaken(c.Name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, tree.Remove(draft.dir()))
+		return nil, errors.Join(err, tree.Remove(draft.Files().Dir()))
 	}
 	return s, nil
 }
 
 // CheckFree tells whether a sandbox of that name can be made.
 func (h *Host) CheckFree(name string) error {
-	if err := CheckName(name); err != nil {
+	if err := layout.CheckName(name); err != nil {
 		return err
 	}
-	if exists((&Sandbox{Name: name, host: h}).dir()) {
+	if exists((&Sandbox{Name: name, host: h}).Files().Dir()) {
 		return errNameTaken(name)
 	}
 	return nil
@@ -127,29 +116,29 @@ func errNameTaken(name string) error {
 }
 
 func (s *Sandbox) fill(c Config) error {
-	for _, dir := range []string{homeDir, keysDir, logsDir} {
-		if err := os.Mkdir(s.path(dir), 0o700); err != nil {
+	for _, dir := range []string{layout.HomeDir, layout.KeysDir, layout.LogsDir} {
+		if err := os.Mkdir(s.Files().Path(dir), 0o700); err != nil {
 			return err
 		}
 	}
-	for _, name := range []string{clientKey, hostKey} {
-		if err := writeKey(s.key(name), c.Name); err != nil {
+	for _, name := range []string{layout.ClientKey, layout.HostKey} {
+		if err := layout.WriteKey(s.Files().Key(name), c.Name); err != nil {
 			return err
 		}
 	}
-	if err := writeJSON(s.path(stateFile), State{Status: StatusCreated}); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusCreated}); err != nil {
 		return err
 	}
-	return writeJSON(s.path(configFile), c)
+	return durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
 }
 
 // Get returns the sandbox of that name.
 func (h *Host) Get(name string) (*Sandbox, error) {
-	if err := CheckName(name); err != nil {
+	if err := layout.CheckName(name); err != nil {
 		return nil, err
 	}
 	s := &Sandbox{Name: name, host: h}
-	if _, err := os.Stat(s.dir()); err != nil {
+	if _, err := os.Stat(s.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("there is no sandbox named %s: sandbox ls shows those that exist", name)
 		}
@@ -166,7 +155,7 @@ func (h *Host) List() ([]*Sandbox, error) {
 	}
 	var all []*Sandbox
 	for _, e := range entries {
-		if e.IsDir() && CheckName(e.Name()) == nil && !h.isOwnDir(e.Name()) {
+		if e.IsDir() && layout.CheckName(e.Name()) == nil && !h.isOwnDir(e.Name()) {
 			all = append(all, &Sandbox{Name: e.Name(), host: h})
 		}
 	}
@@ -188,7 +177,7 @@ func (h *Host) isOwnDir(name string) bool {
 // directory's: a Rename may have been cut short after that.
 func (s *Sandbox) Config() (Config, error) {
 	var c Config
-	err := readJSON(s.path(configFile), &c)
+	err := durable.ReadJSON(s.Files().Path(layout.ConfigFile), &c)
 	c.Name = s.Name
 	return c, err
 }
@@ -201,7 +190,7 @@ func (s *Sandbox) State() State {
 		return State{Status: StatusBroken, Reason: err.Error()}
 	}
 	var st State
-	if err := readJSON(s.path(stateFile), &st); err != nil {
+	if err := durable.ReadJSON(s.Files().Path(layout.StateFile), &st); err != nil {
 		if s.held() {
 			return State{Status: StatusBroken, Reason: fmt.Sprintf("%v; it runs and can be stopped", err)}
 		}
@@ -210,12 +199,12 @@ func (s *Sandbox) State() State {
 	}
 	if st.live() {
 		// The lock alone would do, but commands hold it for a moment too.
-		if s.held() && (st.Identity == nil || st.Identity.alive()) {
+		if s.held() && (st.Identity == nil || st.Identity.Alive()) {
 			return st
 		}
 		// It may have ended between the two reads.
 		var again State
-		if readJSON(s.path(stateFile), &again) == nil && again.Status != st.Status {
+		if durable.ReadJSON(s.Files().Path(layout.StateFile), &again) == nil && again.Status != st.Status {
 			return again
 		}
 		st.Reason = fmt.Sprintf("its supervisor (process %d) ended without a word while the sandbox was %s", st.Supervisor, st.Status)
@@ -226,13 +215,13 @@ func (s *Sandbox) State() State {
 
 // Exists tells whether the sandbox has not been removed or renamed.
 func (s *Sandbox) Exists() bool {
-	_, err := os.Stat(s.dir())
+	_, err := os.Stat(s.Files().Dir())
 	return !errors.Is(err, os.ErrNotExist)
 }
 
 // held tells whether somebody, normally the supervisor, holds the lock.
 func (s *Sandbox) held() bool {
-	f, err := os.Open(s.path(lockFile))
+	f, err := os.Open(s.Files().Path(layout.LockFile))
 	if err != nil {
 		return false // nobody can hold what is not there
 	}
@@ -244,12 +233,12 @@ func (s *Sandbox) held() bool {
 // Remove deletes the sandbox with its home. A running one is an error, unless
 // force is set: then it is killed first.
 func (s *Sandbox) Remove(ctx context.Context, force bool) error {
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if errors.Is(err, flock.ErrLocked) && force {
 		if err := s.Kill(ctx); err != nil {
 			return err
 		}
-		lock, err = s.lock()
+		lock, err = s.Files().Lock()
 	}
 	switch {
 	case errors.Is(err, flock.ErrLocked):
@@ -296,7 +285,7 @@ type Info struct {
 // Info gathers everything that is known about the sandbox.
 func (s *Sandbox) Info() Info {
 	c, _ := s.Config() // a broken one shows in State
-	return Info{Name: s.Name, State: s.State(), Config: c, Dir: s.dir(), Home: s.HomePath(), Disk: s.diskUsage(c)}
+	return Info{Name: s.Name, State: s.State(), Config: c, Dir: s.Files().Dir(), Home: s.Files().Home(), Disk: s.diskUsage(c)}
 }
 
 // Served returns how the share is served to the guest, if that runs.

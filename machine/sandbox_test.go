@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
 func testHost(t *testing.T) *Host {
 	t.Helper()
 	root := t.TempDir()
-	host, err := OpenHost(Dirs{Data: root + "/data", State: root + "/state", Runtime: root + "/run", Cache: root + "/cache"})
+	host, err := OpenHost(layout.Dirs{Data: root + "/data", State: root + "/state", Runtime: root + "/run", Cache: root + "/cache"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +46,7 @@ func create(t *testing.T, h *Host, name string) *Sandbox {
 
 func TestCreateKeepsEverythingPrivate(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	err := filepath.WalkDir(s.dir(), func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(s.Files().Dir(), func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -97,14 +99,14 @@ func (h *Host) mustGet(t *testing.T, name string) *Sandbox {
 
 func TestStateTellsCrashedFromRunning(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	if err := writeJSON(s.path(stateFile), State{Status: StatusRunning, Supervisor: 12345}); err != nil {
+	if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusRunning, Supervisor: 12345}); err != nil {
 		t.Fatal(err)
 	}
 	st := s.State()
 	if st.Status != StatusCrashed || !strings.Contains(st.Reason, "12345") {
 		t.Errorf("without a supervisor: %s (%s), want crashed with the supervisor's pid", st.Status, st.Reason)
 	}
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,17 +118,23 @@ func TestStateTellsCrashedFromRunning(t *testing.T) {
 
 func TestBrokenSandboxIsListedAndRemoved(t *testing.T) {
 	h := testHost(t)
-	halfState := func(s *Sandbox) error { return os.WriteFile(s.path(stateFile), []byte(`{"status": "run`), 0o600) }
+	halfState := func(s *Sandbox) error {
+		return os.WriteFile(s.Files().Path(layout.StateFile), []byte(`{"status": "run`), 0o600)
+	}
 	for name, tt := range map[string]struct {
 		status Status
 		damage func(*Sandbox) error
 	}{
 		// A start needs no old state and writes it anew.
-		"half-state":  {StatusCrashed, halfState},
-		"no-lock":     {StatusCrashed, func(s *Sandbox) error { return errors.Join(os.Remove(s.path(lockFile)), os.Remove(s.path(stateFile))) }},
-		"empty-state": {StatusCrashed, func(s *Sandbox) error { return os.Truncate(s.path(stateFile), 0) }},
-		"no-config":   {StatusBroken, func(s *Sandbox) error { return os.Remove(s.path(configFile)) }},
-		"newer":       {StatusBroken, func(s *Sandbox) error { return os.WriteFile(s.path(configFile), []byte(`{"colour": "red"}`), 0o600) }},
+		"half-state": {StatusCrashed, halfState},
+		"no-lock": {StatusCrashed, func(s *Sandbox) error {
+			return errors.Join(os.Remove(s.Files().Path(layout.LockFile)), os.Remove(s.Files().Path(layout.StateFile)))
+		}},
+		"empty-state": {StatusCrashed, func(s *Sandbox) error { return os.Truncate(s.Files().Path(layout.StateFile), 0) }},
+		"no-config":   {StatusBroken, func(s *Sandbox) error { return os.Remove(s.Files().Path(layout.ConfigFile)) }},
+		"newer": {StatusBroken, func(s *Sandbox) error {
+			return os.WriteFile(s.Files().Path(layout.ConfigFile), []byte(`{"colour": "red"}`), 0o600)
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := create(t, h, name)
@@ -152,7 +160,7 @@ func TestBrokenSandboxIsListedAndRemoved(t *testing.T) {
 
 func TestRemoveRefusesWhatRuns(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	lock, err := s.lock()
+	lock, err := s.Files().Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +176,7 @@ func TestRemoveRefusesWhatRuns(t *testing.T) {
 
 func TestRemoveCopesWithDirectoriesThatCannotBeEntered(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	closed := filepath.Join(s.HomePath(), "x", "y")
+	closed := filepath.Join(s.Files().Home(), "x", "y")
 	if err := os.MkdirAll(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -46,10 +48,10 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (
 }
 
 func (s *Sandbox) checkFreeTag(tag string) error {
-	if err := CheckTag(tag); err != nil {
+	if err := layout.CheckTag(tag); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(s.snapshotDir(tag)); err == nil {
+	if _, err := os.Lstat(s.Files().Snapshot(tag)); err == nil {
 		return fmt.Errorf("the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
 	}
 	return nil
@@ -82,7 +84,7 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 		return snap, err
 	}
 	v.sweepLeftovers()
-	draft := filepath.Join(v.s.snapshotsDir(), hiddenName(draftPrefix, tag))
+	draft := filepath.Join(v.s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, tag))
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		return snap, fmt.Errorf("making the snapshot's directory: %w", err)
 	}
@@ -104,7 +106,7 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 			return snap, err
 		}
 	}
-	if err := writeJSON(filepath.Join(draft, manifestFile), snap); err != nil {
+	if err := durable.WriteJSON(filepath.Join(draft, manifestFile), snap); err != nil {
 		return snap, err
 	}
 	return snap, v.publishSnapshot(draft, tag)
@@ -112,12 +114,12 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 
 // syncSnapshot puts a snapshot's files on the disk for good.
 func syncSnapshot(dir string, snap Snapshot) error {
-	paths := []string{clientKey}
+	paths := []string{layout.ClientKey}
 	for name := range snap.files() {
 		paths = append(paths, name)
 	}
 	for _, name := range paths {
-		if err := syncPath(filepath.Join(dir, name)); err != nil {
+		if err := durable.Sync(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
@@ -126,7 +128,7 @@ func syncSnapshot(dir string, snap Snapshot) error {
 
 // describe notes in the snapshot what the files in the directory are.
 func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (err error) {
-	if err := linkOrClone(ctx, v.s.key(clientKey), filepath.Join(dir, clientKey)); err != nil {
+	if err := durable.Link(ctx, v.s.Files().Key(layout.ClientKey), filepath.Join(dir, layout.ClientKey)); err != nil {
 		return err
 	}
 	if snap.Devices, err = describeFile(ctx, filepath.Join(dir, devicesFile)); err != nil {
@@ -139,14 +141,14 @@ func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (
 		}
 		snap.Memory = &memory
 	}
-	if home := filepath.Join(dir, homeDir); exists(home) {
+	if home := filepath.Join(dir, layout.HomeDir); exists(home) {
 		used, err := tree.Used(home)
 		if err != nil {
 			return err
 		}
 		snap.Home = &SnapshotHome{Used: used}
 	}
-	disk := layers(filepath.Join(dir, diskDir))
+	disk := layers(filepath.Join(dir, layout.DiskDir))
 	files, err := disk.all()
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (v *supervisor) describeLayer(ctx context.Context, file string) (SnapshotFi
 	known, _ := v.s.Snapshots() // those that cannot be read know nothing
 	for _, snap := range known {
 		for name, layer := range snap.files() {
-			other, err := os.Stat(v.s.snapshotFile(snap.Tag, name))
+			other, err := os.Stat(filepath.Join(v.s.Files().Snapshot(snap.Tag), name))
 			if err == nil && os.SameFile(info, other) {
 				return layer, nil
 			}
@@ -182,14 +184,14 @@ func (v *supervisor) describeLayer(ctx context.Context, file string) (SnapshotFi
 
 // publishSnapshot gives a finished snapshot its name, for good.
 func (v *supervisor) publishSnapshot(draft, tag string) error {
-	if err := syncPath(draft); err != nil {
+	if err := durable.Sync(draft); err != nil {
 		return err
 	}
-	if err := moveDir(draft, v.s.snapshotDir(tag)); err != nil {
+	if err := durable.MoveDir(draft, v.s.Files().Snapshot(tag)); err != nil {
 		return err
 	}
 	v.log.Info("a snapshot was saved", "tag", tag)
-	return syncPath(v.s.snapshotsDir())
+	return durable.Sync(v.s.Files().Snapshots())
 }
 
 // checkSaves refuses a QEMU that is too old to save any machine, with what to do
@@ -239,7 +241,7 @@ func (v *supervisor) saveState(ctx context.Context, dir string, withHome bool) (
 	return v.standingStill(ctx, func() error {
 		err := still.take(ctx)
 		if err == nil && withHome {
-			err = v.copyHome(ctx, v.s.HomePath(), filepath.Join(dir, homeDir))
+			err = v.copyHome(ctx, v.s.Files().Home(), filepath.Join(dir, layout.HomeDir))
 		}
 		return err
 	})
@@ -316,7 +318,7 @@ func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
 	}
 	// It is a part of the disk from here on, and empty as long as QEMU writes to
 	// the one below: whatever comes in between, no write is lost.
-	files, err := layers(v.s.DiskPath()).add()
+	files, err := layers(v.s.Files().Disk()).add()
 	if err != nil {
 		return nil, v.s.explainDisk(err)
 	}
@@ -354,10 +356,10 @@ func (s *still) take(ctx context.Context) error {
 }
 
 func (s *still) freezeDisk(ctx context.Context) error {
-	disk := layers(s.v.s.DiskPath())
+	disk := layers(s.v.s.Files().Disk())
 	node := qemu.LayerNode(diskID, s.frozen)
 	if err := s.v.monitor.SnapshotDrive(ctx, diskID, node, s.layer); err != nil {
-		return errors.Join(err, os.Remove(disk.path(s.frozen)))
+		return errors.Join(err, os.Remove(disk.file(s.frozen)))
 	}
-	return disk.linkTo(ctx, layers(filepath.Join(s.dir, diskDir)), s.frozen)
+	return disk.linkTo(ctx, layers(filepath.Join(s.dir, layout.DiskDir)), s.frozen)
 }

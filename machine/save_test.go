@@ -85,7 +85,7 @@ func TestSaveIsRefusedBeforeAnythingIsMade(t *testing.T) {
 					t.Errorf("the error lacks %q: %v", want, err)
 				}
 			}
-			if _, err := os.Lstat(v.s.snapshotsDir()); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Lstat(v.s.Files().Snapshots()); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("there is a directory of snapshots: %v", err)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -97,7 +98,7 @@ type export struct {
 // exports lists what the guest mounts, in that order: its home, unless it has
 // none here, and the shares.
 func (v *supervisor) exports(plan *Plan) []export {
-	home := export{Share: virtiofs.Share{Source: v.s.HomePath(), Target: plan.Image.Manifest.User.Home}, own: true}
+	home := export{Share: virtiofs.Share{Source: v.s.Files().Home(), Target: plan.Image.Manifest.User.Home}, own: true}
 	var list []export
 	for _, share := range plan.Shares {
 		list = append(list, export{Share: share})
@@ -110,7 +111,7 @@ func (v *supervisor) exports(plan *Plan) []export {
 		list = append([]export{home}, list...)
 	}
 	for i := range list {
-		list[i].tag, list[i].socket = tags[i], v.s.fsSocket(i)
+		list[i].tag, list[i].socket = tags[i], v.s.Files().Share(i)
 	}
 	return list
 }
@@ -130,7 +131,7 @@ func (c Config) tags(shares int) []string {
 
 // startShares starts a file server for the home and one for each share.
 func (v *supervisor) startShares(ctx context.Context, plan *Plan) error {
-	log, err := newLogFile(v.s.LogPath(VirtiofsdLog))
+	log, err := newLogFile(v.s.Files().Log(layout.VirtiofsdLog))
 	if err != nil {
 		return err
 	}

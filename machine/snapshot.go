@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -24,7 +26,7 @@ const (
 	manifestFile = "manifest.json" // Snapshot; what has none is no snapshot
 	memoryFile   = "memory"        // the guest's memory, page by page
 	devicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
-	// and homeDir, if the snapshot has the home; diskDir, the layers of the disk if the sandbox has one, and clientKey,
+	// and HomeDir, if the snapshot has the home; DiskDir, the layers of the disk if the sandbox has one, and ClientKey,
 	// which opens the agent that is in the memory
 )
 
@@ -101,7 +103,7 @@ func (s Snapshot) files() map[string]SnapshotFile {
 		files[memoryFile] = *s.Memory
 	}
 	for i, layer := range s.Disk {
-		files[layers(diskDir).path(i)] = layer
+		files[layers(layout.DiskDir).file(i)] = layer
 	}
 	return files
 }
@@ -160,27 +162,13 @@ func (n Needs) Differences(here Needs) []string {
 	return list
 }
 
-func (s *Sandbox) snapshotsDir() string          { return s.path(snapshotsDir) }
-func (s *Sandbox) snapshotDir(tag string) string { return filepath.Join(s.snapshotsDir(), tag) }
-func (s *Sandbox) snapshotFile(tag, name string) string {
-	return filepath.Join(s.snapshotDir(tag), name)
-}
-
-// CheckTag tells whether tag can name a snapshot.
-func CheckTag(tag string) error {
-	if !nameRule.MatchString(tag) {
-		return fmt.Errorf("the tag %q is not valid: use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit first and last, such as before-upgrade", tag)
-	}
-	return nil
-}
-
 // Snapshot returns the snapshot with that tag.
 func (s *Sandbox) Snapshot(tag string) (Snapshot, error) {
 	var snap Snapshot
-	if err := CheckTag(tag); err != nil {
+	if err := layout.CheckTag(tag); err != nil {
 		return snap, err
 	}
-	err := readManifest(s.snapshotFile(tag, manifestFile), &snap)
+	err := readManifest(filepath.Join(s.Files().Snapshot(tag), manifestFile), &snap)
 	if errors.Is(err, os.ErrNotExist) {
 		return snap, fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
 	}
@@ -188,7 +176,7 @@ func (s *Sandbox) Snapshot(tag string) (Snapshot, error) {
 }
 
 func readManifest(path string, snap *Snapshot) error {
-	err := readJSON(path, snap)
+	err := durable.ReadJSON(path, snap)
 	if err == nil && snap.Version != snapshotVersion {
 		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", snap.Tag, snap.Version, snapshotVersion)
 	}
@@ -198,7 +186,7 @@ func readManifest(path string, snap *Snapshot) error {
 // Snapshots lists the sandbox's snapshots, the oldest first. The error tells
 // of those that cannot be read; the others are returned all the same.
 func (s *Sandbox) Snapshots() ([]Snapshot, error) {
-	entries, err := os.ReadDir(s.snapshotsDir())
+	entries, err := os.ReadDir(s.Files().Snapshots())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -208,7 +196,7 @@ func (s *Sandbox) Snapshots() ([]Snapshot, error) {
 	var all []Snapshot
 	var errs []error
 	for _, e := range entries {
-		if CheckTag(e.Name()) != nil {
+		if layout.CheckTag(e.Name()) != nil {
 			continue // half made or half removed
 		}
 		snap, err := s.Snapshot(e.Name())
@@ -224,11 +212,11 @@ func (s *Sandbox) Snapshots() ([]Snapshot, error) {
 
 // RemoveSnapshot deletes a snapshot. No other depends on it.
 func (s *Sandbox) RemoveSnapshot(tag string) error {
-	if err := CheckTag(tag); err != nil {
+	if err := layout.CheckTag(tag); err != nil {
 		return err
 	}
-	doomed := filepath.Join(s.snapshotsDir(), hiddenName(removedPrefix, tag))
-	err := os.Rename(s.snapshotDir(tag), doomed)
+	doomed := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.RemovedPrefix, tag))
+	err := os.Rename(s.Files().Snapshot(tag), doomed)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
 	}
@@ -242,7 +230,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 // saved, and whether its disk can be opened.
 func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
 	for name, want := range snap.files() {
-		path := s.snapshotFile(snap.Tag, name)
+		path := filepath.Join(s.Files().Snapshot(snap.Tag), name)
 		got, err := checksum(ctx, path)
 		if err != nil {
 			return fmt.Errorf("verifying the snapshot %s: %w", snap.Tag, err)
@@ -254,7 +242,7 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap Snapshot) error {
 	if len(snap.Disk) == 0 {
 		return nil
 	}
-	_, _, err := layers(s.snapshotFile(snap.Tag, diskDir)).check()
+	_, _, err := layers(filepath.Join(s.Files().Snapshot(snap.Tag), layout.DiskDir)).check()
 	return s.explainSnapshot(snap.Tag, err)
 }
 
@@ -269,10 +257,10 @@ func (s *Sandbox) explainSnapshot(tag string, err error) error {
 // sweepLeftovers deletes what a save or a removal that was killed has left.
 // Only the supervisor saves, so it must not be doing so.
 func (v *supervisor) sweepLeftovers() {
-	for _, dir := range []string{v.s.dir(), v.s.snapshotsDir()} {
+	for _, dir := range []string{v.s.Files().Dir(), v.s.Files().Snapshots()} {
 		entries, _ := os.ReadDir(dir) // no directory, no leftovers
 		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), draftPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
+			if !strings.HasPrefix(e.Name(), durable.DraftPrefix) && !strings.HasPrefix(e.Name(), durable.RemovedPrefix) {
 				continue
 			}
 			if err := tree.Remove(filepath.Join(dir, e.Name())); err != nil {

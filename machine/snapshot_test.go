@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -21,15 +23,15 @@ func testSupervisor(s *Sandbox) *supervisor {
 // saveTest publishes a snapshot as save does, without a guest.
 func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) Snapshot {
 	t.Helper()
-	draft := filepath.Join(s.snapshotsDir(), hiddenName(draftPrefix, tag))
+	draft := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, tag))
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	snap := Snapshot{Version: snapshotVersion, Tag: tag, Created: created, Memory: new(SnapshotFile), Disk: make([]SnapshotFile, 1)}
-	if err := os.Mkdir(filepath.Join(draft, diskDir), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(draft, layout.DiskDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(diskDir).path(0): &snap.Disk[0]} {
+	for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(layout.DiskDir).file(0): &snap.Disk[0]} {
 		path := filepath.Join(draft, name)
 		writeFile(t, path, name+" of "+tag)
 		var err error
@@ -43,7 +45,7 @@ func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) Snapshot 
 			t.Fatal(err)
 		}
 	}
-	if err := writeJSON(filepath.Join(draft, manifestFile), snap); err != nil {
+	if err := durable.WriteJSON(filepath.Join(draft, manifestFile), snap); err != nil {
 		t.Fatal(err)
 	}
 	if err := testSupervisor(s).publishSnapshot(draft, tag); err != nil {
@@ -90,7 +92,7 @@ func TestSnapshotsAreListedByAge(t *testing.T) {
 func TestSnapshotIsNeverReplaced(t *testing.T) {
 	s := create(t, testHost(t), "a")
 	snap := saveTest(t, s, "one", time.Now())
-	draft := filepath.Join(s.snapshotsDir(), hiddenName(draftPrefix, "one"))
+	draft := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, "one"))
 	if err := os.Mkdir(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -108,17 +110,17 @@ func TestSnapshotIsNeverReplaced(t *testing.T) {
 func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 	s := create(t, testHost(t), "a")
 	snap := saveTest(t, s, "good", time.Now())
-	for _, name := range []string{hiddenName(draftPrefix, "half"), hiddenName(removedPrefix, "gone")} {
-		if err := os.Mkdir(filepath.Join(s.snapshotsDir(), name), 0o700); err != nil {
+	for _, name := range []string{durable.HiddenName(durable.DraftPrefix, "half"), durable.HiddenName(durable.RemovedPrefix, "gone")} {
+		if err := os.Mkdir(filepath.Join(s.Files().Snapshots(), name), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, filepath.Join(s.snapshotsDir(), name, memoryFile), "half of it")
+		writeFile(t, filepath.Join(s.Files().Snapshots(), name, memoryFile), "half of it")
 	}
 	if got := tags(t, s); got != "good" {
 		t.Errorf("shown: %q", got)
 	}
 	testSupervisor(s).sweepLeftovers()
-	entries, err := os.ReadDir(s.snapshotsDir())
+	entries, err := os.ReadDir(s.Files().Snapshots())
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
@@ -129,9 +131,9 @@ func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	for tag, name := range map[string]string{"memo": memoryFile, "devi": devicesFile, "disk": layers(diskDir).path(0)} {
+	for tag, name := range map[string]string{"memo": memoryFile, "devi": devicesFile, "disk": layers(layout.DiskDir).file(0)} {
 		snap := saveTest(t, s, tag, time.Now())
-		path := s.snapshotFile(snap.Tag, name)
+		path := filepath.Join(s.Files().Snapshot(snap.Tag), name)
 		writeFile(t, path, "something else")
 		if err := s.VerifySnapshot(t.Context(), snap); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("a damaged %s: %v", name, err)
@@ -144,7 +146,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		}
 	}
 	saveTest(t, s, "good", time.Now())
-	writeFile(t, s.snapshotFile("memo", manifestFile), fmt.Sprintf(`{"version": %d}`, snapshotVersion+1))
+	writeFile(t, filepath.Join(s.Files().Snapshot("memo"), manifestFile), fmt.Sprintf(`{"version": %d}`, snapshotVersion+1))
 	all, err := s.Snapshots()
 	if err == nil || len(all) != 3 {
 		t.Errorf("with a manifest of another version: %d snapshots, %v", len(all), err)

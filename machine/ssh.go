@@ -2,6 +2,8 @@ package machine
 
 import (
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // SSHSuffix follows a sandbox's name in the host name by which ssh knows it.
@@ -11,7 +13,7 @@ const SSHSuffix = ".sandbox"
 // HostKey is the public key by which the sandbox proves itself to ssh, on its
 // port as well as on the connections of DialSSH.
 func (s *Sandbox) HostKey() (ssh.PublicKey, error) {
-	key, err := readKey(s.key(hostKey))
+	key, err := layout.ReadKey(s.Files().Key(layout.HostKey))
 	if err != nil {
 		return nil, err
 	}

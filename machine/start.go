@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // SuperviseCommand is the argument with which Start runs our own executable
@@ -28,12 +30,12 @@ const (
 
 // startRequest is what a supervisor is to do.
 type startRequest struct {
-	Dirs     Dirs   `json:"dirs"`
-	Name     string `json:"name"`
-	Hold     bool   `json:"hold,omitempty"`     // the sandbox lives only as long as its starter
-	Restore  string `json:"restore,omitempty"`  // the directory of the snapshot to start with
-	WithHome bool   `json:"withHome,omitempty"` // the snapshot's home is restored, too
-	Again    bool   `json:"again,omitempty"`    // the same start has failed before, as if by chance
+	Dirs     layout.Dirs `json:"dirs"`
+	Name     string      `json:"name"`
+	Hold     bool        `json:"hold,omitempty"`     // the sandbox lives only as long as its starter
+	Restore  string      `json:"restore,omitempty"`  // the directory of the snapshot to start with
+	WithHome bool        `json:"withHome,omitempty"` // the snapshot's home is restored, too
+	Again    bool        `json:"again,omitempty"`    // the same start has failed before, as if by chance
 }
 
 // pipe returns the end of a pipe from which the request can be read: a few paths,

@@ -40,7 +40,7 @@ func TestSupervisorIsToldWhatToDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.lock(); err == nil {
+	if _, err := s.Files().Lock(); err == nil {
 		t.Error("the supervisor does not hold the lock")
 	}
 	hold.Close()

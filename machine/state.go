@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -29,7 +30,7 @@ type State struct {
 	Reason     string            `json:"reason,omitempty"`
 	API        int               `json:"api,omitempty"`        // version of the supervisor's API
 	Supervisor int               `json:"supervisor,omitempty"` // pid
-	Identity   *identity         `json:"identity,omitempty"`   // of the supervisor, while it lives
+	Identity   *process.Identity `json:"identity,omitempty"`   // of the supervisor, while it lives
 	QEMU       int               `json:"qemu,omitempty"`       // pid
 	Started    time.Time         `json:"started,omitzero"`
 	Ended      time.Time         `json:"ended,omitzero"`

@@ -4,26 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 // Stats is what a sandbox takes of the machine at one moment.
 type Stats struct {
-	Sandbox    string         `json:"sandbox"`
-	Status     Status         `json:"status"`
-	Time       time.Time      `json:"time"`
-	CPUSeconds float64        `json:"cpuSeconds"`          // of all its processes since the start
-	CPUPercent float64        `json:"cpuPercent"`          // between the last two samples; 100 is one CPU of the host
-	RSSBytes   int64          `json:"rssBytes"`            // sum over the processes: the guest's memory counts in each that maps it
-	PSSBytes   int64          `json:"pssBytes,omitempty"`  // the same without counting twice; absent where the kernel does not say it of every process
-	DiskBytes  int64          `json:"diskBytes"`           // that the sandbox's directory occupies: home, disk, logs
-	Processes  []ProcessStats `json:"processes,omitempty"` // supervisor, QEMU, file servers
-	Guest      *GuestStats    `json:"guest,omitempty"`     // nil when the guest could not be asked
-	Problem    string         `json:"problem,omitempty"`   // why something is missing here
+	Sandbox    string          `json:"sandbox"`
+	Status     Status          `json:"status"`
+	Time       time.Time       `json:"time"`
+	CPUSeconds float64         `json:"cpuSeconds"`          // of all its processes since the start
+	CPUPercent float64         `json:"cpuPercent"`          // between the last two samples; 100 is one CPU of the host
+	RSSBytes   int64           `json:"rssBytes"`            // sum over the processes: the guest's memory counts in each that maps it
+	PSSBytes   int64           `json:"pssBytes,omitempty"`  // the same without counting twice; absent where the kernel does not say it of every process
+	DiskBytes  int64           `json:"diskBytes"`           // that the sandbox's directory occupies: home, disk, logs
+	Processes  []process.Stats `json:"processes,omitempty"` // supervisor, QEMU, file servers
+	Guest      *GuestStats     `json:"guest,omitempty"`     // nil when the guest could not be asked
+	Problem    string          `json:"problem,omitempty"`   // why something is missing here
 }
 
 // GuestStats is what the guest says of itself. It can say what it likes.
@@ -49,7 +52,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	var problems [2]error
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		stats.DiskBytes, err = tree.Used(s.dir())
+		stats.DiskBytes, err = tree.Used(s.Files().Dir())
 		return err
 	})
 	if st.Status == StatusRunning {
@@ -66,7 +69,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 		stats.Processes, problems[1] = readTree(*st.Identity)
 	}
 	if err := group.Wait(); err != nil {
-		return stats, fmt.Errorf("measuring %s: %w", s.dir(), err)
+		return stats, fmt.Errorf("measuring %s: %w", s.Files().Dir(), err)
 	}
 	if stats.Guest = guest; guest != nil {
 		guest.BalloonBytes = taken
@@ -79,15 +82,15 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 }
 
 // readTree reads the supervisor and everything that it started.
-func readTree(supervisor identity) ([]ProcessStats, error) {
-	p, err := openProcess(supervisor)
+func readTree(supervisor process.Identity) ([]process.Stats, error) {
+	p, err := process.Open(supervisor)
 	if err != nil {
 		return nil, fmt.Errorf("the supervisor: %w", err)
 	}
 	defer p.Close()
-	var all []ProcessStats
-	for _, pid := range descendants(supervisor.PID) {
-		one, err := readProcess(pid)
+	var all []process.Stats
+	for _, pid := range process.Descendants(supervisor.PID) {
+		one, err := process.ReadStats(pid)
 		if err != nil { // it has just ended
 			continue
 		}
@@ -148,9 +151,28 @@ func (s *Sandbox) guestStats(ctx context.Context) (*GuestStats, error) {
 		}
 	}
 	g := &GuestStats{
-		MemoryTotalBytes:     kibibytes(memory, "MemTotal:"),
-		MemoryAvailableBytes: kibibytes(memory, "MemAvailable:"),
+		MemoryTotalBytes:     process.Kibibytes(memory, "MemTotal:"),
+		MemoryAvailableBytes: process.Kibibytes(memory, "MemAvailable:"),
 	}
 	g.NetReceivedBytes, g.NetSentBytes = netBytes(network)
 	return g, nil
+}
+
+// netBytes sums up what a /proc/net/dev says was received and sent, except on
+// the loopback interface.
+func netBytes(file []byte) (received, sent int64) {
+	for line := range strings.Lines(string(file)) {
+		name, rest, ok := strings.Cut(line, ":")
+		fields := strings.Fields(rest)
+		const rx, tx = 0, 8 // columns, counted from the interface's name
+		if !ok || strings.TrimSpace(name) == "lo" || len(fields) <= tx {
+			continue
+		}
+		r, errR := strconv.ParseInt(fields[rx], 10, 64)
+		t, errT := strconv.ParseInt(fields[tx], 10, 64)
+		if errR == nil && errT == nil {
+			received, sent = received+r, sent+t
+		}
+	}
+	return received, sent
 }

@@ -7,7 +7,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func TestStatsCountTheSupervisorsProcesses(t *testing.T) {
@@ -32,8 +35,8 @@ func TestStatsOfWhatDoesNotRun(t *testing.T) {
 
 func TestCPUPercentIsBetweenTheSamples(t *testing.T) {
 	now := time.Now()
-	earlier := Stats{Time: now, Processes: []ProcessStats{{PID: 1, CPUSeconds: 5}, {PID: 2, CPUSeconds: 7}}}
-	later := Stats{Time: now.Add(2 * time.Second), Processes: []ProcessStats{{PID: 1, CPUSeconds: 6}, {PID: 3, CPUSeconds: 2}}}
+	earlier := Stats{Time: now, Processes: []process.Stats{{PID: 1, CPUSeconds: 5}, {PID: 2, CPUSeconds: 7}}}
+	later := Stats{Time: now.Add(2 * time.Second), Processes: []process.Stats{{PID: 1, CPUSeconds: 6}, {PID: 3, CPUSeconds: 2}}}
 	if got := later.Since(earlier).CPUPercent; got != 150 {
 		t.Errorf("%v%%, want 150%%", got)
 	}
@@ -51,7 +54,7 @@ func TestGuestsNumbersAreRead(t *testing.T) {
 	if in, out := netBytes([]byte(dev)); in != 1500 || out != 250 {
 		t.Errorf("received %d, sent %d", in, out)
 	}
-	if got := kibibytes([]byte("MemTotal:  100 kB\nMemFree: 7 kB\n"), "MemFree:"); got != 7<<10 {
+	if got := process.Kibibytes([]byte("MemTotal:  100 kB\nMemFree: 7 kB\n"), "MemFree:"); got != 7<<10 {
 		t.Errorf("%d bytes are free", got)
 	}
 }
@@ -87,11 +90,11 @@ func TestPruneTakesOnlyWhatIsOver(t *testing.T) {
 		"stopped": {Status: StatusStopped}, "killed": {Status: StatusRunning}, "started-since": {Status: StatusStopped},
 		"broken": {}, "new": {Status: StatusCreated},
 	} {
-		if err := writeJSON(create(t, h, name).path(stateFile), st); err != nil {
+		if err := durable.WriteJSON(create(t, h, name).Files().Path(layout.StateFile), st); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Remove(h.mustGet(t, "broken").path(configFile)); err != nil {
+	if err := os.Remove(h.mustGet(t, "broken").Files().Path(layout.ConfigFile)); err != nil {
 		t.Fatal(err)
 	}
 	running := create(t, h, "running")

@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -122,7 +124,7 @@ func Supervise(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	logs, err := newLogFile(s.LogPath(SupervisorLog))
+	logs, err := newLogFile(s.Files().Log(layout.SupervisorLog))
 	if err != nil {
 		return err
 	}
@@ -131,9 +133,9 @@ func Supervise(ctx context.Context) error {
 		s: s, withHome: request.WithHome, retried: request.Again, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
 		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	v.agentKey = s.key(clientKey)
+	v.agentKey = s.Files().Key(layout.ClientKey)
 	if request.Restore != "" {
-		v.agentKey = filepath.Join(request.Restore, clientKey)
+		v.agentKey = filepath.Join(request.Restore, layout.ClientKey)
 		if v.saved, err = openSaved(request.Restore); err != nil {
 			return err
 		}
@@ -209,7 +211,7 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	if v.config, err = v.s.Config(); err != nil {
 		return againNot, err
 	}
-	self, err := identify(os.Getpid())
+	self, err := process.Identify(os.Getpid())
 	if err != nil {
 		return againNot, err
 	}
@@ -415,7 +417,7 @@ func (v *supervisor) finish(end ending) error {
 			*st = State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended}
 		})
 	}
-	return errors.Join(os.RemoveAll(v.s.runtimeDir()), err)
+	return errors.Join(os.RemoveAll(v.s.Files().RuntimeDir()), err)
 }
 
 // setState changes the state and publishes it in the state file.
@@ -423,7 +425,7 @@ func (v *supervisor) setState(change func(*State)) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	change(&v.state)
-	return writeJSON(v.s.path(stateFile), v.state)
+	return durable.WriteJSON(v.s.Files().Path(layout.StateFile), v.state)
 }
 
 func (v *supervisor) currentState() State {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -28,7 +29,7 @@ const startTries = 10
 func (v *supervisor) startGuest(ctx context.Context, plan *Plan) (net.Conn, error) {
 	// Until QEMU has bound its ports no other sandbox of ours may choose the
 	// same ones.
-	ports, err := flock.Wait(filepath.Join(v.s.host.Dirs.Runtime, portsLock), nil)
+	ports, err := flock.Wait(filepath.Join(v.s.host.Dirs.Runtime, layout.PortsLock), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (v *supervisor) lostRace(err error) bool {
 // readyQEMU begins what becomes QEMU, while other things are done that a start
 // takes.
 func (v *supervisor) readyQEMU(ctx context.Context, plan *Plan) error {
-	log, err := newLogFile(v.s.LogPath(QEMULog))
+	log, err := newLogFile(v.s.Files().Log(layout.QEMULog))
 	if err != nil {
 		return err
 	}
@@ -155,7 +156,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 // vmConfig is the plan with the ports of this start.
 func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 	vm := plan.VM
-	key, err := readKey(v.s.key(clientKey))
+	key, err := layout.ReadKey(v.s.Files().Key(layout.ClientKey))
 	if err != nil {
 		return vm, err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -144,10 +146,10 @@ func (t Template) publish(ctx context.Context, s *Sandbox, snap Snapshot) error 
 		return err
 	}
 	t.host.SweepTemplates()
-	draft := filepath.Join(root, hiddenName(draftPrefix, filepath.Base(t.dir)))
-	err := linkSnapshot(ctx, s.snapshotDir(snap.Tag), draft, snap)
+	draft := filepath.Join(root, durable.HiddenName(durable.DraftPrefix, filepath.Base(t.dir)))
+	err := linkSnapshot(ctx, s.Files().Snapshot(snap.Tag), draft, snap)
 	if err == nil {
-		err = moveDir(draft, t.dir)
+		err = durable.MoveDir(draft, t.dir)
 	}
 	if errors.Is(err, os.ErrExist) { // somebody else was faster
 		return os.RemoveAll(draft)
@@ -184,7 +186,7 @@ func (h *Host) SweepTemplates() {
 				continue
 			}
 		}
-		_ = removeDir(dir)
+		_ = durable.RemoveDir(dir)
 	}
 }
 
@@ -207,7 +209,7 @@ func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*H
 	if o.Note != nil {
 		o.Note(fmt.Sprintf("the sandbox boots, because it could not begin with the saved state of its image: %v", err))
 	}
-	if err := removeDir(t.dir); err != nil {
+	if err := durable.RemoveDir(t.dir); err != nil {
 		return nil, err
 	}
 	return s.Start(ctx, o)
@@ -253,20 +255,20 @@ func linkSnapshot(ctx context.Context, from, to string, snap Snapshot) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	names := []string{devicesFile, clientKey}
+	names := []string{devicesFile, layout.ClientKey}
 	if snap.Memory != nil {
 		names = append(names, memoryFile)
 	}
 	for _, name := range names {
-		if err := linkOrClone(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+		if err := durable.Link(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}
 	if len(snap.Disk) > 0 {
-		disk := layers(filepath.Join(from, diskDir))
-		if err := disk.linkTo(ctx, layers(filepath.Join(to, diskDir)), len(snap.Disk)); err != nil {
+		disk := layers(filepath.Join(from, layout.DiskDir))
+		if err := disk.linkTo(ctx, layers(filepath.Join(to, layout.DiskDir)), len(snap.Disk)); err != nil {
 			return err
 		}
 	}
-	return errors.Join(writeJSON(filepath.Join(to, manifestFile), snap), syncPath(to))
+	return errors.Join(durable.WriteJSON(filepath.Join(to, manifestFile), snap), durable.Sync(to))
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -104,7 +106,7 @@ func TestTemplatesThatNobodyCanUseAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if made.image != "" {
-			if err := writeJSON(filepath.Join(dir, manifestFile), Snapshot{Version: snapshotVersion, Needs: Needs{Image: image.ParseRef(made.image)}}); err != nil {
+			if err := durable.WriteJSON(filepath.Join(dir, manifestFile), Snapshot{Version: snapshotVersion, Needs: Needs{Image: image.ParseRef(made.image)}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -154,12 +156,12 @@ func testImage(t *testing.T) string {
 }
 
 func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
-	for _, name := range []string{devicesFile, memoryFile, layers(diskDir).path(0)} {
+	for _, name := range []string{devicesFile, memoryFile, layers(layout.DiskDir).file(0)} {
 		s := create(t, testHost(t), "a")
 		snap := saveTest(t, s, "one", time.Now())
-		writeFile(t, filepath.Join(s.snapshotDir(snap.Tag), clientKey), "key")
-		for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(diskDir).path(0): &snap.Disk[0]} {
-			path := s.snapshotFile(snap.Tag, name) // long ago, because clocks of file systems tick slowly
+		writeFile(t, filepath.Join(s.Files().Snapshot(snap.Tag), layout.ClientKey), "key")
+		for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(layout.DiskDir).file(0): &snap.Disk[0]} {
+			path := filepath.Join(s.Files().Snapshot(snap.Tag), name) // long ago, because clocks of file systems tick slowly
 			if err := os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +171,7 @@ func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
 			}
 		}
 		template := Template{filepath.Join(t.TempDir(), "template"), s.host}
-		if err := linkSnapshot(t.Context(), s.snapshotDir(snap.Tag), template.dir, snap); err != nil {
+		if err := linkSnapshot(t.Context(), s.Files().Snapshot(snap.Tag), template.dir, snap); err != nil {
 			t.Fatal(err)
 		}
 		if err := template.check(t.Context()); err != nil {

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/sourcery-zone/sandbox/image"
-	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -18,7 +18,7 @@ const oldQEMU = "/usr/local/lib/sandbox/qemu-7.2/usr/bin"
 // guestCondition tells scripts which architectures' guests they can boot:
 // [x86_64] and [aarch64] hold where both QEMU and an image are there, and
 // [old-qemu] where oldQEMU is.
-func guestCondition(dirs machine.Dirs) func(string) (bool, error) {
+func guestCondition(dirs layout.Dirs) func(string) (bool, error) {
 	return func(cond string) (bool, error) {
 		if cond == "root" {
 			return os.Geteuid() == 0, nil

@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func cpCommand() *cli.Command {
@@ -102,7 +103,7 @@ type endpoint struct{ sandbox, path string }
 // written with a slash before the colon.
 func parseEndpoint(s string) endpoint {
 	name, guest, ok := strings.Cut(s, ":")
-	if !ok || machine.CheckName(name) != nil {
+	if !ok || layout.CheckName(name) != nil {
 		return endpoint{path: s}
 	}
 	switch {
@@ -262,7 +263,7 @@ func sharedDirs(host *machine.Host) (map[tree.ID]string, error) {
 		if err != nil {
 			continue // broken: it shares nothing any more that we could know of
 		}
-		dirs := []string{s.HomePath()}
+		dirs := []string{s.Files().Home()}
 		for _, share := range config.Shares {
 			if !share.ReadOnly {
 				dirs = append(dirs, share.Source)

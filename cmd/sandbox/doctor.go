@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func doctorCommand() *cli.Command {
@@ -24,7 +25,7 @@ EXAMPLES
    sandbox doctor || make setup             in a clone of this project`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+			dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 			if err != nil {
 				return err
 			}
@@ -33,7 +34,7 @@ EXAMPLES
 	}
 }
 
-func doctor(ctx context.Context, c *cli.Context, dirs machine.Dirs) error {
+func doctor(ctx context.Context, c *cli.Context, dirs layout.Dirs) error {
 	failed := false
 	for _, check := range machine.Examine(ctx, dirs) {
 		mark := "ok  "

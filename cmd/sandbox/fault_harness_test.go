@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // patience is for a single wait on a slow machine; nothing is measured by it.
@@ -32,7 +33,7 @@ type faults struct {
 	share  string
 	env    []string
 	prefix []string // runs a command in the mount namespace of onSmallDisk
-	dirs   machine.Dirs
+	dirs   layout.Dirs
 	host   *machine.Host
 }
 
@@ -48,7 +49,7 @@ func newFaults(t *testing.T) *faults {
 	f := &faults{
 		bin: buildBinaries(t), share: filepath.Join(root, "share"),
 		name: fmt.Sprintf("f%d", time.Now().UnixNano()%1e9),
-		dirs: machine.Dirs{
+		dirs: layout.Dirs{
 			Data: images.Data, Cache: images.Cache,
 			State: filepath.Join(root, "state", "sandbox"), Runtime: filepath.Join(runtime, "sandbox"),
 		},

@@ -191,7 +191,7 @@ func (f *faults) dies(t *testing.T, victim, phase string) {
 	} else {
 		f.expectStatus(t, machine.StatusCrashed)
 	}
-	for _, path := range []string{filepath.Join(f.share, "word"), filepath.Join(f.sandbox(t).HomePath(), "word")} {
+	for _, path := range []string{filepath.Join(f.share, "word"), filepath.Join(f.sandbox(t).Files().Home(), "word")} {
 		if got, err := os.ReadFile(path); err != nil || string(got) != word+"\n" {
 			t.Errorf("%s: %q, %v; want %q", path, got, err, word)
 		}
@@ -245,7 +245,7 @@ func (f *faults) damagedConfig(t *testing.T) {
 	f.write(t, "config.json", string(whole[:len(whole)/2]))
 	f.expectStatus(t, machine.StatusBroken)
 	f.fails(t, "config.json is damaged", "start", f.name)
-	f.fails(t, f.sandbox(t).HomePath(), "exec", f.name, "--", "true")
+	f.fails(t, f.sandbox(t).Files().Home(), "exec", f.name, "--", "true")
 	f.expectNothingLeft(t, "start")
 	f.write(t, "config.json", string(whole))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -67,8 +68,8 @@ host: since the start was asked for; guest: since its kernel started
 
 func TestCPUIsThatSinceTheEarlierSample(t *testing.T) {
 	now := time.Now()
-	one := machine.Stats{Sandbox: "a", Time: now, Processes: []machine.ProcessStats{{PID: 1, CPUSeconds: 1}}}
-	two := machine.Stats{Sandbox: "a", Time: now.Add(time.Second), Processes: []machine.ProcessStats{{PID: 1, CPUSeconds: 1.5}}}
+	one := machine.Stats{Sandbox: "a", Time: now, Processes: []process.Stats{{PID: 1, CPUSeconds: 1}}}
+	two := machine.Stats{Sandbox: "a", Time: now.Add(time.Second), Processes: []process.Stats{{PID: 1, CPUSeconds: 1.5}}}
 	got := since([]machine.Stats{two, {Sandbox: "new"}}, []machine.Stats{one, {Sandbox: "gone"}})
 	if len(got) != 2 || got[0].CPUPercent != 50 || got[1].CPUPercent != 0 {
 		t.Errorf("%+v", got)

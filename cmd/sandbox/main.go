@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // version is set at link time; a build by "go install" has its module's.
@@ -196,7 +197,7 @@ func buildVersion() string {
 
 // openHost opens the user's sandboxes.
 func openHost() (*machine.Host, error) {
-	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	if err != nil {
 		return nil, err
 	}
@@ -227,13 +228,13 @@ func superviseCommand() *cli.Command {
 
 // imagesDir is the image store's directory.
 func imagesDir() (string, error) {
-	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	return dirs.Images(), err
 }
 
 // cacheDir is for what can be made again.
 func cacheDir() (string, error) {
-	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	return dirs.Cache, err
 }
 

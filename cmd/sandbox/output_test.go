@@ -23,6 +23,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -130,7 +131,7 @@ func newEvil(t *testing.T) *evilHost {
 	for name, value := range values {
 		e.env = append(e.env, name+"="+value)
 	}
-	dirs, err := machine.DefaultDirs(func(name string) string { return values[name] }, os.Getuid())
+	dirs, err := layout.DefaultDirs(func(name string) string { return values[name] }, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,8 +171,8 @@ func (e *evilHost) spoil(t *testing.T, s *machine.Sandbox, dir string) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "state.json"), string(state))
-	for _, name := range []string{machine.ConsoleLog, machine.SupervisorLog, machine.QEMULog, machine.VirtiofsdLog} {
-		write(t, s.LogPath(name), evil)
+	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog} {
+		write(t, s.Files().Log(name), evil)
 	}
 }
 

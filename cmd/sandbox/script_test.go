@@ -15,7 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sourcery-zone/sandbox/image"
-	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // guestsVariable switches on the tests that boot guests.
@@ -69,7 +69,7 @@ func TestGuests(t *testing.T) {
 }
 
 // guestDirs is imageDirs for a single test.
-func guestDirs(t *testing.T) machine.Dirs {
+func guestDirs(t *testing.T) layout.Dirs {
 	t.Helper()
 	dirs := imageDirs(t)
 	t.Setenv("SANDBOX_TIMEOUT", bootPatience)
@@ -96,12 +96,12 @@ func watchForHang(name string) *time.Timer {
 }
 
 // imageDirs are where the images are that guests boot from.
-func imageDirs(t *testing.T) machine.Dirs {
+func imageDirs(t *testing.T) layout.Dirs {
 	t.Helper()
 	if os.Getenv(guestsVariable) == "" {
 		t.Skipf("boots guests: run make integration, or set %s=1 after make image", guestsVariable)
 	}
-	dirs, err := machine.DefaultDirs(os.Getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -260,12 +261,12 @@ func printLog(c *cli.Context, w io.Writer, s *machine.Sandbox) error {
 		return &exitCode{exitUsage, fmt.Errorf("only the console can be followed: leave out --follow, or --of %s", of)}
 	}
 	name, ok := map[string]string{
-		"supervisor": machine.SupervisorLog, "qemu": machine.QEMULog, "virtiofsd": machine.VirtiofsdLog,
+		"supervisor": layout.SupervisorLog, "qemu": layout.QEMULog, "virtiofsd": layout.VirtiofsdLog,
 	}[of]
 	if !ok {
 		return &exitCode{exitUsage, fmt.Errorf("there is no log of %q: use console, supervisor, qemu or virtiofsd", of)}
 	}
-	f, err := os.Open(s.LogPath(name))
+	f, err := os.Open(s.Files().Log(name))
 	if os.IsNotExist(err) {
 		return nil // never started
 	}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/image"
-	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // TestOrdinaryUser runs the core of all this as somebody who is not root and
@@ -188,7 +188,7 @@ func newUser(t *testing.T) *user {
 }
 
 // installImage makes the default image, or the one of SANDBOX_IMAGE, the user's.
-func (u *user) installImage(from machine.Dirs) {
+func (u *user) installImage(from layout.Dirs) {
 	u.t.Helper()
 	theirs, err := image.OpenStore(from.Images())
 	if err != nil {

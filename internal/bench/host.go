@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -65,7 +66,7 @@ func (b *bench) open(ctx context.Context) error {
 	for name, value := range own {
 		b.env = append(b.env, name+"="+value)
 	}
-	dirs, err := machine.DefaultDirs(getenv, os.Getuid())
+	dirs, err := layout.DefaultDirs(getenv, os.Getuid())
 	if err != nil {
 		return err
 	}

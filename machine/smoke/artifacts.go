@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // journalFile is the guest's journal among the artifacts.
@@ -21,8 +21,8 @@ func (b *booting) openLogs() {
 	if b.sandbox == nil || b.options.Artifacts == "" {
 		return
 	}
-	for _, name := range []string{machine.ConsoleLog, machine.SupervisorLog, machine.QEMULog, machine.VirtiofsdLog} {
-		f, err := os.Open(b.sandbox.LogPath(name))
+	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog} {
+		f, err := os.Open(b.sandbox.Files().Log(name))
 		if err == nil {
 			b.logs = append(b.logs, f)
 		} else if !errors.Is(err, os.ErrNotExist) { // it did not come that far
@@ -36,9 +36,9 @@ func (b *booting) openLogs() {
 func (b *booting) pointToArtifacts(err error) error {
 	kept := "--artifacts DIR keeps it"
 	if b.options.Artifacts != "" {
-		kept = filepath.Join(b.artifacts(), machine.ConsoleLog)
+		kept = filepath.Join(b.artifacts(), layout.ConsoleLog)
 	}
-	return errors.New(strings.ReplaceAll(err.Error(), b.sandbox.LogPath(machine.ConsoleLog), kept))
+	return errors.New(strings.ReplaceAll(err.Error(), b.sandbox.Files().Log(layout.ConsoleLog), kept))
 }
 
 // artifacts is the directory of what is kept of the boot.

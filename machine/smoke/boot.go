@@ -173,7 +173,7 @@ func (b *booting) connect(ctx context.Context, g *guest) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	g.resolvConf, g.home = string(text), b.sandbox.HomePath()
+	g.resolvConf, g.home = string(text), b.sandbox.Files().Home()
 	g.ssh = net.JoinHostPort("127.0.0.1", strconv.Itoa(b.sandbox.State().SSHPort))
 	g.client, err = b.sandbox.Dial(ctx)
 	return err

@@ -1,4 +1,4 @@
-package machine
+package process
 
 import (
 	"bytes"
@@ -13,38 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// identity names one process for ever. A pid alone does not: once its process
+// Identity names one process for ever. A pid alone does not: once its process
 // has ended, or the machine has started anew, the kernel gives it to a
 // stranger.
-type identity struct {
+type Identity struct {
 	PID       int    `json:"pid"`
 	StartTime uint64 `json:"startTime"` // clock ticks between the boot and the process's start: field 22 of /proc/PID/stat
 	BootID    string `json:"bootID"`    // of the boot in which it started
 }
 
 var (
-	errGone     = errors.New("the process has ended")
-	errStranger = errors.New("the pid belongs to another process now")
+	ErrGone     = errors.New("the process has ended")
+	ErrStranger = errors.New("the pid belongs to another process now")
 )
 
-// identify reads who the process pid is at this moment.
-func identify(pid int) (identity, error) {
+// Identify reads who the process pid is at this moment.
+func Identify(pid int) (Identity, error) {
 	boot, err := bootID()
 	if err != nil {
-		return identity{}, err
+		return Identity{}, err
 	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	switch {
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH):
-		return identity{}, errGone
+		return Identity{}, ErrGone
 	case err != nil:
-		return identity{}, err
+		return Identity{}, err
 	}
 	start, err := startTime(stat)
 	if err != nil {
-		return identity{}, fmt.Errorf("reading who process %d is: %w", pid, err)
+		return Identity{}, fmt.Errorf("reading who process %d is: %w", pid, err)
 	}
-	return identity{PID: pid, StartTime: start, BootID: boot}, nil
+	return Identity{PID: pid, StartTime: start, BootID: boot}, nil
 }
 
 func bootID() (string, error) {
@@ -77,25 +77,25 @@ func statFields(stat []byte) ([]string, error) {
 	return fields, nil
 }
 
-// openProcess returns a handle on exactly the process that id names, or
-// errGone or errStranger. The caller closes it.
-func openProcess(id identity) (*processHandle, error) {
+// Open returns a handle on exactly the process that id names, or
+// ErrGone or ErrStranger. The caller closes it.
+func Open(id Identity) (*Handle, error) {
 	if boot, err := bootID(); err != nil || boot != id.BootID {
-		return nil, errors.Join(errGone, err) // no process survives a reboot
+		return nil, errors.Join(ErrGone, err) // no process survives a reboot
 	}
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	switch {
 	case errors.Is(err, unix.ESRCH):
-		return nil, errGone
+		return nil, ErrGone
 	case err != nil:
 		return nil, fmt.Errorf("opening process %d: %w", id.PID, err)
 	}
-	p := &processHandle{fd: fd, id: id}
+	p := &Handle{fd: fd, ID: id}
 	// In this order: whatever happens to the pid after the comparison, the
 	// handle stays with the process that was compared.
-	now, err := identify(id.PID)
+	now, err := Identify(id.PID)
 	if err == nil && now != id {
-		err = errStranger
+		err = ErrStranger
 	}
 	if err != nil {
 		p.Close()
@@ -104,31 +104,31 @@ func openProcess(id identity) (*processHandle, error) {
 	return p, nil
 }
 
-// alive tells whether the process that id names has not ended.
-func (id identity) alive() bool {
-	now, err := identify(id.PID)
+// Alive tells whether the process that id names has not ended.
+func (id Identity) Alive() bool {
+	now, err := Identify(id.PID)
 	return err == nil && now == id
 }
 
-// processHandle is a process that need not be our child.
-type processHandle struct {
+// Handle is a process that need not be our child.
+type Handle struct {
 	fd int
-	id identity
+	ID Identity
 }
 
-func (p *processHandle) Close() error { return unix.Close(p.fd) }
+func (p *Handle) Close() error { return unix.Close(p.fd) }
 
 // Signal sends sig; a process that has ended is no error.
-func (p *processHandle) Signal(sig unix.Signal) error {
+func (p *Handle) Signal(sig unix.Signal) error {
 	if err := unix.PidfdSendSignal(p.fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), p.id.PID, err)
+		return fmt.Errorf("sending %s to process %d: %w", unix.SignalName(sig), p.ID.PID, err)
 	}
 	return nil
 }
 
 // Wait returns true when the process has ended, and false when limit has
 // passed or ctx is done before.
-func (p *processHandle) Wait(ctx context.Context, limit time.Duration) bool {
+func (p *Handle) Wait(ctx context.Context, limit time.Duration) bool {
 	cancel, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return false

@@ -1,4 +1,4 @@
-package machine
+package layout
 
 import (
 	"errors"
@@ -95,7 +95,7 @@ func TestPrepareLeavesAPlantedDirectoryAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Dirs{Data: root + "/d", State: root + "/s", Runtime: tmp + "/sandbox", Cache: root + "/c"}
-	if _, err := OpenHost(d); err == nil || !strings.Contains(err.Error(), "the link "+tmp+"/sandbox belongs to") || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
+	if err := d.Prepare(); err == nil || !strings.Contains(err.Error(), "the link "+tmp+"/sandbox belongs to") || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
 		t.Errorf("got %v, want a refusal with its remedy", err)
 	}
 	if info, err := os.Stat(home); err != nil || info.Mode().Perm() != 0o755 {

@@ -1,4 +1,4 @@
-package machine
+package layout
 
 import (
 	"errors"
@@ -13,23 +13,23 @@ import (
 
 // Names of everything that a sandbox keeps in its state directory.
 const (
-	configFile   = "config.json" // Config: what was asked for; written by Create, Rename and Resize
-	stateFile    = "state.json"  // State: what became of it; written by the supervisor
-	lockFile     = "lock"        // flock: held by the supervisor, or by a command that changes the sandbox
-	homeDir      = "home"        // the guest user's persistent home
-	diskDir      = "disk"        // the layers of the guest's writable disk, if it has one
-	spareFile    = "spare"       // space that is given up when the disk has filled the host's, for stateFile
-	keysDir      = "keys"        // the two SSH keys below
-	clientKey    = "agent_key"   // private key with which the supervisor opens the guest's agent
-	hostKey      = "host_key"    // private key by which the guest is known to ssh clients
-	logsDir      = "logs"        // the logs below
-	snapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
+	ConfigFile   = "config.json" // Config: what was asked for; written by Create, Rename and Resize
+	StateFile    = "state.json"  // State: what became of it; written by the supervisor
+	LockFile     = "lock"        // flock: held by the supervisor, or by a command that changes the sandbox
+	HomeDir      = "home"        // the guest user's persistent home
+	DiskDir      = "disk"        // the layers of the guest's writable disk, if it has one
+	SpareFile    = "spare"       // space that is given up when the disk has filled the host's, for StateFile
+	KeysDir      = "keys"        // the two SSH keys below
+	ClientKey    = "agent_key"   // private key with which the supervisor opens the guest's agent
+	HostKey      = "host_key"    // private key by which the guest is known to ssh clients
+	LogsDir      = "logs"        // the logs below
+	SnapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
 
-	restoredDisk = "disk.restored" // what is about to take the place of diskDir
-	homeBefore   = "home.before"   // what homeDir was before a restore that is not over
+	RestoredDisk = "disk.restored" // what is about to take the place of DiskDir
+	HomeBefore   = "home.before"   // what HomeDir was before a restore that is not over
 )
 
-// Names of the logs in logsDir. Each start moves the previous one to NAME.1.
+// Names of the logs in LogsDir. Each start moves the previous one to NAME.1.
 const (
 	ConsoleLog    = "console.log"
 	SupervisorLog = "supervisor.log"
@@ -45,12 +45,12 @@ const (
 	fsSocket  = "fs%d.sock" // one vhost-user socket for the home (0) and each share
 )
 
-// portsLock, in the runtime root, is held while a supervisor chooses host
+// PortsLock, in the runtime root, is held while a supervisor chooses host
 // ports and QEMU binds them, so that two sandboxes never choose the same one.
-const portsLock = "ports.lock"
+const PortsLock = "ports.lock"
 
-// maxSocketPath is sizeof(sockaddr_un.sun_path) less its final NUL (unix(7)).
-const maxSocketPath = 107
+// MaxSocketPath is sizeof(sockaddr_un.sun_path) less its final NUL (unix(7)).
+const MaxSocketPath = 107
 
 // Dirs are the roots under which sandboxes live.
 type Dirs struct {
@@ -143,6 +143,14 @@ var nameRule = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 func CheckName(name string) error {
 	if !nameRule.MatchString(name) {
 		return fmt.Errorf("the name %q is not valid: use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit first and last, such as my-project", name)
+	}
+	return nil
+}
+
+// CheckTag tells whether tag can name a snapshot.
+func CheckTag(tag string) error {
+	if !nameRule.MatchString(tag) {
+		return fmt.Errorf("the tag %q is not valid: use 1 to 63 lower-case letters, digits and hyphens, with a letter or digit first and last, such as before-upgrade", tag)
 	}
 	return nil
 }

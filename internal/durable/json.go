@@ -1,4 +1,4 @@
-package machine
+package durable
 
 import (
 	"bytes"
@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeJSON replaces the file at path by the JSON of v, in one step that a
+// WriteJSON replaces the file at path by the JSON of v, in one step that a
 // crash cannot tear. On a full disk, the file's own space is used again.
-func writeJSON(path string, v any) error {
+func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
@@ -54,9 +54,9 @@ func overwrite(path string, data []byte) error {
 	return errors.Join(f.Truncate(int64(len(data))), f.Sync())
 }
 
-// readJSON is strict, so that a file of a newer version is not half
+// ReadJSON is strict, so that a file of a newer version is not half
 // understood.
-func readJSON(path string, v any) error {
+func ReadJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err

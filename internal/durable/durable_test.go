@@ -1,0 +1,44 @@
+package durable
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestCloneKeepsContentAndHoles(t *testing.T) {
+	const size = 64 << 20
+	src := filepath.Join(t.TempDir(), "sparse")
+	f, err := os.Create(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, at := range []int64{0, 3<<20 + 17, size - 9} {
+		if _, err := f.WriteAt([]byte("something"), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dst := filepath.Join(t.TempDir(), "copy")
+	if err := Clone(t.Context(), src, dst); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(dst)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the copy differs (%d bytes, %v)", len(got), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dst, &st); err != nil || st.Blocks*512 > size/10 || st.Mode&0o777 != 0o600 {
+		t.Errorf("the copy takes %d bytes, mode %o, %v", st.Blocks*512, st.Mode, err)
+	}
+	if err := Clone(t.Context(), src, dst); err == nil {
+		t.Error("what was there has been replaced")
+	}
+}
