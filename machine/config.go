@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
@@ -28,7 +29,7 @@ type Config struct {
 	Forwards       []network.Forward `json:"forwards,omitempty"` // without the one for ssh
 	SSHPort        int               `json:"sshPort,omitempty"`  // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
-	Transport      Transport         `json:"transport"`
+	Transport      agent.Transport   `json:"transport"`
 	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
 	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
 	Restart        RestartPolicy     `json:"restart,omitempty"` // what becomes of it when its guest ends by itself
@@ -38,16 +39,6 @@ type Config struct {
 	TemplateShares int           `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
 	ReadyTimeout   time.Duration `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
 }
-
-// Transport is the channel to the guest's agent.
-type Transport string
-
-// The transports; TransportAuto takes vsock where the host has it.
-const (
-	TransportAuto   Transport = "auto"
-	TransportVsock  Transport = "vsock"
-	TransportSerial Transport = "serial"
-)
 
 // Defaults of a sandbox whose image states none.
 const (
@@ -91,7 +82,7 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("a sandbox cannot both be removed when it stops and always run again: leave out --rm (which a command without --name implies), or --restart always"))
 	}
 	switch c.Transport {
-	case TransportAuto, TransportVsock, TransportSerial:
+	case agent.TransportAuto, agent.TransportVsock, agent.TransportSerial:
 	default:
 		errs = append(errs, fmt.Errorf("the transport %q does not exist: use auto, vsock or serial", c.Transport))
 	}

@@ -13,18 +13,11 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
-
-// diskSerial is how the guest finds the disk among its drives: by its serial
-// number, which the kernel command line repeats, so that a guest never takes a
-// disk that is late for one that is absent.
-const diskSerial = "disk"
-
-// diskID is the disk's name in QEMU.
-const diskID = "disk"
 
 // minDiskMiB is enough for a file system with its journal; what a user
 // installs needs more.
@@ -47,7 +40,7 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 	if c.DiskMiB == 0 {
 		return nil
 	}
-	return &DiskUsage{Path: s.Files().Disk(), Virtual: int64(c.DiskMiB) << 20, Used: layers(s.Files().Disk()).used()}
+	return &DiskUsage{Path: s.Files().Disk(), Virtual: int64(c.DiskMiB) << 20, Used: disk.Layers(s.Files().Disk()).Used()}
 }
 
 // Reset gives the sandbox its image's own file system again: what the guest
@@ -84,7 +77,7 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 // planDisk tells the guest of its disk.
 func planDisk(p *Plan, c Config) {
 	if c.DiskMiB != 0 {
-		p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+diskSerial)
+		p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+disk.Serial)
 	}
 }
 
@@ -117,30 +110,30 @@ func (v *supervisor) prepareDisk(ctx context.Context, plan *Plan) (changes diskC
 		return changes, err
 	}
 	plan.VM.Paused = changes.needed()
-	plan.VM.Drives = append(plan.VM.Drives, drive(changes.files, changes.merge))
+	plan.VM.Drives = append(plan.VM.Drives, disk.Drive(changes.files, changes.merge))
 	return changes, nil
 }
 
 // openDisk looks at the disk, and makes it if it is not there. The guest formats
 // it.
 func (v *supervisor) openDisk() (changes diskChanges, err error) {
-	disk, wanted := layers(v.s.Files().Disk()), int64(v.config.DiskMiB)<<20
-	files, err := disk.all()
+	layers, wanted := disk.Layers(v.s.Files().Disk()), int64(v.config.DiskMiB)<<20
+	files, err := layers.All()
 	if err != nil {
 		return changes, err
 	}
 	if len(files) == 0 {
-		v.log.Info("making the disk", "path", disk, "MiB", v.config.DiskMiB)
-		if err := os.MkdirAll(string(disk), 0o700); err != nil {
+		v.log.Info("making the disk", "path", layers, "MiB", v.config.DiskMiB)
+		if err := os.MkdirAll(string(layers), 0o700); err != nil {
 			return changes, err
 		}
-		return diskChanges{files: []string{disk.file(0)}}, qemu.CreateDisk(disk.file(0), wanted)
+		return diskChanges{files: []string{layers.File(0)}}, qemu.CreateDisk(layers.File(0), wanted)
 	}
-	files, size, err := disk.check()
+	files, size, err := layers.Check()
 	if err != nil {
 		return changes, v.s.explainDisk(err)
 	}
-	count, err := mergeable(files)
+	count, err := disk.Mergeable(files)
 	return diskChanges{files: files, merge: count, grow: size < wanted}, err
 }
 
@@ -159,11 +152,11 @@ func (v *supervisor) changeDisk(ctx context.Context, changes diskChanges) error 
 		return nil
 	}
 	v.log.Info("changing the disk", "layers", len(changes.files), "merge", changes.merge, "grow", changes.grow)
-	if err := merge(ctx, v.monitor, changes.files, changes.merge); err != nil {
+	if err := disk.Merge(ctx, v.monitor, changes.files, changes.merge); err != nil {
 		return err
 	}
 	if changes.grow { // the guest lets its file system follow
-		if err := v.monitor.BlockResize(ctx, diskID, int64(v.config.DiskMiB)<<20); err != nil {
+		if err := v.monitor.BlockResize(ctx, disk.ID, int64(v.config.DiskMiB)<<20); err != nil {
 			return fmt.Errorf("growing the disk: %w", err)
 		}
 	}

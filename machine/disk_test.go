@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -31,7 +32,7 @@ func TestPlanTellsTheGuestOfItsDisk(t *testing.T) {
 	c.DiskMiB = 1024
 	var p Plan
 	planDisk(&p, c)
-	if want := "sandbox.disk=" + diskSerial; len(p.VM.Cmdline) != 1 || p.VM.Cmdline[0] != want {
+	if want := "sandbox.disk=" + disk.Serial; len(p.VM.Cmdline) != 1 || p.VM.Cmdline[0] != want {
 		t.Errorf("the guest is told %q, want %q", p.VM.Cmdline, want)
 	}
 }
@@ -57,8 +58,8 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err := os.Mkdir(s.Files().Disk(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, layers(s.Files().Disk()).file(0), strings.Repeat("x", 6000))
-	writeFile(t, layers(s.Files().Disk()).file(1), strings.Repeat("x", 6000))
+	writeFile(t, disk.Layers(s.Files().Disk()).File(0), strings.Repeat("x", 6000))
+	writeFile(t, disk.Layers(s.Files().Disk()).File(1), strings.Repeat("x", 6000))
 	writeFile(t, s.Files().Home()+"/note", "kept")
 	if d := s.Info().Disk; d == nil || d.Virtual != 1<<30 || d.Used < 10000 {
 		t.Errorf("the disk is shown as %+v", d)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -124,7 +125,7 @@ func examineVirtiofsd(ctx context.Context) Finding {
 }
 
 func examineTransport() Finding {
-	if t, err := chooseTransport(TransportVsock); err == nil {
+	if t, err := chooseTransport(agent.TransportVsock); err == nil {
 		return Finding{"agent", Good, fmt.Sprintf("over %s", t)}
 	}
 	return Finding{"agent", Good, "over virtio-serial, as there is no usable " + vhostVsock}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
@@ -40,7 +41,7 @@ func Example() {
 	config := machine.Config{
 		Name: host.NewName(), Created: time.Now(), Image: img.Exact(), MemoryMiB: 1024, CPUs: 2,
 		Shares:  []virtiofs.Share{{Source: "/srv/project", Target: "/home/agent/project"}},
-		Network: network.ModeUser, Transport: machine.TransportAuto, ReadyTimeout: machine.DefaultReadyTimeout,
+		Network: network.ModeUser, Transport: agent.TransportAuto, ReadyTimeout: machine.DefaultReadyTimeout,
 	}
 	if _, err := host.Plan(ctx, config, img); err != nil { // everything that can be known before
 		log.Fatal(err)

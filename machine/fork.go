@@ -13,6 +13,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -32,7 +33,7 @@ type ForkOptions struct {
 // Forkable is a snapshot of which forks can be made.
 type Forkable struct {
 	s         *Sandbox
-	snap      Snapshot
+	snap      snapshot.Manifest
 	temporary bool // the snapshot is for the forks alone
 
 	home string    // what the forks' homes are copies of; empty without one
@@ -76,7 +77,7 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Fo
 }
 
 // intactSnapshot returns a snapshot that can be restored.
-func (s *Sandbox) intactSnapshot(ctx context.Context, tag string) (Snapshot, error) {
+func (s *Sandbox) intactSnapshot(ctx context.Context, tag string) (snapshot.Manifest, error) {
 	snap, err := s.Snapshot(tag)
 	if err == nil {
 		err = s.checkFits(ctx, snap)
@@ -162,7 +163,7 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) erro
 	if !o.Writable {
 		snap.Needs.Shares = readOnly(snap.Needs.Shares)
 	}
-	return linkSnapshot(ctx, f.s.Files().Snapshot(f.snap.Tag), draft.Files().Snapshot(OriginTag), snap)
+	return snapshot.Link(ctx, f.s.Files().Snapshot(f.snap.Tag), draft.Files().Snapshot(OriginTag), snap)
 }
 
 // readOnly is the shares for a guest that may not write to them.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -88,7 +89,7 @@ func TestForkHasAllButTheIdentity(t *testing.T) {
 
 func TestForkThatCannotBeMadeIsNotThere(t *testing.T) {
 	h, f := forkable(t)
-	if err := os.Remove(filepath.Join(f.s.Files().Snapshot("one"), devicesFile)); err != nil {
+	if err := os.Remove(filepath.Join(f.s.Files().Snapshot("one"), snapshot.DevicesFile)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.Fork(t.Context(), ForkOptions{Name: "fork"}); err == nil || !strings.Contains(err.Error(), "snapshot one of parent") {

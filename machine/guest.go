@@ -13,7 +13,7 @@ import (
 // connectAgent opens the agent, tells it what this sandbox consists of and
 // waits until commands can run.
 func (v *supervisor) connectAgent(ctx context.Context, plan *Plan, conn net.Conn) error {
-	if plan.Transport == TransportVsock {
+	if plan.Transport == agent.TransportVsock {
 		conn.Close()
 		v.mux = agent.NewVsockMux(v.vsockCID, plan.Image.Manifest.Agent.Port)
 	} else {

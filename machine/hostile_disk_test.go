@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 )
 
 // headerAttacks are what a QEMU that a guest has taken over may leave in the
@@ -67,23 +69,23 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 			if err := os.Rename(string(newLayers(t, 3)), s.Files().Disk()); err != nil {
 				t.Fatal(err)
 			}
-			disk := layers(s.Files().Disk())
-			attack(t, disk.file(changed), canary, change)
+			layers := disk.Layers(s.Files().Disk())
+			attack(t, layers.File(changed), canary, change)
 			v := testSupervisor(s)
 			v.config = c
 
 			// A snapshot that was saved in the same moment has a checksum that fits.
 			snap := saveTest(t, s, "one", time.Now())
-			from := layers(filepath.Join(s.Files().Snapshot("one"), layout.DiskDir))
+			from := disk.Layers(filepath.Join(s.Files().Snapshot("one"), layout.DiskDir))
 			if err := os.RemoveAll(string(from)); err != nil {
 				t.Fatal(err)
 			}
-			if err := disk.linkTo(t.Context(), from, 3); err != nil {
+			if err := layers.LinkTo(t.Context(), from, 3); err != nil {
 				t.Fatal(err)
 			}
 			snap.Disk = nil
 			for n := range 3 {
-				layer, err := describeFile(t.Context(), from.file(n))
+				layer, err := snapshot.Describe(t.Context(), from.File(n))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -100,12 +102,12 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 				"a save":  func() error { _, err := v.prepareStill(t.TempDir()); return err },
 				"restore": func() error { return s.VerifySnapshot(t.Context(), snap) },
 				"a fork": func() error {
-					_, err := (&supervisor{s: s, saved: &saved{dir: s.Files().Snapshot("one"), Snapshot: snap}}).layRestoredDisk(t.Context())
+					_, err := (&supervisor{s: s, saved: &saved{dir: s.Files().Snapshot("one"), Manifest: snap}}).layRestoredDisk(t.Context())
 					return err
 				},
 			} {
 				err := try()
-				if err == nil || !strings.Contains(err.Error(), filepath.Base(disk.file(changed))) {
+				if err == nil || !strings.Contains(err.Error(), filepath.Base(layers.File(changed))) {
 					t.Errorf("%s in layer %d: %s: %v, want a refusal that names the layer", what, changed, use, err)
 					continue
 				}
@@ -117,7 +119,7 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 					t.Errorf("%s in layer %d: %s does not say what to do: %v", what, changed, use, err)
 				}
 			}
-			if after, err := disk.all(); err != nil || len(after) != 3 {
+			if after, err := layers.All(); err != nil || len(after) != 3 {
 				t.Errorf("%s in layer %d: the disk has %d layers now, %v", what, changed, len(after), err)
 			}
 			if now, err := s.Config(); err != nil || now.DiskMiB != c.DiskMiB {

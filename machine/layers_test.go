@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -28,21 +29,21 @@ func TestMain(m *testing.M) {
 const testDiskBytes = 64 << 20
 
 // newLayers makes a disk of the given number of layers.
-func newLayers(t *testing.T, count int) layers {
+func newLayers(t *testing.T, count int) disk.Layers {
 	t.Helper()
-	disk := layers(filepath.Join(t.TempDir(), "disk"))
-	if err := os.Mkdir(string(disk), 0o700); err != nil {
+	layers := disk.Layers(filepath.Join(t.TempDir(), "disk"))
+	if err := os.Mkdir(string(layers), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := qemu.CreateDisk(disk.file(0), testDiskBytes); err != nil {
+	if err := qemu.CreateDisk(layers.File(0), testDiskBytes); err != nil {
 		t.Fatal(err)
 	}
 	for range count - 1 {
-		if _, err := disk.add(); err != nil {
+		if _, err := layers.Add(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return disk
+	return layers
 }
 
 // imageTool runs qemu-img or qemu-io, which judge what our own programs do.
@@ -58,10 +59,10 @@ func imageTool(t *testing.T, name string, args ...string) {
 
 // writeLayers puts something else into each layer, partly over what the ones
 // below have, and returns an image with what is seen of it from above.
-func writeLayers(t *testing.T, disk layers, mib int) (seen string) {
+func writeLayers(t *testing.T, layers disk.Layers, mib int) (seen string) {
 	t.Helper()
 	seen = filepath.Join(t.TempDir(), "seen.raw")
-	files, err := disk.all()
+	files, err := layers.All()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,9 +75,9 @@ func writeLayers(t *testing.T, disk layers, mib int) (seen string) {
 }
 
 // expectSeen compares the disk as a whole, and finds out whether it is in order.
-func expectSeen(t *testing.T, disk layers, seen string) {
+func expectSeen(t *testing.T, layers disk.Layers, seen string) {
 	t.Helper()
-	files, _, err := disk.check()
+	files, _, err := layers.Check()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func expectSeen(t *testing.T, disk layers, seen string) {
 
 // startDisk starts a QEMU with the disk as a guest's start does, and whose guest
 // waits.
-func startDisk(t *testing.T, disk layers) (*supervisor, diskChanges, *process.Process) {
+func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *process.Process) {
 	t.Helper()
 	binary, err := qemu.Find(qemu.HostArch())
 	if err != nil {
@@ -103,17 +104,17 @@ func startDisk(t *testing.T, disk layers) (*supervisor, diskChanges, *process.Pr
 	if err := os.WriteFile(kernel, make([]byte, 64<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files, err := disk.all()
+	files, err := layers.All()
 	if err != nil {
 		t.Fatal(err)
 	}
 	changes := diskChanges{files: files}
-	if changes.merge, err = mergeable(files); err != nil {
+	if changes.merge, err = disk.Mergeable(files); err != nil {
 		t.Fatal(err)
 	}
 	vm := qemu.Config{
 		Arch: qemu.HostArch(), Accel: qemu.AccelTCG, CPUs: 1, MemoryMiB: 128, Kernel: kernel, Paused: true,
-		MonitorFD: qemu.FirstFD, Drives: []qemu.Drive{drive(files, changes.merge)},
+		MonitorFD: qemu.FirstFD, Drives: []qemu.Drive{disk.Drive(files, changes.merge)},
 	}
 	ours, theirs, err := socketPair("qmp")
 	if err != nil {
@@ -142,9 +143,9 @@ func startDisk(t *testing.T, disk layers) (*supervisor, diskChanges, *process.Pr
 }
 
 // mergeDisk unites what can be united, and ends QEMU without a word.
-func mergeDisk(t *testing.T, disk layers) {
+func mergeDisk(t *testing.T, layers disk.Layers) {
 	t.Helper()
-	v, changes, p := startDisk(t, disk)
+	v, changes, p := startDisk(t, layers)
 	if err := v.changeDisk(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
@@ -156,9 +157,9 @@ func mergeDisk(t *testing.T, disk layers) {
 	_ = p.Stop(t.Context(), 0) // killed
 }
 
-func count(t *testing.T, disk layers) int {
+func count(t *testing.T, layers disk.Layers) int {
 	t.Helper()
-	files, err := disk.all()
+	files, err := layers.All()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,64 +167,64 @@ func count(t *testing.T, disk layers) int {
 }
 
 func TestDiskOfLayersIsOneDrive(t *testing.T) {
-	disk := newLayers(t, 12) // more than ten: their order is that of numbers
-	files, size, err := disk.check()
+	layers := newLayers(t, 12) // more than ten: their order is that of numbers
+	files, size, err := layers.Check()
 	if err != nil || size != testDiskBytes {
 		t.Fatal(size, err)
 	}
-	d := drive(files, 2)
+	d := disk.Drive(files, 2)
 	if filepath.Base(d.Path) != "11.qcow2" || len(d.Backing) != 11 || filepath.Base(d.Backing[2]) != "2.qcow2" || d.Mergeable != 2 {
 		t.Errorf("got %+v", d)
 	}
-	if err := os.Remove(disk.file(3)); err != nil {
+	if err := os.Remove(layers.File(3)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := disk.check(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "3.qcow2") {
+	if _, _, err := layers.Check(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "3.qcow2") {
 		t.Errorf("without a layer: %v", err)
 	}
-	if _, _, err := layers(t.TempDir()).check(); err == nil {
+	if _, _, err := disk.Layers(t.TempDir()).Check(); err == nil {
 		t.Error("a disk without any layer is a drive")
 	}
 }
 
 func TestLayersAreUnitedUnlessASnapshotHasThem(t *testing.T) {
-	disk := newLayers(t, 5)
-	seen := writeLayers(t, disk, 4)
-	snapshot := layers(filepath.Join(t.TempDir(), "snapshot"))
-	if err := disk.linkTo(t.Context(), snapshot, 2); err != nil {
+	layers := newLayers(t, 5)
+	seen := writeLayers(t, layers, 4)
+	snapshot := disk.Layers(filepath.Join(t.TempDir(), "snapshot"))
+	if err := layers.LinkTo(t.Context(), snapshot, 2); err != nil {
 		t.Fatal(err)
 	}
-	imageTool(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", snapshot.file(1), seen+"-before")
-	mergeDisk(t, disk)
+	imageTool(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", snapshot.File(1), seen+"-before")
+	mergeDisk(t, layers)
 	// 0 and 1 are the snapshot's, so what was written after it needs a layer.
-	if got := count(t, disk); got != 3 {
+	if got := count(t, layers); got != 3 {
 		t.Errorf("%d layers are left, want 3", got)
 	}
-	expectSeen(t, disk, seen)
+	expectSeen(t, layers, seen)
 	expectSeen(t, snapshot, seen+"-before")
 	if err := os.RemoveAll(string(snapshot)); err != nil {
 		t.Fatal(err)
 	}
-	mergeDisk(t, disk)
-	if got := count(t, disk); got != 1 {
+	mergeDisk(t, layers)
+	if got := count(t, layers); got != 1 {
 		t.Errorf("%d layers are left without the snapshot, want 1", got)
 	}
-	expectSeen(t, disk, seen)
+	expectSeen(t, layers, seen)
 }
 
 // The uppermost layer is larger than what is below it when a disk has grown
 // after a snapshot that is gone.
 func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
-	disk := newLayers(t, 2)
-	imageTool(t, "qemu-img", "resize", "-q", "-f", "qcow2", disk.file(1), "1G")
-	imageTool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 9 1000M 1M", disk.file(1))
-	v, changes, p := startDisk(t, disk)
+	layers := newLayers(t, 2)
+	imageTool(t, "qemu-img", "resize", "-q", "-f", "qcow2", layers.File(1), "1G")
+	imageTool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 9 1000M 1M", layers.File(1))
+	v, changes, p := startDisk(t, layers)
 	v.config.DiskMiB, changes.grow = 4096, true
 	if err := v.changeDisk(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
 	// A snapshot's layer takes the place, and the name, of one that is gone.
-	files, err := disk.add()
+	files, err := layers.Add()
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)
 	}
@@ -231,13 +232,13 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = v.monitor.SnapshotDrive(t.Context(), diskID, qemu.LayerNode(diskID, 1), layer)
+	err = v.monitor.SnapshotDrive(t.Context(), disk.ID, qemu.LayerNode(disk.ID, 1), layer)
 	if err := errors.Join(err, layer.Close()); err != nil { // QEMU's locks are the descriptor's
 		t.Error(err)
 	}
 	_ = p.Stop(t.Context(), 0) // killed
-	mergeDisk(t, disk)
-	files, size, err := disk.check()
+	mergeDisk(t, layers)
+	files, size, err := layers.Check()
 	if err != nil || len(files) != 1 || size != 4<<30 {
 		t.Errorf("%d layers of %d bytes, %v", len(files), size, err)
 	}
@@ -248,14 +249,14 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 // A layer that QEMU has inherited takes no space any more once it is united with
 // the one below.
 func TestUnitedLayerGivesItsSpaceBack(t *testing.T) {
-	disk := newLayers(t, 2)
-	writeLayers(t, disk, 4)
-	top, err := os.Open(disk.file(1))
+	layers := newLayers(t, 2)
+	writeLayers(t, layers, 4)
+	top, err := os.Open(layers.File(1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer top.Close()
-	mergeDisk(t, disk)
+	mergeDisk(t, layers)
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(top.Fd()), &stat); err != nil || stat.Nlink != 0 || stat.Blocks != 0 {
 		t.Errorf("the upper layer has %d names and %d blocks, %v", stat.Nlink, stat.Blocks, err)
@@ -266,9 +267,9 @@ func TestUnitedLayerGivesItsSpaceBack(t *testing.T) {
 // shows is the same afterwards, and the next start goes on.
 func TestKillWhileLayersAreUnitedLosesNothing(t *testing.T) {
 	for _, moment := range []string{"created", "running", "ready", "pending", "concluded", "grown"} {
-		disk := newLayers(t, 3)
-		seen := writeLayers(t, disk, 8)
-		v, changes, p := startDisk(t, disk)
+		layers := newLayers(t, 3)
+		seen := writeLayers(t, layers, 8)
+		v, changes, p := startDisk(t, layers)
 		if moment == "grown" {
 			v.config.DiskMiB, changes.grow = 256, true
 			imageTool(t, "qemu-img", "resize", "-q", "-f", "raw", seen, "256M")
@@ -287,11 +288,11 @@ func TestKillWhileLayersAreUnitedLosesNothing(t *testing.T) {
 		// Whether its last answers came before its end is not certain.
 		_ = v.changeDisk(t.Context(), changes)
 		_ = p.Stop(t.Context(), 0)
-		expectSeen(t, disk, seen)
-		mergeDisk(t, disk)
-		if got := count(t, disk); got != 1 {
+		expectSeen(t, layers, seen)
+		mergeDisk(t, layers)
+		if got := count(t, layers); got != 1 {
 			t.Errorf("killed when the job was %s: %d layers are left by the next start", moment, got)
 		}
-		expectSeen(t, disk, seen)
+		expectSeen(t, layers, seen)
 	}
 }

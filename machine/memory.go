@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/sparse"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -99,7 +100,9 @@ func (v *supervisor) passMemory(ctx context.Context, vm *qemu.Config, files []*o
 	return files, err
 }
 
-func (s *saved) openMemory() (*os.File, error) { return os.Open(filepath.Join(s.dir, memoryFile)) }
+func (s *saved) openMemory() (*os.File, error) {
+	return os.Open(filepath.Join(s.dir, snapshot.MemoryFile))
+}
 
 // fill begins to copy what was saved to the guest's memory, while QEMU starts.
 func (s *saved) fill(ctx context.Context, memory *os.File) error {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -25,7 +26,7 @@ type Plan struct {
 	KVM       qemu.KVM
 	Virtiofsd virtiofs.Daemon
 	Shares    []virtiofs.Share // in the order in which the guest mounts them
-	Transport Transport        // never auto
+	Transport agent.Transport  // never auto
 	VM        qemu.Config      // without what only a start knows: sockets, ports, keys
 	Notes     []string         // what the user should know, such as a slow accelerator
 }
@@ -61,7 +62,7 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 		Drives:    []qemu.Drive{{ID: "store", Path: img.Store(), Format: "raw", ReadOnly: true, Serial: "store"}},
 		MonitorFD: 3, AgentFD: 4, ConsoleFD: 5, // the order in startQEMU
 	}
-	if p.Transport == TransportVsock {
+	if p.Transport == agent.TransportVsock {
 		p.VM.AgentFD = 0
 	}
 	if p.KVM.Usable {
@@ -88,7 +89,7 @@ func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) err
 
 // transportArgument is the kernel command line's form of the transport.
 func (p *Plan) transportArgument() string {
-	if p.Transport == TransportVsock {
+	if p.Transport == agent.TransportVsock {
 		return fmt.Sprintf("vsock:%d", p.Image.Manifest.Agent.Port)
 	}
 	return string(p.Transport)
@@ -104,15 +105,15 @@ func guestArch(system string) (qemu.Arch, error) {
 
 const vhostVsock = "/dev/vhost-vsock"
 
-func chooseTransport(t Transport) (Transport, error) {
+func chooseTransport(t agent.Transport) (agent.Transport, error) {
 	err := unix.Access(vhostVsock, unix.R_OK|unix.W_OK)
 	switch {
-	case t == TransportSerial || (t == TransportAuto && err != nil):
-		return TransportSerial, nil
+	case t == agent.TransportSerial || (t == agent.TransportAuto && err != nil):
+		return agent.TransportSerial, nil
 	case err != nil:
 		return "", fmt.Errorf("the vsock transport needs %s (%w): load the kernel module vhost_vsock and give yourself access to it, or use --transport serial", vhostVsock, err)
 	}
-	return TransportVsock, nil
+	return agent.TransportVsock, nil
 }
 
 // checkSocketPath finds a runtime directory whose sockets no program could

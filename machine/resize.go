@@ -14,6 +14,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -94,11 +95,11 @@ func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
 		return Sizes{}, err
 	}
 	// What the next start would refuse is better refused now.
-	disk := layers(s.Files().Disk())
-	if files, err := disk.all(); err != nil {
+	disk := disk.Layers(s.Files().Disk())
+	if files, err := disk.All(); err != nil {
 		return Sizes{}, err
 	} else if o.DiskMiB != 0 && len(files) > 0 {
-		if _, _, err := disk.check(); err != nil {
+		if _, _, err := disk.Check(); err != nil {
 			return Sizes{}, s.explainDisk(err)
 		}
 	}
@@ -202,7 +203,7 @@ func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
 	if err := v.growFileSystem(ctx, 0); err != nil {
 		return err
 	}
-	if err := v.monitor.BlockResize(ctx, diskID, int64(sizeMiB)<<20); err != nil {
+	if err := v.monitor.BlockResize(ctx, disk.ID, int64(sizeMiB)<<20); err != nil {
 		return fmt.Errorf("growing the disk: %w", err)
 	}
 	c := v.config

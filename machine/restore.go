@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -52,7 +53,7 @@ func (s *Sandbox) makeWay(ctx context.Context) error {
 }
 
 // checkFits compares what the snapshot needs with what there is.
-func (s *Sandbox) checkFits(ctx context.Context, snap Snapshot) error {
+func (s *Sandbox) checkFits(ctx context.Context, snap snapshot.Manifest) error {
 	c, err := s.Config()
 	if err != nil {
 		return err
@@ -68,41 +69,65 @@ func (s *Sandbox) checkFits(ctx context.Context, snap Snapshot) error {
 	return plan.fits(c, snap)
 }
 
-func (p *Plan) fits(c Config, snap Snapshot) error {
+func (p *Plan) fits(c Config, snap snapshot.Manifest) error {
 	here, err := p.needs(c)
 	if err != nil {
 		return err
 	}
-	if differences := snap.Needs.Differences(here); len(differences) > 0 {
-		return fmt.Errorf("the snapshot %s cannot be restored here:\n  %s", snap.Tag, strings.Join(differences, "\n  "))
+	differences := snap.Needs.Differences(here)
+	if len(differences) == 0 {
+		return nil
 	}
-	return nil
+	text := fmt.Sprintf("the snapshot %s cannot be restored here:", snap.Tag)
+	for _, d := range differences {
+		text += fmt.Sprintf("\n  %s: %s", d, differenceRemedy(d.Property, snap.Needs))
+	}
+	return errors.New(text)
+}
+
+// differenceRemedy is what to do about a machine that is not what a snapshot needs.
+func differenceRemedy(p snapshot.Property, needed snapshot.Needs) string {
+	switch p {
+	case snapshot.PropertyQEMU:
+		return "install that version, or save a new snapshot"
+	case snapshot.PropertyMachine:
+		return "start the sandbox where KVM is as it was then"
+	case snapshot.PropertyAccel:
+		return "KVM must be usable exactly if it was then: sandbox doctor tells"
+	case snapshot.PropertyCPU:
+		return "restore on a machine of the same kind"
+	case snapshot.PropertyMemory:
+		return fmt.Sprintf("stop the sandbox and make it as it was (sandbox resize --memory %s NAME)", mebibytes(needed.MemoryMiB))
+	case snapshot.PropertyTransport:
+		return "vsock must be usable exactly if it was then: sandbox doctor tells"
+	}
+	return "the sandbox was changed since, and must be as it was"
 }
 
 // saved is the directory of a snapshot with which a guest starts in place of
 // booting.
 type saved struct {
 	dir string
-	Snapshot
+	snapshot.Manifest
 	filled <-chan error // gets the end of the memory's copying, once QEMU is being started
 }
 
 // openSaved reads what the snapshot in the directory is.
 func openSaved(dir string) (*saved, error) {
-	s := &saved{dir: dir}
-	return s, readManifest(filepath.Join(dir, manifestFile), &s.Snapshot)
+	snap, err := snapshot.Read(dir)
+	return &saved{dir: dir, Manifest: snap}, err
 }
 
 // layRestoredDisk puts a disk together with which a restored guest can start,
 // and lists its layers.
 func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
-	disk := layers(v.s.Files().Path(layout.RestoredDisk))
-	from := layers(filepath.Join(v.saved.dir, layout.DiskDir))
-	err := from.linkTo(ctx, disk, len(v.saved.Disk))
+	layers := disk.Layers(v.s.Files().Path(layout.RestoredDisk))
+	from := disk.Layers(filepath.Join(v.saved.dir, layout.DiskDir))
+	err := from.LinkTo(ctx, layers, len(v.saved.Disk))
 	if err != nil {
 		return nil, fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
 	}
-	files, err := disk.add()
+	files, err := layers.Add()
 	return files, v.s.explainSnapshot(v.saved.Tag, err)
 }
 
@@ -110,7 +135,7 @@ func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
 // Before that, its disk takes the place of the sandbox's: memory and disk
 // change together or not at all.
 func (v *supervisor) loadSaved(ctx context.Context) error {
-	devices, err := os.Open(filepath.Join(v.saved.dir, devicesFile))
+	devices, err := os.Open(filepath.Join(v.saved.dir, snapshot.DevicesFile))
 	if err != nil {
 		return err
 	}

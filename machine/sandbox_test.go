@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
@@ -31,7 +32,7 @@ func testHost(t *testing.T) *Host {
 func testConfig(name string) Config {
 	return Config{
 		Name: name, Image: image.Ref{Name: "test", Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1,
-		Network: network.ModeUser, Transport: TransportAuto, ReadyTimeout: time.Minute,
+		Network: network.ModeUser, Transport: agent.TransportAuto, ReadyTimeout: time.Minute,
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -31,8 +33,8 @@ type SaveOptions struct {
 // SaveSnapshot saves the state of the running sandbox, which goes on
 // afterwards. A snapshot that could not be saved to its end never shows, and
 // those from before are left alone.
-func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (Snapshot, error) {
-	var snap Snapshot
+func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (snapshot.Manifest, error) {
+	var snap snapshot.Manifest
 	if err := s.checkFreeTag(tag); err != nil {
 		return snap, err
 	}
@@ -69,7 +71,7 @@ func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(snap)
 }
 
-func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap Snapshot, err error) {
+func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap snapshot.Manifest, err error) {
 	if err := v.s.checkFreeTag(tag); err != nil {
 		return snap, err
 	}
@@ -93,7 +95,7 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), tree.Remove(draft))
 		}
 	}()
-	snap = Snapshot{Version: snapshotVersion, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
+	snap = snapshot.Manifest{Version: snapshot.Version, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
 	if snap.Pause, err = v.saveState(ctx, draft, o.WithHome); err != nil {
 		return snap, err
 	}
@@ -102,40 +104,30 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 		return snap, err
 	}
 	if !o.Passing {
-		if err := syncSnapshot(draft, snap); err != nil {
+		if err := snapshot.Sync(draft, snap); err != nil {
 			return snap, err
 		}
 	}
-	if err := durable.WriteJSON(filepath.Join(draft, manifestFile), snap); err != nil {
+	if err := snapshot.Write(draft, snap); err != nil {
 		return snap, err
 	}
-	return snap, v.publishSnapshot(draft, tag)
-}
-
-// syncSnapshot puts a snapshot's files on the disk for good.
-func syncSnapshot(dir string, snap Snapshot) error {
-	paths := []string{layout.ClientKey}
-	for name := range snap.files() {
-		paths = append(paths, name)
+	if err := snapshot.Publish(draft, v.s.Files().Snapshot(tag)); err != nil {
+		return snap, err
 	}
-	for _, name := range paths {
-		if err := durable.Sync(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
-		}
-	}
-	return nil
+	v.log.Info("a snapshot was saved", "tag", tag)
+	return snap, nil
 }
 
 // describe notes in the snapshot what the files in the directory are.
-func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (err error) {
+func (v *supervisor) describe(ctx context.Context, snap *snapshot.Manifest, dir string) (err error) {
 	if err := durable.Link(ctx, v.s.Files().Key(layout.ClientKey), filepath.Join(dir, layout.ClientKey)); err != nil {
 		return err
 	}
-	if snap.Devices, err = describeFile(ctx, filepath.Join(dir, devicesFile)); err != nil {
+	if snap.Devices, err = snapshot.Describe(ctx, filepath.Join(dir, snapshot.DevicesFile)); err != nil {
 		return err
 	}
 	if v.memory != nil {
-		memory, err := describeFile(ctx, filepath.Join(dir, memoryFile))
+		memory, err := snapshot.Describe(ctx, filepath.Join(dir, snapshot.MemoryFile))
 		if err != nil {
 			return err
 		}
@@ -146,10 +138,10 @@ func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (
 		if err != nil {
 			return err
 		}
-		snap.Home = &SnapshotHome{Used: used}
+		snap.Home = &snapshot.Home{Used: used}
 	}
-	disk := layers(filepath.Join(dir, layout.DiskDir))
-	files, err := disk.all()
+	disk := disk.Layers(filepath.Join(dir, layout.DiskDir))
+	files, err := disk.All()
 	if err != nil {
 		return err
 	}
@@ -163,35 +155,23 @@ func (v *supervisor) describe(ctx context.Context, snap *Snapshot, dir string) (
 	return nil
 }
 
-// describeLayer is describeFile for a layer of the disk, of which another
+// describeLayer is Describe for a layer of the disk, of which another
 // snapshot may know already what it is.
-func (v *supervisor) describeLayer(ctx context.Context, file string) (SnapshotFile, error) {
+func (v *supervisor) describeLayer(ctx context.Context, file string) (snapshot.File, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return SnapshotFile{}, err
+		return snapshot.File{}, err
 	}
 	known, _ := v.s.Snapshots() // those that cannot be read know nothing
 	for _, snap := range known {
-		for name, layer := range snap.files() {
+		for name, layer := range snap.Files() {
 			other, err := os.Stat(filepath.Join(v.s.Files().Snapshot(snap.Tag), name))
 			if err == nil && os.SameFile(info, other) {
 				return layer, nil
 			}
 		}
 	}
-	return describeFile(ctx, file)
-}
-
-// publishSnapshot gives a finished snapshot its name, for good.
-func (v *supervisor) publishSnapshot(draft, tag string) error {
-	if err := durable.Sync(draft); err != nil {
-		return err
-	}
-	if err := durable.MoveDir(draft, v.s.Files().Snapshot(tag)); err != nil {
-		return err
-	}
-	v.log.Info("a snapshot was saved", "tag", tag)
-	return durable.Sync(v.s.Files().Snapshots())
+	return snapshot.Describe(ctx, file)
 }
 
 // checkSaves refuses a QEMU that is too old to save any machine, with what to do
@@ -305,11 +285,11 @@ func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
 			s.close()
 		}
 	}()
-	if s.devices, err = os.OpenFile(filepath.Join(dir, devicesFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+	if s.devices, err = os.OpenFile(filepath.Join(dir, snapshot.DevicesFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return nil, err
 	}
 	if v.memory != nil {
-		if s.memory, err = os.OpenFile(filepath.Join(dir, memoryFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		if s.memory, err = os.OpenFile(filepath.Join(dir, snapshot.MemoryFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -318,7 +298,7 @@ func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
 	}
 	// It is a part of the disk from here on, and empty as long as QEMU writes to
 	// the one below: whatever comes in between, no write is lost.
-	files, err := layers(v.s.Files().Disk()).add()
+	files, err := disk.Layers(v.s.Files().Disk()).Add()
 	if err != nil {
 		return nil, v.s.explainDisk(err)
 	}
@@ -356,10 +336,10 @@ func (s *still) take(ctx context.Context) error {
 }
 
 func (s *still) freezeDisk(ctx context.Context) error {
-	disk := layers(s.v.s.Files().Disk())
-	node := qemu.LayerNode(diskID, s.frozen)
-	if err := s.v.monitor.SnapshotDrive(ctx, diskID, node, s.layer); err != nil {
-		return errors.Join(err, os.Remove(disk.file(s.frozen)))
+	layers := disk.Layers(s.v.s.Files().Disk())
+	node := qemu.LayerNode(disk.ID, s.frozen)
+	if err := s.v.monitor.SnapshotDrive(ctx, disk.ID, node, s.layer); err != nil {
+		return errors.Join(err, os.Remove(layers.File(s.frozen)))
 	}
-	return disk.linkTo(ctx, layers(filepath.Join(s.dir, layout.DiskDir)), s.frozen)
+	return layers.LinkTo(ctx, disk.Layers(filepath.Join(s.dir, layout.DiskDir)), s.frozen)
 }

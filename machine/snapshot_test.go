@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 func testSupervisor(s *Sandbox) *supervisor {
@@ -21,34 +20,34 @@ func testSupervisor(s *Sandbox) *supervisor {
 }
 
 // saveTest publishes a snapshot as save does, without a guest.
-func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) Snapshot {
+func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) snapshot.Manifest {
 	t.Helper()
 	draft := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, tag))
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	snap := Snapshot{Version: snapshotVersion, Tag: tag, Created: created, Memory: new(SnapshotFile), Disk: make([]SnapshotFile, 1)}
+	snap := snapshot.Manifest{Version: snapshot.Version, Tag: tag, Created: created, Memory: new(snapshot.File), Disk: make([]snapshot.File, 1)}
 	if err := os.Mkdir(filepath.Join(draft, layout.DiskDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(layout.DiskDir).file(0): &snap.Disk[0]} {
+	for name, file := range map[string]*snapshot.File{snapshot.DevicesFile: &snap.Devices, snapshot.MemoryFile: snap.Memory, disk.Layers(layout.DiskDir).File(0): &snap.Disk[0]} {
 		path := filepath.Join(draft, name)
 		writeFile(t, path, name+" of "+tag)
 		var err error
-		if strings.HasSuffix(name, layerSuffix) {
+		if strings.HasSuffix(name, ".qcow2") {
 			err = qemu.CreateDisk(path, testDiskBytes)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if *file, err = describeFile(t.Context(), path); err != nil {
+		if *file, err = snapshot.Describe(t.Context(), path); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := durable.WriteJSON(filepath.Join(draft, manifestFile), snap); err != nil {
+	if err := snapshot.Write(draft, snap); err != nil {
 		t.Fatal(err)
 	}
-	if err := testSupervisor(s).publishSnapshot(draft, tag); err != nil {
+	if err := snapshot.Publish(draft, s.Files().Snapshot(tag)); err != nil {
 		t.Fatal(err)
 	}
 	return snap
@@ -96,7 +95,7 @@ func TestSnapshotIsNeverReplaced(t *testing.T) {
 	if err := os.Mkdir(draft, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := testSupervisor(s).publishSnapshot(draft, "one"); err == nil {
+	if err := snapshot.Publish(draft, s.Files().Snapshot("one")); err == nil {
 		t.Error("published over another one")
 	}
 	if err := s.checkFreeTag("one"); err == nil || !strings.Contains(err.Error(), "snapshot rm a one") {
@@ -114,7 +113,7 @@ func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(s.Files().Snapshots(), name), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		writeFile(t, filepath.Join(s.Files().Snapshots(), name, memoryFile), "half of it")
+		writeFile(t, filepath.Join(s.Files().Snapshots(), name, snapshot.MemoryFile), "half of it")
 	}
 	if got := tags(t, s); got != "good" {
 		t.Errorf("shown: %q", got)
@@ -131,7 +130,7 @@ func TestHalfOfASnapshotIsNeitherShownNorKept(t *testing.T) {
 
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	for tag, name := range map[string]string{"memo": memoryFile, "devi": devicesFile, "disk": layers(layout.DiskDir).file(0)} {
+	for tag, name := range map[string]string{"memo": snapshot.MemoryFile, "devi": snapshot.DevicesFile, "disk": disk.Layers(layout.DiskDir).File(0)} {
 		snap := saveTest(t, s, tag, time.Now())
 		path := filepath.Join(s.Files().Snapshot(snap.Tag), name)
 		writeFile(t, path, "something else")
@@ -146,53 +145,14 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		}
 	}
 	saveTest(t, s, "good", time.Now())
-	writeFile(t, filepath.Join(s.Files().Snapshot("memo"), manifestFile), fmt.Sprintf(`{"version": %d}`, snapshotVersion+1))
+	if err := snapshot.Write(s.Files().Snapshot("memo"), snapshot.Manifest{Version: snapshot.Version + 1}); err != nil {
+		t.Fatal(err)
+	}
 	all, err := s.Snapshots()
 	if err == nil || len(all) != 3 {
 		t.Errorf("with a manifest of another version: %d snapshots, %v", len(all), err)
 	}
 	if _, err := s.Snapshot("../a"); err == nil || !strings.Contains(err.Error(), "not valid") {
 		t.Errorf("a path as a tag: %v", err)
-	}
-}
-
-func TestDifferencesAreNamed(t *testing.T) {
-	needs := Needs{Image: image.Ref{Name: "a", Digest: "1"}, QEMU: "10.0", Machine: "q35", Accel: "tcg", CPU: "emulated", CPUs: 2, MemoryMiB: 1024, Transport: TransportSerial, Network: "user"}
-	if got := needs.Differences(needs); len(got) > 0 {
-		t.Errorf("equal ones differ: %q", got)
-	}
-	here := needs
-	here.QEMU, here.Accel, here.MemoryMiB = "10.1", "kvm", 2048
-	here.Shares = []virtiofs.Share{{Source: "/src", Target: "/dst"}}
-	got := strings.Join(needs.Differences(here), "\n")
-	for _, want := range []string{"QEMU's version was 10.0 and is 10.1", "accelerator was tcg and is kvm", "memory in MiB was 1024 and is 2048", "/src"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q is missing in:\n%s", want, got)
-		}
-	}
-	if strings.Count(got, "\n") != 3 {
-		t.Errorf("more differs than does:\n%s", got)
-	}
-	// A disk can have grown since, and nothing else.
-	for sizes, want := range map[[2]int]int{{64, 128}: 0, {128, 64}: 1, {0, 64}: 1, {64, 0}: 1} {
-		was, is := needs, needs
-		was.DiskMiB, is.DiskMiB = sizes[0], sizes[1]
-		if got := was.Differences(is); len(got) != want {
-			t.Errorf("a disk of %d MiB, and now of %d: %q", sizes[0], sizes[1], got)
-		}
-	}
-}
-
-func TestHostProcessorIsTheFirstOneWithItsFeatures(t *testing.T) {
-	const one = "processor : 0\nmodel name\t: Fast 9000\ncpu MHz : 800\nflags\t\t: fpu sse\n\n"
-	a := hostProcessor(one + "processor : 1\nmodel name : Slow\n")
-	if !strings.HasPrefix(a, "Fast 9000 with the features ") {
-		t.Errorf("got %q", a)
-	}
-	if b := hostProcessor(strings.Replace(one, "800", "900", 1)); b != a {
-		t.Errorf("another clock rate is another processor: %q, %q", a, b)
-	}
-	if b := hostProcessor(strings.Replace(one, "sse", "sse avx", 1)); b == a {
-		t.Error("another feature makes no difference")
 	}
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
@@ -39,7 +40,7 @@ type State struct {
 	AccelNote  string            `json:"accelNote,omitempty"` // why not KVM, and what to do
 	Machine    string            `json:"machine,omitempty"`
 	QEMUVer    string            `json:"qemuVersion,omitempty"`
-	Transport  Transport         `json:"transport,omitempty"`
+	Transport  agent.Transport   `json:"transport,omitempty"`
 	SSHPort    int               `json:"sshPort,omitempty"`
 	Forwards   []network.Forward `json:"forwards,omitempty"`
 	Argv       []string          `json:"argv,omitempty"`   // of QEMU

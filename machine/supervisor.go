@@ -20,6 +20,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -38,9 +39,9 @@ type report struct {
 type supervisor struct {
 	s        *Sandbox
 	config   Config
-	saved    *saved // the snapshot with which it starts, or nil
-	withHome bool   // the home is restored from saved, too
-	needs    Needs  // of its snapshots
+	saved    *saved         // the snapshot with which it starts, or nil
+	withHome bool           // the home is restored from saved, too
+	needs    snapshot.Needs // of its snapshots
 	log      *slog.Logger
 	started  time.Time
 	report   func(report)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
@@ -164,7 +165,7 @@ func (v *supervisor) vmConfig(plan *Plan) (qemu.Config, error) {
 	for _, e := range v.exports(plan) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
 	}
-	if plan.Transport == TransportVsock {
+	if plan.Transport == agent.TransportVsock {
 		vm.VsockCID = randomCID()
 	}
 	v.vsockCID = vm.VsockCID

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
-	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
@@ -50,7 +50,7 @@ func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err erro
 		return t, false, err
 	}
 	t = Template{filepath.Join(h.Dirs.Cache, templatesDir, key), h}
-	_, err = os.Stat(filepath.Join(t.dir, manifestFile))
+	_, err = os.Stat(t.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return t, false, err
 	}
@@ -85,7 +85,7 @@ func (p *Plan) templateKey(c Config) (string, error) {
 	}
 	text, err := json.Marshal([]any{
 		needs, args, p.QEMU.Version, binary.Size(), binary.ModTime().UnixNano(), p.Virtiofsd.Version,
-		snapshotVersion, agent.ProtocolVersion,
+		snapshot.Version, agent.ProtocolVersion,
 	})
 	if err != nil {
 		return "", err
@@ -140,14 +140,14 @@ func (s *Sandbox) warmUp(ctx context.Context) error {
 }
 
 // publish takes the snapshot of s as the template, in one step.
-func (t Template) publish(ctx context.Context, s *Sandbox, snap Snapshot) error {
+func (t Template) publish(ctx context.Context, s *Sandbox, snap snapshot.Manifest) error {
 	root := filepath.Dir(t.dir)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
 	t.host.SweepTemplates()
 	draft := filepath.Join(root, durable.HiddenName(durable.DraftPrefix, filepath.Base(t.dir)))
-	err := linkSnapshot(ctx, s.Files().Snapshot(snap.Tag), draft, snap)
+	err := snapshot.Link(ctx, s.Files().Snapshot(snap.Tag), draft, snap)
 	if err == nil {
 		err = durable.MoveDir(draft, t.dir)
 	}
@@ -178,8 +178,7 @@ func (h *Host) SweepTemplates() {
 			}
 			continue
 		}
-		var snap Snapshot
-		err = readManifest(filepath.Join(dir, manifestFile), &snap)
+		snap, err := snapshot.Read(dir)
 		if err == nil && age < templateLife {
 			_, err = h.Image(snap.Needs.Image)
 			if err == nil {
@@ -221,18 +220,18 @@ func (s *Sandbox) StartWarm(ctx context.Context, t Template, o StartOptions) (*H
 // read for that. To read all memory would take as long as all else that a warm
 // start does; but no QEMU can write to it, nor hide that somebody has.
 func (t Template) check(ctx context.Context) error {
-	var snap Snapshot
-	if err := readManifest(filepath.Join(t.dir, manifestFile), &snap); err != nil {
+	snap, err := snapshot.Read(t.dir)
+	if err != nil {
 		return err
 	}
-	for name, file := range snap.files() {
-		if err := file.unwritten(filepath.Join(t.dir, name)); err != nil {
+	for name, file := range snap.Files() {
+		if err := file.Unwritten(filepath.Join(t.dir, name)); err != nil {
 			return err
 		}
 	}
-	sum, err := checksum(ctx, filepath.Join(t.dir, devicesFile))
+	sum, err := snapshot.Checksum(ctx, filepath.Join(t.dir, snapshot.DevicesFile))
 	if err == nil && sum != snap.Devices.Checksum {
-		err = fmt.Errorf("%s is not what was saved", filepath.Join(t.dir, devicesFile))
+		err = fmt.Errorf("%s is not what was saved", filepath.Join(t.dir, snapshot.DevicesFile))
 	}
 	return err
 }
@@ -240,35 +239,11 @@ func (t Template) check(ctx context.Context) error {
 // checkSaved makes sure that the guest can start with what was saved.
 func (v *supervisor) checkSaved(plan *Plan) error {
 	if !v.saved.Template {
-		return plan.fits(v.config, v.saved.Snapshot)
+		return plan.fits(v.config, v.saved.Manifest)
 	}
 	key, err := plan.templateKey(v.config)
 	if err == nil && key != filepath.Base(v.saved.dir) {
 		err = errors.New("the template is not for this sandbox: something that it depends on has changed just now")
 	}
 	return err
-}
-
-// linkSnapshot gives the files of a snapshot other names in the directory to,
-// which is made: they take no space of their own.
-func linkSnapshot(ctx context.Context, from, to string, snap Snapshot) error {
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	names := []string{devicesFile, layout.ClientKey}
-	if snap.Memory != nil {
-		names = append(names, memoryFile)
-	}
-	for _, name := range names {
-		if err := durable.Link(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
-			return err
-		}
-	}
-	if len(snap.Disk) > 0 {
-		disk := layers(filepath.Join(from, layout.DiskDir))
-		if err := disk.linkTo(ctx, layers(filepath.Join(to, layout.DiskDir)), len(snap.Disk)); err != nil {
-			return err
-		}
-	}
-	return errors.Join(durable.WriteJSON(filepath.Join(to, manifestFile), snap), durable.Sync(to))
 }

@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
-	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -21,7 +23,7 @@ func testPlan(t *testing.T, c Config) *Plan {
 	binary := filepath.Join(t.TempDir(), "qemu")
 	writeFile(t, binary, "a program")
 	return &Plan{
-		Image: &image.Image{}, Shares: c.Shares, Transport: TransportSerial,
+		Image: &image.Image{}, Shares: c.Shares, Transport: agent.TransportSerial,
 		QEMU: qemu.Capabilities{
 			Binary: binary, Accels: []qemu.Accel{qemu.AccelTCG}, Machines: []string{"q35"}, Options: []string{"sandbox"},
 			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci", "pvpanic-pci"},
@@ -106,7 +108,7 @@ func TestTemplatesThatNobodyCanUseAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if made.image != "" {
-			if err := durable.WriteJSON(filepath.Join(dir, manifestFile), Snapshot{Version: snapshotVersion, Needs: Needs{Image: image.ParseRef(made.image)}}); err != nil {
+			if err := snapshot.Write(dir, snapshot.Manifest{Version: snapshot.Version, Needs: snapshot.Needs{Image: image.ParseRef(made.image)}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -156,22 +158,22 @@ func testImage(t *testing.T) string {
 }
 
 func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
-	for _, name := range []string{devicesFile, memoryFile, layers(layout.DiskDir).file(0)} {
+	for _, name := range []string{snapshot.DevicesFile, snapshot.MemoryFile, disk.Layers(layout.DiskDir).File(0)} {
 		s := create(t, testHost(t), "a")
 		snap := saveTest(t, s, "one", time.Now())
 		writeFile(t, filepath.Join(s.Files().Snapshot(snap.Tag), layout.ClientKey), "key")
-		for name, file := range map[string]*SnapshotFile{devicesFile: &snap.Devices, memoryFile: snap.Memory, layers(layout.DiskDir).file(0): &snap.Disk[0]} {
+		for name, file := range map[string]*snapshot.File{snapshot.DevicesFile: &snap.Devices, snapshot.MemoryFile: snap.Memory, disk.Layers(layout.DiskDir).File(0): &snap.Disk[0]} {
 			path := filepath.Join(s.Files().Snapshot(snap.Tag), name) // long ago, because clocks of file systems tick slowly
 			if err := os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)); err != nil {
 				t.Fatal(err)
 			}
 			var err error
-			if *file, err = describeFile(t.Context(), path); err != nil {
+			if *file, err = snapshot.Describe(t.Context(), path); err != nil {
 				t.Fatal(err)
 			}
 		}
 		template := Template{filepath.Join(t.TempDir(), "template"), s.host}
-		if err := linkSnapshot(t.Context(), s.Files().Snapshot(snap.Tag), template.dir, snap); err != nil {
+		if err := snapshot.Link(t.Context(), s.Files().Snapshot(snap.Tag), template.dir, snap); err != nil {
 			t.Fatal(err)
 		}
 		if err := template.check(t.Context()); err != nil {
@@ -190,7 +192,7 @@ func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		if name == devicesFile { // even if that does not show
+		if name == snapshot.DevicesFile { // even if that does not show
 			if err := os.Chtimes(path, time.Time{}, info.ModTime()); err != nil {
 				t.Fatal(err)
 			}

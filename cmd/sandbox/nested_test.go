@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/nested"
 	"github.com/sourcery-zone/sandbox/machine"
@@ -58,7 +59,7 @@ for pid in $pids; do
 	wait $pid || { cat *.out >&2; exit 1; }
 done`)
 	one, two := o.inspect(t, "one"), o.inspect(t, "two")
-	if one.cid == two.cid || one.State.Transport != machine.TransportVsock || two.State.Transport != machine.TransportVsock {
+	if one.cid == two.cid || one.State.Transport != agent.TransportVsock || two.State.Transport != agent.TransportVsock {
 		t.Fatalf("two sandboxes at once: %+v and %+v", one, two)
 	}
 	if line := strings.Join(one.State.Argv, " "); !strings.Contains(line, "-machine microvm,") || !strings.Contains(line, "-accel kvm -cpu host ") {
@@ -123,7 +124,7 @@ wait $!`)
 			t.Errorf("the fork, its parent, and what ran in that say %q, not %q", got, want)
 		}
 		parent, fork := o.inspect(t, "one"), o.inspect(t, "fork")
-		if fork.cid == parent.cid || fork.State.Transport != machine.TransportVsock {
+		if fork.cid == parent.cid || fork.State.Transport != agent.TransportVsock {
 			t.Errorf("the fork is %+v and its parent is %+v", fork, parent)
 		}
 		// The supervisor's own connection was opened with the parent's key.

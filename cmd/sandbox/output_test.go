@@ -21,6 +21,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -148,7 +149,7 @@ func newEvil(t *testing.T) *evilHost {
 	}
 	for _, name := range []string{"work", "wreck"} {
 		s, err := host.Create(machine.Config{
-			Name: name, Image: image.Ref{Name: "evil" + evil, Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1, Network: network.ModeUser, Transport: machine.TransportAuto,
+			Name: name, Image: image.Ref{Name: "evil" + evil, Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1, Network: network.ModeUser, Transport: agent.TransportAuto,
 			ReadyTimeout: time.Minute, Shares: []virtiofs.Share{{Source: share, Target: "/" + evil}},
 		})
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/internal/trust"
@@ -70,7 +71,7 @@ func createFlags() []cli.Flag {
 		&cli.StringFlag{Name: "net", Value: string(network.ModeUser), EnvVars: []string{"SANDBOX_NET"}, Usage: "`MODE` of the network: user or none"},
 		&cli.IntFlag{Name: "ssh-port", EnvVars: []string{"SANDBOX_SSH_PORT"}, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		&cli.StringSliceFlag{Name: "ssh-key", Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub); repeatable"},
-		&cli.StringFlag{Name: "transport", Value: string(machine.TransportAuto), Hidden: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
+		&cli.StringFlag{Name: "transport", Value: string(agent.TransportAuto), Hidden: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
 		&cli.StringFlag{Name: "machine", Hidden: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
 		&cli.StringFlag{Name: "restart", Value: string(machine.RestartOnReboot), EnvVars: []string{"SANDBOX_RESTART"}, Usage: "`WHEN` the sandbox runs again that ended by itself: no, on-reboot (of the guest), or always (also when it powered off or crashed)"},
 		&cli.DurationFlag{Name: "timeout", Value: machine.DefaultReadyTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` the guest may take until commands can run"},
@@ -237,7 +238,7 @@ func showStart(what string, start func(machine.StartOptions) error) error {
 func configure(c *cli.Context, host *machine.Host, sources map[string]string) (machine.Config, error) {
 	config := machine.Config{
 		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
-		Transport: machine.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
+		Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		ReadyTimeout: c.Duration("timeout"), NoHome: c.Bool("no-home"), AllowWeak: c.Bool(machine.WeakIsolationFlag),
 	}
 	if config.Name == "" && !c.IsSet("name") {

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 )
 
 func snapshotCommand() *cli.Command {
@@ -82,10 +83,10 @@ func snapshotLsCommand() *cli.Command {
 	}
 }
 
-func printSnapshots(c *cli.Context, all []machine.Snapshot) error {
+func printSnapshots(c *cli.Context, all []snapshot.Manifest) error {
 	switch {
 	case c.Bool("json"):
-		return printJSON(c.App.Writer, append([]machine.Snapshot{}, all...))
+		return printJSON(c.App.Writer, append([]snapshot.Manifest{}, all...))
 	case c.Bool("quiet"):
 		for _, snap := range all {
 			fmt.Fprintln(c.App.Writer, snap.Tag)
@@ -95,7 +96,7 @@ func printSnapshots(c *cli.Context, all []machine.Snapshot) error {
 	return printSnapshotTable(c.App.Writer, all, time.Now())
 }
 
-func printSnapshotTable(w io.Writer, all []machine.Snapshot, now time.Time) error {
+func printSnapshotTable(w io.Writer, all []snapshot.Manifest, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(t, "TAG\tSAVED\tMEMORY\tDISK\tPAUSE")
 	for _, snap := range all {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -88,7 +89,7 @@ func (b *bench) config() machine.Config {
 	d := b.img.Manifest.Defaults
 	return machine.Config{
 		Name: "raw", Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs,
-		Network: network.ModeUser, Transport: machine.TransportSerial, ReadyTimeout: b.timeout,
+		Network: network.ModeUser, Transport: agent.TransportSerial, ReadyTimeout: b.timeout,
 	}
 }
 

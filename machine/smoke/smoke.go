@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine"
@@ -124,7 +125,7 @@ func (t Target) config(name string, o Options) machine.Config {
 		Name: name, Created: time.Now().UTC(), Image: t.Ref,
 		MemoryMiB: cmp.Or(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB),
 		CPUs:      cmp.Or(m.Defaults.CPUs, machine.DefaultCPUs),
-		Transport: machine.TransportAuto, Network: network.ModeUser,
+		Transport: agent.TransportAuto, Network: network.ModeUser,
 		ReadyTimeout: o.Timeout, Remove: true,
 	}
 }

@@ -1,4 +1,4 @@
-package machine
+package snapshot
 
 import (
 	"context"
@@ -10,14 +10,30 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/sparse"
 )
 
-// checksum is the SHA-256 of the file's size and, for each piece of it that is
+// Describe measures a file of a snapshot.
+func Describe(ctx context.Context, path string) (File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return File{}, fmt.Errorf("measuring %s: %w", path, err)
+	}
+	sum, err := Checksum(ctx, path)
+	return File{
+		Size: st.Size, Used: st.Blocks * 512, // the unit of st_blocks (stat(2))
+		Checksum: sum, Modified: time.Unix(st.Mtim.Unix()).UTC(),
+	}, err
+}
+
+// Checksum is the SHA-256 of the file's size and, for each piece of it that is
 // not zero, of the piece's place and its own SHA-256. So it is the same whether
 // zeroes are holes or not, does not read holes, and uses several processors.
-func checksum(ctx context.Context, path string) (string, error) {
+func Checksum(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err

@@ -1,4 +1,4 @@
-package machine
+package snapshot
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ func sparseFile(t *testing.T, size int64) string {
 
 func sumOf(t *testing.T, path string) string {
 	t.Helper()
-	sum, err := checksum(t.Context(), path)
+	sum, err := Checksum(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,9 @@ func TestChecksumIsOfWhatIsNotZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	full := filepath.Join(t.TempDir(), "full")
-	writeFile(t, full, string(data))
+	if err := os.WriteFile(full, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if got := sumOf(t, full); got != sum {
 		t.Error("zeroes count as something else than holes")
 	}
@@ -59,7 +61,9 @@ func TestChecksumIsOfWhatIsNotZero(t *testing.T) {
 		"an end cut off":  func(b []byte) []byte { return b[:size-testPiece] },
 		"zeroes appended": func(b []byte) []byte { return append(b, make([]byte, testPiece)...) },
 	} {
-		writeFile(t, full, string(damage(bytes.Clone(data))))
+		if err := os.WriteFile(full, damage(bytes.Clone(data)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		if sumOf(t, full) == sum {
 			t.Errorf("%s is not noticed", what)
 		}

@@ -1,0 +1,180 @@
+// Package snapshot is the saved state of a sandbox on disk: what it consists of, what
+// a machine must be like to go on from it, and whether it is still what was saved.
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+)
+
+// Names within a snapshot's directory.
+const (
+	manifestFile = "manifest.json" // Manifest; what has none is no snapshot
+	MemoryFile   = "memory"        // the guest's memory, page by page
+	DevicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
+	// and layout.HomeDir, if the snapshot has the home; layout.DiskDir, the layers of the disk if the sandbox has
+	// one, and layout.ClientKey, which opens the agent that is in the memory
+)
+
+// Version is that of the manifest, and of the devices that every machine has. Read
+// refuses others.
+const Version = 2
+
+// Manifest is the state of a running sandbox at one moment: its memory, its
+// devices and its disk. Home and shares are on the host, and no part of it.
+type Manifest struct {
+	Version  int           `json:"version"`
+	Tag      string        `json:"tag"`
+	Created  time.Time     `json:"created"`
+	Pause    time.Duration `json:"pause"` // nanoseconds for which the guest stood still
+	Needs    Needs         `json:"needs"`
+	Template bool          `json:"template,omitempty"` // it belongs to nobody: see machine.Template
+	Devices  File          `json:"devices"`
+	// Memory is nil if it is a part of Devices, as that of a machine is which
+	// shares memory with other forks.
+	Memory *File `json:"memory,omitempty"`
+	// Home is the copy of the home, if one was asked for. It has no checksum.
+	Home *Home `json:"home,omitempty"`
+	// Disk are the layers of the disk, the lowest first.
+	Disk []File `json:"disk,omitempty"`
+}
+
+// Home is a copy of the home in a snapshot.
+type Home struct {
+	Used int64 `json:"used"` // what it would take on the host if it shared nothing, in bytes
+}
+
+// File is one file of a snapshot.
+type File struct {
+	Size     int64  `json:"size"`
+	Used     int64  `json:"used"`     // what it takes on the host when it is saved
+	Checksum string `json:"checksum"` // of what is not zero in it: see Checksum
+
+	// Modified is when it was last written to. Only its owner, which no QEMU is,
+	// could make it say otherwise.
+	Modified time.Time `json:"modified,omitzero"`
+}
+
+// Used is what the snapshot takes on the host, in bytes, besides the layers of
+// the disk that it has in common with older ones.
+func (s Manifest) Used() int64 {
+	used := s.MemoryUsed() + s.DiskUsed()
+	if s.Home != nil {
+		used += s.Home.Used
+	}
+	return used
+}
+
+// MemoryUsed is the part of memory and devices in Used.
+func (s Manifest) MemoryUsed() int64 {
+	used := s.Devices.Used
+	if s.Memory != nil {
+		used += s.Memory.Used
+	}
+	return used
+}
+
+// DiskUsed is the part of the disk in Used.
+func (s Manifest) DiskUsed() int64 {
+	if len(s.Disk) == 0 {
+		return 0
+	}
+	return s.Disk[len(s.Disk)-1].Used
+}
+
+// Files are the snapshot's files by their paths in its directory.
+func (s Manifest) Files() map[string]File {
+	files := map[string]File{DevicesFile: s.Devices}
+	if s.Memory != nil {
+		files[MemoryFile] = *s.Memory
+	}
+	for i, layer := range s.Disk {
+		files[disk.Layers(layout.DiskDir).File(i)] = layer
+	}
+	return files
+}
+
+// Read reads the manifest in a snapshot's directory.
+func Read(dir string) (snap Manifest, err error) {
+	err = durable.ReadJSON(filepath.Join(dir, manifestFile), &snap)
+	if err == nil && snap.Version != Version {
+		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", snap.Tag, snap.Version, Version)
+	}
+	return snap, err
+}
+
+// Write makes the directory, which has all other files of it, a snapshot.
+func Write(dir string, snap Manifest) error {
+	return durable.WriteJSON(filepath.Join(dir, manifestFile), snap)
+}
+
+// Unwritten tells whether nobody has written to the file at path since it was
+// described, which costs nothing, unlike its checksum.
+func (f File) Unwritten(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() != f.Size || !info.ModTime().Equal(f.Modified) {
+		return fmt.Errorf("%s is not what was saved: somebody has written to it", path)
+	}
+	return nil
+}
+
+// Link gives the files of a snapshot other names in the directory to,
+// which is made: they take no space of their own.
+func Link(ctx context.Context, from, to string, snap Manifest) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	names := []string{DevicesFile, layout.ClientKey}
+	if snap.Memory != nil {
+		names = append(names, MemoryFile)
+	}
+	for _, name := range names {
+		if err := durable.Link(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
+			return err
+		}
+	}
+	if len(snap.Disk) > 0 {
+		layers := disk.Layers(filepath.Join(from, layout.DiskDir))
+		if err := layers.LinkTo(ctx, disk.Layers(filepath.Join(to, layout.DiskDir)), len(snap.Disk)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(Write(to, snap), durable.Sync(to))
+}
+
+// Sync puts a snapshot's files on the disk for good.
+func Sync(dir string, snap Manifest) error {
+	paths := []string{layout.ClientKey}
+	for name := range snap.Files() {
+		paths = append(paths, name)
+	}
+	for _, name := range paths {
+		if err := durable.Sync(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Publish gives a finished snapshot its directory, for good. What is there
+// already stays.
+func Publish(draft, dir string) error {
+	if err := durable.Sync(draft); err != nil {
+		return err
+	}
+	if err := durable.MoveDir(draft, dir); err != nil {
+		return err
+	}
+	return durable.Sync(filepath.Dir(dir))
+}

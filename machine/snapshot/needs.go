@@ -1,0 +1,114 @@
+package snapshot
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// Needs is what a machine must be like for a snapshot to be restored in it.
+type Needs struct {
+	Image     image.Ref        `json:"image"`
+	QEMU      string           `json:"qemu"` // major and minor version: machine types change with it
+	Machine   qemu.Machine     `json:"machine"`
+	Accel     qemu.Accel       `json:"accel"`
+	CPU       string           `json:"cpu"`
+	CPUs      int              `json:"cpus"`
+	MemoryMiB int              `json:"memoryMiB"`
+	DiskMiB   int              `json:"diskMiB"`
+	Transport agent.Transport  `json:"transport"`
+	Network   string           `json:"network"`
+	Shares    []virtiofs.Share `json:"shares"`
+
+	// EarlyConsole is a device that a machine gets which did not start at first. A restore gives it what it needs.
+	EarlyConsole bool `json:"earlyConsole,omitempty"`
+}
+
+// Property is something about a machine on which a snapshot depends.
+type Property string
+
+// The properties of Needs.
+const (
+	PropertyImage     Property = "the image"
+	PropertyQEMU      Property = "QEMU's version"
+	PropertyMachine   Property = "the machine type"
+	PropertyAccel     Property = "the accelerator"
+	PropertyCPU       Property = "the processor"
+	PropertyCPUs      Property = "the number of CPUs"
+	PropertyMemory    Property = "the memory in MiB"
+	PropertyDisk      Property = "the disk in MiB"
+	PropertyTransport Property = "the agent's transport"
+	PropertyNetwork   Property = "the network"
+	PropertyShares    Property = "the list of shares"
+)
+
+// Difference is a property in which a machine is not what a snapshot needs.
+type Difference struct {
+	Property Property
+	Was, Is  string
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s was %s and is %s", d.Property, d.Was, d.Is)
+}
+
+// Differences lists what a machine that is like here lacks.
+func (n Needs) Differences(here Needs) []Difference {
+	var list []Difference
+	compare := func(p Property, needed, is any) {
+		if needed, is := fmt.Sprint(needed), fmt.Sprint(is); needed != is {
+			list = append(list, Difference{p, needed, is})
+		}
+	}
+	compare(PropertyImage, n.Image, here.Image)
+	compare(PropertyQEMU, n.QEMU, here.QEMU)
+	compare(PropertyMachine, n.Machine, here.Machine)
+	compare(PropertyAccel, n.Accel, here.Accel)
+	compare(PropertyCPU, n.CPU, here.CPU)
+	compare(PropertyCPUs, n.CPUs, here.CPUs)
+	compare(PropertyMemory, n.MemoryMiB, here.MemoryMiB)
+	// A disk that was smaller then is grown once it is restored.
+	if n.DiskMiB > here.DiskMiB || (n.DiskMiB == 0) != (here.DiskMiB == 0) {
+		compare(PropertyDisk, n.DiskMiB, here.DiskMiB)
+	}
+	compare(PropertyTransport, n.Transport, here.Transport)
+	compare(PropertyNetwork, n.Network, here.Network)
+	compare(PropertyShares, n.Shares, here.Shares)
+	return list
+}
+
+// Processor says what executes the guest, as far as a snapshot depends on it.
+// Under KVM it is the host's own, with what that can do.
+func Processor(accel qemu.Accel) (string, error) {
+	if accel == qemu.AccelTCG {
+		return "emulated", nil
+	}
+	data, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", fmt.Errorf("asking what processor this is: %w", err)
+	}
+	return hostProcessor(string(data)), nil
+}
+
+// hostProcessor takes the content of /proc/cpuinfo (proc_cpuinfo(5)).
+func hostProcessor(cpuinfo string) string {
+	var model string
+	features := sha256.New()
+	first, _, _ := strings.Cut(cpuinfo, "\n\n")
+	for line := range strings.Lines(first) {
+		key, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(key) {
+		case "model name", "CPU part":
+			model = strings.TrimSpace(value)
+		case "flags", "Features":
+			features.Write([]byte(value))
+		}
+	}
+	return fmt.Sprintf("%s with the features %x", model, features.Sum(nil)[:6])
+}
