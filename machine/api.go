@@ -2,54 +2,21 @@ package machine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"sync"
-	"time"
+	"path/filepath"
+	"strings"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/qmp"
 )
-
-// The supervisor's API, HTTP on the socket api.sock in the sandbox's runtime
-// directory, which only its owner can enter:
-//
-//	GET  /v1/version           {"api": 1}: what the supervisor speaks
-//	GET  /v1/state             State as JSON
-//	POST /v1/stop?grace=30s    power down, and answer when the sandbox has ended
-//	POST /v1/kill              the same without the power-down; ?keep=true to have
-//	                           a snapshot restored: shares are written back, and
-//	                           the sandbox is not removed
-//	POST /v1/snapshots?tag=T   save a snapshot, and answer with its manifest;
-//	                           &home=true copies the home, too; &passing=true does
-//	                           not wait for the disk
-//	POST /v1/home?to=D         copy the home, while the guest stands still, into the
-//	                           draft D of a sandbox in the state directory
-//	POST /v1/pause             let the guest stand still
-//	POST /v1/resume            let it go on
-//	POST /v1/resize?memory=M&disk=D   MiB, either may be absent: give the guest
-//	                           that much memory, grow its disk, and answer with
-//	                           Sizes
-//	GET  /v1/memory            {"bytes": N}: the memory that the guest has now
-//	GET  /v1/console           the console from its beginning; ?follow=true goes on;
-//	                           with "Upgrade: console-input": its input, for one
-//	                           writer at a time; ?take=true takes it from another
-//	GET  /v1/ssh               with "Upgrade: ssh": an SSH connection to the guest's
-//	                           agent, authenticated already
-//	GET  /v1/qmp               with "Upgrade: qmp": QEMU's monitor, as QEMU itself
-//	                           offers it; ?unsafe=true allows all commands
-
-// apiVersion is the number in the paths above. It grows when a client of the
-// previous number would misunderstand the answers; a supervisor lives as long
-// as its guest, so it may be met by a newer or an older program than its own.
-const apiVersion = 1
-
-// upgradeSSH is the protocol name of GET /v1/ssh.
-const upgradeSSH = "ssh"
 
 // listenAPI serves the API until the returned function is called.
 func (v *supervisor) listenAPI() (stop func(), err error) {
@@ -60,21 +27,7 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for commands: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/version", serveVersion)
-	mux.HandleFunc("GET /v1/state", v.serveState)
-	mux.HandleFunc("POST /v1/stop", v.serveStop)
-	mux.HandleFunc("POST /v1/kill", v.serveKill)
-	mux.HandleFunc("POST /v1/pause", v.serveChange(v.pause))
-	mux.HandleFunc("POST /v1/snapshots", v.serveSave)
-	mux.HandleFunc("POST /v1/home", v.serveHome)
-	mux.HandleFunc("POST /v1/resume", v.serveChange(v.resume))
-	mux.HandleFunc("POST /v1/resize", v.serveResize)
-	mux.HandleFunc("GET /v1/memory", v.serveMemory)
-	mux.HandleFunc("GET /v1/console", v.serveConsole)
-	mux.HandleFunc("GET /v1/ssh", v.serveSSH)
-	mux.HandleFunc("GET /v1/qmp", v.serveQMP)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	server := api.NewServer(backend{v})
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			v.log.Error("the API ended", "err", err)
@@ -87,135 +40,142 @@ func (v *supervisor) listenAPI() (stop func(), err error) {
 	}, nil
 }
 
-func serveVersion(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]int{"api": apiVersion})
-}
+// backend is what clients of the API may do with a supervisor. What changes the guest
+// is carried out to its end whatever becomes of who asked: half of it would leave the
+// guest standing.
+type backend struct{ v *supervisor }
 
-func (v *supervisor) serveState(w http.ResponseWriter, _ *http.Request) {
-	state := v.currentState()
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(state)
-}
+var _ api.Backend = backend{}
 
-func (v *supervisor) serveStop(w http.ResponseWriter, r *http.Request) {
-	grace := DefaultGrace
-	if s := r.FormValue("grace"); s != "" {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			http.Error(w, fmt.Sprintf("grace is %q, but must be a duration such as 30s", s), http.StatusBadRequest)
-			return
-		}
-		grace = d
+func (b backend) Stop(_ context.Context, r api.StopRequest) error {
+	if r.Grace < 0 {
+		return api.Errorf(api.CodeInvalid, "the grace period of %v is negative", r.Grace)
 	}
-	v.requestStop(stopRequest{grace: grace, reason: "it was stopped"})
-	w.WriteHeader(http.StatusAccepted)
+	b.v.requestStop(stopRequest{grace: r.Grace, reason: "it was stopped"})
+	return nil
 }
 
-func (v *supervisor) serveKill(w http.ResponseWriter, r *http.Request) {
-	if r.FormValue("keep") == "true" {
-		v.requestStop(stopRequest{reason: "a snapshot was restored", keep: true, sync: true})
+func (b backend) Kill(_ context.Context, r api.KillRequest) error {
+	if r.Restoring {
+		b.v.requestStop(stopRequest{reason: "a snapshot was restored", keep: true, sync: true})
 	} else {
-		v.requestStop(stopRequest{reason: "it was killed"})
+		b.v.requestStop(stopRequest{reason: "it was killed"})
 	}
-	w.WriteHeader(http.StatusAccepted)
+	return nil
 }
 
-func (v *supervisor) serveConsole(w http.ResponseWriter, r *http.Request) {
-	if !v.consoleReady(w, r) {
-		return
+func (b backend) Pause(ctx context.Context) error  { return b.v.pause(context.WithoutCancel(ctx)) }
+func (b backend) Resume(ctx context.Context) error { return b.v.resume(context.WithoutCancel(ctx)) }
+
+func (b backend) Save(ctx context.Context, r api.SaveRequest) (snapshot.Manifest, error) {
+	snap, err := b.v.save(context.WithoutCancel(ctx), r)
+	if err != nil {
+		b.v.log.Error("a snapshot was not saved", "err", err)
 	}
-	if wantsConsoleInput(r) {
-		v.serveConsoleInput(w, r)
-		return
+	return snap, err
+}
+
+func (b backend) CopyHome(ctx context.Context, r api.CopyHomeRequest) error {
+	if !strings.HasPrefix(r.Draft, durable.DraftPrefix) || filepath.Base(r.Draft) != r.Draft {
+		return api.Errorf(api.CodeInvalid, "%q is not the name of a draft", r.Draft)
 	}
-	ctx := r.Context()
-	if r.FormValue("follow") != "true" {
+	return b.v.saveHome(context.WithoutCancel(ctx), layout.Sandbox{Dirs: b.v.s.host.Dirs, Name: r.Draft})
+}
+
+func (b backend) Resize(ctx context.Context, want api.Sizes) (api.Sizes, error) {
+	if want.MemoryMiB < 0 || want.DiskMiB < 0 {
+		return want, api.Errorf(api.CodeInvalid, "sizes of %d and %d MiB make no sense", want.MemoryMiB, want.DiskMiB)
+	}
+	sizes, err := b.v.resize(ctx, want)
+	if err != nil {
+		b.v.log.Error("the sandbox was not resized", "err", err)
+	}
+	return sizes, err
+}
+
+func (b backend) Memory(ctx context.Context) (api.Memory, error) {
+	if st := b.v.currentState(); st.Status != StatusRunning {
+		return api.Memory{}, b.v.s.notRunning(st)
+	}
+	bytes, err := b.v.monitor.QueryBalloon(ctx)
+	return api.Memory{Bytes: bytes}, err
+}
+
+func (b backend) Console(ctx context.Context, r api.ConsoleRequest, w io.Writer) error {
+	if err := b.v.awaitConsole(ctx); err != nil {
+		return err
+	}
+	if !r.Follow {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
 		ctx = ended
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_ = v.console.Follow(ctx, flusher{w, http.NewResponseController(w)})
-}
-
-// flusher sends each line on its way at once.
-type flusher struct {
-	io.Writer
-	c *http.ResponseController
-}
-
-func (f flusher) Write(p []byte) (int, error) {
-	n, err := f.Writer.Write(p)
-	if err != nil {
-		return n, err
+	if err := b.v.console.Follow(ctx, w); ctx.Err() == nil {
+		return err
 	}
-	return n, f.c.Flush()
+	return nil
 }
 
-func (v *supervisor) serveSSH(w http.ResponseWriter, r *http.Request) {
-	state := v.currentState()
+func (b backend) ConsoleInput(ctx context.Context, r api.ConsoleInputRequest, accept api.Accept) error {
+	if err := b.v.awaitConsole(ctx); err != nil {
+		return err
+	}
+	w := &consoleWriter{}
+	if !b.v.hvc.acquire(w, r.Take) {
+		return api.ErrConsoleTaken
+	}
+	defer b.v.hvc.release(w)
+	conn, err := accept()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return b.v.hvc.copy(w, conn)
+}
+
+func (b backend) SSH(ctx context.Context, accept api.Accept) error {
+	state := b.v.currentState()
 	if state.Status == StatusPaused {
 		// State says so, too, unless the disk was too full for its file.
-		http.Error(w, v.s.notRunning(state).Error(), http.StatusServiceUnavailable)
-		return
+		return b.v.s.notRunning(state)
 	}
-	client := v.agentClient()
+	client := b.v.agentClient()
 	if client == nil {
-		http.Error(w, "the guest's agent is not connected yet: wait until the sandbox is running", http.StatusServiceUnavailable)
-		return
+		return api.Errorf(api.CodeNotRunning, "the guest's agent is not connected yet: wait until the sandbox is running")
 	}
-	key, err := layout.ReadKey(v.s.Files().Key(layout.HostKey))
+	key, err := layout.ReadKey(b.v.s.Files().Key(layout.HostKey))
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return err
 	}
-	down, ok := hijack(w, r, upgradeSSH)
-	if !ok {
-		return
+	down, err := accept()
+	if err != nil {
+		return err
 	}
 	defer down.Close()
-	up := agent.Upstream{Shared: client.SSH(), Dial: v.loginToAgent}
-	if err := agent.Forward(context.WithoutCancel(r.Context()), down, up, key); err != nil {
-		v.log.Info("an ssh connection ended", "err", err)
+	up := agent.Upstream{Shared: client.SSH(), Dial: b.v.loginToAgent}
+	if err := agent.Forward(context.WithoutCancel(ctx), down, up, key); err != nil {
+		b.v.log.Info("an ssh connection ended", "err", err)
 	}
+	return nil
 }
 
-// hijack answers a request for another protocol, and returns the connection on which it is spoken,
-// which the caller closes. When it returns false, the request was answered otherwise.
-func hijack(w http.ResponseWriter, r *http.Request, protocol string) (net.Conn, bool) {
-	if r.Header.Get("Upgrade") != protocol {
-		http.Error(w, "this address needs the header Upgrade: "+protocol, http.StatusUpgradeRequired)
-		return nil, false
+// QMP gives the client a monitor of its own. The one connection that QEMU offers is
+// shared by all.
+func (b backend) QMP(ctx context.Context, r api.QMPRequest, accept api.Accept) error {
+	if !b.v.reached(StageQEMU) {
+		return api.Errorf(api.CodeNotRunning, "QEMU does not answer on its monitor yet: try again in a moment")
 	}
-	conn, rw, err := http.NewResponseController(w).Hijack()
+	conn, err := accept()
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return nil, false
+		return err
 	}
-	fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
-	if err := rw.Flush(); err != nil {
-		conn.Close()
-		return nil, false
+	defer conn.Close()
+	o := qmp.ServeOptions{Allow: allowHarmless}
+	if r.Unsafe {
+		o.Allow = b.v.logDangerous
 	}
-	return &bufferedConn{Conn: conn, r: rw.Reader}, true
-}
-
-// bufferedConn is a connection some of whose bytes were read ahead.
-type bufferedConn struct {
-	net.Conn
-	r io.Reader
-}
-
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
-
-// reporter writes reports as JSON lines; nobody may be reading any more.
-func reporter(w io.Writer) func(report) {
-	var mu sync.Mutex
-	e := json.NewEncoder(w)
-	return func(r report) {
-		mu.Lock()
-		defer mu.Unlock()
-		_ = e.Encode(r)
+	if err := qmp.Serve(context.WithoutCancel(ctx), conn, b.v.monitor, o); err != nil {
+		b.v.log.Info("a QMP connection ended", "err", err)
 	}
+	return nil
 }

@@ -2,11 +2,9 @@ package machine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -21,30 +19,11 @@ func (s *Sandbox) balloonBytes(ctx context.Context) int64 {
 	if err != nil {
 		return 0
 	}
-	var now memoryAnswer
-	if err := s.ask(ctx, http.MethodGet, "memory", &now); err != nil {
+	now, err := s.api().Memory(ctx)
+	if err != nil {
 		return 0
 	}
 	return max(int64(c.MemoryMiB)<<20-now.Bytes, 0)
-}
-
-// memoryAnswer is the answer to GET /v1/memory.
-type memoryAnswer struct {
-	Bytes int64 `json:"bytes"`
-}
-
-func (v *supervisor) serveMemory(w http.ResponseWriter, r *http.Request) {
-	if st := v.currentState(); st.Status != StatusRunning {
-		http.Error(w, v.s.notRunning(st).Error(), http.StatusServiceUnavailable)
-		return
-	}
-	bytes, err := v.monitor.QueryBalloon(r.Context())
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(memoryAnswer{bytes})
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -26,7 +27,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	for _, note := range plan.Notes {
-		v.report(report{Note: note})
+		v.report(api.Report{Note: note})
 	}
 	v.noteOtherWriters()
 	if v.needs, err = plan.needs(v.config); err != nil {
@@ -124,7 +125,7 @@ func (v *supervisor) explainNotReady(ctx context.Context, err error) error {
 		message = fmt.Sprintf("%s\nThe last lines of its console (all of it: %s):\n%s", what, path, lines)
 	}
 	if guest {
-		return &GuestError{message}
+		return &api.Error{Code: api.CodeGuest, Message: message}
 	}
 	return errors.New(message)
 }

@@ -1,20 +1,18 @@
 package machine
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -32,12 +30,6 @@ type StartOptions struct {
 	withHome bool   // also with its home
 }
 
-// GuestError is why a start failed whose processes all did what they should on
-// the host: the guest itself powered off, or was not ready in time.
-type GuestError struct{ message string }
-
-func (e *GuestError) Error() string { return e.message }
-
 // Hold keeps a sandbox alive that was started with StartOptions.Hold.
 type Hold struct{ w io.WriteCloser }
 
@@ -51,7 +43,8 @@ func (h *Hold) Release() error {
 }
 
 // Start runs the sandbox under a supervisor of its own, and returns when the
-// stage is reached. The supervisor outlives the caller unless o.Hold is set;
+// stage is reached. Where the guest itself failed and all on the host did what it
+// should, the error is an api.ErrGuest. The supervisor outlives the caller unless o.Hold is set;
 // then the caller closes the returned Hold, which is nil otherwise.
 func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	lock, err := s.Files().Lock()
@@ -70,7 +63,7 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	}
 	defer reports.Close()
 	defer theirReports.Close()
-	request := startRequest{Dirs: s.host.Dirs, Name: s.Name, Hold: o.Hold, Restore: o.restore, WithHome: o.withHome}
+	request := api.StartRequest{Dirs: s.host.Dirs, Name: s.Name, Hold: o.Hold, Restore: o.restore, WithHome: o.withHome}
 	if request.Restore == "" {
 		request.Restore = s.firstState()
 	}
@@ -118,7 +111,7 @@ func follow(ctx context.Context, reports *os.File, o StartOptions) error {
 	defer stop()
 	d := json.NewDecoder(reports)
 	for {
-		var r report
+		var r api.Report
 		err := d.Decode(&r)
 		switch {
 		case ctx.Err() != nil:
@@ -127,10 +120,8 @@ func follow(ctx context.Context, reports *os.File, o StartOptions) error {
 			return errors.New("the supervisor ended without a word while the sandbox started")
 		case err != nil:
 			return fmt.Errorf("reading the supervisor's reports: %w", err)
-		case r.Guest:
-			return &GuestError{r.Error}
-		case r.Error != "":
-			return errors.New(r.Error)
+		case r.Error != nil:
+			return r.Error
 		case r.Note != "" && o.Note != nil:
 			o.Note(r.Note)
 		case r.Stage != "" && o.Stage != nil:
@@ -178,16 +169,7 @@ func (s *Sandbox) Console(ctx context.Context, w io.Writer, follow bool) error {
 		_, err = io.Copy(w, f)
 		return err
 	}
-	resp, err := s.call(ctx, http.MethodGet, "console?follow=true")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(w, resp.Body)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil // the sandbox has ended
-	}
-	return err
+	return s.api().Console(ctx, api.ConsoleRequest{Follow: true}, w)
 }
 
 // Dial connects to the guest's agent through the supervisor. The caller closes
@@ -211,63 +193,35 @@ func (s *Sandbox) DialSSH(ctx context.Context) (net.Conn, error) {
 	if st := s.State(); st.Status != StatusRunning {
 		return nil, s.notRunning(st)
 	}
-	conn, err := s.upgrade(ctx, "ssh", upgradeSSH)
+	conn, err := s.api().SSH(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("opening a connection to the guest: %w", err)
 	}
 	return conn, nil
 }
 
-// upgrade asks the supervisor for a connection of another protocol. The caller
-// closes it.
-func (s *Sandbox) upgrade(ctx context.Context, path, protocol string) (*bufferedConn, error) {
-	conn, err := s.dialAPI(ctx)
-	if err != nil {
-		return nil, err
+// notRunning is why no command can run in a sandbox with that state, and what to do.
+func (s *Sandbox) notRunning(st State) error {
+	text := fmt.Sprintf("the sandbox %s is %s", s.Name, st.Status)
+	if st.Reason != "" {
+		text += fmt.Sprintf(" (%s)", st.Reason)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://sandbox/v1/"+path, nil)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", protocol)
-	r := bufio.NewReader(conn)
-	resp, err := roundTrip(conn, r, req)
 	switch {
-	case err != nil:
-	case resp.StatusCode == http.StatusNotFound:
-		err = errors.New("its supervisor is of an older version: restart the sandbox")
-	case resp.StatusCode != http.StatusSwitchingProtocols:
-		err = answerError(resp)
+	case st.Status == StatusStarting || st.Status == StatusStopping:
+		text += ": try again in a moment"
+	case st.Status == StatusPaused:
+	case st.Status == StatusBroken && s.held(): // a newer program's, for instance
+		text += fmt.Sprintf(": sandbox stop %s ends it in order", s.Name)
+	case st.Status == StatusBroken:
+		text += fmt.Sprintf(": its home is %s; sandbox rm %s removes it with the home", s.Files().Home(), s.Name)
+	default:
+		text += ": start it with sandbox start " + s.Name
 	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return &bufferedConn{Conn: conn, r: r}, nil
+	return &api.Error{Code: api.CodeNotRunning, Message: text}
 }
 
-func (s *Sandbox) notRunning(st State) error {
-	err := fmt.Errorf("the sandbox %s is %s", s.Name, st.Status)
-	if st.Reason != "" {
-		err = fmt.Errorf("%w (%s)", err, st.Reason)
-	}
-	switch st.Status {
-	case StatusStarting, StatusStopping:
-		return fmt.Errorf("%w: try again in a moment", err)
-	case StatusPaused:
-		return err
-	case StatusBroken:
-		if s.held() { // a newer program's, for instance
-			return fmt.Errorf("%w: sandbox stop %s ends it in order", err, s.Name)
-		}
-		return fmt.Errorf("%w: its home is %s; sandbox rm %s removes it with the home", err, s.Files().Home(), s.Name)
-	}
-	return fmt.Errorf("%w: start it with sandbox start %s", err, s.Name)
-}
+// api returns a client of the supervisor's API, which needs no closing.
+func (s *Sandbox) api() *api.Client { return &api.Client{Dial: s.dialAPI} }
 
 func (s *Sandbox) dialAPI(ctx context.Context) (net.Conn, error) {
 	if err := s.checkAPI(); err != nil {
@@ -279,51 +233,4 @@ func (s *Sandbox) dialAPI(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("the supervisor of %s does not answer: %w", s.Name, err)
 	}
 	return conn, nil
-}
-
-// call makes one request to the supervisor. The caller closes the body.
-func (s *Sandbox) call(ctx context.Context, method, path string) (*http.Response, error) {
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialAPI(ctx) },
-	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://sandbox/v1/"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusNotFound {
-		resp.Body.Close()
-		return nil, errors.New("its supervisor is of an older version: restart the sandbox")
-	}
-	if resp.StatusCode >= 400 {
-		defer resp.Body.Close()
-		return nil, answerError(resp)
-	}
-	return resp, nil
-}
-
-// ask makes a request whose answer is the JSON of answer.
-func (s *Sandbox) ask(ctx context.Context, method, path string, answer any) error {
-	resp, err := s.call(ctx, method, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-		return fmt.Errorf("reading the supervisor's answer: %w", err)
-	}
-	return nil
-}
-
-func answerError(resp *http.Response) error {
-	const most = 4 << 10
-	text, err := io.ReadAll(io.LimitReader(resp.Body, most))
-	if err != nil {
-		return err
-	}
-	return errors.New(strings.TrimSpace(string(text)))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -205,7 +206,7 @@ func (v *supervisor) watchDisk(ctx context.Context) {
 func (v *supervisor) diskFull(dir string) {
 	reason := fmt.Sprintf("the host has no space left for its disk in %s; it goes on by itself when there are %d MiB", dir, diskHeadroom>>20)
 	v.log.Warn("the guest stands still", "reason", reason)
-	v.report(report{Note: v.config.Name + " stands still: " + reason})
+	v.report(api.Report{Note: v.config.Name + " stands still: " + reason})
 	if err := os.Remove(v.s.Files().Path(layout.SpareFile)); err != nil {
 		v.log.Warn("no spare space is left for the state", "err", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -31,7 +32,7 @@ func (v *supervisor) chooseDNS(ctx context.Context, text string) (server string)
 	server, err := network.ParseResolver(text).ChooseDNS(ctx, dnsPatience, network.FromHere)
 	if err != nil && ctx.Err() == nil {
 		v.log.Warn("DNS", "err", err)
-		v.report(report{Note: err.Error()})
+		v.report(api.Report{Note: err.Error()})
 	}
 	return server
 }

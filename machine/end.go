@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -35,16 +34,18 @@ var errNoIdentity = errors.New("its supervisor is not known")
 // Stop powers the sandbox down, ends it by force after grace, and returns when
 // it has ended. Stopping a sandbox that does not run is no error.
 func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
-	return s.end(ctx, "stop?grace="+url.QueryEscape(grace.String()), grace)
+	return s.end(ctx, func(ctx context.Context) error { return s.api().Stop(ctx, api.StopRequest{Grace: grace}) }, grace)
 }
 
 // Kill ends the sandbox without powering it down.
-func (s *Sandbox) Kill(ctx context.Context) error { return s.end(ctx, "kill", 0) }
+func (s *Sandbox) Kill(ctx context.Context) error {
+	return s.end(ctx, func(ctx context.Context) error { return s.api().Kill(ctx, api.KillRequest{}) }, 0)
+}
 
 // end asks the supervisor over its API, and ends the supervisor itself when
 // that does not help: its socket may be gone (a logout empties
 // XDG_RUNTIME_DIR), its API another version's, its process stopped.
-func (s *Sandbox) end(ctx context.Context, call string, grace time.Duration) error {
+func (s *Sandbox) end(ctx context.Context, call func(context.Context) error, grace time.Duration) error {
 	if !s.held() {
 		return nil
 	}
@@ -90,12 +91,10 @@ func (s *Sandbox) awaitSupervisor(ctx context.Context) {
 	}
 }
 
-func (s *Sandbox) askForEnd(ctx context.Context, call string) error {
-	resp, err := s.call(ctx, http.MethodPost, call)
-	if err != nil {
+func (s *Sandbox) askForEnd(ctx context.Context, call func(context.Context) error) error {
+	if err := call(ctx); err != nil {
 		return err
 	}
-	resp.Body.Close()
 	return s.Wait(ctx)
 }
 
@@ -180,8 +179,8 @@ func (s *Sandbox) settle(reason string) error {
 // that would misunderstand this one.
 func (s *Sandbox) checkAPI() error {
 	st := s.State()
-	if st.API == 0 || st.API == apiVersion { // 0: its state says nothing, so let it answer
+	if st.API == 0 || st.API == api.Version { // 0: its state says nothing, so let it answer
 		return nil
 	}
-	return fmt.Errorf("the sandbox %s was started by another version of sandbox (it speaks version %d of the supervisor's API, this program version %d): stop it (sandbox stop %[1]s works) and start it again, or use the program that started it", s.Name, st.API, apiVersion)
+	return fmt.Errorf("the sandbox %s was started by another version of sandbox (it speaks version %d of the supervisor's API, this program version %d): stop it (sandbox stop %[1]s works) and start it again, or use the program that started it", s.Name, st.API, api.Version)
 }

@@ -56,7 +56,7 @@ func (s *Sandbox) Forkable(ctx context.Context, tag string, emptyHome bool) (*Fo
 	f := &Forkable{s: s}
 	withHome := !emptyHome && !c.NoHome
 	if tag == "" {
-		f.snap, err = s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{Passing: true, WithHome: withHome})
+		f.snap, err = s.SaveSnapshot(ctx, "fork-"+strings.ToLower(rand.Text()[:8]), SaveOptions{NoSync: true, WithHome: withHome})
 		f.temporary = err == nil
 	} else {
 		f.snap, err = s.intactSnapshot(ctx, tag)

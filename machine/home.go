@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -89,7 +87,10 @@ func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
 func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 	lock, err := s.Files().Lock()
 	if errors.Is(err, flock.ErrLocked) && s.State().live() {
-		return s.change(ctx, "home?to="+url.QueryEscape(draft.Name))
+		if err := s.checkStarted(); err != nil {
+			return err
+		}
+		return s.api().CopyHome(ctx, api.CopyHomeRequest{Draft: draft.Name})
 	}
 	if errors.Is(err, flock.ErrLocked) {
 		return s.busy()
@@ -101,18 +102,8 @@ func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 	return tree.Copy(ctx, s.Files().Home(), draft.Files().Home(), func(string) {})
 }
 
-func (v *supervisor) serveHome(w http.ResponseWriter, r *http.Request) {
-	to := r.FormValue("to")
-	if !strings.HasPrefix(to, durable.DraftPrefix) || filepath.Base(to) != to {
-		http.Error(w, "the address needs the name of a draft: to="+durable.DraftPrefix+"NAME", http.StatusBadRequest)
-		return
-	}
-	draft := &Sandbox{Name: to, host: v.s.host}
-	v.serveChange(func(ctx context.Context) error { return v.saveHome(ctx, draft) })(w, r)
-}
-
 // saveHome gives the draft a copy of the home.
-func (v *supervisor) saveHome(ctx context.Context, draft *Sandbox) error {
+func (v *supervisor) saveHome(ctx context.Context, draft layout.Sandbox) error {
 	if !v.standing.TryLock() {
 		return errStanding
 	}
@@ -120,6 +111,6 @@ func (v *supervisor) saveHome(ctx context.Context, draft *Sandbox) error {
 	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
 		return v.s.notRunning(st)
 	}
-	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.Files().Home(), draft.Files().Home()) })
+	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.Files().Home(), draft.Home()) })
 	return err
 }

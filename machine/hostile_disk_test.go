@@ -98,7 +98,7 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 					_, err := v.prepareDisk(t.Context(), &Plan{})
 					return err
 				},
-				"resize":  func() error { _, err := s.Resize(t.Context(), ResizeOptions{DiskMiB: 2 * c.DiskMiB}); return err },
+				"resize":  func() error { _, err := s.Resize(t.Context(), Sizes{DiskMiB: 2 * c.DiskMiB}); return err },
 				"a save":  func() error { _, err := v.prepareStill(t.TempDir()); return err },
 				"restore": func() error { return s.VerifySnapshot(t.Context(), snap) },
 				"a fork": func() error {

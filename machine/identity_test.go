@@ -13,6 +13,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -52,7 +53,7 @@ func fakeSupervisor(t *testing.T, s *Sandbox, script string, change func(*State)
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := State{Status: StatusRunning, API: apiVersion, Supervisor: id.PID, Identity: &id, Started: time.Now()}
+	st := State{Status: StatusRunning, API: api.Version, Supervisor: id.PID, Identity: &id, Started: time.Now()}
 	if change != nil {
 		change(&st)
 	}
@@ -113,7 +114,7 @@ func TestStrangerWithTheSupervisorsPidIsNotSignalled(t *testing.T) {
 
 func TestSupervisorOfAnotherVersionCanOnlyBeEnded(t *testing.T) {
 	s := create(t, testHost(t), "a")
-	fakeSupervisor(t, s, sleeper, func(st *State) { st.API = apiVersion + 1 })
+	fakeSupervisor(t, s, sleeper, func(st *State) { st.API = api.Version + 1 })
 	if _, err := s.Dial(context.Background()); err == nil || !strings.Contains(err.Error(), "sandbox stop a works") {
 		t.Errorf("error %v, want the remedy", err)
 	}

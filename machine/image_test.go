@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
@@ -33,22 +35,20 @@ func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
 }
 
 func TestAStartTellsWhetherTheGuestFailed(t *testing.T) {
-	for guest, line := range map[bool]string{
-		true:  `{"error":"not ready","guest":true}`,
-		false: `{"error":"QEMU ended"}`,
+	for guest, end := range map[bool]error{
+		true:  fmt.Errorf("in the end: %w", api.Errorf(api.CodeGuest, "not ready")),
+		false: errors.New("QEMU ended"),
 	} {
 		r, w, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.WriteString(line + "\n"); err != nil {
-			t.Fatal(err)
-		}
+		api.NewReporter(w)(api.Failed(end))
 		w.Close()
 		err = follow(t.Context(), r, StartOptions{})
 		r.Close()
-		if _, got := errors.AsType[*GuestError](err); err == nil || got != guest {
-			t.Errorf("%s gave %T %v", line, err, err)
+		if err == nil || err.Error() != end.Error() || errors.Is(err, api.ErrGuest) != guest {
+			t.Errorf("%v gave %T %v", end, err, err)
 		}
 	}
 }

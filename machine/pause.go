@@ -5,45 +5,38 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 // Pause lets the sandbox stand still: its processors stop, its memory stays.
-func (s *Sandbox) Pause(ctx context.Context) error { return s.change(ctx, "pause") }
+func (s *Sandbox) Pause(ctx context.Context) error {
+	if err := s.checkStarted(); err != nil {
+		return err
+	}
+	return s.api().Pause(ctx)
+}
 
 // Resume lets a paused sandbox go on, with the right time.
-func (s *Sandbox) Resume(ctx context.Context) error { return s.change(ctx, "resume") }
+func (s *Sandbox) Resume(ctx context.Context) error {
+	if err := s.checkStarted(); err != nil {
+		return err
+	}
+	return s.api().Resume(ctx)
+}
 
-// change makes a request of the supervisor that has no answer but its success.
-func (s *Sandbox) change(ctx context.Context, request string) error {
+// checkStarted returns nil if the sandbox has a guest that runs or is paused.
+func (s *Sandbox) checkStarted() error {
 	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
 		return s.notRunning(st)
 	}
-	resp, err := s.call(ctx, http.MethodPost, request)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
-}
-
-// serveChange answers a request that changes what the guest does. It is
-// carried out to its end whatever becomes of who asked: half of it would leave
-// the guest standing.
-func (v *supervisor) serveChange(do func(context.Context) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if err := do(context.WithoutCancel(r.Context())); err != nil {
-			http.Error(w, err.Error(), http.StatusConflict)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
-	}
+	return nil
 }
 
 // errStanding is for a second change while one is under way.
-var errStanding = errors.New("it is being paused, resumed, saved or resized already: try again in a moment")
+var errStanding = api.Errorf(api.CodeBusy, "it is being paused, resumed, saved or resized already: try again in a moment")
 
 func (v *supervisor) pause(ctx context.Context) error {
 	if !v.standing.TryLock() {

@@ -4,36 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
-// upgradeQMP is the protocol name of GET /v1/qmp.
-const upgradeQMP = "qmp"
-
-// serveQMP gives the client a monitor of its own. The one connection that QEMU offers is shared by all.
-func (v *supervisor) serveQMP(w http.ResponseWriter, r *http.Request) {
-	if !v.reached(StageQEMU) {
-		http.Error(w, "QEMU does not answer on its monitor yet: try again in a moment", http.StatusServiceUnavailable)
-		return
-	}
-	conn, ok := hijack(w, r, upgradeQMP)
-	if !ok {
-		return
-	}
-	o := qmp.ServeOptions{Allow: allowHarmless}
-	if r.FormValue("unsafe") == "true" {
-		o.Allow = v.logDangerous
-	}
-	if err := qmp.Serve(context.WithoutCancel(r.Context()), conn, v.monitor, o); err != nil {
-		v.log.Info("a QMP connection ended", "err", err)
-	}
-}
-
 func allowHarmless(command string) error {
 	if reason := qmp.Risk(command); reason != "" {
-		return fmt.Errorf("%s %s: it takes --unsafe, or ?unsafe=true", command, reason)
+		return fmt.Errorf("%s %s: it takes --unsafe", command, reason)
 	}
 	return nil
 }
@@ -60,19 +38,15 @@ func (s *Sandbox) DialQMP(ctx context.Context, dangerous bool) (*qmp.Client, err
 	return client, nil
 }
 
-// DialMonitor is DialQMP without a client: QMP is spoken on the connection, from the greeting on.
+// DialMonitor is DialQMP without a client: QMP is spoken on the connection, from the greeting on. It can be
+// half closed: who has no more commands still wants the replies.
 func (s *Sandbox) DialMonitor(ctx context.Context, dangerous bool) (net.Conn, error) {
 	if !s.held() {
 		return nil, s.notRunning(s.State())
 	}
-	conn, err := s.upgrade(ctx, fmt.Sprintf("qmp?unsafe=%t", dangerous), upgradeQMP)
+	conn, err := s.api().QMP(ctx, api.QMPRequest{Unsafe: dangerous})
 	if err != nil {
 		return nil, fmt.Errorf("opening the monitor of %s: %w", s.Name, err)
 	}
-	return &monitorConn{conn}, nil
+	return conn, nil
 }
-
-// monitorConn can be half closed: who has no more commands still wants the replies.
-type monitorConn struct{ *bufferedConn }
-
-func (c *monitorConn) CloseWrite() error { return c.Conn.(*net.UnixConn).CloseWrite() }

@@ -2,11 +2,8 @@ package machine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"time"
@@ -14,23 +11,16 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
-// ResizeOptions are new sizes in MiB; 0 leaves one as it is.
-type ResizeOptions struct {
-	MemoryMiB int
-	DiskMiB   int
-}
+// Sizes are of a sandbox.
+type Sizes = api.Sizes
 
-// Sizes are what a sandbox has, in MiB.
-type Sizes struct {
-	MemoryMiB int `json:"memoryMiB"`
-	DiskMiB   int `json:"diskMiB"`
-}
-
-// Resize gives the sandbox another size, and returns what it has then.
+// Resize gives the sandbox other sizes, where they are not 0, and returns what it has
+// then.
 //
 // The memory of a running sandbox can be made smaller, and as large again as
 // it was at the start, until it stops: its configuration stays. That of one
@@ -38,7 +28,7 @@ type Sizes struct {
 // once in a running sandbox; it never shrinks.
 //
 // What can be known to be impossible is found out before anything is changed.
-func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
+func (s *Sandbox) Resize(ctx context.Context, o Sizes) (Sizes, error) {
 	c, err := s.Config()
 	if err != nil {
 		return Sizes{}, fmt.Errorf("the sandbox %s is broken and can only be removed: %w", s.Name, err)
@@ -60,7 +50,7 @@ func (s *Sandbox) Resize(ctx context.Context, o ResizeOptions) (Sizes, error) {
 }
 
 // resized is the configuration with the new sizes, if it can have them.
-func (c Config) resized(o ResizeOptions) (Config, error) {
+func (c Config) resized(o Sizes) (Config, error) {
 	if o.MemoryMiB != 0 {
 		c.MemoryMiB = o.MemoryMiB
 	}
@@ -83,7 +73,7 @@ func mebibytes(n int) string {
 
 // resizeStopped changes the configuration, which the disk follows at the next
 // start. The caller holds the lock.
-func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
+func (s *Sandbox) resizeStopped(o Sizes) (Sizes, error) {
 	c, err := s.Config()
 	if err != nil {
 		return Sizes{}, err
@@ -110,47 +100,16 @@ func (s *Sandbox) resizeStopped(o ResizeOptions) (Sizes, error) {
 }
 
 // resizeRunning has the supervisor resize.
-func (s *Sandbox) resizeRunning(ctx context.Context, o ResizeOptions) (sizes Sizes, err error) {
+func (s *Sandbox) resizeRunning(ctx context.Context, o Sizes) (sizes Sizes, err error) {
 	if st := s.State(); !st.live() {
 		return sizes, s.busy() // with another command
 	}
-	values := url.Values{}
-	for name, size := range map[string]int{"memory": o.MemoryMiB, "disk": o.DiskMiB} {
-		if size != 0 {
-			values.Set(name, strconv.Itoa(size))
-		}
-	}
-	err = s.ask(ctx, http.MethodPost, "resize?"+values.Encode(), &sizes)
-	return sizes, err
-}
-
-func (v *supervisor) serveResize(w http.ResponseWriter, r *http.Request) {
-	var o ResizeOptions
-	for name, size := range map[string]*int{"memory": &o.MemoryMiB, "disk": &o.DiskMiB} {
-		text := r.FormValue(name)
-		if text == "" {
-			continue
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n <= 0 {
-			http.Error(w, fmt.Sprintf("%s is %q, but must be a number of MiB", name, text), http.StatusBadRequest)
-			return
-		}
-		*size = n
-	}
-	sizes, err := v.resize(r.Context(), o)
-	if err != nil {
-		v.log.Error("the sandbox was not resized", "err", err)
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(sizes)
+	return s.api().Resize(ctx, o)
 }
 
 // resize changes the running sandbox. Its disk comes first: that takes a
 // moment, and the guest may refuse to give memory.
-func (v *supervisor) resize(ctx context.Context, o ResizeOptions) (sizes Sizes, err error) {
+func (v *supervisor) resize(ctx context.Context, o Sizes) (sizes Sizes, err error) {
 	if !v.standing.TryLock() {
 		return sizes, errStanding
 	}
@@ -177,7 +136,7 @@ func (v *supervisor) resize(ctx context.Context, o ResizeOptions) (sizes Sizes, 
 }
 
 // checkResize finds out what a running sandbox cannot have.
-func (v *supervisor) checkResize(o ResizeOptions) error {
+func (v *supervisor) checkResize(o Sizes) error {
 	if o.MemoryMiB > v.config.MemoryMiB {
 		return fmt.Errorf("the sandbox %s was started with %s of memory, and a guest that runs can have no more than that: stop it (sandbox stop %[1]s), resize it (sandbox resize --memory %[3]s %[1]s) and start it again", v.s.Name, mebibytes(v.config.MemoryMiB), mebibytes(o.MemoryMiB))
 	}
@@ -227,7 +186,7 @@ func (v *supervisor) growRestoredDisk(ctx context.Context) {
 	}
 	if err := v.growDisk(ctx, v.config.DiskMiB); err != nil {
 		v.log.Warn("the restored disk is smaller than it should be", "err", err)
-		v.report(report{Note: fmt.Sprintf("the disk has its size of then, because %v\nRemedy: sandbox resize --disk %s %s", err, mebibytes(v.config.DiskMiB), v.s.Name)})
+		v.report(api.Report{Note: fmt.Sprintf("the disk has its size of then, because %v\nRemedy: sandbox resize --disk %s %s", err, mebibytes(v.config.DiskMiB), v.s.Name)})
 	}
 }
 

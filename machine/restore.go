@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -49,7 +50,7 @@ func (s *Sandbox) makeWay(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, endPatience, errNoEnd)
 	defer cancel()
-	return s.askForEnd(ctx, "kill?keep=true")
+	return s.askForEnd(ctx, func(ctx context.Context) error { return s.api().Kill(ctx, api.KillRequest{Restoring: true}) })
 }
 
 // checkFits compares what the snapshot needs with what there is.

@@ -2,11 +2,8 @@ package machine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -25,9 +23,9 @@ import (
 // SaveOptions say what is saved and how.
 type SaveOptions struct {
 	WithHome bool // a copy of the home, too
-	// Passing leaves it to the kernel when what was saved is on the disk for
-	// good: for what is used at once, and can be saved again.
-	Passing bool
+	// NoSync leaves it to the kernel when what was saved is on the disk for good: for
+	// what is used at once, and can be saved again.
+	NoSync bool
 }
 
 // SaveSnapshot saves the state of the running sandbox, which goes on
@@ -38,15 +36,13 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (
 	if err := s.checkFreeTag(tag); err != nil {
 		return snap, err
 	}
-	if st := s.State(); st.Status != StatusRunning && st.Status != StatusPaused {
-		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", s.notRunning(st))
+	if err := s.checkStarted(); err != nil {
+		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", err)
 	}
 	if c, err := s.Config(); err == nil && o.WithHome && c.NoHome {
 		return snap, fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot: leave out --with-home", s.Name)
 	}
-	request := fmt.Sprintf("snapshots?tag=%s&home=%t&passing=%t", url.QueryEscape(tag), o.WithHome, o.Passing)
-	err := s.ask(ctx, http.MethodPost, request, &snap)
-	return snap, err
+	return s.api().Save(ctx, api.SaveRequest{Tag: tag, WithHome: o.WithHome, NoSync: o.NoSync})
 }
 
 func (s *Sandbox) checkFreeTag(tag string) error {
@@ -59,20 +55,8 @@ func (s *Sandbox) checkFreeTag(tag string) error {
 	return nil
 }
 
-func (v *supervisor) serveSave(w http.ResponseWriter, r *http.Request) {
-	// To its end, whatever becomes of who asked: the guest must go on.
-	snap, err := v.save(context.WithoutCancel(r.Context()), r.FormValue("tag"), SaveOptions{WithHome: r.FormValue("home") == "true", Passing: r.FormValue("passing") == "true"})
-	if err != nil {
-		v.log.Error("a snapshot was not saved", "err", err)
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(snap)
-}
-
-func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap snapshot.Manifest, err error) {
-	if err := v.s.checkFreeTag(tag); err != nil {
+func (v *supervisor) save(ctx context.Context, r api.SaveRequest) (snap snapshot.Manifest, err error) {
+	if err := v.s.checkFreeTag(r.Tag); err != nil {
 		return snap, err
 	}
 	if !v.standing.TryLock() {
@@ -86,24 +70,24 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 		return snap, err
 	}
 	v.sweepLeftovers()
-	draft := filepath.Join(v.s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, tag))
+	draft := filepath.Join(v.s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, r.Tag))
 	if err := os.MkdirAll(draft, 0o700); err != nil {
 		return snap, fmt.Errorf("making the snapshot's directory: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", tag, v.s.Name, err), tree.Remove(draft))
+			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", r.Tag, v.s.Name, err), tree.Remove(draft))
 		}
 	}()
-	snap = snapshot.Manifest{Version: snapshot.Version, Tag: tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
-	if snap.Pause, err = v.saveState(ctx, draft, o.WithHome); err != nil {
+	snap = snapshot.Manifest{Version: snapshot.Version, Tag: r.Tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
+	if snap.Pause, err = v.saveState(ctx, draft, r.WithHome); err != nil {
 		return snap, err
 	}
 	// The guest runs again: what follows takes its time on the host only.
 	if err := v.describe(ctx, &snap, draft); err != nil {
 		return snap, err
 	}
-	if !o.Passing {
+	if !r.NoSync {
 		if err := snapshot.Sync(draft, snap); err != nil {
 			return snap, err
 		}
@@ -111,10 +95,10 @@ func (v *supervisor) save(ctx context.Context, tag string, o SaveOptions) (snap 
 	if err := snapshot.Write(draft, snap); err != nil {
 		return snap, err
 	}
-	if err := snapshot.Publish(draft, v.s.Files().Snapshot(tag)); err != nil {
+	if err := snapshot.Publish(draft, v.s.Files().Snapshot(r.Tag)); err != nil {
 		return snap, err
 	}
-	v.log.Info("a snapshot was saved", "tag", tag)
+	v.log.Info("a snapshot was saved", "tag", r.Tag)
 	return snap, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -76,7 +77,7 @@ func TestSaveIsRefusedBeforeAnythingIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := testSupervisor(create(t, testHost(t), "a"))
 			v.monitor, v.state.Status = monitorOf(t, tt.qemu), StatusRunning
-			_, err := v.save(t.Context(), "tag", SaveOptions{})
+			_, err := v.save(t.Context(), api.SaveRequest{Tag: "tag"})
 			if err == nil {
 				t.Fatal("it was saved")
 			}

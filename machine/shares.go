@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -191,7 +192,7 @@ func (v *supervisor) showShares(exports []export) error {
 		shown = append(shown, ServedShare{Source: exports[i].Source, Isolation: server.Isolation(), Weak: !server.Confined()})
 	}
 	if i := slices.IndexFunc(shown, func(s ServedShare) bool { return s.Weak }); i >= 0 {
-		v.report(report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})
+		v.report(api.Report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})
 	}
 	return v.setState(func(st *State) { st.Shares = shown })
 }

@@ -1,8 +1,6 @@
 package machine
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 // SuperviseCommand is the argument with which Start runs our own executable
@@ -20,63 +18,9 @@ import (
 // processes.
 const SuperviseCommand = "supervise"
 
-// The supervisor's inherited descriptors, in the order of exec.Cmd.ExtraFiles.
-const (
-	fdLock    = 3 // the sandbox's lock, already held
-	fdReport  = 4 // pipe: reports to whoever starts the sandbox
-	fdRequest = 5 // pipe: the startRequest
-	fdHold    = 6 // pipe, if startRequest.Hold: when its writer is gone, so is the sandbox's purpose
-)
-
-// startRequest is what a supervisor is to do.
-type startRequest struct {
-	Dirs     layout.Dirs `json:"dirs"`
-	Name     string      `json:"name"`
-	Hold     bool        `json:"hold,omitempty"`     // the sandbox lives only as long as its starter
-	Restore  string      `json:"restore,omitempty"`  // the directory of the snapshot to start with
-	WithHome bool        `json:"withHome,omitempty"` // the snapshot's home is restored, too
-	Again    bool        `json:"again,omitempty"`    // the same start has failed before, as if by chance
-}
-
-// pipe returns the end of a pipe from which the request can be read: a few paths,
-// for which a pipe has room. The caller closes it.
-func (r startRequest) pipe() (*os.File, error) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	ours, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	_, err = w.Write(text)
-	if err := errors.Join(err, w.Close()); err != nil {
-		ours.Close()
-		return nil, err
-	}
-	return ours, nil
-}
-
-// readRequest reads what Start has written. Whoever started this program
-// otherwise has given it no such descriptor, or another file in its place, which
-// is left alone.
-func readRequest(pipe *os.File) (startRequest, error) {
-	var (
-		r  startRequest
-		st unix.Stat_t
-	)
-	err := unix.Fstat(int(pipe.Fd()), &st)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO {
-		if err = json.NewDecoder(pipe).Decode(&r); err == nil {
-			return r, nil
-		}
-	}
-	return r, errors.Join(errors.New("a supervisor is started by what starts its sandbox, such as sandbox start, and by nobody else"), err)
-}
-
 // startSupervisor starts a process that outlives us, with copies of the files.
 // hold is nil unless the request says so.
-func (s *Sandbox) startSupervisor(r startRequest, lock, reports, hold *os.File) error {
+func (s *Sandbox) startSupervisor(r api.StartRequest, lock, reports, hold *os.File) error {
 	argv := s.host.Supervisor
 	if len(argv) == 0 {
 		self, err := os.Executable()
@@ -85,7 +29,7 @@ func (s *Sandbox) startSupervisor(r startRequest, lock, reports, hold *os.File) 
 		}
 		argv = []string{self, SuperviseCommand, s.Name}
 	}
-	request, err := r.pipe()
+	request, err := r.Pipe()
 	if err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)
 	}
@@ -131,24 +75,24 @@ const (
 // again runs this supervisor's program anew in its place, with the lock that it
 // holds: nothing of the run before is left. The sandbox has no process any more.
 // It returns only with an error.
-func (v *supervisor) again(how rerun, before startRequest) error {
-	r := startRequest{Dirs: before.Dirs, Name: before.Name}
+func (v *supervisor) again(how rerun, before api.StartRequest) error {
+	r := api.StartRequest{Dirs: before.Dirs, Name: before.Name}
 	if how == againAsBefore {
 		r = before
 		r.Again = true
 	}
 	r.Hold = v.held.Load()
-	request, err := r.pipe()
+	request, err := r.Pipe()
 	if err != nil {
 		return fmt.Errorf("running the sandbox again: %w", err)
 	}
 	defer request.Close()
-	if err := unix.Dup3(int(request.Fd()), fdRequest, 0); err != nil { // in place of before's
+	if err := unix.Dup3(int(request.Fd()), api.FDStart, 0); err != nil { // in place of before's
 		return fmt.Errorf("running the sandbox again: %w", err)
 	}
-	files := []int{fdLock, fdReport}
+	files := []int{api.FDLock, api.FDReport}
 	if r.Hold {
-		files = append(files, fdHold)
+		files = append(files, api.FDHold)
 	}
 	for _, fd := range files {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {

@@ -4,8 +4,9 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
-	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 // TestHelperPlaysASupervisor is the program of the test below: it reports what it
@@ -14,7 +15,7 @@ func TestHelperPlaysASupervisor(t *testing.T) {
 	if flag.NArg() == 0 {
 		t.Skip("it is run by TestSupervisorIsToldWhatToDo")
 	}
-	request, err := readRequest(os.NewFile(fdRequest, "request"))
+	request, err := api.ReadStart(os.NewFile(api.FDStart, "request"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,11 +23,11 @@ func TestHelperPlaysASupervisor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	say := reporter(os.NewFile(fdReport, "report"))
-	say(report{Note: flag.Arg(0) + " " + string(text)})
-	say(report{Stage: StageAgent})
+	say := api.NewReporter(os.NewFile(api.FDReport, "report"))
+	say(api.Report{Note: flag.Arg(0) + " " + string(text)})
+	say(api.Report{Stage: StageAgent})
 	// Its end ends the sandbox; the test's process is the writer, and lives longer.
-	_, _ = os.NewFile(fdHold, "hold").Read(make([]byte, 1))
+	_, _ = os.NewFile(api.FDHold, "hold").Read(make([]byte, 1))
 }
 
 func TestSupervisorIsToldWhatToDo(t *testing.T) {
@@ -47,30 +48,11 @@ func TestSupervisorIsToldWhatToDo(t *testing.T) {
 	if err := s.Wait(t.Context()); err != nil {
 		t.Error(err)
 	}
-	want, err := json.Marshal(startRequest{Dirs: s.host.Dirs, Name: "told", Hold: true, Restore: "/a/snapshot, and more", WithHome: true})
+	want, err := json.Marshal(api.StartRequest{Dirs: s.host.Dirs, Name: "told", Hold: true, Restore: "/a/snapshot, and more", WithHome: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(notes) != 1 || notes[0] != "hello "+string(want) {
 		t.Errorf("the supervisor was told %q, want %q", notes, "hello "+string(want))
-	}
-}
-
-func TestOnlyAPipeHasARequest(t *testing.T) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	pipe, theirs, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pipe.Close()
-	theirs.Close()
-	for _, f := range []*os.File{null, pipe, os.NewFile(1<<20, "absent")} {
-		if _, err := readRequest(f); err == nil || !strings.Contains(err.Error(), "started by what starts its sandbox") {
-			t.Errorf("%s: %v", f.Name(), err)
-		}
 	}
 }

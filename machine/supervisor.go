@@ -19,21 +19,13 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
-
-// report is a line on the report pipe: a stage that was reached, or how the
-// start failed.
-type report struct {
-	Stage string `json:"stage,omitempty"`
-	Note  string `json:"note,omitempty"`
-	Error string `json:"error,omitempty"`
-	Guest bool   `json:"guest,omitempty"` // the error is a GuestError
-}
 
 // supervisor owns everything that a running sandbox consists of.
 type supervisor struct {
@@ -44,7 +36,7 @@ type supervisor struct {
 	needs    snapshot.Needs // of its snapshots
 	log      *slog.Logger
 	started  time.Time
-	report   func(report)
+	report   func(api.Report)
 
 	console  *logFile
 	resolver *resolver // nil before QEMU's network is needed
@@ -97,19 +89,19 @@ const memoryLimit = 64 << 20
 // end. It expects the descriptors that Sandbox.Start passes, and what to do from
 // one of them.
 func Supervise(ctx context.Context) error {
-	requests := os.NewFile(fdRequest, "request")
+	requests := os.NewFile(api.FDStart, "request")
 	defer requests.Close() // not before: see again
-	request, err := readRequest(requests)
+	request, err := api.ReadStart(requests)
 	if err != nil {
 		return err
 	}
-	unix.CloseOnExec(fdRequest)
-	lock := os.NewFile(fdLock, "lock")
+	unix.CloseOnExec(api.FDStart)
+	lock := os.NewFile(api.FDLock, "lock")
 	defer lock.Close()
-	reports := os.NewFile(fdReport, "report")
+	reports := os.NewFile(api.FDReport, "report")
 	defer reports.Close()
-	unix.CloseOnExec(fdLock)
-	unix.CloseOnExec(fdReport)
+	unix.CloseOnExec(api.FDLock)
+	unix.CloseOnExec(api.FDReport)
 	// Nobody who runs as we do may trace this process or read its memory, in
 	// which keys and commands' secrets are; nor does it leave a core dump.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -132,7 +124,7 @@ func Supervise(ctx context.Context) error {
 	defer logs.Close()
 	v := &supervisor{
 		s: s, withHome: request.WithHome, retried: request.Again, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
-		hvc: newHVC(), report: reporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+		hvc: newHVC(), report: api.NewReporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
 	v.agentKey = s.Files().Key(layout.ClientKey)
 	if request.Restore != "" {
@@ -143,8 +135,8 @@ func Supervise(ctx context.Context) error {
 	}
 	if request.Hold {
 		v.held.Store(true)
-		unix.CloseOnExec(fdHold)
-		go v.watchHold(os.NewFile(fdHold, "hold"))
+		unix.CloseOnExec(api.FDHold)
+		go v.watchHold(os.NewFile(api.FDHold, "hold"))
 	}
 	go v.watchSignals(ctx)
 	again, err := v.run(ctx)
@@ -154,8 +146,7 @@ func Supervise(ctx context.Context) error {
 	}
 	if err != nil {
 		v.log.Error("the sandbox ended", "err", err)
-		_, guest := errors.AsType[*GuestError](err)
-		v.report(report{Error: err.Error(), Guest: guest})
+		v.report(api.Failed(err))
 	}
 	return err
 }
@@ -217,7 +208,7 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 		return againNot, err
 	}
 	if err := v.setState(func(st *State) {
-		*st = State{Status: StatusStarting, API: apiVersion, Supervisor: self.PID, Identity: &self, Started: v.started}
+		*st = State{Status: StatusStarting, API: api.Version, Supervisor: self.PID, Identity: &self, Started: v.started}
 	}); err != nil {
 		return againNot, err
 	}
@@ -454,5 +445,5 @@ func (v *supervisor) reach(stage string, more func(*State)) {
 	if err != nil {
 		v.log.Error("the state could not be written", "err", err)
 	}
-	v.report(report{Stage: stage})
+	v.report(api.Report{Stage: stage})
 }

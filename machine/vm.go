@@ -15,6 +15,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -148,7 +149,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *Plan, vm qemu.Config) 
 		st.Argv, st.Files, st.Walls = started.Argv, started.Files, started.Walls.Walls
 	})
 	if missing := started.Walls.Missing(); len(missing) > 0 && !v.walled {
-		v.report(report{Note: missingWalls(missing)})
+		v.report(api.Report{Note: missingWalls(missing)})
 	}
 	v.walled = true
 	return ours[1], nil

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -26,7 +27,7 @@ func (v *supervisor) noteOtherWriters() {
 			continue // it will not be a fault of this one
 		}
 		for _, dir := range sharedForWriting(v.config.Shares, c.Shares) {
-			v.report(report{Note: fmt.Sprintf("%s is shared for writing with the running sandbox %s, too. The two see nothing of each other's locks: git, SQLite and others lose data when both write at the same time. Share it with :ro in one of them, or give each a copy", dir, other.Name)})
+			v.report(api.Report{Note: fmt.Sprintf("%s is shared for writing with the running sandbox %s, too. The two see nothing of each other's locks: git, SQLite and others lose data when both write at the same time. Share it with :ro in one of them, or give each a copy", dir, other.Name)})
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 type consoleOptions struct {
@@ -27,7 +28,7 @@ func attachConsole(ctx context.Context, s *machine.Sandbox, o consoleOptions) er
 		return shownConsole(ctx, s)
 	}
 	input, err := s.ConsoleInput(ctx, o.take)
-	if errors.Is(err, machine.ErrConsoleTaken) {
+	if errors.Is(err, api.ErrConsoleTaken) {
 		fmt.Fprintln(notes(), "sandbox: somebody else writes to this console, so you only read; --take takes it over")
 		return shownConsole(ctx, s)
 	}

@@ -53,7 +53,7 @@ func resizeAction(c *cli.Context) error {
 	return nil
 }
 
-func resizeOptions(c *cli.Context) (o machine.ResizeOptions, err error) {
+func resizeOptions(c *cli.Context) (o machine.Sizes, err error) {
 	if !c.IsSet("memory") && !c.IsSet("disk") {
 		return o, errors.New("sandbox resize needs --memory SIZE, --disk SIZE or both (sandbox resize --help shows examples)")
 	}
@@ -72,7 +72,7 @@ func resizeOptions(c *cli.Context) (o machine.ResizeOptions, err error) {
 }
 
 // sizesText says what was asked for, as it is now.
-func sizesText(o machine.ResizeOptions, s machine.Sizes) string {
+func sizesText(o machine.Sizes, s machine.Sizes) string {
 	mebibytes := func(n int) string { return units.BytesSize(float64(n) * (1 << 20)) }
 	switch {
 	case o.DiskMiB == 0:

@@ -17,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -79,7 +80,7 @@ func (b *booting) bootAndCheck(ctx context.Context) {
 	b.openLogs()
 	if err != nil {
 		outcome := Unfit
-		if _, guest := errors.AsType[*machine.GuestError](err); guest {
+		if errors.Is(err, api.ErrGuest) {
 			outcome = Failed
 			err = b.pointToArtifacts(err)
 		}
