@@ -29,7 +29,7 @@ func (h *Host) ShareRules() virtiofs.CheckOptions {
 func (h *Host) checkShares(c Config) error {
 	var errs []error
 	for _, s := range c.Shares {
-		dir, err := h.openShare(c.Name, s)
+		dir, err := h.OpenShare(c.Name, s)
 		if err == nil {
 			err = dir.Close()
 		}
@@ -38,15 +38,15 @@ func (h *Host) checkShares(c Config) error {
 	return errors.Join(errs...)
 }
 
-// openShare opens a share of the sandbox of that name, if it is still what it
+// OpenShare opens a share of the sandbox of that name, if it is still what it
 // was.
-func (h *Host) openShare(name string, s virtiofs.Share) (*hostdir.Dir, error) {
+func (h *Host) OpenShare(name string, s virtiofs.Share) (*hostdir.Dir, error) {
 	dir, err := s.Open(h.ShareRules())
-	return dir, changedRemedy(name, err)
+	return dir, ExplainShare(name, err)
 }
 
-// changedRemedy adds to the refusal of a share how to accept it.
-func changedRemedy(name string, err error) error {
+// ExplainShare adds to the refusal of a share how to accept it.
+func ExplainShare(name string, err error) error {
 	if changed, ok := errors.AsType[*virtiofs.ChangedError](err); ok {
 		return fmt.Errorf("%w\nPut back what was there; or, if you want the guest to have what is there now: sandbox share accept %s %s", err, name, qemu.ShellQuote([]string{changed.Source}))
 	}
@@ -56,41 +56,28 @@ func changedRemedy(name string, err error) error {
 	return err
 }
 
-// openHome opens the guest's home, which lies where no guest can put anything.
-func (s *Sandbox) openHome() (*hostdir.Dir, error) {
-	path, err := hostdir.Resolve(s.Files().Dir())
-	if err != nil {
-		return nil, err
-	}
-	own, err := hostdir.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer own.Close()
-	return own.Beneath(layout.HomeDir)
-}
-
-// recordShares notes what the shares are of which nothing is known: those of a
+// RecordShares notes what the shares are of which nothing is known: those of a
 // sandbox that an older version has made, or a program that did not admit them.
-// They are judged as new ones.
-func (v *supervisor) recordShares() error {
-	shares := slices.Clone(v.config.Shares)
+// They are judged as new ones. It returns the configuration as it is then. The
+// caller holds the lock.
+func (s *Sandbox) RecordShares(c Config) (Config, error) {
+	shares := slices.Clone(c.Shares)
 	recorded := false
 	for i, share := range shares {
 		if !share.Directory.IsZero() {
 			continue
 		}
-		admitted, err := share.Admit(v.s.host.ShareRules())
+		admitted, err := share.Admit(s.host.ShareRules())
 		if err != nil {
-			return changedRemedy(v.s.Name, err)
+			return c, ExplainShare(s.Name, err)
 		}
 		shares[i], recorded = admitted, true
 	}
 	if !recorded {
-		return nil
+		return c, nil
 	}
-	v.config.Shares = shares
-	return durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), v.config)
+	c.Shares = shares
+	return c, durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
 }
 
 // AcceptShares makes what is at the paths now the sandbox's shares that were
@@ -99,7 +86,7 @@ func (v *supervisor) recordShares() error {
 func (s *Sandbox) AcceptShares(paths []string, allowDangerous bool) ([]virtiofs.Share, error) {
 	lock, err := s.Files().Lock()
 	switch {
-	case errors.Is(err, flock.ErrLocked) && s.State().live():
+	case errors.Is(err, flock.ErrLocked) && s.State().Live():
 		// Its supervisor has read the configuration already.
 	case errors.Is(err, flock.ErrLocked):
 		return nil, s.busy()

@@ -99,7 +99,7 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 
 // busy is why a sandbox whose lock is held cannot be started.
 func (s *Sandbox) busy() error {
-	if st := s.State(); st.live() {
+	if st := s.State(); st.Live() {
 		return fmt.Errorf("the sandbox %s is %s already", s.Name, st.Status)
 	}
 	return fmt.Errorf("another command is already starting, changing or removing the sandbox %s: try again in a moment", s.Name)
@@ -191,7 +191,7 @@ func (s *Sandbox) Dial(ctx context.Context) (*agent.Client, error) {
 // for no authentication. The caller closes it.
 func (s *Sandbox) DialSSH(ctx context.Context) (net.Conn, error) {
 	if st := s.State(); st.Status != StatusRunning {
-		return nil, s.notRunning(st)
+		return nil, s.NotRunning(st)
 	}
 	conn, err := s.api().SSH(ctx)
 	if err != nil {
@@ -200,8 +200,8 @@ func (s *Sandbox) DialSSH(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// notRunning is why no command can run in a sandbox with that state, and what to do.
-func (s *Sandbox) notRunning(st State) error {
+// NotRunning is why no command can run in a sandbox with that state, and what to do.
+func (s *Sandbox) NotRunning(st State) error {
 	text := fmt.Sprintf("the sandbox %s is %s", s.Name, st.Status)
 	if st.Reason != "" {
 		text += fmt.Sprintf(" (%s)", st.Reason)
@@ -231,6 +231,22 @@ func (s *Sandbox) dialAPI(ctx context.Context) (net.Conn, error) {
 	conn, err := d.DialContext(ctx, "unix", s.Files().API())
 	if err != nil {
 		return nil, fmt.Errorf("the supervisor of %s does not answer: %w", s.Name, err)
+	}
+	return conn, nil
+}
+
+// ConsoleInput makes the caller the writer of the sandbox's console: what is
+// written to the connection reaches whoever reads /dev/hvc0 in the guest. A
+// read from it returns io.EOF when the sandbox has ended or another took the
+// console. While somebody else writes it is api.ErrConsoleTaken, unless take is
+// set: then the other one loses it. The caller closes the connection.
+func (s *Sandbox) ConsoleInput(ctx context.Context, take bool) (net.Conn, error) {
+	if !s.held() {
+		return nil, s.NotRunning(s.State())
+	}
+	conn, err := s.api().ConsoleInput(ctx, api.ConsoleInputRequest{Take: take})
+	if err != nil {
+		return nil, fmt.Errorf("opening the console of %s: %w", s.Name, err)
 	}
 	return conn, nil
 }

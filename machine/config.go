@@ -88,3 +88,19 @@ func (c Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Tags are by what a guest knows its home, unless it has none of the host, and
+// that number of shares.
+func (c Config) Tags(shares int) []string {
+	var tags []string
+	if !c.NoHome {
+		tags = append(tags, "home")
+	}
+	for i := range shares {
+		tags = append(tags, fmt.Sprintf("share%d", i))
+	}
+	return tags
+}
+
+// WeakIsolationFlag is the option of run that sets Config.AllowWeak.
+const WeakIsolationFlag = "allow-weak-isolation"

@@ -1,16 +1,12 @@
 package machine
 
 import (
-	"context"
 	"errors"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine/disk"
-	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 func TestDiskSizesThatAreImpossibleAreRefused(t *testing.T) {
@@ -89,66 +85,4 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if d := create(t, h, "b").Info().Disk; d != nil {
 		t.Errorf("a sandbox without a disk shows %+v", d)
 	}
-}
-
-func TestGuestThatIgnoresItsDiskIsRefused(t *testing.T) {
-	v := &supervisor{config: testConfig("a")}
-	if err := v.checkDisk(agent.Status{}); err != nil {
-		t.Errorf("without a disk: %v", err)
-	}
-	v.config.DiskMiB = 64
-	if err := v.checkDisk(agent.Status{}); err == nil || !strings.Contains(err.Error(), "sandbox image build") {
-		t.Errorf("an image without support: %v", err)
-	}
-	if err := v.checkDisk(agent.Status{Disk: "/dev/vdb"}); err != nil {
-		t.Errorf("a guest that took it: %v", err)
-	}
-}
-
-func TestGuestGoesOnWhenTheFullHostHasSpace(t *testing.T) {
-	full := qmp.Event{Event: "BLOCK_IO_ERROR", Data: map[string]any{"nospace": true, "action": "stop"}}
-	events := make(chan qmp.Event)
-	said := make(chan string)
-	looked := 0
-	watch := diskWatch{
-		retry: time.Millisecond, headroom: 100,
-		free: func() (uint64, error) {
-			looked++ // the first look finds nothing, the second an error, the third enough
-			return []uint64{99, 1000, 100}[min(looked, 3)-1], []error{nil, errors.New("gone"), nil}[min(looked, 3)-1]
-		},
-		resume: func(context.Context) error {
-			if looked < 3 {
-				t.Errorf("resumed after look %d", looked)
-			}
-			events <- qmp.Event{Event: "RESUME"}
-			return nil
-		},
-		full:    func() { said <- "full" },
-		running: func() { said <- "running" },
-	}
-	done := make(chan struct{})
-	// resume answers by an event while run waits for it, as QEMU does through its queue.
-	queue := make(chan qmp.Event, 8)
-	go func() {
-		defer close(queue)
-		for e := range events {
-			queue <- e
-		}
-	}()
-	go func() {
-		defer close(done)
-		watch.run(t.Context(), queue)
-	}()
-	// Neither another error nor a pause that somebody else ended is a full host.
-	events <- qmp.Event{Event: "BLOCK_IO_ERROR", Data: map[string]any{"nospace": false, "action": "report"}}
-	events <- qmp.Event{Event: "RESUME"}
-	events <- full
-	events <- full // requests that were under way fail, too
-	for _, want := range []string{"full", "running"} {
-		if got := <-said; got != want {
-			t.Fatalf("heard %q, want %q", got, want)
-		}
-	}
-	close(events)
-	<-done
 }

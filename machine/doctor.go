@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -59,7 +62,7 @@ func probeHost(ctx context.Context, dirs layout.Dirs) (qemu.Capabilities, error)
 func examineQEMU(ctx context.Context, dirs layout.Dirs) Finding {
 	caps, err := probeHost(ctx, dirs)
 	found := fmt.Sprintf("%s, version %s", caps.Binary, caps.Version)
-	if err := checkSaves(caps.Version); err != nil {
+	if err := snapshot.CheckQEMU(caps.Version); err != nil {
 		found += "\n" + err.Error()
 	}
 	return finding("qemu", err, found)
@@ -145,4 +148,22 @@ func examineImage(dirs layout.Dirs) Finding {
 		return finding("image", err, "")
 	}
 	return Finding{"image", Good, fmt.Sprintf("the default image is %s", img.Ref())}
+}
+
+// dnsPatience is for a DNS server of the host's to answer a start, twice what one
+// beyond a slow line takes. A person who asks by doctor waits longer.
+const (
+	doctorPatience = 3 * time.Second
+)
+
+func examineDNS(ctx context.Context) Finding {
+	resolver, err := network.ReadResolver()
+	var server string
+	if err == nil {
+		server, err = resolver.ChooseDNS(ctx, doctorPatience, network.FromHere)
+	}
+	if err != nil {
+		return Finding{"dns", Limited, err.Error()}
+	}
+	return Finding{"dns", Good, fmt.Sprintf("guests ask %s, which answers", server)}
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
-// endPatience is how long a supervisor may take for an end beyond the guest's
-// own time: quitTimeout, then the ten seconds of teardown, and some more.
-const endPatience = quitTimeout + 15*time.Second
+// endPatience is how long a supervisor may take for an end beyond the guest's own
+// time: what it allows itself, and some more.
+const endPatience = api.QuitTimeout + api.TeardownTimeout + 5*time.Second
 
 // errNoEnd says that a supervisor took the request and did not fulfil it.
 var errNoEnd = errors.New("its supervisor does not end it")
@@ -162,13 +162,13 @@ func (s *Sandbox) settle(reason string) error {
 	}
 	defer lock.Close()
 	if c, err := s.Config(); err == nil && c.Remove {
-		return s.erase()
+		return s.Erase()
 	}
 	var st State
 	if err := durable.ReadJSON(s.Files().Path(layout.StateFile), &st); err != nil {
 		return nil // it shows as broken, which is the truth
 	}
-	if st.live() {
+	if st.Live() {
 		st.Status, st.Reason, st.Ended = StatusStopped, reason, time.Now()
 	}
 	st.Supervisor, st.Identity, st.QEMU = 0, nil, 0

@@ -233,7 +233,7 @@ func (w *watch) look(name string) error {
 	}
 	if !st.Started.Equal(seen.started) {
 		seen.started, seen.stages = st.Started, 0
-		if st.live() && seen.status != StatusStarting {
+		if st.Live() && seen.status != StatusStarting {
 			if err := w.tellStatus(name, seen, State{Status: StatusStarting}); err != nil {
 				return err
 			}
@@ -288,7 +288,7 @@ func (w *watch) tellStatus(name string, seen *watched, st State) error {
 // awaitEnd looks again when the supervisor is gone: one that was killed
 // changes no file.
 func (w *watch) awaitEnd(s *Sandbox, seen *watched, st State) {
-	if seen.waiting || !st.live() {
+	if seen.waiting || !st.Live() {
 		return
 	}
 	seen.waiting = true
@@ -308,4 +308,12 @@ func (w *watch) tell(e Event) error {
 	}
 	e.Time = time.Now()
 	return w.emit(e)
+}
+
+// shareChanged is what the user is told of a share that has changed.
+func shareChanged(name string, s ServedShare) string {
+	if s.Changed == "" {
+		return fmt.Sprintf("%s is again the directory that the guest has", s.Source)
+	}
+	return fmt.Sprintf("%s %s, but the guest has the old directory until it is started again: sandbox share accept %s %[1]s && sandbox restart %[3]s", s.Source, s.Changed, name)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/supervisor"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -19,7 +20,7 @@ import (
 func Example() {
 	ctx := context.Background()
 	if len(os.Args) > 1 && os.Args[1] == machine.SuperviseCommand {
-		if err := machine.Supervise(ctx); err != nil {
+		if err := supervisor.Run(ctx); err != nil {
 			log.Fatal(err)
 		}
 		return

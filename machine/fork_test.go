@@ -117,10 +117,10 @@ func TestForksHaveACopyOfTheHomeAsItWas(t *testing.T) {
 			t.Errorf("the home of %s has %q", o.Name, got)
 		}
 	}
-	if exists(f.home) {
+	if durable.Exists(f.home) {
 		t.Error("the last fork has not taken the home, but copied it")
 	}
-	if err := f.Close(); err != nil || exists(f.copy.dir) {
+	if err := f.Close(); err != nil || durable.Exists(f.copy.dir) {
 		t.Errorf("the copy is still there: %v", err)
 	}
 }
@@ -148,4 +148,14 @@ func TestOnlyWhatIsBelowTheHomeIsMadeInIt(t *testing.T) {
 			t.Errorf("%s is %q in the home (%t), want %q", target, rel, ok, want)
 		}
 	}
+}
+
+// homeOf returns the only line in the home.
+func homeOf(t *testing.T, s *Sandbox) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.Files().Home(), "note"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -14,45 +14,6 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// restoreHome puts the home of the snapshot in the place of the sandbox's, if
-// that was asked for. What was there is kept until the guest has started: an
-// early end of ours, at any moment, leaves it for recoverHome.
-func (v *supervisor) restoreHome(ctx context.Context) error {
-	if err := v.recoverHome(); err != nil || !v.withHome {
-		return err
-	}
-	draft := v.s.Files().Path(durable.HiddenName(durable.DraftPrefix, layout.HomeDir))
-	if err := v.copyHome(ctx, filepath.Join(v.saved.dir, layout.HomeDir), draft); err != nil {
-		return errors.Join(err, tree.Remove(draft))
-	}
-	if err := os.Rename(v.s.Files().Home(), v.s.Files().Path(layout.HomeBefore)); err != nil {
-		return err
-	}
-	return os.Rename(draft, v.s.Files().Home())
-}
-
-// recoverHome takes back what a restore did to the home that did not come to
-// its end.
-func (v *supervisor) recoverHome() error {
-	before := v.s.Files().Path(layout.HomeBefore)
-	if !exists(before) {
-		return nil
-	}
-	return errors.Join(durable.RemoveDir(v.s.Files().Home()), os.Rename(before, v.s.Files().Home()))
-}
-
-// copyHome copies a home that nobody writes to.
-func (v *supervisor) copyHome(ctx context.Context, from, to string) error {
-	return tree.Copy(ctx, from, to, func(path string) {
-		v.log.Warn("a device is not copied with the home", "path", path)
-	})
-}
-
 // homeCopy is a copy of a sandbox's home as it was at one moment, in a
 // directory that nobody else uses and that vanishes with its owner's lock.
 type homeCopy struct {
@@ -86,7 +47,7 @@ func (s *Sandbox) takeHome(ctx context.Context) (_ *homeCopy, err error) {
 
 func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 	lock, err := s.Files().Lock()
-	if errors.Is(err, flock.ErrLocked) && s.State().live() {
+	if errors.Is(err, flock.ErrLocked) && s.State().Live() {
 		if err := s.checkStarted(); err != nil {
 			return err
 		}
@@ -100,17 +61,4 @@ func (s *Sandbox) copyHomeTo(ctx context.Context, draft *Sandbox) error {
 	}
 	defer lock.Close()
 	return tree.Copy(ctx, s.Files().Home(), draft.Files().Home(), func(string) {})
-}
-
-// saveHome gives the draft a copy of the home.
-func (v *supervisor) saveHome(ctx context.Context, draft layout.Sandbox) error {
-	if !v.standing.TryLock() {
-		return errStanding
-	}
-	defer v.standing.Unlock()
-	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
-		return v.s.notRunning(st)
-	}
-	_, err := v.standingStill(ctx, func() error { return v.copyHome(ctx, v.s.Files().Home(), draft.Home()) })
-	return err
 }

@@ -2,13 +2,9 @@ package machine
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,14 +83,6 @@ func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) err
 	return err
 }
 
-// transportArgument is the kernel command line's form of the transport.
-func (p *Plan) transportArgument() string {
-	if p.Transport == agent.TransportVsock {
-		return fmt.Sprintf("vsock:%d", p.Image.Manifest.Agent.Port)
-	}
-	return string(p.Transport)
-}
-
 func guestArch(system string) (qemu.Arch, error) {
 	arch, os, _ := strings.Cut(system, "-")
 	if os != "linux" || (arch != "x86_64" && arch != "aarch64") {
@@ -140,38 +128,4 @@ func checkMemory(want int) error {
 		return fmt.Errorf("the sandbox is to have %d MiB of memory, but this machine has %d MiB: give a smaller --memory", want, has)
 	}
 	return nil
-}
-
-// randomCID picks a context id from the range that vsock(7) leaves to guests.
-func randomCID() uint32 {
-	var b [4]byte
-	_, _ = rand.Read(b[:])                                // never fails (getrandom(2))
-	return 3 + binary.LittleEndian.Uint32(b[:])%(1<<31-3) // 0, 1, 2 are reserved; stay below 2^31
-}
-
-// CIDTaken recognises QEMU's complaint that another guest of the host has the
-// context id. The kernel's reason is left out: it may be in any language.
-func CIDTaken(message string) bool {
-	return strings.Contains(message, "unable to set guest cid")
-}
-
-// exitedWithin is done when done is, or after d.
-func exitedWithin(done <-chan struct{}, d time.Duration) <-chan struct{} {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	go func() {
-		defer cancel()
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
-	}()
-	return ctx.Done()
-}
-
-// runtimeDirReady makes the sandbox's runtime directory, empty.
-func (s *Sandbox) runtimeDirReady() error {
-	if err := os.RemoveAll(s.Files().RuntimeDir()); err != nil {
-		return err
-	}
-	return os.MkdirAll(s.Files().RuntimeDir(), 0o700)
 }

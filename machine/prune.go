@@ -65,8 +65,8 @@ func (l Leftover) Prune() (bool, error) {
 	}
 	defer lock.Close()
 	// With the lock in our hand, nothing is live: what says so was killed.
-	if st := s.State(); !st.over() && !st.live() {
+	if st := s.State(); !st.over() && !st.Live() {
 		return false, nil
 	}
-	return true, s.erase()
+	return true, s.Erase()
 }

@@ -9,21 +9,6 @@ import (
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
-func allowHarmless(command string) error {
-	if reason := qmp.Risk(command); reason != "" {
-		return fmt.Errorf("%s %s: it takes --unsafe", command, reason)
-	}
-	return nil
-}
-
-// logDangerous allows everything, and keeps what may explain the end of the sandbox.
-func (v *supervisor) logDangerous(command string) error {
-	if qmp.Risk(command) != "" {
-		v.log.Warn("a dangerous QMP command was given", "command", command)
-	}
-	return nil
-}
-
 // DialQMP returns a client of the sandbox's monitor after its handshake. Commands for which there is a
 // qmp.Risk are refused unless dangerous is set. The caller closes the client.
 func (s *Sandbox) DialQMP(ctx context.Context, dangerous bool) (*qmp.Client, error) {
@@ -42,7 +27,7 @@ func (s *Sandbox) DialQMP(ctx context.Context, dangerous bool) (*qmp.Client, err
 // half closed: who has no more commands still wants the replies.
 func (s *Sandbox) DialMonitor(ctx context.Context, dangerous bool) (net.Conn, error) {
 	if !s.held() {
-		return nil, s.notRunning(s.State())
+		return nil, s.NotRunning(s.State())
 	}
 	conn, err := s.api().QMP(ctx, api.QMPRequest{Unsafe: dangerous})
 	if err != nil {

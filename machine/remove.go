@@ -13,9 +13,9 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
-// erase expects the lock to be held. The sandbox disappears in one step: if
+// Erase expects the lock to be held. The sandbox disappears in one step: if
 // its files cannot be deleted to the end, it is still not half there.
-func (s *Sandbox) erase() error {
+func (s *Sandbox) Erase() error {
 	errs := []error{os.RemoveAll(s.Files().RuntimeDir())} // while the name is still ours
 	doomed := filepath.Join(s.host.Dirs.State, durable.HiddenName(durable.RemovedPrefix, s.Name))
 	if err := os.Rename(s.Files().Dir(), doomed); err != nil {

@@ -32,7 +32,7 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	}
 	lock, err := s.Files().Lock()
 	switch {
-	case errors.Is(err, flock.ErrLocked) && !s.State().live():
+	case errors.Is(err, flock.ErrLocked) && !s.State().Live():
 		return nil, s.busy() // with another command
 	case errors.Is(err, flock.ErrLocked):
 		return nil, fmt.Errorf("the sandbox %s is %s, and its guest and sockets know it by its name: stop it first (sandbox stop %[1]s)", s.Name, s.State().Status)

@@ -23,7 +23,7 @@ type Host struct {
 	Images *image.Store
 
 	// Supervisor is the program, with its arguments, that Sandbox.Start runs and
-	// that must call Supervise. Nil is our own executable; see SuperviseCommand.
+	// that must call supervisor.Run. Nil is our own executable; see SuperviseCommand.
 	Supervisor []string
 }
 
@@ -105,7 +105,7 @@ func (h *Host) CheckFree(name string) error {
 	if err := layout.CheckName(name); err != nil {
 		return err
 	}
-	if exists((&Sandbox{Name: name, host: h}).Files().Dir()) {
+	if durable.Exists((&Sandbox{Name: name, host: h}).Files().Dir()) {
 		return errNameTaken(name)
 	}
 	return nil
@@ -197,7 +197,7 @@ func (s *Sandbox) State() State {
 		// A start writes it anew.
 		return State{Status: StatusCrashed, Reason: err.Error()}
 	}
-	if st.live() {
+	if st.Live() {
 		// The lock alone would do, but commands hold it for a moment too.
 		if s.held() && (st.Identity == nil || st.Identity.Alive()) {
 			return st
@@ -250,7 +250,7 @@ func (s *Sandbox) Remove(ctx context.Context, force bool) error {
 	}
 	defer lock.Close()
 	s.host.sweep()
-	return s.erase()
+	return s.Erase()
 }
 
 // ImageInUse lists the digests of the images that sandboxes are made from.
@@ -291,7 +291,7 @@ func (s *Sandbox) Info() Info {
 // Served returns how the share is served to the guest, if that runs.
 func (i Info) Served(share virtiofs.Share) (ServedShare, bool) {
 	n := slices.IndexFunc(i.State.Shares, func(s ServedShare) bool { return s.Source == share.Source })
-	if n < 0 || !i.State.live() {
+	if n < 0 || !i.State.Live() {
 		return ServedShare{}, false
 	}
 	return i.State.Shares[n], true

@@ -2,22 +2,12 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
-	"time"
 
-	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/internal/durable"
-	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/api"
-	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
-	"github.com/sourcery-zone/sandbox/qemu"
-	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 // SaveOptions say what is saved and how.
@@ -33,7 +23,7 @@ type SaveOptions struct {
 // those from before are left alone.
 func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (snapshot.Manifest, error) {
 	var snap snapshot.Manifest
-	if err := s.checkFreeTag(tag); err != nil {
+	if err := s.CheckFreeTag(tag); err != nil {
 		return snap, err
 	}
 	if err := s.checkStarted(); err != nil {
@@ -45,7 +35,7 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (
 	return s.api().Save(ctx, api.SaveRequest{Tag: tag, WithHome: o.WithHome, NoSync: o.NoSync})
 }
 
-func (s *Sandbox) checkFreeTag(tag string) error {
+func (s *Sandbox) CheckFreeTag(tag string) error {
 	if err := layout.CheckTag(tag); err != nil {
 		return err
 	}
@@ -53,277 +43,4 @@ func (s *Sandbox) checkFreeTag(tag string) error {
 		return fmt.Errorf("the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
 	}
 	return nil
-}
-
-func (v *supervisor) save(ctx context.Context, r api.SaveRequest) (snap snapshot.Manifest, err error) {
-	if err := v.s.checkFreeTag(r.Tag); err != nil {
-		return snap, err
-	}
-	if !v.standing.TryLock() {
-		return snap, errStanding
-	}
-	defer v.standing.Unlock()
-	if st := v.currentState(); st.Status != StatusRunning && !v.paused.Load() {
-		return snap, v.s.notRunning(st)
-	}
-	if err := v.checkSavable(ctx); err != nil {
-		return snap, err
-	}
-	v.sweepLeftovers()
-	draft := filepath.Join(v.s.Files().Snapshots(), durable.HiddenName(durable.DraftPrefix, r.Tag))
-	if err := os.MkdirAll(draft, 0o700); err != nil {
-		return snap, fmt.Errorf("making the snapshot's directory: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("saving the snapshot %s of %s: %w", r.Tag, v.s.Name, err), tree.Remove(draft))
-		}
-	}()
-	snap = snapshot.Manifest{Version: snapshot.Version, Tag: r.Tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
-	if snap.Pause, err = v.saveState(ctx, draft, r.WithHome); err != nil {
-		return snap, err
-	}
-	// The guest runs again: what follows takes its time on the host only.
-	if err := v.describe(ctx, &snap, draft); err != nil {
-		return snap, err
-	}
-	if !r.NoSync {
-		if err := snapshot.Sync(draft, snap); err != nil {
-			return snap, err
-		}
-	}
-	if err := snapshot.Write(draft, snap); err != nil {
-		return snap, err
-	}
-	if err := snapshot.Publish(draft, v.s.Files().Snapshot(r.Tag)); err != nil {
-		return snap, err
-	}
-	v.log.Info("a snapshot was saved", "tag", r.Tag)
-	return snap, nil
-}
-
-// describe notes in the snapshot what the files in the directory are.
-func (v *supervisor) describe(ctx context.Context, snap *snapshot.Manifest, dir string) (err error) {
-	if err := durable.Link(ctx, v.s.Files().Key(layout.ClientKey), filepath.Join(dir, layout.ClientKey)); err != nil {
-		return err
-	}
-	if snap.Devices, err = snapshot.Describe(ctx, filepath.Join(dir, snapshot.DevicesFile)); err != nil {
-		return err
-	}
-	if v.memory != nil {
-		memory, err := snapshot.Describe(ctx, filepath.Join(dir, snapshot.MemoryFile))
-		if err != nil {
-			return err
-		}
-		snap.Memory = &memory
-	}
-	if home := filepath.Join(dir, layout.HomeDir); exists(home) {
-		used, err := tree.Used(home)
-		if err != nil {
-			return err
-		}
-		snap.Home = &snapshot.Home{Used: used}
-	}
-	disk := disk.Layers(filepath.Join(dir, layout.DiskDir))
-	files, err := disk.All()
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		layer, err := v.describeLayer(ctx, file)
-		if err != nil {
-			return err
-		}
-		snap.Disk = append(snap.Disk, layer)
-	}
-	return nil
-}
-
-// describeLayer is Describe for a layer of the disk, of which another
-// snapshot may know already what it is.
-func (v *supervisor) describeLayer(ctx context.Context, file string) (snapshot.File, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return snapshot.File{}, err
-	}
-	known, _ := v.s.Snapshots() // those that cannot be read know nothing
-	for _, snap := range known {
-		for name, layer := range snap.Files() {
-			other, err := os.Stat(filepath.Join(v.s.Files().Snapshot(snap.Tag), name))
-			if err == nil && os.SameFile(info, other) {
-				return layer, nil
-			}
-		}
-	}
-	return snapshot.Describe(ctx, file)
-}
-
-// checkSaves refuses a QEMU that is too old to save any machine, with what to do
-// first.
-func checkSaves(version qemu.Version) error {
-	if version.AtLeast(9, 0) {
-		return nil
-	}
-	return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this is QEMU %s: install a newer one (on Debian 12 the backports have 10.0)", version)
-}
-
-// checkSavable finds out whether this QEMU can save this machine, and whether
-// its guest can be restored.
-func (v *supervisor) checkSavable(ctx context.Context) error {
-	version := v.monitor.Greeting().Version.QEMU
-	if err := checkSaves(qemu.Version{Major: version.Major, Minor: version.Minor, Micro: version.Micro}); err != nil {
-		return fmt.Errorf("%w, and restart the sandbox (sandbox restart %s)", err, v.s.Name)
-	}
-	blockers, err := v.monitor.MigrationBlockers(ctx)
-	if err == nil && len(blockers) > 0 {
-		err = v.s.blockedError(blockers)
-	}
-	if err == nil && !v.paused.Load() {
-		err = v.setRight(ctx, agent.ResumeConfig{}) // what a restored guest must be able to do, too
-	}
-	return err
-}
-
-// blockedError says why QEMU does not save a sandbox, in its words, and what to
-// do where its words are known.
-func (s *Sandbox) blockedError(blockers []string) error {
-	text := fmt.Sprintf("QEMU cannot save the sandbox %s now: %s", s.Name, strings.Join(blockers, "; "))
-	if strings.Contains(text, "vhost-user-fs") {
-		text += fmt.Sprintf("\nThat is its home or a share, which QEMU 10.0 and virtiofsd 1.13 or newer can save: install those (sandbox doctor shows what is there), and restart the sandbox (sandbox restart %s)", s.Name)
-	}
-	return errors.New(text)
-}
-
-// saveState writes memory, devices and disk of one moment to the directory,
-// and says for how long the guest stood still.
-func (v *supervisor) saveState(ctx context.Context, dir string, withHome bool) (pause time.Duration, err error) {
-	still, err := v.prepareStill(dir)
-	if err != nil {
-		return 0, err
-	}
-	defer still.close()
-	return v.standingStill(ctx, func() error {
-		err := still.take(ctx)
-		if err == nil && withHome {
-			err = v.copyHome(ctx, v.s.Files().Home(), filepath.Join(dir, layout.HomeDir))
-		}
-		return err
-	})
-}
-
-// standingStill calls do while the guest stands still, and says for how long it
-// did so, which is not at all if it was paused before. The caller holds
-// v.standing.
-func (v *supervisor) standingStill(ctx context.Context, do func() error) (pause time.Duration, err error) {
-	if v.paused.Load() {
-		return 0, do()
-	}
-	// What the guest's kernel holds of shared files must be in them, and must
-	// not be written over newer ones when a snapshot is restored.
-	v.syncGuest(ctx)
-	if err := v.halt(ctx); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	err = errors.Join(do(), v.goOnAfterSave(ctx))
-	pause = time.Since(start)
-	v.setRightAfterSave(ctx)
-	return pause, err
-}
-
-// goOnAfterSave lets the guest go on, or else leaves it as one that somebody
-// has paused.
-func (v *supervisor) goOnAfterSave(ctx context.Context) error {
-	err := v.goOn(ctx)
-	if err != nil {
-		err = errors.Join(err, v.showPaused("it did not go on after a snapshot: sandbox resume "+v.s.Name+" tries again"))
-	}
-	return err
-}
-
-// setRightAfterSave is no reason to fail: the guest is late by its pause.
-func (v *supervisor) setRightAfterSave(ctx context.Context) {
-	if v.paused.Load() {
-		return
-	}
-	if err := v.setRight(ctx, agent.ResumeConfig{}); err != nil {
-		v.log.Warn("the guest goes on with the time at which it was saved", "err", err)
-	}
-}
-
-// still is what is needed to take a picture of a guest that stands still,
-// prepared while it still ran. Its owner closes it.
-type still struct {
-	v       *supervisor
-	dir     string
-	devices *os.File
-	memory  *os.File // nil if it becomes a part of devices
-	layer   *os.File // to be written to from then on; nil without a disk
-	frozen  int      // how many layers are not written to any more then
-}
-
-func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
-	s := &still{v: v, dir: dir}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
-	if s.devices, err = os.OpenFile(filepath.Join(dir, snapshot.DevicesFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return nil, err
-	}
-	if v.memory != nil {
-		if s.memory, err = os.OpenFile(filepath.Join(dir, snapshot.MemoryFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	if v.config.DiskMiB == 0 {
-		return s, nil
-	}
-	// It is a part of the disk from here on, and empty as long as QEMU writes to
-	// the one below: whatever comes in between, no write is lost.
-	files, err := disk.Layers(v.s.Files().Disk()).Add()
-	if err != nil {
-		return nil, v.s.explainDisk(err)
-	}
-	s.frozen = len(files) - 1
-	s.layer, err = os.OpenFile(files[s.frozen], os.O_RDWR, 0)
-	return s, err
-}
-
-func (s *still) close() {
-	for _, f := range []*os.File{s.devices, s.memory, s.layer} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-// take saves the guest, which stands still.
-func (s *still) take(ctx context.Context) error {
-	if s.layer != nil {
-		if err := s.freezeDisk(ctx); err != nil {
-			return err
-		}
-	}
-	moved := qmp.MemoryInState
-	if s.memory != nil {
-		moved = qmp.MemoryApart
-	}
-	if err := s.v.monitor.SaveState(ctx, s.devices, moved); err != nil {
-		return err
-	}
-	if s.memory == nil {
-		return nil
-	}
-	return copyMemory(ctx, s.v.memory, s.memory)
-}
-
-func (s *still) freezeDisk(ctx context.Context) error {
-	layers := disk.Layers(s.v.s.Files().Disk())
-	node := qemu.LayerNode(disk.ID, s.frozen)
-	if err := s.v.monitor.SnapshotDrive(ctx, disk.ID, node, s.layer); err != nil {
-		return errors.Join(err, os.Remove(layers.File(s.frozen)))
-	}
-	return layers.LinkTo(ctx, disk.Layers(filepath.Join(s.dir, layout.DiskDir)), s.frozen)
 }

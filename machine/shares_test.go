@@ -11,14 +11,6 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// A host that takes its time to free a guest's memory must not make a crash of
-// an orderly end.
-func TestFileServerThatWasLeftIsBelieved(t *testing.T) {
-	if graceAfter(nil) != leaveGrace || graceAfter(errors.New("killed")) != followGrace {
-		t.Error("a server that was left is not waited for any longer than one that was killed")
-	}
-}
-
 // sharing makes a sandbox that has the directory as a share.
 func sharing(t *testing.T, h *Host, dir string) *Sandbox {
 	t.Helper()
@@ -132,66 +124,19 @@ func TestShareWithoutARecordIsRecordedAtItsStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &supervisor{s: s, config: c}
-	if err := v.recordShares(); err != nil {
+	recorded, err := s.RecordShares(c)
+	if err != nil {
 		t.Fatal(err)
 	}
 	c, err = s.Config()
-	if err != nil || c.Shares[0].Directory == (hostdir.Identity{}) || c.Shares[0] != v.config.Shares[0] {
+	if err != nil || c.Shares[0].Directory == (hostdir.Identity{}) || c.Shares[0] != recorded.Shares[0] {
 		t.Errorf("kept: %+v, %v", c.Shares, err)
 	}
 }
 
-func TestSharesThatTwoGuestsWriteTo(t *testing.T) {
-	share := func(source string, readOnly bool) virtiofs.Share {
-		return virtiofs.Share{Source: source, ReadOnly: readOnly}
-	}
-	ours := []virtiofs.Share{share("/src/app", false), share("/src/docs", false), share("/data", true), share("/src/application", false)}
-	for source, want := range map[string]string{
-		"/src/app": "/src/app", "/src/app/inner": "/src/app", "/src": "/src/app /src/docs /src/application", "/data": "", "/src/ap": "", "/": "/src/app /src/docs /src/application",
-	} {
-		if got := strings.Join(sharedForWriting(ours, []virtiofs.Share{share(source, false)}), " "); got != want {
-			t.Errorf("another has %s: %q, want %q", source, got, want)
-		}
-		if got := sharedForWriting(ours, []virtiofs.Share{share(source, true)}); got != nil {
-			t.Errorf("another only reads %s: %q", source, got)
-		}
-	}
-}
-
-// rm -rf and git clone while the guest runs leave it with a directory that is
-// gone.
-func TestDirectoryThatIsMadeAnewIsNoticed(t *testing.T) {
-	h := testHost(t)
-	dir := filepath.Join(tempDir(t), "project")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c, err := sharing(t, h, dir).Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := []ServedShare{{Source: "/the/home"}, {Source: dir}}
-	for _, step := range []struct {
-		do   func() error
-		want string
-	}{
-		{func() error { return nil }, ""},
-		{func() error { return os.Rename(dir, dir+".kept") }, "is not there any more"},
-		{func() error { return os.Mkdir(dir, 0o755) }, "is another directory now than the one that was shared"},
-		{func() error { return errors.Join(os.Remove(dir), os.Rename(dir+".kept", dir)) }, ""},
-	} {
-		if err := step.do(); err != nil {
-			t.Fatal(err)
-		}
-		now, news := noteChanges(shown, c.Shares)
-		if now[1].Changed != step.want || news != (shown[1].Changed != step.want) || now[0].Changed != "" {
-			t.Errorf("%+v, news: %v; want %q", now, news, step.want)
-		}
-		shown = now
-	}
-	shown[1].Changed = "is not there any more"
-	if got := shareChanged("a", shown[1]); got != dir+" is not there any more, but the guest has the old directory until it is started again: sandbox share accept a "+dir+" && sandbox restart a" {
+func TestChangeOfAShareIsToldWithItsRemedy(t *testing.T) {
+	s := ServedShare{Source: "/src", Changed: "is not there any more"}
+	if got := shareChanged("a", s); got != "/src is not there any more, but the guest has the old directory until it is started again: sandbox share accept a /src && sandbox restart a" {
 		t.Error(got)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
@@ -17,8 +16,8 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
-// needs says what a snapshot of a sandbox that runs by this plan needs.
-func (p *Plan) needs(c Config) (snapshot.Needs, error) {
+// Needs says what a snapshot of a sandbox that runs by this plan needs.
+func (p *Plan) Needs(c Config) (snapshot.Needs, error) {
 	cpu, err := snapshot.Processor(p.VM.Accel)
 	return snapshot.Needs{
 		Image: c.Image, QEMU: fmt.Sprintf("%d.%d", p.QEMU.Version.Major, p.QEMU.Version.Minor),
@@ -99,29 +98,13 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap snapshot.Manifest) er
 		return nil
 	}
 	_, _, err := disk.Layers(filepath.Join(s.Files().Snapshot(snap.Tag), layout.DiskDir)).Check()
-	return s.explainSnapshot(snap.Tag, err)
+	return s.ExplainSnapshot(snap.Tag, err)
 }
 
-// explainSnapshot says what to do about a snapshot whose disk is not opened.
-func (s *Sandbox) explainSnapshot(tag string, err error) error {
+// ExplainSnapshot says what to do about a snapshot whose disk is not opened.
+func (s *Sandbox) ExplainSnapshot(tag string, err error) error {
 	if _, ok := errors.AsType[*qemu.LayerError](err); ok {
 		return fmt.Errorf("the snapshot %s cannot be used: %w\nRemedy: sandbox snapshot rm %s %[1]s removes it", tag, err, s.Name)
 	}
 	return err
-}
-
-// sweepLeftovers deletes what a save or a removal that was killed has left.
-// Only the supervisor saves, so it must not be doing so.
-func (v *supervisor) sweepLeftovers() {
-	for _, dir := range []string{v.s.Files().Dir(), v.s.Files().Snapshots()} {
-		entries, _ := os.ReadDir(dir) // no directory, no leftovers
-		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), durable.DraftPrefix) && !strings.HasPrefix(e.Name(), durable.RemovedPrefix) {
-				continue
-			}
-			if err := tree.Remove(filepath.Join(dir, e.Name())); err != nil {
-				v.log.Warn("a leftover cannot be deleted", "err", err)
-			}
-		}
-	}
 }

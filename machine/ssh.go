@@ -24,7 +24,7 @@ func (s *Sandbox) HostKey() (ssh.PublicKey, error) {
 // an error that says what to do.
 func (s *Sandbox) CheckRunning() error {
 	if st := s.State(); st.Status != StatusRunning {
-		return s.notRunning(st)
+		return s.NotRunning(st)
 	}
 	return nil
 }

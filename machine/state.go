@@ -59,8 +59,8 @@ type ServedShare struct {
 	Weak      bool   `json:"weak,omitempty"`    // nothing but virtiofsd itself keeps the guest to the directory
 }
 
-// live tells whether a supervisor must be there.
-func (s State) live() bool {
+// Live tells whether a supervisor must be there.
+func (s State) Live() bool {
 	switch s.Status {
 	case StatusStarting, StatusRunning, StatusPaused, StatusStopping:
 		return true

@@ -65,7 +65,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 			return nil
 		})
 	}
-	if st.live() && st.Identity != nil {
+	if st.Live() && st.Identity != nil {
 		stats.Processes, problems[1] = readTree(*st.Identity)
 	}
 	if err := group.Wait(); err != nil {

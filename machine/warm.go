@@ -42,10 +42,10 @@ type Template struct {
 // and whether it is there; Make makes it. A QEMU that could not save it is an
 // error here already, before a machine is booted for it.
 func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err error) {
-	if err := checkSaves(plan.QEMU.Version); err != nil {
+	if err := snapshot.CheckQEMU(plan.QEMU.Version); err != nil {
 		return t, false, err
 	}
-	key, err := plan.templateKey(c)
+	key, err := plan.TemplateKey(c)
 	if err != nil {
 		return t, false, err
 	}
@@ -57,19 +57,19 @@ func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err erro
 	return t, err == nil, nil
 }
 
-// templateKey is the digest of everything on which a template for such a
+// TemplateKey is the digest of everything on which a template for such a
 // sandbox depends: the image, QEMU as it is installed, the machine as it is
 // built with all devices, the processor, and our own forms.
-func (p *Plan) templateKey(c Config) (string, error) {
+func (p *Plan) TemplateKey(c Config) (string, error) {
 	c.Shares = nil // which directories they are does not matter, only how many
-	needs, err := p.needs(c)
+	needs, err := p.Needs(c)
 	if err != nil {
 		return "", err
 	}
 	needs.Shares = nil
 	vm := p.VM
 	vm.Name, vm.Shares = "", nil
-	for _, tag := range c.tags(len(p.Shares)) {
+	for _, tag := range c.Tags(len(p.Shares)) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}
 	if c.Network != network.ModeNone {
@@ -232,18 +232,6 @@ func (t Template) check(ctx context.Context) error {
 	sum, err := snapshot.Checksum(ctx, filepath.Join(t.dir, snapshot.DevicesFile))
 	if err == nil && sum != snap.Devices.Checksum {
 		err = fmt.Errorf("%s is not what was saved", filepath.Join(t.dir, snapshot.DevicesFile))
-	}
-	return err
-}
-
-// checkSaved makes sure that the guest can start with what was saved.
-func (v *supervisor) checkSaved(plan *Plan) error {
-	if !v.saved.Template {
-		return plan.fits(v.config, v.saved.Manifest)
-	}
-	key, err := plan.templateKey(v.config)
-	if err == nil && key != filepath.Base(v.saved.dir) {
-		err = errors.New("the template is not for this sandbox: something that it depends on has changed just now")
 	}
 	return err
 }

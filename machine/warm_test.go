@@ -44,7 +44,7 @@ func key(t *testing.T, c Config, change func(*Config, *Plan)) string {
 		t.Fatal(err)
 	}
 	change(&c, plan)
-	got, err := plan.templateKey(c)
+	got, err := plan.TemplateKey(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -121,8 +122,11 @@ func TestHelperWaitsForSignals(t *testing.T) {
 	signals := make(chan os.Signal, 4)
 	notify(signals, unix.SIGINT, unix.SIGHUP)
 	notify(signals, unix.SIGTERM)
+	// One that is sent to a thread is there before the next one is sent; several to the
+	// process may overtake each other.
+	runtime.LockOSThread()
 	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGTERM} {
-		if err := unix.Kill(os.Getpid(), sig); err != nil {
+		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil {
 			t.Fatal(err)
 		}
 	}

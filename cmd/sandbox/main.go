@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/supervisor"
 )
 
 // version is set at link time; a build by "go install" has its module's.
@@ -222,7 +223,7 @@ func superviseCommand() *cli.Command {
 		Name:   machine.SuperviseCommand,
 		Hidden: true,
 		// Not the command's context: the supervisor answers signals in order.
-		Action: func(*cli.Context) error { return machine.Supervise(context.Background()) },
+		Action: func(*cli.Context) error { return supervisor.Run(context.Background()) },
 	}
 }
 

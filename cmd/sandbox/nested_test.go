@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/nested"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 // nestedVariable names the scripts that run within a guest, as a regular
@@ -73,7 +74,7 @@ done`)
 
 	t.Run("a taken CID is recognised", func(t *testing.T) {
 		got := o.sh(t, fmt.Sprintf(`! qemu-system-x86_64 -M q35 -accel tcg -nodefaults -display none -S -device vhost-vsock-pci,guest-cid=%d 2>&1`, one.cid))
-		if !machine.CIDTaken(got) {
+		if !qemu.CIDTaken(got) {
 			t.Errorf("QEMU says %q", got)
 		}
 	})

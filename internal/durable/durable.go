@@ -104,3 +104,8 @@ func Sync(path string) error {
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
+
+func Exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -42,3 +42,25 @@ func TestCloneKeepsContentAndHoles(t *testing.T) {
 		t.Error("what was there has been replaced")
 	}
 }
+
+func TestDirectoryIsReplacedWhetherOrNotOneWasThere(t *testing.T) {
+	root := t.TempDir()
+	for _, text := range []string{"first", "second"} {
+		from, to := filepath.Join(root, "from"), filepath.Join(root, "to")
+		if err := os.Mkdir(from, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(from, "file"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := ReplaceDir(from, to); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(to, "file")); string(got) != text {
+			t.Errorf("got %q, %v, want %q", got, err, text)
+		}
+		if left, err := os.ReadDir(root); err != nil || len(left) != 1 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+}

@@ -18,6 +18,12 @@ type KillRequest struct {
 	Restoring bool `json:"restoring,omitempty"`
 }
 
+// What a supervisor allows itself for an end, after the time of the guest.
+const (
+	QuitTimeout     = 5 * time.Second  // for QEMU to obey, and for a guest to write back what it holds
+	TeardownTimeout = 10 * time.Second // for all processes to end
+)
+
 const (
 	stop call[StopRequest, nothing] = "stop"
 	kill call[KillRequest, nothing] = "kill"

@@ -112,3 +112,11 @@ func hostProcessor(cpuinfo string) string {
 	}
 	return fmt.Sprintf("%s with the features %x", model, features.Sum(nil)[:6])
 }
+
+// CheckQEMU refuses a QEMU that is too old to save any machine, with what to do.
+func CheckQEMU(version qemu.Version) error {
+	if version.AtLeast(9, 0) {
+		return nil
+	}
+	return fmt.Errorf("snapshots need QEMU 9.0 or newer, and this is QEMU %s: install a newer one (on Debian 12 the backports have 10.0)", version)
+}

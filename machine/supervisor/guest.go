@@ -1,0 +1,132 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+)
+
+// connectAgent opens the agent, tells it what this sandbox consists of and
+// waits until commands can run.
+func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn net.Conn) error {
+	if plan.Transport == agent.TransportVsock {
+		conn.Close()
+		v.mux = agent.NewVsockMux(v.vsockCID, plan.Image.Manifest.Agent.Port)
+	} else {
+		mux, err := agent.NewSerialMux(ctx, conn)
+		if err != nil {
+			return err
+		}
+		v.mux = mux
+	}
+	dial := v.dialAgent
+	if v.saved != nil {
+		dial = v.dialRestored
+	}
+	if err := dial(ctx); err != nil {
+		return err
+	}
+	v.reach(machine.StageHello, nil)
+	if err := v.configureGuest(ctx, plan); err != nil {
+		return err
+	}
+	status, err := v.agentClient().Wait(ctx, agent.StageAgent)
+	if err != nil {
+		return err
+	}
+	if err := v.checkDisk(status); err != nil {
+		return err
+	}
+	v.reach(machine.StageAgent, func(st *machine.State) { st.Status = machine.StatusRunning })
+	return nil
+}
+
+// configureGuest tells a guest that boots all, and one that was restored what
+// has changed.
+func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) error {
+	if v.saved == nil {
+		// First: what the guest writes from then on has the right time.
+		if err := v.syncClock(ctx); err != nil {
+			return err
+		}
+		return v.agentClient().Configure(ctx, v.bootConfig(plan))
+	}
+	who, err := v.identity(plan)
+	if err != nil {
+		return err
+	}
+	// A template has no home and no shares whose files could have changed.
+	if err := v.resync(ctx, agent.ResumeConfig{Restored: !v.saved.Template, Become: who}); err != nil {
+		return err
+	}
+	v.agentKey = v.s.Files().Key(layout.ClientKey)
+	v.growRestoredDisk(ctx)
+	return nil
+}
+
+// Identity is who the restored guest is to become, or nil if it is the
+// sandbox's own already.
+func (v *supervisor) identity(plan *machine.Plan) (*agent.Identity, error) {
+	was, err := layout.ReadKey(v.agentKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := layout.ReadKey(v.s.Files().Key(layout.ClientKey))
+	if err != nil {
+		return nil, err
+	}
+	own := key.PublicKey().Marshal()
+	if bytes.Equal(was.PublicKey().Marshal(), own) {
+		return nil, nil
+	}
+	return &agent.Identity{Config: v.bootConfig(plan), Key: own}, nil
+}
+
+func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
+	if v.config.Template {
+		return agent.BootConfig{Entropy: newEntropy()} // the rest is for who becomes of it
+	}
+	hostKey, err := os.ReadFile(v.s.Files().Key(layout.HostKey))
+	if err != nil {
+		v.log.Error("the guest makes its own ssh host key", "err", err)
+	}
+	var mounts []agent.Mount
+	for _, e := range v.exports(plan) {
+		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
+	}
+	return agent.BootConfig{
+		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
+		HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
+	}
+}
+
+// awaitSystem notes the second stage of readiness. It ends with the connection
+// to the agent.
+func (v *supervisor) awaitSystem(ctx context.Context) {
+	status, err := v.agentClient().Wait(ctx, agent.StageSystem)
+	if err != nil {
+		v.log.Warn("the guest's system did not become ready", "err", err)
+		return
+	}
+	v.reach(machine.StageSystem, func(st *machine.State) { st.System, st.Failed = status.System, status.FailedUnits })
+}
+
+func (v *supervisor) pumpConsole(conn net.Conn) {
+	defer conn.Close()
+	v.input.open(conn)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := conn.Read(buf)
+		if n > 0 {
+			_, _ = v.console.Write(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,22 @@
+package supervisor
+
+import (
+	"fmt"
+
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+func allowHarmless(command string) error {
+	if reason := qmp.Risk(command); reason != "" {
+		return fmt.Errorf("%s %s: it takes --unsafe", command, reason)
+	}
+	return nil
+}
+
+// logDangerous allows everything, and keeps what may explain the end of the sandbox.
+func (v *supervisor) logDangerous(command string) error {
+	if qmp.Risk(command) != "" {
+		v.log.Warn("a dangerous QMP command was given", "command", command)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// deadShareError says that the guest has lost a share. It cannot be saved:
+// requests to a dead virtiofsd block it for ever, and no later one can be
+// attached.
+type deadShareError struct{ server *virtiofs.Server }
+
+func (e *deadShareError) Error() string {
+	err := e.server.Err()
+	if err == nil {
+		err = errors.New("it ended without an error")
+	}
+	return fmt.Sprintf("the file server of a share died: %v", err)
+}
+
+// sharesDied returns a channel that gets each file server that ends.
+func (v *supervisor) sharesDied() <-chan *virtiofs.Server {
+	died := make(chan *virtiofs.Server, len(v.servers))
+	for _, server := range v.servers {
+		go func() {
+			<-server.Done()
+			died <- server
+		}()
+	}
+	return died
+}
+
+// How much later than its file servers, which end when it disconnects, QEMU may
+// be seen to end. A server that says that it was left is believed for as long as
+// a busy host may take to free the guest's memory; one that was killed says
+// nothing.
+const (
+	followGrace = time.Second
+	leaveGrace  = 20 * time.Second
+)
+
+// graceAfter is the grace after a file server ended by itself (nil) or otherwise.
+func graceAfter(end error) time.Duration {
+	if end == nil {
+		return leaveGrace
+	}
+	return followGrace
+}
+
+// followsGuest tells whether a file server has ended because the guest did.
+func (v *supervisor) followsGuest(server *virtiofs.Server) bool {
+	select {
+	case <-v.vm.Done():
+		return true
+	case <-time.After(graceAfter(server.Err())):
+		return false
+	}
+}
+
+// cancelWhenShareDies ends a start that can only wait in vain. The caller
+// calls the returned function when the start is over.
+func (v *supervisor) cancelWhenShareDies(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	died := v.sharesDied()
+	go func() {
+		select {
+		case server := <-died:
+			// A QEMU that has ended says better what went wrong.
+			select {
+			case <-ctx.Done():
+			case <-time.After(graceAfter(server.Err())):
+				cancel(&deadShareError{server})
+			}
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// export is a directory of this machine that the guest mounts.
+type export struct {
+	virtiofs.Share
+	own    bool   // its home: a directory of the sandbox, and no share
+	tag    string // by which the guest knows it
+	socket string // on which it is served
+}
+
+// exports lists what the guest mounts, in that order: its home, unless it has
+// none here, and the shares.
+func (v *supervisor) exports(plan *machine.Plan) []export {
+	home := export{Share: virtiofs.Share{Source: v.s.Files().Home(), Target: plan.Image.Manifest.User.Home}, own: true}
+	var list []export
+	for _, share := range plan.Shares {
+		list = append(list, export{Share: share})
+	}
+	if v.config.Template { // an empty directory in every place
+		list = slices.Repeat([]export{home}, v.config.TemplateShares)
+	}
+	tags := v.config.Tags(len(list))
+	if !v.config.NoHome {
+		list = append([]export{home}, list...)
+	}
+	for i := range list {
+		list[i].tag, list[i].socket = tags[i], v.s.Files().Share(i)
+	}
+	return list
+}
+
+// startShares starts a file server for the home and one for each share.
+func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error {
+	log, err := newLogFile(v.s.Files().Log(layout.VirtiofsdLog))
+	if err != nil {
+		return err
+	}
+	exports := v.exports(plan)
+	v.servers = make([]*virtiofs.Server, len(exports))
+	var group errgroup.Group
+	// The servers live longer than the start, whose end cancels ctx.
+	ctx = context.WithoutCancel(ctx)
+	for i, dir := range exports {
+		group.Go(func() (err error) {
+			v.servers[i], err = v.startShare(ctx, plan, dir, log)
+			return err
+		})
+	}
+	err = group.Wait()
+	v.servers = slices.DeleteFunc(v.servers, func(s *virtiofs.Server) bool { return s == nil })
+	if err != nil {
+		return err
+	}
+	return v.showShares(exports)
+}
+
+// startShare opens a directory, which is judged as it is in this moment, and
+// starts a file server that serves it and nothing that takes its place.
+func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e export, log io.Writer) (*virtiofs.Server, error) {
+	open := func() (*hostdir.Dir, error) { return v.host.OpenShare(v.s.Name, e.Share) }
+	if e.own {
+		open = v.openHome
+	}
+	dir, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	uid, gid, groups, err := virtiofs.Owner(dir)
+	if err != nil {
+		return nil, err
+	}
+	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
+		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Log: log,
+		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
+		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
+	})
+	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
+		return nil, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sharing %s: %w", e.Source, machine.ExplainShare(v.s.Name, err))
+	}
+	return server, nil
+}
+
+// showShares notes how each directory is kept apart from the rest of the host.
+func (v *supervisor) showShares(exports []export) error {
+	var shown []machine.ServedShare
+	for i, server := range v.servers {
+		shown = append(shown, machine.ServedShare{Source: exports[i].Source, Isolation: server.Isolation(), Weak: !server.Confined()})
+	}
+	if i := slices.IndexFunc(shown, func(s machine.ServedShare) bool { return s.Weak }); i >= 0 {
+		v.report(api.Report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})
+	}
+	return v.setState(func(st *machine.State) { st.Shares = shown })
+}

@@ -1,0 +1,56 @@
+package supervisor
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// shareWatchInterval is how soon it is noticed that a shared directory was made
+// anew: the guest goes on with the old one, which looks empty, until it is
+// started again. inotify would tell at once, but not of what is above.
+const shareWatchInterval = 5 * time.Second
+
+// watchShares notes what becomes of the shared directories, until the sandbox
+// ends.
+func (v *supervisor) watchShares() {
+	tick := time.NewTicker(shareWatchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-v.done:
+			return
+		case <-tick.C:
+			v.lookAtShares()
+		}
+	}
+}
+
+func (v *supervisor) lookAtShares() {
+	shown, changed := noteChanges(v.currentState().Shares, v.config.Shares)
+	if !changed {
+		return
+	}
+	v.log.Warn("what is shared has changed", "shares", shown)
+	if err := v.setState(func(st *machine.State) { st.Shares = shown }); err != nil {
+		v.log.Error("the state could not be written", "err", err)
+	}
+}
+
+// noteChanges returns how the directories are served, with what is at their
+// paths now, and whether that is news.
+func noteChanges(shown []machine.ServedShare, shares []virtiofs.Share) (now []machine.ServedShare, news bool) {
+	now = slices.Clone(shown)
+	for _, share := range shares {
+		i := slices.IndexFunc(now, func(s machine.ServedShare) bool { return s.Source == share.Source })
+		if i < 0 {
+			continue
+		}
+		if what := share.Changed(); what != now[i].Changed {
+			now[i].Changed, news = what, true
+		}
+	}
+	return now, news
+}

@@ -1,0 +1,448 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// supervisor owns everything that a running sandbox consists of.
+type supervisor struct {
+	host     *machine.Host
+	s        *machine.Sandbox
+	config   machine.Config
+	saved    *saved         // the snapshot with which it starts, or nil
+	withHome bool           // the home is restored from saved, too
+	needs    snapshot.Needs // of its snapshots
+	log      *slog.Logger
+	started  time.Time
+	report   func(api.Report)
+
+	console  *logFile
+	resolver *resolver // nil before QEMU's network is needed
+	input    *consoleInput
+	servers  []*virtiofs.Server
+	launcher *qemu.Launcher // of QEMU, before that is started
+	vm       *process.Process
+	memory   *os.File // the guest's, or nil if only QEMU sees it
+	walled   bool     // the user knows which walls are around QEMU
+	monitor  *qmp.Client
+	bye      *farewell // nil before QEMU answers
+	mux      agent.Mux
+
+	retried  bool      // the start before this one failed, as if by chance
+	agentKey string    // the file of the key that opens the guest's agent
+	guestKey agent.Pin // by which the agent proves itself
+
+	vsockCID uint32   // 0 without vsock
+	search   []string // domains in which the guest is to look for short names
+
+	transition sync.Mutex  // held by whoever changes whether the guest runs
+	paused     atomic.Bool // by Pause
+	held       atomic.Bool // the sandbox lives only as long as its starter
+
+	mu     sync.Mutex
+	state  machine.State
+	client *agent.Client // nil until the agent answers
+
+	stop     chan stopRequest
+	stopping chan struct{} // closed by the first stop request
+	stopOnce sync.Once
+	done     chan struct{} // closed when the sandbox has ended and its state is written
+}
+
+// stopRequest asks for the end of the sandbox.
+type stopRequest struct {
+	grace  time.Duration // for an orderly power-down; 0: none
+	keep   bool          // also a sandbox that is to be removed when it stops
+	sync   bool          // without a power-down, still write back shared files
+	reason string
+}
+
+// memoryLimit is how much memory, in bytes, Go may use before it rather collects
+// garbage all the time. A supervisor takes 18 MiB (docs/benchmarks.md), and each
+// command whose output nobody reads up to 6 MiB for the windows of its streams;
+// all else that a guest says is bounded. What a hostile guest can make is garbage.
+const memoryLimit = 64 << 20
+
+// Run is the supervisor's main function: it runs the sandbox until its
+// end. It expects the descriptors that Sandbox.Start passes, and what to do from
+// one of them.
+func Run(ctx context.Context) error {
+	requests := os.NewFile(api.FDStart, "request")
+	defer requests.Close() // not before: see again
+	request, err := api.ReadStart(requests)
+	if err != nil {
+		return err
+	}
+	unix.CloseOnExec(api.FDStart)
+	lock := os.NewFile(api.FDLock, "lock")
+	defer lock.Close()
+	reports := os.NewFile(api.FDReport, "report")
+	defer reports.Close()
+	unix.CloseOnExec(api.FDLock)
+	unix.CloseOnExec(api.FDReport)
+	// Nobody who runs as we do may trace this process or read its memory, in
+	// which keys and commands' secrets are; nor does it leave a core dump.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keeping others out of the supervisor: %w", err)
+	}
+	debug.SetMemoryLimit(memoryLimit)
+
+	host, err := machine.OpenHost(request.Dirs)
+	if err != nil {
+		return err
+	}
+	s, err := host.Get(request.Name)
+	if err != nil {
+		return err
+	}
+	logs, err := newLogFile(s.Files().Log(layout.SupervisorLog))
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	v := &supervisor{
+		host: host, s: s, withHome: request.WithHome, retried: request.Again, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
+		input: newConsoleInput(), report: api.NewReporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+	}
+	v.agentKey = s.Files().Key(layout.ClientKey)
+	if request.Restore != "" {
+		v.agentKey = filepath.Join(request.Restore, layout.ClientKey)
+		if v.saved, err = openSaved(request.Restore); err != nil {
+			return err
+		}
+	}
+	if request.Hold {
+		v.held.Store(true)
+		unix.CloseOnExec(api.FDHold)
+		go v.watchHold(os.NewFile(api.FDHold, "hold"))
+	}
+	go v.watchSignals(ctx)
+	again, err := v.run(ctx)
+	if again != againNot {
+		err = v.again(again, request)
+		err = errors.Join(err, v.finish(ending{status: machine.StatusCrashed, reason: err.Error()}))
+	}
+	if err != nil {
+		v.log.Error("the sandbox ended", "err", err)
+		v.report(api.Failed(err))
+	}
+	return err
+}
+
+// watchHold ends the sandbox when the command that it was started for is gone,
+// whichever way that command ended.
+func (v *supervisor) watchHold(hold *os.File) {
+	defer hold.Close()
+	if n, _ := io.Copy(io.Discard, hold); n > 0 {
+		v.held.Store(false)
+		return // released: see Hold.Release
+	}
+	v.requestStop(stopRequest{sync: true, reason: "the command that it was started for has ended"})
+}
+
+func (v *supervisor) watchSignals(ctx context.Context) {
+	signals := make(chan os.Signal, 1)
+	// A lost terminal is no reason to stop; systemd and people send the others.
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	defer signal.Stop(signals)
+	select {
+	case sig := <-signals:
+		v.requestStop(stopRequest{grace: machine.DefaultGrace, reason: fmt.Sprintf("its supervisor got the signal %v", sig)})
+	case <-v.done:
+	case <-ctx.Done():
+		v.requestStop(stopRequest{reason: "its supervisor was cancelled"})
+	}
+}
+
+func (v *supervisor) requestStop(r stopRequest) {
+	v.stopOnce.Do(func() { close(v.stopping) })
+	select {
+	case v.stop <- r:
+	case <-v.done:
+	}
+}
+
+// toStop tells whether somebody has asked for the end.
+func (v *supervisor) toStop() bool {
+	select {
+	case <-v.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+func (v *supervisor) run(ctx context.Context) (rerun, error) {
+	defer close(v.done)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var err error
+	if v.config, err = v.s.Config(); err != nil {
+		return againNot, err
+	}
+	self, err := process.Identify(os.Getpid())
+	if err != nil {
+		return againNot, err
+	}
+	if err := v.setState(func(st *machine.State) {
+		*st = machine.State{Status: machine.StatusStarting, API: api.Version, Supervisor: self.PID, Identity: &self, Started: v.started}
+	}); err != nil {
+		return againNot, err
+	}
+	serveAPI, err := v.listenAPI()
+	if err == nil {
+		defer serveAPI()
+		err = v.bootUnlessStopped(ctx)
+	}
+	var end ending
+	switch {
+	case err == nil:
+		end = v.live(ctx)
+	case errors.Is(err, errStopped):
+		r := <-v.stop
+		end = ending{status: machine.StatusStopped, reason: r.reason, remove: v.config.Remove}
+	case !v.retried && !v.toStop() && v.failedByChance():
+		v.log.Warn("the start failed and is tried once more", "err", err)
+		v.teardown()
+		return againAsBefore, nil
+	default:
+		end = ending{status: machine.StatusCrashed, reason: "it did not start: " + err.Error()}
+	}
+	v.teardown()
+	if end.restart && !v.toStop() {
+		v.log.Info("runs again", "reason", end.reason)
+		return againAsNew, nil
+	}
+	return againNot, errors.Join(err, v.finish(end))
+}
+
+// errStopped is why a start was given up.
+var errStopped = errors.New("the sandbox was stopped while it started")
+
+func (v *supervisor) bootUnlessStopped(ctx context.Context) error {
+	booting, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-v.stopping:
+			cancel(errStopped)
+		case <-booting.Done():
+		}
+	}()
+	err := v.boot(booting)
+	if err != nil && context.Cause(booting) == errStopped {
+		return errStopped
+	}
+	return err
+}
+
+// live waits for whatever ends the running sandbox, and brings the guest down.
+func (v *supervisor) live(ctx context.Context) ending {
+	served := v.sharesDied()
+	select {
+	case <-v.vm.Done():
+		return v.guestEnded()
+	case server := <-served:
+		if v.followsGuest(server) {
+			return v.guestEnded()
+		}
+		return ending{status: machine.StatusCrashed, reason: (&deadShareError{server}).Error(), restart: v.config.Restart == machine.RestartAlways}
+	case r := <-v.stop:
+		_ = v.setState(func(st *machine.State) { st.Status = machine.StatusStopping })
+		v.log.Info("stopping", "reason", r.reason, "grace", r.grace)
+		v.bringDown(ctx, r)
+		return ending{status: machine.StatusStopped, reason: r.reason, remove: v.config.Remove && !r.keep}
+	}
+}
+
+// bringDown powers the guest off, by force when it does not obey in time.
+func (v *supervisor) bringDown(ctx context.Context, r stopRequest) {
+	if v.paused.Load() && (r.grace > 0 || r.sync) { // only a guest that runs can end in order
+		if err := v.unpause(ctx); err != nil {
+			v.log.Warn("the paused guest is ended by force", "err", err)
+			r = stopRequest{}
+		}
+	}
+	switch {
+	case r.grace > 0:
+		v.powerDown(ctx, r.grace)
+	case r.sync:
+		v.syncGuest(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, api.QuitTimeout)
+	defer cancel()
+	select {
+	case <-v.vm.Done():
+		return
+	default:
+	}
+	if err := v.monitor.Quit(ctx); err != nil {
+		v.log.Warn("QEMU did not take the quit command", "err", err)
+		return
+	}
+	select {
+	case <-v.vm.Done():
+	case <-ctx.Done():
+	}
+}
+
+// syncGuest writes the guest's dirty pages of shared files to the host. It is
+// bounded: a guest that does not answer loses what it did not write.
+func (v *supervisor) syncGuest(ctx context.Context) {
+	client := v.agentClient()
+	if client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, api.QuitTimeout)
+	defer cancel()
+	// Not as a command: the start of a process takes an emulated guest longer.
+	if err := client.Sync(ctx); err != nil {
+		v.log.Warn("what the guest had not written back is lost", "err", err)
+	}
+}
+
+func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	ask := v.monitor.SystemPowerdown
+	if client := v.agentClient(); client != nil {
+		ask = client.PowerOff
+	}
+	if err := ask(ctx); err != nil {
+		v.log.Warn("the guest did not take the request to power down", "err", err)
+	}
+	select {
+	case <-v.vm.Done():
+		return
+	case server := <-v.sharesDied():
+		if !v.followsGuest(server) {
+			v.log.Warn("the guest cannot power down and is ended by force", "err", &deadShareError{server})
+		}
+		return
+	case r := <-v.stop: // somebody has become impatient
+		ctx, cancel := context.WithTimeout(ctx, r.grace)
+		defer cancel()
+		select {
+		case <-v.vm.Done():
+			return
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	v.log.Warn("the guest did not power down in time and is ended by force", "grace", grace)
+}
+
+// teardown ends every process, the guest before its file servers: a guest that
+// waits for a dead file server can never be ended in order.
+func (v *supervisor) teardown() {
+	ctx, cancel := context.WithTimeout(context.Background(), api.TeardownTimeout)
+	defer cancel()
+	if client := v.agentClient(); client != nil {
+		client.Close()
+	}
+	if v.mux != nil {
+		v.mux.Close()
+	}
+	v.launcher.Close()
+	if v.vm != nil {
+		if err := v.vm.Stop(ctx, time.Second); err != nil {
+			v.log.Error("QEMU could not be ended", "err", err)
+		}
+	}
+	if v.monitor != nil {
+		v.monitor.Close()
+	}
+	for _, server := range v.servers {
+		if err := server.Stop(ctx); err != nil {
+			v.log.Error("virtiofsd could not be ended", "err", err)
+		}
+	}
+	if err := v.recoverHome(); err != nil {
+		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
+	}
+	v.forgetMemory()
+	v.resolver.Close()
+	if v.console != nil {
+		v.console.Close()
+	}
+}
+
+// finish leaves the sandbox as its last state says, or removes it.
+func (v *supervisor) finish(end ending) error {
+	v.log.Info("ended", "status", end.status, "reason", end.reason)
+	if end.remove {
+		return v.s.Erase()
+	}
+	ended := time.Now()
+	err := v.setState(func(st *machine.State) {
+		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
+		st.Supervisor, st.Identity, st.QEMU = 0, nil, 0
+	})
+	if err != nil { // the disk is full: what matters most may still fit
+		err = v.setState(func(st *machine.State) {
+			*st = machine.State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended}
+		})
+	}
+	return errors.Join(os.RemoveAll(v.s.Files().RuntimeDir()), err)
+}
+
+// setState changes the state and publishes it in the state file.
+func (v *supervisor) setState(change func(*machine.State)) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change(&v.state)
+	return durable.WriteJSON(v.s.Files().Path(layout.StateFile), v.state)
+}
+
+func (v *supervisor) currentState() machine.State {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.state
+}
+
+func (v *supervisor) agentClient() *agent.Client {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.client
+}
+
+// reach notes that a stage of the start was reached.
+func (v *supervisor) reach(stage string, more func(*machine.State)) {
+	after := time.Since(v.started)
+	v.log.Info("reached", "stage", stage, "after", after)
+	err := v.setState(func(st *machine.State) {
+		st.Timings = append(st.Timings, machine.Timing{Stage: stage, After: after})
+		if more != nil {
+			more(st)
+		}
+	})
+	if err != nil {
+		v.log.Error("the state could not be written", "err", err)
+	}
+	v.report(api.Report{Stage: stage})
+}

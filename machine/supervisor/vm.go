@@ -1,0 +1,238 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/qmp"
+)
+
+// startTries bounds how often QEMU is started anew because somebody else was
+// faster to take what we had chosen.
+const startTries = 10
+
+// startGuest starts QEMU with free ports, and returns the connection to its
+// agent port.
+func (v *supervisor) startGuest(ctx context.Context, plan *machine.Plan) (net.Conn, error) {
+	// Until QEMU has bound its ports no other sandbox of ours may choose the
+	// same ones.
+	ports, err := flock.Wait(filepath.Join(v.host.Dirs.Runtime, layout.PortsLock), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer ports.Close()
+	for tries := 1; ; tries++ {
+		vm, err := v.vmConfig(plan)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := v.startQEMU(ctx, plan, vm)
+		if err == nil || tries == startTries || !v.lostRace(err) {
+			return conn, err
+		}
+		v.log.Info("starting again with other choices", "err", err)
+		// The file servers have ended with the QEMU that was connected to them.
+		for _, server := range v.servers {
+			_ = server.Stop(ctx)
+		}
+		if err := v.startShares(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lostRace tells whether QEMU found something taken that we, and not the user,
+// had chosen. Only QEMU can tell: context ids are shared by all machines of a
+// host without a list of those in use, and ports by all users.
+func (v *supervisor) lostRace(err error) bool {
+	return qemu.CIDTaken(err.Error()) || v.config.SSHPort == 0 && qemu.PortTaken(err.Error())
+}
+
+// readyQEMU begins what becomes QEMU, while other things are done that a start
+// takes.
+func (v *supervisor) readyQEMU(ctx context.Context, plan *machine.Plan) error {
+	log, err := newLogFile(v.s.Files().Log(layout.QEMULog))
+	if err != nil {
+		return err
+	}
+	v.launcher, err = qemu.Ready(context.WithoutCancel(ctx), plan.QEMU, qemu.LaunchOptions{
+		Accel: plan.VM.Accel, Network: v.config.Network != network.ModeNone, Log: log, AllowWeak: v.config.AllowWeak,
+	})
+	return err
+}
+
+func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.Config) (_ net.Conn, err error) {
+	if v.launcher == nil { // another try
+		if err := v.readyQEMU(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
+	var ours []net.Conn
+	var theirs []*os.File
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, c := range ours {
+			c.Close()
+		}
+		if v.vm != nil { // the next try starts from nothing
+			_ = v.vm.Stop(context.WithoutCancel(ctx), 0)
+		}
+	}()
+	names := []string{"qmp", "agent", "console"}
+	if v.needs.EarlyConsole {
+		vm.EarlyConsoleFD = qemu.FirstFD + len(names)
+		names = append(names, "early console")
+	}
+	for _, name := range names {
+		conn, file, err := socketPair(name)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(theirs))
+		}
+		ours, theirs = append(ours, conn), append(theirs, file)
+	}
+	if theirs, err = v.passMemory(ctx, &vm, theirs); err != nil {
+		return nil, errors.Join(err, closeAll(theirs))
+	}
+	if vm.Network != nil && v.resolver == nil {
+		if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
+			return nil, errors.Join(err, closeAll(theirs))
+		}
+	}
+	started, err := v.launcher.Start(vm, qemu.StartOptions{Files: theirs, Resolver: v.resolver.File()})
+	v.launcher = nil
+	// Only QEMU may hold its ends, so that we see them close when it dies.
+	if err = errors.Join(explainWeak(err), closeAll(theirs)); err != nil {
+		return nil, err
+	}
+	v.vm = started.Process
+	go v.pumpConsole(ours[2])
+	if v.needs.EarlyConsole {
+		go func() {
+			defer ours[3].Close()
+			_, _ = io.Copy(v.console, ours[3]) // until QEMU ends
+		}()
+	}
+	v.monitor = qmp.NewClient(ours[0], qmp.Options{Logger: v.log})
+	if err := v.monitor.Handshake(ctx); err != nil {
+		// A QEMU that refuses its configuration says so on its way out.
+		<-exitedWithin(v.vm.Done(), time.Second)
+		if v.exited() && v.vm.Err() != nil {
+			return nil, v.vm.Err()
+		}
+		return nil, fmt.Errorf("QEMU does not answer on its monitor: %w", err)
+	}
+	v.watchEnd(context.WithoutCancel(ctx))
+	v.watchDisk(context.WithoutCancel(ctx))
+	v.reach(machine.StageQEMU, func(st *machine.State) {
+		st.QEMU, st.QEMUVer = v.vm.PID(), plan.QEMU.Version.String()
+		st.Accel, st.AccelNote, st.Machine = string(vm.Accel), plan.KVM.Reason, string(vm.Machine)
+		st.Transport = plan.Transport
+		st.SSHPort, st.Forwards = publishedPorts(vm, v.config.Forwards)
+		st.Argv, st.Files, st.Walls = started.Argv, started.Files, started.Walls.Walls
+	})
+	if missing := started.Walls.Missing(); len(missing) > 0 && !v.walled {
+		v.report(api.Report{Note: missingWalls(missing)})
+	}
+	v.walled = true
+	return ours[1], nil
+}
+
+// vmConfig is the plan with the ports of this start.
+func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
+	vm := plan.VM
+	key, err := layout.ReadKey(v.s.Files().Key(layout.ClientKey))
+	if err != nil {
+		return vm, err
+	}
+	vm.Cmdline = append(append([]string{}, vm.Cmdline...), keyArgument(key.PublicKey()), "sandbox.transport="+transportArgument(plan))
+	for _, e := range v.exports(plan) {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
+	}
+	if plan.Transport == agent.TransportVsock {
+		vm.VsockCID = randomCID()
+	}
+	v.vsockCID = vm.VsockCID
+	vm.Incoming = v.saved != nil
+	if v.config.Network == network.ModeNone {
+		return vm, nil
+	}
+	ssh, err := network.SSHForward(v.config.SSHPort, v.config.Forwards)
+	if err != nil {
+		return vm, err
+	}
+	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name), Search: v.search}
+	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
+		f, err := f.Resolve()
+		if err != nil {
+			return vm, err
+		}
+		nic.Forwards = append(nic.Forwards, qemu.Forward{
+			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
+		})
+	}
+	vm.Network = nic
+	return vm, nil
+}
+
+// publishedPorts returns the host port of ssh, and the other forwards with the
+// ports that were chosen for them; vmConfig puts the one for ssh first.
+func publishedPorts(vm qemu.Config, forwards []network.Forward) (ssh int, chosen []network.Forward) {
+	if vm.Network == nil {
+		return 0, nil
+	}
+	for i, f := range forwards {
+		f.HostPort = vm.Network.Forwards[i+1].HostPort
+		chosen = append(chosen, f)
+	}
+	return vm.Network.Forwards[0].HostPort, chosen
+}
+
+// socketPair makes a connected pair: an end for us, and one to be inherited.
+func socketPair(name string) (net.Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
+	}
+	ours := os.NewFile(uintptr(fds[0]), name)
+	defer ours.Close() // net.FileConn duplicates it
+	theirs := os.NewFile(uintptr(fds[1]), name)
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
+	}
+	return conn, theirs, nil
+}
+
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// transportArgument is the kernel command line's form of the transport.
+func transportArgument(p *machine.Plan) string {
+	if p.Transport == agent.TransportVsock {
+		return fmt.Sprintf("vsock:%d", p.Image.Manifest.Agent.Port)
+	}
+	return string(p.Transport)
+}
