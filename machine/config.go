@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -15,29 +18,47 @@ import (
 
 // Config is what was asked for when the sandbox was created, or resized. It holds no
 // secret: values for commands travel with the command.
+//
+// Before a sandbox is made of it, the zero value of a field leaves it open:
+// [Host.Resolve] says what it is then.
 type Config struct {
-	Name           string            `json:"name"`
-	Created        time.Time         `json:"created"`
-	Image          image.Ref         `json:"image"` // with the whole digest, or with a directory
-	MemoryMiB      int               `json:"memoryMiB"`
-	CPUs           int               `json:"cpus"`
-	DiskMiB        int               `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
-	NoHome         bool              `json:"noHome,omitempty"`  // the home is no directory of the host, but like all else in the guest
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"`
+	Hardware
+	Access
+	Life
+
+	ForkOf         string `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
+	Template       bool   `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
+	TemplateShares int    `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
+}
+
+// Hardware is the machine itself, on which a saved state of it depends.
+type Hardware struct {
+	Image     image.Ref       `json:"image"` // with the whole digest, or with a directory
+	MemoryMiB int             `json:"memoryMiB"`
+	CPUs      int             `json:"cpus"`
+	DiskMiB   int             `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
+	NoHome    bool            `json:"noHome,omitempty"`  // the home is no directory of the host, but like all else in the guest
+	Network   network.Mode    `json:"network"`
+	Transport agent.Transport `json:"transport"`
+	Machine   qemu.Machine    `json:"machine,omitempty"` // empty: chosen at each start
+}
+
+// Access is what the guest may have of the host, and who may enter it.
+type Access struct {
 	Shares         []virtiofs.Share  `json:"shares,omitempty"`
 	AllowWeak      bool              `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
-	Network        network.Mode      `json:"network"`
-	Forwards       []network.Forward `json:"forwards,omitempty"` // without the one for ssh
-	SSHPort        int               `json:"sshPort,omitempty"`  // host port that was asked for; 0: 2222, or any free one
+	Forwards       []network.Forward `json:"forwards,omitempty"`           // without the one for ssh
+	SSHPort        int               `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
-	Transport      agent.Transport   `json:"transport"`
-	Machine        qemu.Machine      `json:"machine,omitempty"` // empty: chosen at each start
-	Remove         bool              `json:"remove,omitempty"`  // remove the sandbox when it stops
-	Restart        RestartPolicy     `json:"restart,omitempty"` // what becomes of it when its guest ends by itself
+}
 
-	ForkOf         string        `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
-	Template       bool          `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
-	TemplateShares int           `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it
-	ReadyTimeout   time.Duration `json:"readyTimeout"`             // nanoseconds, to readiness "agent"
+// Life says when the sandbox ends, and what becomes of it then.
+type Life struct {
+	Remove       bool          `json:"remove,omitempty"`  // remove the sandbox when it stops
+	Restart      RestartPolicy `json:"restart,omitempty"` // what becomes of it when its guest ends by itself
+	ReadyTimeout time.Duration `json:"readyTimeout"`      // nanoseconds, to readiness "agent"
 }
 
 // Defaults of a sandbox whose image states none.
@@ -50,9 +71,45 @@ const (
 	DefaultGrace = 30 * time.Second
 )
 
-// minMemoryMiB is what the kernel, its initrd (unpacked to memory) and systemd
+// MinMemoryMiB is what the kernel, its initrd (unpacked to memory) and systemd
 // need to start at all.
-const minMemoryMiB = 256
+const MinMemoryMiB = 256
+
+// Resolve completes a configuration with what the image decides, and with our own
+// defaults, which are the safe ones. What is in a guest relative to a home is made
+// absolute: it starts at the home of the image's user, whoever a command later runs
+// as. Shares of which nothing is known are judged as they are now, and a danger is an
+// error (virtiofs.DangerError). An empty name is made up.
+func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
+	m := img.Manifest
+	c.Image = img.Exact()
+	if c.Name == "" {
+		c.Name = h.NewName()
+	}
+	c.Created = time.Now().UTC()
+	c.MemoryMiB = cmp.Or(c.MemoryMiB, m.Defaults.MemoryMiB, DefaultMemoryMiB)
+	c.CPUs = cmp.Or(c.CPUs, m.Defaults.CPUs, DefaultCPUs)
+	c.Network = cmp.Or(c.Network, network.ModeUser)
+	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
+	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
+	c.Shares = slices.Clone(c.Shares)
+	var errs []error
+	for i, share := range c.Shares {
+		if share.Directory.IsZero() {
+			admitted, err := share.Admit(h.ShareRules())
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			share = admitted
+		}
+		if !path.IsAbs(share.Target) {
+			share.Target = path.Join(m.User.Home, share.Target)
+		}
+		c.Shares[i] = share
+	}
+	return c, errors.Join(errs...)
+}
 
 // Validate finds what is wrong with c in itself; [Host.Plan] compares it with
 // the host. All complaints are joined.
@@ -63,8 +120,8 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("the port forward %s cannot be had: QEMU forwards from IPv4 addresses only, such as 127.0.0.1", f))
 		}
 	}
-	if c.MemoryMiB < minMemoryMiB {
-		errs = append(errs, fmt.Errorf("%d MiB of memory are too few for a guest: give --memory at least %dM", c.MemoryMiB, minMemoryMiB))
+	if c.MemoryMiB < MinMemoryMiB {
+		errs = append(errs, fmt.Errorf("%d MiB of memory are too few for a guest: give --memory at least %dM", c.MemoryMiB, MinMemoryMiB))
 	}
 	if c.CPUs < 1 || c.CPUs > 255 {
 		errs = append(errs, fmt.Errorf("%d CPUs are not possible: give --cpus a number from 1 to 255", c.CPUs))

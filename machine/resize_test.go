@@ -25,7 +25,7 @@ func TestResizeChangesTheConfigurationOfWhatDoesNotRun(t *testing.T) {
 		o    Sizes
 		want string
 	}{
-		"too little memory":         {Sizes{MemoryMiB: minMemoryMiB - 1}, "--memory at least 256M"},
+		"too little memory":         {Sizes{MemoryMiB: MinMemoryMiB - 1}, "--memory at least 256M"},
 		"more than the machine has": {Sizes{MemoryMiB: 1 << 30}, "smaller --memory"},
 		"a smaller disk":            {Sizes{MemoryMiB: 512, DiskMiB: 2047}, "has 2G and cannot be made smaller"},
 		"too large a disk":          {Sizes{DiskMiB: maxDiskMiB + 1}, "16T"},

@@ -23,7 +23,7 @@ type Host struct {
 	Images *image.Store
 
 	// Supervisor is the program, with its arguments, that Sandbox.Start runs and
-	// that must call supervisor.Run. Nil is our own executable; see SuperviseCommand.
+	// that must call supervisor.Main. Nil is our own executable; see SuperviseCommand.
 	Supervisor []string
 }
 

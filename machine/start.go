@@ -12,7 +12,7 @@ import (
 
 // SuperviseCommand is the argument with which Start runs our own executable
 // again, before the sandbox's name, unless Host.Supervisor says otherwise. The
-// executable must then call supervisor.Run. The name is for who looks at the list of
+// executable must then call supervisor.Main. The name is for who looks at the list of
 // processes.
 const SuperviseCommand = "supervise"
 

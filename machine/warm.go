@@ -99,10 +99,10 @@ func (p *Plan) TemplateKey(c Config) (string, error) {
 // use any more. o.Note may be called.
 func (t Template) Make(ctx context.Context, c Config, o StartOptions) (err error) {
 	c = Config{
-		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Image: c.Image,
-		MemoryMiB: c.MemoryMiB, CPUs: c.CPUs, DiskMiB: c.DiskMiB, NoHome: c.NoHome, Network: c.Network,
-		Transport: c.Transport, Machine: c.Machine, ReadyTimeout: c.ReadyTimeout, AllowWeak: c.AllowWeak,
-		Template: true, TemplateShares: len(c.Shares), Remove: true,
+		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Hardware: c.Hardware,
+		Access:   Access{AllowWeak: c.AllowWeak},
+		Life:     Life{ReadyTimeout: c.ReadyTimeout, Remove: true},
+		Template: true, TemplateShares: len(c.Shares),
 	}
 	s, err := t.host.Create(c)
 	if err != nil {

@@ -64,7 +64,9 @@ func imageWarm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	complete(c, &config, img)
+	if config, err = host.Resolve(config, img); err != nil {
+		return err
+	}
 	plan, err := host.Plan(c.Context, config, img)
 	if err != nil {
 		return err

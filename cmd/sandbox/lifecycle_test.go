@@ -13,7 +13,7 @@ import (
 )
 
 func TestFiltersOfOneKeyAreAlternatives(t *testing.T) {
-	info := machine.Info{Name: "ci-1", State: machine.State{Status: machine.StatusRunning}, Config: machine.Config{Image: image.ParseRef("debian@0123")}}
+	info := machine.Info{Name: "ci-1", State: machine.State{Status: machine.StatusRunning}, Config: machine.Config{Hardware: machine.Hardware{Image: image.ParseRef("debian@0123")}}}
 	for filters, want := range map[string]bool{
 		"":                              true,
 		"status=running":                true,

@@ -13,7 +13,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/supervisor"
@@ -23,7 +22,7 @@ import (
 var version string
 
 func main() {
-	confine.Main()
+	supervisor.Main()
 	completeEnvironment()
 	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
 	app := newApp()
@@ -125,7 +124,7 @@ func commandGroups() []commandGroup {
 			lsCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
 		}},
 		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), doctorCommand()}},
-		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand(), superviseCommand()}},
+		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},
 	}
 }
 
@@ -170,7 +169,7 @@ func checkArguments(commands []*cli.Command) {
 	for _, command := range commands {
 		checkArguments(command.Subcommands)
 		action := command.Action
-		if command.ArgsUsage != "" || len(command.Subcommands) > 0 || command.Name == machine.SuperviseCommand {
+		if command.ArgsUsage != "" || len(command.Subcommands) > 0 {
 			continue
 		}
 		command.Action = func(c *cli.Context) error {
@@ -215,16 +214,6 @@ func named(c *cli.Context) (*machine.Sandbox, error) {
 		return nil, err
 	}
 	return host.Get(c.Args().First())
-}
-
-// superviseCommand is what machine.Start runs; people never do.
-func superviseCommand() *cli.Command {
-	return &cli.Command{
-		Name:   machine.SuperviseCommand,
-		Hidden: true,
-		// Not the command's context: the supervisor answers signals in order.
-		Action: func(*cli.Context) error { return supervisor.Run(context.Background()) },
-	}
 }
 
 // imagesDir is the image store's directory.

@@ -55,7 +55,7 @@ func TestNoCommandLetsAGuestControlTheTerminal(t *testing.T) {
 	for _, args := range leafCommands(newApp().Commands, nil) {
 		name := strings.Join(args, " ")
 		switch name {
-		case machine.SuperviseCommand, "events", "image build": // needs descriptors; below; would use the network
+		case "events", "image build": // below; would use the network
 			continue
 		case "rm", "prune", "image gc", "image rm":
 			last = append(last, args)
@@ -149,8 +149,13 @@ func newEvil(t *testing.T) *evilHost {
 	}
 	for _, name := range []string{"work", "wreck"} {
 		s, err := host.Create(machine.Config{
-			Name: name, Image: image.Ref{Name: "evil" + evil, Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1, Network: network.ModeUser, Transport: agent.TransportAuto,
-			ReadyTimeout: time.Minute, Shares: []virtiofs.Share{{Source: share, Target: "/" + evil}},
+			Name: name,
+			Hardware: machine.Hardware{
+				Image: image.Ref{Name: "evil" + evil, Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1,
+				Network: network.ModeUser, Transport: agent.TransportAuto,
+			},
+			Access: machine.Access{Shares: []virtiofs.Share{{Source: share, Target: "/" + evil}}},
+			Life:   machine.Life{ReadyTimeout: time.Minute},
 		})
 		if err != nil {
 			t.Fatal(err)

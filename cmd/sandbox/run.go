@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -233,20 +233,21 @@ func showStart(what string, start func(machine.StartOptions) error) error {
 	return err
 }
 
-// configure makes a configuration from the flags. It lacks what the image
-// decides, which useImage adds.
+// configure makes a configuration from the flags. It leaves open what the image
+// decides, which Resolve adds.
 func configure(c *cli.Context, host *machine.Host, sources map[string]string) (machine.Config, error) {
 	config := machine.Config{
-		Name: c.String("name"), Created: time.Now().UTC(), CPUs: c.Int("cpus"), SSHPort: c.Int("ssh-port"),
-		Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
-		ReadyTimeout: c.Duration("timeout"), NoHome: c.Bool("no-home"), AllowWeak: c.Bool(machine.WeakIsolationFlag),
-	}
-	if config.Name == "" && !c.IsSet("name") {
-		config.Name = host.NewName()
+		Name: c.String("name"),
+		Hardware: machine.Hardware{
+			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
+			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
+		},
+		Access: machine.Access{SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool(machine.WeakIsolationFlag)},
+		Life:   machine.Life{ReadyTimeout: c.Duration("timeout")},
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [8]error
+	var errs [9]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
@@ -257,44 +258,34 @@ func configure(c *cli.Context, host *machine.Host, sources map[string]string) (m
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)
 	}
 	config.Restart, errs[7] = machine.ParseRestart(c.String("restart"))
+	errs[8] = checkGiven(c, config)
 	return config, errors.Join(errs[:]...)
+}
+
+// checkGiven refuses what was given as nothing: in a configuration, that would leave
+// it open.
+func checkGiven(c *cli.Context, config machine.Config) error {
+	given := func(name string, nothing bool) bool { return c.IsSet(name) && nothing }
+	switch {
+	case given("name", config.Name == ""):
+		return layout.CheckName("")
+	case given("memory", config.MemoryMiB == 0):
+		return fmt.Errorf("a guest needs memory: give --memory at least %dM", machine.MinMemoryMiB)
+	case given("cpus", config.CPUs == 0):
+		return errors.New("a guest needs a processor: give --cpus a number from 1 to 255")
+	case given("timeout", config.ReadyTimeout == 0):
+		return fmt.Errorf("a guest needs time to be ready: give --timeout a duration such as %v", machine.DefaultReadyTimeout)
+	}
+	return nil
 }
 
 // useImage finds the image and completes the configuration with it.
 func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*image.Image, error) {
 	img, err := imageForRun(c, host.Images)
 	if err == nil {
-		complete(c, config, img)
+		*config, err = host.Resolve(*config, img)
 	}
 	return img, err
-}
-
-// complete gives the configuration what the image decides. The targets of shares
-// become absolute: relative ones start at the home of the guest's user, whoever a
-// command later runs as.
-func complete(c *cli.Context, config *machine.Config, img *image.Image) {
-	m := img.Manifest
-	config.Image = img.Exact()
-	if !c.IsSet("memory") && config.MemoryMiB == 0 {
-		config.MemoryMiB = firstSet(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB)
-	}
-	if !c.IsSet("cpus") {
-		config.CPUs = firstSet(m.Defaults.CPUs, machine.DefaultCPUs)
-	}
-	for i, share := range config.Shares {
-		if !path.IsAbs(share.Target) {
-			config.Shares[i].Target = path.Join(m.User.Home, share.Target)
-		}
-	}
-}
-
-func firstSet(values ...int) int {
-	for _, v := range values {
-		if v != 0 {
-			return v
-		}
-	}
-	return 0
 }
 
 // parseSize returns MiB; a number without a unit is MiB, as for QEMU's -m.

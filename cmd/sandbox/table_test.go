@@ -16,10 +16,10 @@ func TestTheListOfSandboxesFitsTheTerminal(t *testing.T) {
 	reason := "it did not start: " + strings.Repeat("the guest said something ö ", 12)
 	infos := []machine.Info{
 		{Name: "a-sandbox-with-a-name", State: machine.State{Status: machine.StatusCrashed, Reason: reason}, Config: machine.Config{
-			Image: image.ParseRef("debian@0123"), MemoryMiB: 1024, CPUs: 2,
-			Shares: []virtiofs.Share{{Source: "/home/me/a/project/in/a/deep/directory"}, {Source: "/srv/another"}},
+			Hardware: machine.Hardware{Image: image.ParseRef("debian@0123"), MemoryMiB: 1024, CPUs: 2},
+			Access:   machine.Access{Shares: []virtiofs.Share{{Source: "/home/me/a/project/in/a/deep/directory"}, {Source: "/srv/another"}}},
 		}},
-		{Name: "b", State: machine.State{Status: machine.StatusStopped}, Config: machine.Config{Image: image.ParseRef("debian@0123"), MemoryMiB: 256, CPUs: 1}},
+		{Name: "b", State: machine.State{Status: machine.StatusStopped}, Config: machine.Config{Hardware: machine.Hardware{Image: image.ParseRef("debian@0123"), MemoryMiB: 256, CPUs: 1}}},
 	}
 	for width, whole := range map[int]bool{0: true, 120: false, 100: false, 2000: true, 10: false} {
 		var out bytes.Buffer

@@ -88,8 +88,11 @@ func (b *bench) open(ctx context.Context) error {
 func (b *bench) config() machine.Config {
 	d := b.img.Manifest.Defaults
 	return machine.Config{
-		Name: "raw", Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs,
-		Network: network.ModeUser, Transport: agent.TransportSerial, ReadyTimeout: b.timeout,
+		Name: "raw",
+		Hardware: machine.Hardware{
+			Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs, Network: network.ModeUser, Transport: agent.TransportSerial,
+		},
+		Life: machine.Life{ReadyTimeout: b.timeout},
 	}
 }
 

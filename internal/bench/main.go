@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/machine/supervisor"
 )
 
 // settings are the flags.
@@ -50,7 +50,7 @@ func measurements() []measurement {
 }
 
 func main() {
-	confine.Main()
+	supervisor.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()

@@ -3,6 +3,5 @@
 // own, and an orderly power-down. Its report tells a bad image from a machine
 // that could not say.
 //
-// As with package machine, the calling executable must call supervisor.Run
-// when it is run with machine.SuperviseCommand.
+// As with package machine, the calling executable must call supervisor.Main first of all.
 package smoke

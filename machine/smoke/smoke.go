@@ -122,10 +122,13 @@ func (t Target) check(ctx context.Context) error {
 func (t Target) config(name string, o Options) machine.Config {
 	m := t.Image.Manifest
 	return machine.Config{
-		Name: name, Created: time.Now().UTC(), Image: t.Ref,
-		MemoryMiB: cmp.Or(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB),
-		CPUs:      cmp.Or(m.Defaults.CPUs, machine.DefaultCPUs),
-		Transport: agent.TransportAuto, Network: network.ModeUser,
-		ReadyTimeout: o.Timeout, Remove: true,
+		Name: name, Created: time.Now().UTC(),
+		Hardware: machine.Hardware{
+			Image:     t.Ref,
+			MemoryMiB: cmp.Or(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB),
+			CPUs:      cmp.Or(m.Defaults.CPUs, machine.DefaultCPUs),
+			Transport: agent.TransportAuto, Network: network.ModeUser,
+		},
+		Life: machine.Life{ReadyTimeout: o.Timeout, Remove: true},
 	}
 }

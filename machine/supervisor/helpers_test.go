@@ -31,8 +31,12 @@ func testHost(t *testing.T) *machine.Host {
 
 func testConfig(name string) machine.Config {
 	return machine.Config{
-		Name: name, Image: image.Ref{Name: "test", Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1,
-		Network: network.ModeUser, Transport: agent.TransportAuto, ReadyTimeout: time.Minute,
+		Name: name,
+		Hardware: machine.Hardware{
+			Image: image.Ref{Name: "test", Digest: strings.Repeat("0", 64)}, MemoryMiB: 512, CPUs: 1,
+			Network: network.ModeUser, Transport: agent.TransportAuto,
+		},
+		Life: machine.Life{ReadyTimeout: time.Minute},
 	}
 }
 

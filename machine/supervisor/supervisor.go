@@ -87,10 +87,10 @@ type stopRequest struct {
 // all else that a guest says is bounded. What a hostile guest can make is garbage.
 const memoryLimit = 64 << 20
 
-// Run is the supervisor's main function: it runs the sandbox until its
+// run is the supervisor's main function: it runs the sandbox until its
 // end. It expects the descriptors that Sandbox.Start passes, and what to do from
 // one of them.
-func Run(ctx context.Context) error {
+func run(ctx context.Context) error {
 	requests := os.NewFile(api.FDStart, "request")
 	defer requests.Close() // not before: see again
 	request, err := api.ReadStart(requests)

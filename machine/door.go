@@ -1,0 +1,135 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
+)
+
+// Open returns the caller's sandboxes, those of the command line. There is nothing to
+// close.
+func Open() (*Host, error) {
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
+	if err != nil {
+		return nil, err
+	}
+	return OpenHost(dirs)
+}
+
+// Run runs a command in a sandbox that is made for it and removed afterwards, also
+// when this process is killed, and returns what the command wrote to its standard
+// output. The configuration is completed as by Resolve. The error is an
+// *agent.ExitError if the command ran and failed.
+func (h *Host) Run(ctx context.Context, c Config, argv ...string) (output []byte, err error) {
+	c.Remove = true
+	s, hold, err := h.launch(ctx, c, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, hold.Close(), s.Wait(context.WithoutCancel(ctx))) }()
+	return s.Output(ctx, argv...)
+}
+
+// Launch makes a sandbox and starts it. Commands can run in it when it returns; it
+// outlives this process. The configuration is completed as by Resolve. A sandbox that
+// does not start is removed again.
+func (h *Host) Launch(ctx context.Context, c Config) (*Sandbox, error) {
+	s, _, err := h.launch(ctx, c, false)
+	return s, err
+}
+
+func (h *Host) launch(ctx context.Context, c Config, hold bool) (*Sandbox, *Hold, error) {
+	img, err := h.Image(c.Image)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c, err = h.Resolve(c, img); err != nil {
+		return nil, nil, err
+	}
+	if _, err := h.Plan(ctx, c, img); err != nil { // everything that can be known before
+		return nil, nil, err
+	}
+	s, err := h.Create(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, err := s.Start(ctx, StartOptions{Until: StageAgent, Hold: hold})
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Remove(context.WithoutCancel(ctx), true))
+	}
+	return s, held, nil
+}
+
+// Output runs a command in the running sandbox, as its user and in the home, and
+// returns what it wrote to its standard output. The error is an *agent.ExitError if
+// the command ran and failed, and ends with the beginning of what it wrote to its
+// standard error.
+func (s *Sandbox) Output(ctx context.Context, argv ...string) ([]byte, error) {
+	var out, complaint bytes.Buffer
+	err := s.Stream(ctx, nil, &out, &limited{w: &complaint, left: maxComplaint}, argv...)
+	if text := bytes.TrimSpace(complaint.Bytes()); err != nil && len(text) > 0 {
+		err = fmt.Errorf("%w\n%s", err, text)
+	}
+	return out.Bytes(), err
+}
+
+// maxComplaint bounds what of a failed command's standard error is kept, in bytes.
+const maxComplaint = 8 << 10
+
+// limited passes on the first bytes, and drops the rest.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n, err := l.w.Write(p[:min(len(p), l.left)])
+	l.left -= n
+	if err != nil {
+		return n, err
+	}
+	return len(p), nil
+}
+
+// Stream runs a command in the running sandbox, as its user and in the home, with the
+// given streams, each of which may be nil. What else can be asked for, such as a
+// terminal, is with Dial and agent.Cmd.
+func (s *Sandbox) Stream(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, argv ...string) error {
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	cmd := client.Command(ctx, argv...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	return cmd.Run()
+}
+
+// Fork makes a sandbox that goes on from where the running one is now, and starts it.
+// It has a copy of the home, and may only read the shares. Its name is made up if
+// empty.
+func (s *Sandbox) Fork(ctx context.Context, name string) (*Sandbox, error) {
+	if name == "" {
+		name = s.host.NewName()
+	}
+	if err := s.host.CheckFree(name); err != nil { // before anything is saved
+		return nil, err
+	}
+	from, err := s.Forkable(ctx, "", false)
+	if err != nil {
+		return nil, err
+	}
+	fork, err := from.Fork(ctx, ForkOptions{Name: name, Last: true})
+	if err = errors.Join(err, from.Close()); err != nil {
+		return nil, err
+	}
+	if _, err := fork.Start(ctx, StartOptions{Until: StageAgent}); err != nil {
+		return nil, errors.Join(err, fork.Remove(context.WithoutCancel(ctx), true))
+	}
+	return fork, nil
+}
