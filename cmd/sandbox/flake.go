@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/nix"
 	"github.com/sourcery-zone/sandbox/internal/trust"
+	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
 // flakeOption is the flake of --flake; ok tells whether there is one.
@@ -57,14 +58,14 @@ func prepareFlake(c *cli.Context, images *image.Store, sources map[string]string
 		return err
 	}
 	file, named := sources["flake"], c.String("flake")
-	project := filepath.Base(file) == projectFile
-	if project {
+	ofProject := filepath.Base(file) == project.FileName
+	if ofProject {
 		named = "" // by the project, not by the user
 	}
 	if err := checkFlake(ref, named); err != nil {
 		return err
 	}
-	if project {
+	if ofProject {
 		if err := allowBuild(file, ref); err != nil {
 			return err
 		}

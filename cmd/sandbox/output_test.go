@@ -25,6 +25,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -191,7 +192,7 @@ func write(t *testing.T, path, text string) {
 
 func (e *evilHost) project(t *testing.T, toml string) {
 	t.Helper()
-	write(t, filepath.Join(e.dir, projectFile), toml)
+	write(t, filepath.Join(e.dir, project.FileName), toml)
 }
 
 func (e *evilHost) command(args ...string) *exec.Cmd {

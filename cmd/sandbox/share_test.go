@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/trust"
+	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -21,11 +23,13 @@ func TestLinkThatComesAfterASettingsFileWasJudged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	file := filepath.Join(base, "project", projectFile)
-	spec, err := shareOf(file, "docs:docs:ro")
-	if err != nil {
-		t.Fatal(err)
+	file := filepath.Join(base, "project", project.FileName)
+	write(t, file, `share = "docs:docs:ro"`)
+	files, err := project.Load(trust.Caller(os.Getenv), filepath.Dir(file), "", func(err error) { t.Error(err) })
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
 	}
+	spec := files[0].Settings[0].Values[0]
 	if _, err := parseShares([]string{spec}, file, virtiofs.CheckOptions{}); err != nil {
 		t.Fatal(err)
 	}

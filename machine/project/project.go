@@ -1,0 +1,319 @@
+// Package project reads the files that say what sandboxes are like: a project's own,
+// sandbox.toml, and the user's.
+//
+// A project file may come from a stranger, or be written by the last guest that had
+// the project as a share. So it may describe the machine, but not open anything of the
+// host to it: its shares and its flake must lie in the project.
+package project
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	toml "github.com/pelletier/go-toml/v2"
+	"github.com/xrash/smetrics"
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/image/nix"
+	"github.com/sourcery-zone/sandbox/internal/trust"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// FileName is that of a project's file. The nearest one in the working directory or
+// above it counts.
+const FileName = "sandbox.toml"
+
+// kind is what values a key takes.
+type kind int
+
+const (
+	text   kind = iota
+	number      // an integer
+	either      // text or an integer, such as "4G" and 4096
+	list        // text, or an array of it
+)
+
+// key is a setting that files can have.
+type key struct {
+	name    string
+	kind    kind
+	project bool // a project's file can have it, and not only the user's own
+}
+
+// keys are the settings that there are, with the names of the flags of sandbox run,
+// and the values that they take.
+var keys = []key{
+	{"image", text, true},
+	{"flake", text, true},
+	{"memory", either, true},
+	{"cpus", number, true},
+	{"disk", either, true},
+	{"timeout", text, true},
+	{"workdir", text, true},
+	{"share", list, true},
+	{"net", text, false},
+	{"ssh-port", number, false},
+	{"publish", list, false},
+	{"ssh-key", list, false},
+	{"restart", text, false},
+}
+
+// Keys lists all settings that a file can have.
+func Keys() []string {
+	var names []string
+	for _, k := range keys {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// File is what a file sets.
+type File struct {
+	Path     string
+	Settings []Setting // in the order of the file
+}
+
+// Setting is one key of a file with its values, as flags take them: directories are
+// absolute, and judged.
+type Setting struct {
+	Key    string
+	Values []string // one, unless it is a list
+
+	file         string
+	line, column int
+}
+
+// Errorf returns an error about the setting, with its place.
+func (s Setting) Errorf(format string, args ...any) error {
+	return fmt.Errorf("%s:%d:%d: %s: %w", s.file, s.line, s.column, s.Key, fmt.Errorf(format, args...))
+}
+
+// Load reads the files that count in the directory cwd: the project's, and then the
+// user's own, which userFile names unless there is none. A file that somebody else
+// than the owners may have written, or that is in a directory where they could have
+// put it, does not count, and skip is told why.
+func Load(owners trust.Owners, cwd, userFile string, skip func(error)) ([]File, error) {
+	var files []File
+	read := func(f *os.File, project bool) error {
+		if f == nil {
+			return nil
+		}
+		defer f.Close()
+		file, err := parse(f, project)
+		if err == nil {
+			files = append(files, file)
+		}
+		return err
+	}
+	if err := read(openUp(owners, cwd, skip), true); err != nil {
+		return nil, err
+	}
+	return files, read(openOwn(owners, userFile, skip), false)
+}
+
+// openUp opens the nearest project file in dir or above it that counts, or returns
+// nil.
+func openUp(owners trust.Owners, dir string, skip func(error)) *os.File {
+	for {
+		if f := openOwn(owners, filepath.Join(dir, FileName), skip); f != nil {
+			return f
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return nil
+		}
+		dir = parent
+	}
+}
+
+// openOwn opens a file if there is one that counts, and otherwise returns nil.
+// Somebody else's is as good as none: who could order a sandbox of theirs here would
+// do so with every directory that all may write.
+func openOwn(owners trust.Owners, file string, skip func(error)) *os.File {
+	if file == "" {
+		return nil // who has no home has no file of their own
+	}
+	f, err := owners.Open(file)
+	switch foreign := (*trust.Error)(nil); {
+	case err == nil:
+		return f
+	case errors.As(err, &foreign):
+		skip(fmt.Errorf("%w, so %s does not count", foreign, file))
+	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
+		skip(fmt.Errorf("%s does not count: %w", file, err))
+	}
+	return nil
+}
+
+// maxSize guards against devices and files that are no settings, in bytes.
+const maxSize = 1 << 20
+
+// parse reads the file to its end.
+func parse(f *os.File, project bool) (File, error) {
+	file := File{Path: f.Name()}
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return file, err
+	}
+	if len(data) > maxSize {
+		return file, fmt.Errorf("%s is larger than %d MiB, as no file of settings is", file.Path, maxSize>>20)
+	}
+	var values map[string]any
+	if err := toml.Unmarshal(data, &values); err != nil {
+		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
+			line, column := bad.Position()
+			return file, fmt.Errorf("%s:%d:%d: %s", file.Path, line, column, strings.TrimPrefix(bad.Error(), "toml: "))
+		}
+		return file, fmt.Errorf("%s: %w", file.Path, err)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(file.Path))
+	if err != nil {
+		return file, err
+	}
+	var errs []error
+	for _, s := range places(data, file.Path) {
+		if s, err := s.resolve(values[s.Key], dir, project); err != nil {
+			errs = append(errs, err)
+		} else {
+			file.Settings = append(file.Settings, s)
+		}
+	}
+	for _, s := range file.Settings {
+		if s.Key == "image" && values["flake"] != nil {
+			errs = append(errs, s.Errorf("image and flake both name an image: only one of them can be set"))
+		}
+	}
+	return file, errors.Join(errs...)
+}
+
+// places lists the keys of a file with their places, without values. They are those
+// that a decoder misses for which there are none.
+func places(data []byte, path string) []Setting {
+	var none struct{}
+	missing, ok := errors.AsType[*toml.StrictMissingError](toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&none))
+	if !ok {
+		return nil
+	}
+	var settings []Setting
+	for _, e := range missing.Errors {
+		line, column := e.Position()
+		s := Setting{Key: e.Key()[0], file: path, line: line, column: column}
+		// Of a table, each key is missed.
+		if !slices.ContainsFunc(settings, func(other Setting) bool { return other.Key == s.Key }) {
+			settings = append(settings, s)
+		}
+	}
+	return settings
+}
+
+// resolve is the setting with the value that the file has for it, as flags take it.
+func (s Setting) resolve(value any, dir string, project bool) (Setting, error) {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.name == s.Key })
+	switch {
+	case i < 0:
+		return s, s.Errorf("there is no such setting%s", nearest(s.Key, project))
+	case project && !keys[i].project:
+		return s, s.Errorf("a project's file cannot set it: only the user's own can, and the command line")
+	}
+	values, err := asText(value, keys[i].kind)
+	if err != nil {
+		return s, s.Errorf("%w", err)
+	}
+	for _, v := range values {
+		switch {
+		case s.Key == "share":
+			v, err = share(v, dir, project)
+		case s.Key == "flake":
+			v, err = flake(v, dir, project)
+		case s.Key == "image" && strings.Contains(v, "/"):
+			err = fmt.Errorf("%q is a directory: only --image can name one", v)
+		}
+		if err != nil {
+			return s, s.Errorf("%w", err)
+		}
+		s.Values = append(s.Values, v)
+	}
+	return s, nil
+}
+
+// nearest suggests a key that can be meant.
+func nearest(unknown string, project bool) string {
+	best, likeness := "", 0.85 // below it, two words have little in common
+	var all []string
+	for _, k := range keys {
+		if project && !k.project {
+			continue
+		}
+		all = append(all, k.name)
+		if l := smetrics.JaroWinkler(strings.ToLower(unknown), k.name, 0.7, 4); l > likeness {
+			best, likeness = k.name, l
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf(": is %s meant?", best)
+	}
+	return ": there are " + strings.Join(all, ", ")
+}
+
+// asText is a value as flags take it.
+func asText(value any, kind kind) ([]string, error) {
+	values, isList := value.([]any)
+	if isList && kind != list {
+		return nil, wrongKind(kind)
+	}
+	if !isList {
+		values = []any{value}
+	}
+	texts := make([]string, 0, len(values))
+	for _, v := range values {
+		_, isText := v.(string)
+		_, isNumber := v.(int64)
+		if isText && kind == number || isNumber && kind != number && kind != either || !isText && !isNumber {
+			return nil, wrongKind(kind)
+		}
+		texts = append(texts, fmt.Sprint(v))
+	}
+	return texts, nil
+}
+
+func wrongKind(kind kind) error {
+	return fmt.Errorf("the value must be %s", [...]string{
+		text: `text in quotes`, number: `a whole number without quotes`, either: `a whole number, or text such as "4G"`, list: `text in quotes, or a list such as ["one", "two"]`,
+	}[kind])
+}
+
+// share makes a share's host directory absolute, and holds a project file to its
+// project.
+func share(spec, dir string, project bool) (string, error) {
+	share, err := virtiofs.ParseShare(spec, dir)
+	if err != nil {
+		return "", err
+	}
+	if project && !inside(dir, share.Source) {
+		return "", fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project; give --share yourself if you want this", share.Source, dir)
+	}
+	return share.String(), nil
+}
+
+// flake makes a flake's directory absolute, and holds a project file to its project:
+// only the user decides what else Nix may run.
+func flake(text, dir string, project bool) (string, error) {
+	ref, err := nix.ParseRef(text, dir)
+	if err != nil {
+		return "", err
+	}
+	if project && !inside(dir, ref.Dir) {
+		return "", fmt.Errorf("%s is not in the project %s: a project file may name only a flake of its project; give --flake yourself if you want this one", ref, dir)
+	}
+	return ref.String(), nil
+}
+
+func inside(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator))
+}

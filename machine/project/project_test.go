@@ -1,0 +1,93 @@
+package project
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/trust"
+)
+
+// load writes the files, and reads them as they count in a directory of the project.
+func load(t *testing.T, project, user string) ([]File, string, error) {
+	t.Helper()
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := filepath.Join(base, "project", "src", "deep")
+	if err := os.MkdirAll(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	userFile := filepath.Join(base, "config.toml")
+	for path, text := range map[string]string{filepath.Join(base, "project", FileName): project, userFile: user} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := Load(trust.Caller(os.Getenv), below, userFile, func(err error) { t.Error(err) })
+	return files, base, err
+}
+
+func TestFilesAreReadAsFlagsTakeThem(t *testing.T) {
+	files, base, err := load(t, `# of the project
+memory = "4G"
+cpus = 3
+share = [".", "src:code:ro"]
+`, `
+disk = 20480
+share = "one:two"
+publish = ["8080:80"]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, file := range files {
+		for _, s := range file.Settings {
+			rel, err := filepath.Rel(base, file.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprintf("%s:%d %s=%s", rel, s.line, s.Key, strings.ReplaceAll(strings.Join(s.Values, " "), base, "BASE")))
+		}
+	}
+	want := []string{
+		"project/sandbox.toml:2 memory=4G", "project/sandbox.toml:3 cpus=3", "project/sandbox.toml:4 share=BASE/project:project BASE/project/src:code:ro",
+		"config.toml:2 disk=20480", "config.toml:3 share=BASE/one:two", "config.toml:4 publish=8080:80",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestMistakesAreShownWithTheirPlace(t *testing.T) {
+	for text, want := range map[string]string{
+		"memory = \"4G\"\nmemoy = 1\n":     "sandbox.toml:2:1: memoy: there is no such setting: is memory meant?",
+		"cpu = 2":                          "sandbox.toml:1:1: cpu: there is no such setting: is cpus meant?",
+		"colour = 2":                       "sandbox.toml:1:1: colour: there is no such setting: there are image, flake, memory, cpus, disk, timeout, workdir, share",
+		"publish = [\"80:80\"]":            "sandbox.toml:1:1: publish: a project's file cannot set it: only the user's own can",
+		"# a comment\n\n  cpus = \"4\"":    "sandbox.toml:3:3: cpus: the value must be a whole number without quotes",
+		"memory = 1.5":                     "sandbox.toml:1:1: memory: the value must be a whole number, or text such as \"4G\"",
+		"image = [\"a\", \"b\"]":           "sandbox.toml:1:1: image: the value must be text in quotes",
+		"share = [\"a\", 2]":               "sandbox.toml:1:1: share: the value must be text in quotes, or a list",
+		"[memory]\nsize = 4\nunit = \"G\"": "sandbox.toml:1:2: memory: the value must be a whole number, or text",
+		"cpus = 2\ncpus = 3":               "sandbox.toml:2:1: ",
+		"cpus = ":                          "sandbox.toml:1:",
+		"share = \"..\"":                   "sandbox.toml:1:1: share: BASE lies outside the project BASE/project",
+		"share = \"dir:there:rx\"":         "\"rx\" is neither ro nor rw",
+		"flake = \"..#image\"":             "sandbox.toml:1:1: flake: ",
+		"image = \"./result\"":             "sandbox.toml:1:1: image: \"./result\" is a directory: only --image can name one",
+		"image = \"a\"\nflake = \".#x\"\n": "sandbox.toml:1:1: image: image and flake both name an image",
+		"memoy = 1\ncpus = \"x\"":          "sandbox.toml:2:1: cpus: ", // each of several
+		"workdir = \"" + strings.Repeat("x", maxSize) + "\"": "is larger than 1 MiB",
+	} {
+		_, base, err := load(t, text, "")
+		if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), base, "BASE"), want) {
+			t.Errorf("%.60q: %v\nwant %s", text, err, want)
+		}
+	}
+}
