@@ -1,20 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"path"
-	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/agent/transfer"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -84,13 +78,25 @@ func cp(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	k := &copier{client: client, user: c.String("user"), rules: tree.Rules{Shared: shared}, image: config.Image.String(), stderr: notes()}
-	if from.sandbox != "" {
-		err = k.download(c.Context, from.path, to.path)
-	} else {
-		err = k.upload(c.Context, from.path, to.path)
+	stderr := notes()
+	o := transfer.Options{User: c.String("user"), Shared: shared, Note: func(text string) {
+		fmt.Fprintf(stderr, "sandbox: note: %s\n", text)
+	}}
+	switch {
+	case from.sandbox == "" && from.path == "-":
+		err = transfer.Extract(c.Context, client, os.Stdin, to.path, o)
+	case from.sandbox == "":
+		err = transfer.To(c.Context, client, from.path, to.path, o)
+	case to.path == "-":
+		err = transfer.Archive(c.Context, client, from.path, os.Stdout, o)
+	default:
+		err = transfer.From(c.Context, client, from.path, to.path, o)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, transfer.ErrTooOld):
+		return fmt.Errorf("copying %s to %s: the agent of the image %s is too old to copy files: build the image anew (sandbox image build) and make a new sandbox from it",
+			c.Args().Get(0), c.Args().Get(1), config.Image)
+	case err != nil:
 		return fmt.Errorf("copying %s to %s: %w", c.Args().Get(0), c.Args().Get(1), err)
 	}
 	return nil
@@ -115,163 +121,22 @@ func parseEndpoint(s string) endpoint {
 	return endpoint{name, guest}
 }
 
-// copier moves files as tar streams between package tree here and in the agent.
-type copier struct {
-	client *agent.Client
-	user   string
-	rules  tree.Rules
-	image  string
-	stderr io.Writer
-}
-
-func (k *copier) leftOut(path string) {
-	fmt.Fprintf(k.stderr, "sandbox: note: %s is no file, directory or link, and is left out\n", path)
-}
-
-// notFound is how a command ends that the guest does not have, as an agent that
-// knows no transfers says of them. No transfer ends so.
-const notFound = 127
-
-// run runs the guest's side of the copy, in the user's home. What it writes to
-// its standard error becomes its error, or notes.
-func (k *copier) run(ctx context.Context, in io.Reader, out io.Writer, mode string, args ...string) error {
-	cmd := k.client.Command(ctx, agent.TransferArgs(mode, args...)...)
-	stderr := &limited{most: 4 << 10}
-	cmd.Self, cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = true, k.user, in, out, stderr
-	err := cmd.Run()
-	words := strings.TrimSpace(stderr.String())
-	exit, ended := errors.AsType[*agent.ExitError](err)
-	switch {
-	case ended && exit.Code == notFound:
-		return fmt.Errorf("the agent of the image %s is too old to copy files: build the image anew (sandbox image build) and make a new sandbox from it", k.image)
-	case ended && words != "":
-		return fmt.Errorf("in the sandbox: %s", words)
-	case err == nil && words != "":
-		for line := range strings.Lines(words) {
-			fmt.Fprintf(k.stderr, "sandbox: note: %s\n", strings.TrimSpace(line))
-		}
-	}
-	return err
-}
-
-// limited keeps the beginning of what is written to it.
-type limited struct {
-	bytes.Buffer
-	most int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.Buffer.Write(p[:min(len(p), l.most-l.Len())])
-	return len(p), nil
-}
-
-// download copies from the guest's path to dest of this machine.
-func (k *copier) download(ctx context.Context, source, dest string) error {
-	source, name := splitSource(source)
-	if dest == "-" {
-		return k.run(ctx, nil, os.Stdout, agent.TransferSendArchive, source, name)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	r, w := io.Pipe()
-	sent := make(chan error, 1)
-	go func() {
-		err := k.run(ctx, nil, w, agent.TransferSend, source, name)
-		w.CloseWithError(err) // nil is the end of the stream
-		sent <- err
-	}()
-	err := tree.Unpack(ctx, r, name, dest, tree.UnpackOptions{Rules: k.rules, LeftOut: k.leftOut})
-	if err == nil {
-		_, err = io.Copy(io.Discard, r) // the padding that ends an archive
-	}
-	if err != nil {
-		r.CloseWithError(errUnwanted)
-		cancel() // the guest's side, whose stream is not wanted any more
-	}
-	// The guest's own word is better than what became of it in the stream.
-	if failed := <-sent; failed != nil && (err == nil || errors.Is(err, failed)) {
-		return failed
-	}
-	return err
-}
-
-var errUnwanted = errors.New("the rest is not wanted")
-
-// splitSource returns a path for the guest and what it is called in the stream,
-// which is "." for what is in a directory.
-func splitSource(source string) (typed, name string) {
-	clean := path.Clean(source)
-	if path.Base(source) == "." || path.Base(clean) == ".." || clean == "/" || strings.HasSuffix(source, "/.") {
-		return source, "."
-	}
-	return source, path.Base(clean)
-}
-
-// upload copies source of this machine to the guest's path dest.
-func (k *copier) upload(ctx context.Context, source, dest string) error {
-	if source == "-" {
-		return k.run(ctx, os.Stdin, nil, agent.TransferReceiveArchive, dest)
-	}
-	name, err := uploadName(source)
-	if err != nil {
-		return err
-	}
-	r, w := io.Pipe()
-	packed := make(chan error, 1)
-	go func() {
-		err := tree.Pack(ctx, w, source, name, tree.PackOptions{Rules: k.rules, LeftOut: k.leftOut})
-		packed <- err // first, so that it is there when the guest has seen the end
-		w.CloseWithError(err)
-	}()
-	err = k.run(ctx, r, io.Discard, agent.TransferReceive, dest, name)
-	r.CloseWithError(errUnwanted)
-	if err != nil {
-		select {
-		case failed := <-packed:
-			if failed != nil && !errors.Is(failed, errUnwanted) {
-				return failed // the reason, and what the guest says its consequence
-			}
-		default: // a pipe may never come to its end
-		}
-		return err
-	}
-	return <-packed
-}
-
-// uploadName is what a source of this machine is called in the guest, or "." for
-// what is in a directory.
-func uploadName(source string) (string, error) {
-	if source == "." || strings.HasSuffix(source, "/.") {
-		return ".", nil
-	}
-	abs, err := filepath.Abs(source)
-	if abs == "/" {
-		return ".", err
-	}
-	return filepath.Base(abs), err
-}
-
 // sharedDirs are the directories that sandboxes can write to, with their names.
-func sharedDirs(host *machine.Host) (map[tree.ID]string, error) {
+func sharedDirs(host *machine.Host) (map[string]string, error) {
 	all, err := host.List()
 	if err != nil {
 		return nil, err
 	}
-	shared := map[tree.ID]string{}
+	shared := map[string]string{}
 	for _, s := range all {
 		config, err := s.Config()
 		if err != nil {
 			continue // broken: it shares nothing any more that we could know of
 		}
-		dirs := []string{s.Files().Home()}
+		shared[s.Files().Home()] = s.Name
 		for _, share := range config.Shares {
 			if !share.ReadOnly {
-				dirs = append(dirs, share.Source)
-			}
-		}
-		for _, dir := range dirs {
-			if id, err := tree.Identify(dir); err == nil { // else it is gone
-				shared[id] = s.Name
+				shared[share.Source] = s.Name
 			}
 		}
 	}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package transfer
 
 import (
 	"archive/tar"
@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,6 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/guest"
-	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
 // oneUser is the user who runs the tests, as a guest's.
@@ -32,9 +32,21 @@ func (u oneUser) Lookup(string) (guest.User, error) {
 	return guest.User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Groups: []int{os.Getgid()}, Home: u.home, Shell: "/bin/sh"}, nil
 }
 
-// newCopier copies to and from an agent that runs in the test and whose program
-// is self. It returns what the agent's user has as home, and the notes.
-func newCopier(t *testing.T, self string) (k *copier, home string, notes *bytes.Buffer) {
+// TestMain lets the test binary stand in for the agent's program.
+func TestMain(m *testing.M) {
+	if os.Args[0] == "sandbox-agent" {
+		if err := guest.Transfer(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// connect returns a client of an agent that runs in the test and whose program
+// is self, and what the agent's user has as home.
+func connect(t *testing.T, self string) (client *agent.Client, home string) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -70,7 +82,7 @@ func newCopier(t *testing.T, self string) (k *copier, home string, notes *bytes.
 		defer close(done)
 		server.ServeConn(ctx, conns[0])
 	}()
-	client, err := agent.Connect(t.Context(), conns[1], key)
+	client, err = agent.Connect(t.Context(), conns[1], key)
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -80,8 +92,7 @@ func newCopier(t *testing.T, self string) (k *copier, home string, notes *bytes.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	notes = &bytes.Buffer{}
-	return &copier{client: client, image: "debian", stderr: notes}, home, notes
+	return client, home
 }
 
 // sending is an agent program that sends a stream whatever it is asked for.
@@ -113,9 +124,9 @@ func TestAgentThatLiesIsFoundOut(t *testing.T) {
 		"an absolute path":       {Name: "/tmp/evil", Typeflag: tar.TypeReg, Mode: 0o644},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k, _, _ := newCopier(t, sending(t, directory, evil))
+			client, _ := connect(t, sending(t, directory, evil))
 			root := t.TempDir()
-			err := k.download(t.Context(), "tree", filepath.Join(root, "dest"))
+			err := From(t.Context(), client, "tree", filepath.Join(root, "dest"), Options{})
 			if err == nil || !strings.Contains(err.Error(), "nothing more is copied") {
 				t.Errorf("error %v", err)
 			}
@@ -127,16 +138,27 @@ func TestAgentThatLiesIsFoundOut(t *testing.T) {
 }
 
 func TestImageWhoseAgentCannotCopy(t *testing.T) {
-	k, _, _ := newCopier(t, "/no/such/program")
-	for _, err := range []error{k.download(t.Context(), "f", t.TempDir()), k.upload(t.Context(), "cp_test.go", "f")} {
-		if err == nil || !strings.Contains(err.Error(), "sandbox image build") {
-			t.Errorf("error %v, want what to do", err)
+	client, _ := connect(t, "/no/such/program")
+	for _, err := range []error{
+		From(t.Context(), client, "f", t.TempDir(), Options{}),
+		To(t.Context(), client, "transfer_test.go", "f", Options{}),
+	} {
+		if !errors.Is(err, ErrTooOld) {
+			t.Errorf("error %v, want %v", err, ErrTooOld)
 		}
 	}
 }
 
 func TestCopiesThroughTheAgent(t *testing.T) {
-	k, home, notes := newCopier(t, filepath.Join(buildBinaries(t), "sandbox-agent"))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, home := connect(t, self)
+	var notes []string
+	options := Options{Note: func(text string) { notes = append(notes, text) }}
+	upload := func(source, dest string) error { return To(t.Context(), client, source, dest, options) }
+	download := func(source, dest string) error { return From(t.Context(), client, source, dest, options) }
 	here := t.TempDir()
 	t.Chdir(here)
 	run := func(err error) {
@@ -152,8 +174,8 @@ func TestCopiesThroughTheAgent(t *testing.T) {
 	run(os.Truncate("tree/hole", size))
 	run(os.Symlink("f", "tree/sub/l"))
 
-	run(k.upload(t.Context(), "tree", "."))
-	run(k.download(t.Context(), "tree", "back"))
+	run(upload("tree", "."))
+	run(download("tree", "back"))
 	for _, dir := range []string{filepath.Join(home, "tree"), "back"} {
 		var st unix.Stat_t
 		if err := unix.Stat(filepath.Join(dir, "hole"), &st); err != nil || st.Size != size || st.Blocks != 0 {
@@ -176,18 +198,18 @@ func TestCopiesThroughTheAgent(t *testing.T) {
 		got <- fmt.Sprint(string(text), err)
 	}
 	go read("fifo")
-	run(k.download(t.Context(), "tree/sub/f", "fifo"))
+	run(download("tree/sub/f", "fifo"))
 	if text := <-got; text != "text<nil>" {
 		t.Errorf("a pipe of this machine got %q", text)
 	}
 	go read(filepath.Join(home, "fifo"))
-	run(k.upload(t.Context(), "tree/sub/f", "fifo"))
+	run(upload("tree/sub/f", "fifo"))
 	if text := <-got; text != "text<nil>" {
 		t.Errorf("a pipe of the guest got %q", text)
 	}
 	for path, copied := range map[string]func(string) error{
-		"fifo":                      func(to string) error { return k.upload(t.Context(), "fifo", to) },
-		filepath.Join(home, "fifo"): func(to string) error { return k.download(t.Context(), "fifo", to) },
+		"fifo":                      func(to string) error { return upload("fifo", to) },
+		filepath.Join(home, "fifo"): func(to string) error { return download("fifo", to) },
 	} {
 		go func() { _ = os.WriteFile(path, []byte("sent"), 0) }()
 		run(copied("from-pipe"))
@@ -200,35 +222,56 @@ func TestCopiesThroughTheAgent(t *testing.T) {
 			t.Errorf("%s/fifo has become %v, %v", dir, info, err)
 		}
 	}
-	run(k.upload(t.Context(), "tree/sub/f", "/dev/null"))
-	run(k.download(t.Context(), "/proc/cpuinfo", "cpuinfo"))
+	run(upload("tree/sub/f", "/dev/null"))
+	run(download("/proc/cpuinfo", "cpuinfo"))
 	if info, err := os.Stat("cpuinfo"); err != nil || info.Size() == 0 {
 		t.Errorf("%v, %v", info, err)
 	}
 
 	// What was left out is noted, and who refused is said.
 	run(os.Rename(filepath.Join(home, "fifo"), filepath.Join(home, "tree/fifo")))
-	run(k.download(t.Context(), "tree/.", "noted"))
-	if !strings.Contains(notes.String(), "note: fifo is no file") {
+	run(download("tree/.", "noted"))
+	if !slices.Contains(notes, "fifo is no file, directory or link, and is left out") {
 		t.Errorf("the notes are %q", notes)
 	}
-	if err := k.download(t.Context(), "none", "."); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
+	if err := download("none", "."); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
 		t.Errorf("error %v", err)
 	}
-	if err := k.upload(t.Context(), "fifo", "none/f"); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
+	if err := upload("fifo", "none/f"); err == nil || !strings.Contains(err.Error(), "in the sandbox: open none: no such file") {
 		t.Errorf("with a pipe that nobody writes to: error %v", err)
 	}
 	if fd, err := unix.Open("fifo", unix.O_RDWR|unix.O_NONBLOCK, 0); err == nil { // for the copy that waits for it still
 		unix.Close(fd)
 	}
-	k = &copier{client: k.client, rules: tree.Rules{}, image: k.image, stderr: k.stderr} // that copy has the other still
 	run(os.Symlink("tree", "link"))
-	for _, err := range []error{k.upload(t.Context(), "link/.", "stolen"), k.download(t.Context(), "tree", "link")} {
+	for _, err := range []error{upload("link/.", "stolen"), download("tree", "link")} {
 		if err == nil || !strings.Contains(err.Error(), "link is a link to tree") {
 			t.Errorf("error %v", err)
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(home, "stolen")); err == nil {
 		t.Error("what a link leads to was sent")
+	}
+}
+
+func TestNamesOfSources(t *testing.T) {
+	for s, want := range map[string]string{
+		"/etc/hosts": "hosts", "/etc/": "etc", "/etc/.": ".", "/": ".", ".": ".", "a": "a", "./a/b/": "b", "..": ".", "a/..": ".", "-x": "-x",
+	} {
+		if name := nameThere(s); name != want {
+			t.Errorf("the guest's %q is %q, want %q", s, name, want)
+		}
+	}
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for s, want := range map[string]string{
+		"/etc/hosts": "hosts", "/etc/": "etc", "/etc/.": ".", "/": ".", ".": ".", "a/./b": "b", "..": filepath.Base(filepath.Dir(here)), "/dev/fd/63": "63",
+	} {
+		if name, err := nameHere(s); name != want || err != nil {
+			t.Errorf("this machine's %q is %q, %v; want %q", s, name, err, want)
+		}
 	}
 }
