@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 const (
@@ -221,7 +223,7 @@ func (c *Client) SetPaused(paused bool) {
 // Configure gives the guest what it needs to finish its start, and returns
 // when home and shares are mounted. It can be done once in each boot.
 func (c *Client) Configure(ctx context.Context, config BootConfig) error {
-	if err := c.call(ctx, MethodConfigure, config, nil); err != nil {
+	if err := c.call(ctx, wire.MethodConfigure, config, nil); err != nil {
 		return fmt.Errorf("the guest could not be configured: %w", err)
 	}
 	return nil
@@ -230,7 +232,7 @@ func (c *Client) Configure(ctx context.Context, config BootConfig) error {
 // Status asks the guest how far its start has come.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var status Status
-	if err := c.call(ctx, MethodStatus, nil, &status); err != nil {
+	if err := c.call(ctx, wire.MethodStatus, nil, &status); err != nil {
 		return Status{}, fmt.Errorf("cannot read the guest's status: %w", err)
 	}
 	return status.bounded(), nil
@@ -240,7 +242,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // never will.
 func (c *Client) Wait(ctx context.Context, stage Stage) (Status, error) {
 	var status Status
-	if err := c.call(ctx, MethodWait, WaitParams{stage}, &status); err != nil {
+	if err := c.call(ctx, wire.MethodWait, wire.WaitParams{Stage: string(stage)}, &status); err != nil {
 		return Status{}, fmt.Errorf("the guest did not reach its stage %q: %w", stage, err)
 	}
 	return status.bounded(), nil
@@ -249,7 +251,7 @@ func (c *Client) Wait(ctx context.Context, stage Stage) (Status, error) {
 // PowerOff tells the guest to shut down in good order, and returns when it has
 // begun. The end of the connection follows.
 func (c *Client) PowerOff(ctx context.Context) error {
-	if err := c.call(ctx, MethodPowerOff, nil, nil); err != nil {
+	if err := c.call(ctx, wire.MethodPowerOff, nil, nil); err != nil {
 		return fmt.Errorf("the guest could not be told to shut down: %w", err)
 	}
 	return nil
@@ -258,7 +260,7 @@ func (c *Client) PowerOff(ctx context.Context) error {
 // Sync returns when the guest has written back everything that it holds in
 // memory for its disk, its home and its shares.
 func (c *Client) Sync(ctx context.Context) error {
-	if err := c.call(ctx, MethodSync, nil, nil); err != nil {
+	if err := c.call(ctx, wire.MethodSync, nil, nil); err != nil {
 		return fmt.Errorf("the guest did not write back its files: %w", err)
 	}
 	return nil
@@ -266,7 +268,7 @@ func (c *Client) Sync(ctx context.Context) error {
 
 // Resume tells a guest that stood still, or was restored, what has changed.
 func (c *Client) Resume(ctx context.Context, config ResumeConfig) error {
-	if err := c.call(ctx, MethodResume, config, nil); err != nil {
+	if err := c.call(ctx, wire.MethodResume, config, nil); err != nil {
 		return fmt.Errorf("the guest could not be told that it goes on: %w", err)
 	}
 	return nil
@@ -275,7 +277,7 @@ func (c *Client) Resume(ctx context.Context, config ResumeConfig) error {
 // GrowDisk returns when the guest has noticed that its disk has that many
 // bytes, or more, and has extended the disk's file system to all of it.
 func (c *Client) GrowDisk(ctx context.Context, bytes int64) error {
-	if err := c.call(ctx, MethodGrowDisk, GrowDiskParams{bytes}, nil); err != nil {
+	if err := c.call(ctx, wire.MethodGrowDisk, wire.GrowDiskParams{Bytes: bytes}, nil); err != nil {
 		return fmt.Errorf("the guest could not use all of its disk: %w", err)
 	}
 	return nil

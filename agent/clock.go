@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 const (
@@ -54,8 +56,8 @@ func (c *Client) SyncClock(ctx context.Context) (time.Duration, error) {
 
 // readClock advances the guest's clock and reads it.
 func (c *Client) readClock(ctx context.Context, by time.Duration) (time.Time, error) {
-	var reading ClockReading
-	if err := c.call(ctx, MethodClock, ClockParams{by}, &reading); err != nil {
+	var reading wire.ClockReading
+	if err := c.call(ctx, wire.MethodClock, wire.ClockParams{Advance: by}, &reading); err != nil {
 		return time.Time{}, fmt.Errorf("cannot set the guest's clock: %w", err)
 	}
 	return reading.Time, nil

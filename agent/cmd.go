@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // ExitError is how a command ended that did not end with exit status 0.
@@ -190,26 +192,26 @@ func (c *Cmd) Start() error {
 
 // request encodes what the guest has to know, and refuses what no kernel takes.
 func (c *Cmd) request() ([]byte, error) {
-	request := ExecRequest{Dir: RawString(c.Dir), User: c.User, Login: c.Login, Self: c.Self}
+	request := wire.ExecRequest{Dir: wire.RawString(c.Dir), User: c.User, Login: c.Login, Self: c.Self}
 	size := 0
 	for _, text := range append(slices.Clone(c.Argv), c.Env...) {
 		size += len(text) + 1
 	}
-	if size > MaxExec {
-		return nil, fmt.Errorf("argument list too long (E2BIG): the command's arguments and variables are %d bytes, and no kernel takes more than %d", size, MaxExec)
+	if size > wire.MaxExec {
+		return nil, fmt.Errorf("argument list too long (E2BIG): the command's arguments and variables are %d bytes, and no kernel takes more than %d", size, wire.MaxExec)
 	}
 	for i, arg := range c.Argv {
 		if strings.ContainsRune(arg, 0) {
 			return nil, fmt.Errorf("argument %d of the command contains a NUL byte", i)
 		}
-		request.Argv = append(request.Argv, RawString(arg))
+		request.Argv = append(request.Argv, wire.RawString(arg))
 	}
 	for _, setting := range c.Env {
 		name, _, ok := strings.Cut(setting, "=")
 		if !ok || name == "" || strings.ContainsRune(setting, 0) {
 			return nil, fmt.Errorf("the setting of the variable %q is not of the form NAME=VALUE, or contains a NUL byte", name)
 		}
-		request.Env = append(request.Env, RawString(setting))
+		request.Env = append(request.Env, wire.RawString(setting))
 	}
 	return json.Marshal(request)
 }
@@ -223,7 +225,7 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 	if c.Terminal != nil {
 		accepted, err := channel.SendRequest("pty-req", true, c.Terminal.request())
 		if err != nil {
-			return noEOF(err)
+			return wire.NoEOF(err)
 		}
 		if !accepted {
 			return errors.New("the guest has no terminal to give")
@@ -233,13 +235,13 @@ func (c *Cmd) ask(channel ssh.Channel, payload []byte) error {
 		return err
 	}
 	for ; len(payload) > maxRequest; payload = payload[maxRequest:] {
-		if _, err := channel.SendRequest(RequestExecPart, false, payload[:maxRequest]); err != nil {
-			return noEOF(err)
+		if _, err := channel.SendRequest(wire.RequestExecPart, false, payload[:maxRequest]); err != nil {
+			return wire.NoEOF(err)
 		}
 	}
-	accepted, err := channel.SendRequest(RequestExec, true, payload)
+	accepted, err := channel.SendRequest(wire.RequestExec, true, payload)
 	if err != nil {
-		return noEOF(err)
+		return wire.NoEOF(err)
 	}
 	if !accepted {
 		return errors.New("the guest refuses the request (is the image older than this program?)")
@@ -252,7 +254,7 @@ func (c *Cmd) follow(requests <-chan *ssh.Request) {
 	go c.feed()
 	var outputs sync.WaitGroup
 	outputs.Go(func() { c.deliver("output", "", c.outputs[0], c.channel) })
-	outputs.Go(func() { c.deliver("error output", closeErrorOutput, c.outputs[1], c.channel.Stderr()) })
+	outputs.Go(func() { c.deliver("error output", wire.CloseErrorOutput, c.outputs[1], c.channel.Stderr()) })
 
 	c.exit = ErrNoExitStatus
 	for request := range requests {
@@ -308,7 +310,7 @@ func (i *input) Read(p []byte) (int, error) {
 func (c *Cmd) deliver(stream, payload string, w io.Writer, r io.Reader) {
 	if _, err := io.Copy(w, r); err != nil {
 		c.fail(stream, err)
-		_, _ = c.channel.SendRequest(RequestCloseOutput, false, []byte(payload))
+		_, _ = c.channel.SendRequest(wire.RequestCloseOutput, false, []byte(payload))
 		_, _ = io.Copy(io.Discard, r)
 	}
 }
@@ -344,7 +346,7 @@ func parseExit(request *ssh.Request) (error, bool) {
 		if ssh.Unmarshal(request.Payload, &signal) != nil {
 			return nil, false
 		}
-		return &ExitError{Code: 128 + SignalNumber(signal.Name), Signal: signal.Name}, true
+		return &ExitError{Code: 128 + wire.SignalNumber(signal.Name), Signal: signal.Name}, true
 	}
 	return nil, false
 }
@@ -436,11 +438,11 @@ func (c *Cmd) Signal(name string) error {
 		return errors.New("the command was not started")
 	}
 	name = strings.TrimPrefix(name, "SIG")
-	if SignalNumber(name) == 0 {
+	if wire.SignalNumber(name) == 0 {
 		return fmt.Errorf("there is no signal named %q; use a name such as INT, TERM or KILL", name)
 	}
 	if _, err := c.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{name})); err != nil {
-		return fmt.Errorf("cannot send signal %s to the command: %w", name, noEOF(err))
+		return fmt.Errorf("cannot send signal %s to the command: %w", name, wire.NoEOF(err))
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // maxAnswer bounds one answer on the control channel, in bytes. The longest that
@@ -28,7 +30,7 @@ type controlClient struct {
 
 	mu      sync.Mutex // guards what follows
 	lastID  uint64
-	waiting map[uint64]chan<- ControlResponse
+	waiting map[uint64]chan<- wire.ControlResponse
 	err     error
 }
 
@@ -41,6 +43,9 @@ func (c *Client) call(ctx context.Context, method string, params, result any) er
 	response, err := control.roundTrip(ctx, method, params)
 	if err != nil {
 		return c.explain(err)
+	}
+	if response.Error != nil && response.Error.Code == wire.CodeUnknownMethod {
+		return &UnsupportedError{Feature(method)}
 	}
 	if response.Error != nil {
 		return response.Error
@@ -85,11 +90,11 @@ func (c *Client) openControl(ctx context.Context) (*controlClient, error) {
 	}
 	go ssh.DiscardRequests(requests)
 	err = within(ctx, func() error {
-		accepted, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{SubsystemControl}))
+		accepted, err := channel.SendRequest("subsystem", true, ssh.Marshal(struct{ Name string }{wire.SubsystemControl}))
 		if err == nil && !accepted {
 			err = errors.New("the guest refuses it")
 		}
-		return noEOF(err)
+		return wire.NoEOF(err)
 	})
 	if err != nil {
 		go channel.Close()
@@ -98,7 +103,7 @@ func (c *Client) openControl(ctx context.Context) (*controlClient, error) {
 	control := &controlClient{
 		channel: channel,
 		done:    make(chan struct{}),
-		waiting: make(map[uint64]chan<- ControlResponse),
+		waiting: make(map[uint64]chan<- wire.ControlResponse),
 	}
 	go control.receive()
 	return control, nil
@@ -139,7 +144,7 @@ func (c *controlClient) receive() {
 
 // answer hands out one answer.
 func (c *controlClient) answer(line []byte) error {
-	var response ControlResponse
+	var response wire.ControlResponse
 	if err := json.Unmarshal(line, &response); err != nil {
 		return err
 	}
@@ -161,16 +166,16 @@ func (c *controlClient) answer(line []byte) error {
 	return nil
 }
 
-func (c *controlClient) roundTrip(ctx context.Context, method string, params any) (ControlResponse, error) {
-	var request ControlRequest
+func (c *controlClient) roundTrip(ctx context.Context, method string, params any) (wire.ControlResponse, error) {
+	var request wire.ControlRequest
 	if params != nil {
 		data, err := json.Marshal(params)
 		if err != nil {
-			return ControlResponse{}, fmt.Errorf("cannot encode the parameters of %q: %w", method, err)
+			return wire.ControlResponse{}, fmt.Errorf("cannot encode the parameters of %q: %w", method, err)
 		}
 		request.Params = data
 	}
-	answer := make(chan ControlResponse, 1)
+	answer := make(chan wire.ControlResponse, 1)
 	c.mu.Lock()
 	c.lastID++
 	request.ID, request.Method = c.lastID, method
@@ -181,9 +186,9 @@ func (c *controlClient) roundTrip(ctx context.Context, method string, params any
 		if ctx.Err() != nil {
 			c.halved.Store(true) // maybe: whoever comes next needs a channel of which that is sure
 			go c.channel.Close()
-			return ControlResponse{}, context.Cause(ctx)
+			return wire.ControlResponse{}, context.Cause(ctx)
 		}
-		return ControlResponse{}, fmt.Errorf("cannot send %q to the guest: %w", method, noEOF(err))
+		return wire.ControlResponse{}, fmt.Errorf("cannot send %q to the guest: %w", method, wire.NoEOF(err))
 	}
 
 	select {
@@ -192,15 +197,15 @@ func (c *controlClient) roundTrip(ctx context.Context, method string, params any
 	case <-c.done:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return ControlResponse{}, c.err
+		return wire.ControlResponse{}, c.err
 	case <-ctx.Done():
 		c.forget(request.ID)
-		return ControlResponse{}, context.Cause(ctx)
+		return wire.ControlResponse{}, context.Cause(ctx)
 	}
 }
 
 // write sends a question, one at a time.
-func (c *controlClient) write(request ControlRequest) error {
+func (c *controlClient) write(request wire.ControlRequest) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	return json.NewEncoder(c.channel).Encode(request)
@@ -210,12 +215,4 @@ func (c *controlClient) forget(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.waiting, id)
-}
-
-// noEOF names the end of a stream where more was to come.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

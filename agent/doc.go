@@ -8,5 +8,6 @@
 // [Cmd] has the shape of the one in os/exec. [Forward] serves plain ssh, scp
 // and sftp over the same connection without a second handshake.
 //
-// The guest's half is package guest.
+// The guest's half is package agent/guest, with the server of agent/server.
+// Package agent/transfer copies files, and agent/agenttest is for tests.
 package agent

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // Upstream is how [Forward] reaches the guest.
@@ -83,7 +85,7 @@ func forwardGlobal(requests <-chan *ssh.Request, up *ssh.Client, private *own) {
 	for request := range requests {
 		switch request.Type {
 		case "tcpip-forward", "cancel-tcpip-forward":
-			accepted, payload, err := private.request(request, channelForwardedTCP)
+			accepted, payload, err := private.request(request, wire.ChannelForwardedTCP)
 			reply(request, accepted && err == nil, payload)
 		case "streamlocal-forward@openssh.com", "cancel-streamlocal-forward@openssh.com",
 			"no-more-sessions@openssh.com":
@@ -111,7 +113,7 @@ func reply(request *ssh.Request, accepted bool, payload []byte) {
 // forwardSession is forwardChannel for a channel to the guest.
 func forwardSession(offered ssh.NewChannel, up *ssh.Client, private *own) {
 	forward(offered, up, func(guest ssh.Channel, request *ssh.Request) (accepted bool, err error) {
-		if request.Type == RequestAgent {
+		if request.Type == wire.RequestAgent {
 			return private.lendAgent(guest), nil
 		}
 		return passRequest(guest, request)

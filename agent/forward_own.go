@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // own is the connection to the guest that one client of Forward has for
@@ -80,11 +82,11 @@ func (o *own) lend(offers <-chan ssh.NewChannel) {
 // lendAgent lets the programs of a session use the agent of the client's keys.
 // It reports whether the guest agrees.
 func (o *own) lendAgent(session ssh.Channel) bool {
-	client, err := o.accept(channelAgent)
+	client, err := o.accept(wire.ChannelAgent)
 	if err != nil {
 		return false
 	}
-	accepted, socket, err := client.SendRequest(RequestAgentSocket, true, nil)
+	accepted, socket, err := client.SendRequest(wire.RequestAgentSocket, true, nil)
 	if err != nil || !accepted {
 		return false
 	}

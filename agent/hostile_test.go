@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // hostileGuest logs a client in and grants every request; what it does on each
@@ -87,7 +89,7 @@ func answers(answer func(id uint64) string) func(ssh.Channel) {
 	return func(session ssh.Channel) {
 		questions := json.NewDecoder(session)
 		for {
-			var question ControlRequest
+			var question wire.ControlRequest
 			if questions.Decode(&question) != nil {
 				return
 			}
@@ -271,7 +273,7 @@ func TestAGuestOpensNoMoreChannelsThanItMay(t *testing.T) {
 		<-asked
 		for range opened {
 			go func() {
-				if _, _, err := server.OpenChannel(channelForwardedTCP, nil); err != nil {
+				if _, _, err := server.OpenChannel(wire.ChannelForwardedTCP, nil); err != nil {
 					refused <- err.Error()
 				}
 			}()
@@ -281,9 +283,9 @@ func TestAGuestOpensNoMoreChannelsThanItMay(t *testing.T) {
 	var offers <-chan ssh.NewChannel
 	down := make(chan *ssh.ServerConn, 1)
 	client := hostileServer(t, func(conn net.Conn) net.Conn { return conn }, func(server *ssh.ServerConn, _ <-chan ssh.NewChannel) { down <- server })
-	offers = client.SSH().HandleChannelOpen(channelForwardedTCP)
+	offers = client.SSH().HandleChannelOpen(wire.ChannelForwardedTCP)
 	private := &own{ctx: t.Context(), down: <-down, dial: func(context.Context) (*ssh.Client, error) { return guest.SSH(), nil }}
-	if _, err := private.accept(channelForwardedTCP); err != nil {
+	if _, err := private.accept(wire.ChannelForwardedTCP); err != nil {
 		t.Fatal(err)
 	}
 	close(asked)
@@ -313,16 +315,16 @@ func muxFrame(kind byte, flags uint16, stream, length uint32) []byte {
 
 func TestFramesThatNoAgentSendsEndTheConversation(t *testing.T) {
 	const update, goAway, ack = 1, 3, 2
-	data := append(muxFrame(muxTypeData, 0, 1, 30), bytes.Repeat([]byte{0, muxTypePing, 0xff}, 10)...)
+	data := append(muxFrame(wire.FrameData, 0, 1, 30), bytes.Repeat([]byte{0, wire.FramePing, 0xff}, 10)...)
 	for name, tt := range map[string]struct {
 		frames [][]byte
 		want   error
 	}{
 		"data and windows": {[][]byte{muxFrame(update, ack, 1, 0), data, muxFrame(update, 0, 1, 1<<20), data, muxFrame(goAway, 0, 0, 0)}, nil},
-		"a ping":           {[][]byte{data, muxFrame(muxTypePing, muxFlagSYN, 0, 7)}, errHostileFrame},
-		"a ping's answer":  {[][]byte{data, muxFrame(muxTypePing, ack, 0, 7)}, errHostileFrame},
-		"a stream":         {[][]byte{data, muxFrame(update, muxFlagSYN, 2, 0)}, errHostileFrame},
-		"a stream by data": {[][]byte{data, muxFrame(muxTypeData, muxFlagSYN|4, 2, 5)}, errHostileFrame},
+		"a ping":           {[][]byte{data, muxFrame(wire.FramePing, wire.FlagSYN, 0, 7)}, errHostileFrame},
+		"a ping's answer":  {[][]byte{data, muxFrame(wire.FramePing, ack, 0, 7)}, errHostileFrame},
+		"a stream":         {[][]byte{data, muxFrame(update, wire.FlagSYN, 2, 0)}, errHostileFrame},
+		"a stream by data": {[][]byte{data, muxFrame(wire.FrameData, wire.FlagSYN|4, 2, 5)}, errHostileFrame},
 	} {
 		stream := bytes.Join(tt.frames, nil)
 		for size := 1; size <= len(stream); size++ {
@@ -349,14 +351,14 @@ func portOfGuest(t *testing.T) (port net.Conn, mux Mux) {
 	greeted := make(chan struct{})
 	go func() {
 		defer close(greeted)
-		var finder CallFinder
+		var finder wire.CallFinder
 		for piece := make([]byte, 64); ; {
 			n, err := port.Read(piece)
 			if err != nil {
 				return
 			}
 			if word, _, found := finder.Find(piece[:n]); found {
-				_, _ = io.WriteString(port, Hello(word))
+				_, _ = io.WriteString(port, wire.Hello(word))
 				return
 			}
 		}
@@ -373,7 +375,7 @@ func portOfGuest(t *testing.T) (port net.Conn, mux Mux) {
 // keep all of them.
 func TestAFloodOfPingsEndsTheConversation(t *testing.T) {
 	port, mux := portOfGuest(t)
-	pings := bytes.Repeat(muxFrame(muxTypePing, muxFlagSYN, 0, 7), 1000)
+	pings := bytes.Repeat(muxFrame(wire.FramePing, wire.FlagSYN, 0, 7), 1000)
 	before := runtime.NumGoroutine()
 	for range 100 {
 		if _, err := port.Write(pings); err != nil {

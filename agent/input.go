@@ -5,24 +5,12 @@ import (
 	"math"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
-// RequestReportInput is the channel request, before the one that starts a
-// command, which asks the guest to say by [RequestInputRead] how much of its
-// input the command has read: once when that is all of the first data, which
-// must be at most [FirstInput] bytes for it, and once at the command's end.
-const (
-	RequestReportInput = "report-input@sandbox"
-	RequestInputRead   = "input-read@sandbox"
-)
-
-// FirstInput is how many bytes of input a guest can watch being read: what one
-// buffer of a pipe holds. The smallest page of a processor that we have has as
-// many.
-const FirstInput = 4096
-
-// InputRead is the payload of [RequestInputRead].
-type InputRead struct{ Bytes uint64 }
+// FirstInput is how many bytes of input a guest can watch being read.
+const FirstInput = wire.FirstInput
 
 // A Taker is an input that wants to know how much of it the command has read,
 // so that the rest stays with whoever comes next.
@@ -40,9 +28,9 @@ func (c *Cmd) askInputReports(channel ssh.Channel) error {
 	if !ok {
 		return nil
 	}
-	accepted, err := channel.SendRequest(RequestReportInput, true, nil)
+	accepted, err := channel.SendRequest(wire.RequestReportInput, true, nil)
 	if err != nil {
-		return fmt.Errorf("asking for reports: %w", noEOF(err))
+		return fmt.Errorf("asking for reports: %w", wire.NoEOF(err))
 	}
 	if !accepted {
 		taker.Taken(math.MaxInt64)
@@ -53,8 +41,8 @@ func (c *Cmd) askInputReports(channel ssh.Channel) error {
 // heedInputRead tells a Taker what the guest has said.
 func (c *Cmd) heedInputRead(request *ssh.Request) {
 	taker, ok := c.Stdin.(Taker)
-	var read InputRead
-	if ok && request.Type == RequestInputRead && ssh.Unmarshal(request.Payload, &read) == nil {
+	var read wire.InputRead
+	if ok && request.Type == wire.RequestInputRead && ssh.Unmarshal(request.Payload, &read) == nil {
 		taker.Taken(int64(min(read.Bytes, math.MaxInt64)))
 	}
 }

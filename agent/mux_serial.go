@@ -9,30 +9,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
-
-const (
-	// streamWindow is what a stream may have in flight. A round trip takes
-	// about 20 ms in an emulated guest, so yamux's own 256 KiB would hold the
-	// port to a tenth of its speed.
-	streamWindow = 4 << 20
-
-	// stalledPort is how long the other side may leave the port unread. Long,
-	// because a guest that is short of processor time is not a dead one.
-	stalledPort = 2 * time.Minute
-)
-
-// MuxConfig returns the settings of yamux for both ends of the serial port.
-func MuxConfig() *yamux.Config {
-	config := yamux.DefaultConfig()
-	config.MaxStreamWindowSize = streamWindow
-	config.ConnectionWriteTimeout = stalledPort
-	// Life is proved by the SSH connection inside, on every transport alike.
-	config.EnableKeepAlive = false
-	config.StreamOpenTimeout = 0
-	config.LogOutput = io.Discard
-	return config
-}
 
 // NewSerialMux calls the guest on conn, the host's end of its virtio-serial
 // port, and waits for the answer. The guest may still be booting, or be in the
@@ -41,14 +20,14 @@ func MuxConfig() *yamux.Config {
 func NewSerialMux(ctx context.Context, conn net.Conn) (Mux, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	reader := bufio.NewReader(conn)
-	call, word := newCall()
+	call, word := wire.NewCall()
 	// The guest may have to say something before it listens.
 	called := make(chan error, 1)
 	go func() {
 		_, err := io.WriteString(conn, call)
 		called <- err
 	}()
-	err := awaitHello(reader, word)
+	err := wire.AwaitHello(reader, word)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -60,7 +39,7 @@ func NewSerialMux(ctx context.Context, conn net.Conn) (Mux, error) {
 		conn.Close()
 		return nil, fmt.Errorf("cannot call the guest's agent: %w", err)
 	}
-	session, err := yamux.Client(WholeFrames(&guestFrames{ReadWriteCloser: greetedConn{conn, reader}}), MuxConfig())
+	session, err := yamux.Client(wire.WholeFrames(&guestFrames{ReadWriteCloser: greetedConn{conn, reader}}), wire.MuxConfig())
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("cannot divide the guest's serial port into streams: %w", err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // Terminal describes the terminal that a command is to have.
@@ -38,7 +40,7 @@ func (c *Cmd) Resize(width, height int) error {
 		Width: uint32(width), Height: uint32(height),
 	})
 	if _, err := c.channel.SendRequest("window-change", false, payload); err != nil {
-		return fmt.Errorf("cannot resize the command's terminal: %w", noEOF(err))
+		return fmt.Errorf("cannot resize the command's terminal: %w", wire.NoEOF(err))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,7 @@ func (s *service) become(identity agent.Identity) error {
 		err = checkConfig(identity.Config)
 	}
 	if err != nil {
-		return &agent.ControlError{Code: agent.CodeBadRequest, Message: err.Error()}
+		return &wire.ControlError{Code: wire.CodeBadRequest, Message: err.Error()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -51,6 +52,11 @@ type ImageUser struct {
 	GID   int    `json:"gid"`
 	Home  string `json:"home"`
 	Shell string `json:"shell"`
+}
+
+// account is the user as one that processes are started for.
+func (u ImageUser) account() server.User {
+	return server.User{Name: u.Name, UID: u.UID, GID: u.GID, Home: u.Home, Shell: u.Shell}
 }
 
 // Readiness says who knows when the image's system is up.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -25,13 +26,13 @@ const earlyPowerOffDelay = 50 * time.Millisecond
 // Configure implements [Controller].
 func (s *service) Configure(ctx context.Context, config agent.BootConfig) error {
 	if err := checkConfig(config); err != nil {
-		return &agent.ControlError{Code: agent.CodeBadRequest, Message: err.Error()}
+		return &wire.ControlError{Code: wire.CodeBadRequest, Message: err.Error()}
 	}
 	s.mu.Lock()
 	if s.configured {
 		s.mu.Unlock()
-		return &agent.ControlError{
-			Code:    agent.CodeAlreadyConfigured,
+		return &wire.ControlError{
+			Code:    wire.CodeAlreadyConfigured,
 			Message: "the guest has been configured already; that can be done once in each boot",
 		}
 	}

@@ -9,7 +9,6 @@
 // image's own init and the service lives on beside it: commands run while
 // systemd is still starting.
 //
-// [Server] is the SSH server that both the host's channel and TCP port 22 are
-// answered by; it works without a guest, for tests and for other launchers.
-// The host's half is package agent.
+// Package agent/server answers the host's channel and TCP port 22, with the
+// service as its Controller. The host's half is package agent.
 package guest

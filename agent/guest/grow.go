@@ -11,8 +11,6 @@ import (
 	"os"
 	"time"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // ext4ResizeFS is EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64) of the kernel's
@@ -79,14 +77,7 @@ func (d *disk) grow() error {
 		return nil
 	}
 	d.logger.Info("the file system of the disk grows", "device", d.device, "from", blocks, "to", wanted, "blockSize", blockSize)
-	err = control(d.top, func(fd int) error {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), ext4ResizeFS, uintptr(unsafe.Pointer(&wanted)))
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	if err != nil {
+	if err := ioctl(d.top, ext4ResizeFS, unsafe.Pointer(&wanted)); err != nil {
 		return fmt.Errorf("the file system on %s cannot grow from %d to %d blocks (the console has the kernel's reason): %w", d.device, blocks, wanted, err)
 	}
 	return nil

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -89,32 +88,6 @@ func TestParseImageConfig(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want an error with %q", change, err, want)
 		}
-	}
-}
-
-func TestUsersOfARoot(t *testing.T) {
-	etc := t.TempDir()
-	write(t, etc+"/passwd", "root:x:0:0:root:/root:/bin/bash\nbroken\nagent:x:5:5::/other:/bin/false\nnoshell:x:7:8::/n:\nbad:x:x:1::/:/bin/sh\n")
-	write(t, etc+"/group", "root:x:0:\nagent:x:1000:\nvideo:x:44:other,agent\nkvm:x:108:agent,other\nagents:x:9:agent2\nbroken\n")
-	users := ImageUsers{Etc: etc, Default: ImageUser{"agent", 1000, 1000, "/home/agent", "/usr/bin/zsh"}}
-	for name, want := range map[string]string{
-		"":        "{agent 1000 1000 [1000 44 108] /home/agent /usr/bin/zsh}",
-		"agent":   "{agent 1000 1000 [1000 44 108] /home/agent /usr/bin/zsh}",
-		"root":    "{root 0 0 [0] /root /bin/bash}",
-		"noshell": "{noshell 7 8 [8] /n /bin/sh}",
-	} {
-		if got, err := users.Lookup(name); err != nil || fmt.Sprint(got) != want {
-			t.Errorf("%q: %v, %v; want %s", name, got, err, want)
-		}
-	}
-	for _, name := range []string{"bad", "stranger", "broken"} {
-		if user, err := users.Lookup(name); err == nil {
-			t.Errorf("%q was found: %v", name, user)
-		}
-	}
-	// Without these files the image's own user exists all the same.
-	if _, err := (ImageUsers{Etc: t.TempDir(), Default: users.Default}).Lookup(""); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -381,38 +354,5 @@ func TestFailedUnits(t *testing.T) {
 	got := failedUnits("a.service loaded failed failed Something\n\nb.mount    loaded failed failed x\n")
 	if strings.Join(got, ",") != "a.service,b.mount" {
 		t.Errorf("got %q", got)
-	}
-}
-
-// gatedWriter holds every write up until the gate opens.
-type gatedWriter struct {
-	gate <-chan struct{}
-	n    int
-}
-
-func (g *gatedWriter) Write(p []byte) (int, error) {
-	<-g.gate
-	g.n += len(p)
-	return len(p), nil
-}
-
-func TestOutputOfAnEndedProcessIsNotLostWhenTheReaderIsSlow(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close() // as a background job would hold it
-	const size = 60_000
-	if _, err := w.Write(make([]byte, size)); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	close(exited)
-	gate := make(chan struct{})
-	time.AfterFunc(2*outputPause, func() { close(gate) })
-	out := &gatedWriter{gate: gate}
-	copyOutputs([]output{{r, out, false}}, exited, 0)
-	if out.n != size {
-		t.Errorf("%d bytes arrived of %d", out.n, size)
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // From the kernel's input-event-codes.h.
@@ -78,12 +76,6 @@ func hasPowerKey(device *os.File) bool {
 	var keys [keyMax/8 + 1]byte
 	// EVIOCGBIT(EV_KEY, sizeof keys), put together as _IOC(_IOC_READ, 'E', …).
 	request := uintptr(2<<30 | len(keys)<<16 | 'E'<<8 | (0x20 + eventKey))
-	err := control(device, func(fd int) error {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&keys[0])))
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
+	err := ioctl(device, request, unsafe.Pointer(&keys[0]))
 	return err == nil && keys[keyPower/8]&(1<<(keyPower%8)) != 0
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -19,12 +20,12 @@ import (
 // NixOS's activation, which makes /etc. It runs before init, so that the first
 // command finds the root as every later one does. Its output goes to the
 // console.
-func (s *Starter) prepareRoot(ctx context.Context, root, program string) error {
+func prepareRoot(ctx context.Context, starter *server.Starter, root, program string) error {
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Args, cmd.Dir, cmd.Env = []string{program}, "/", []string{"PATH=" + servicePath}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
-	_, err := s.unshielded(func() (*os.Process, error) { return nil, cmd.Start() })
+	err := starter.Start(cmd)
 	if err == nil {
 		err = cmd.Wait()
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -27,14 +28,14 @@ func TestPrepareRootRunsAProgramOfTheNewRoot(t *testing.T) {
 		}
 	}
 	write("pwd > " + dir + "/ran\n")
-	if err := new(Starter).prepareRoot(t.Context(), "/", program); err != nil {
+	if err := prepareRoot(t.Context(), new(server.Starter), "/", program); err != nil {
 		t.Fatal(err)
 	}
 	if ran, err := os.ReadFile(filepath.Join(dir, "ran")); err != nil || string(ran) != "/\n" {
 		t.Errorf("it should have run in the root's top directory: %q, %v", ran, err)
 	}
 	write("exit 3\n")
-	if err := new(Starter).prepareRoot(t.Context(), "/", program); err == nil || !strings.Contains(err.Error(), program) || !strings.Contains(err.Error(), "3") {
+	if err := prepareRoot(t.Context(), new(server.Starter), "/", program); err == nil || !strings.Contains(err.Error(), program) || !strings.Contains(err.Error(), "3") {
 		t.Errorf("a failure should name the program and its status: %v", err)
 	}
 }

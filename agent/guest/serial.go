@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/yamux"
-	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
 // serialStream is an open serial port. Its deadlines interrupt a Read and a
@@ -49,7 +49,7 @@ func servePort(ctx context.Context, port serialStream, handle func(net.Conn), lo
 	defer port.Close()
 	stop := context.AfterFunc(ctx, func() { port.Close() })
 	defer stop()
-	if _, err := io.WriteString(port, agent.Hello("")); err != nil {
+	if _, err := io.WriteString(port, wire.Hello("")); err != nil {
 		return fmt.Errorf("cannot greet the host: %w", err)
 	}
 	p := &callPort{port: port}
@@ -58,7 +58,7 @@ func servePort(ctx context.Context, port serialStream, handle func(net.Conn), lo
 		if err != nil {
 			return err
 		}
-		if _, err := io.WriteString(port, agent.Hello(call.word)); err != nil {
+		if _, err := io.WriteString(port, wire.Hello(call.word)); err != nil {
 			return fmt.Errorf("cannot answer the host's call: %w", err)
 		}
 		if err := serveCall(&callConn{callPort: p, unread: call.rest}, handle); err != nil {
@@ -71,7 +71,7 @@ func servePort(ctx context.Context, port serialStream, handle func(net.Conn), lo
 // serveCall serves one host after its call. It returns nil if there may be
 // another call on the same port.
 func serveCall(conn *callConn, handle func(net.Conn)) error {
-	session, err := yamux.Server(agent.WholeFrames(conn), agent.MuxConfig())
+	session, err := yamux.Server(wire.WholeFrames(conn), wire.MuxConfig())
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ type call struct {
 // callPort is a port on which a host may call at any time.
 type callPort struct {
 	port   serialStream
-	finder agent.CallFinder // used by one reader at a time
+	finder wire.CallFinder // used by one reader at a time
 
 	mu   sync.Mutex
 	next *call // the one that has ended a conversation, until it is answered

@@ -8,21 +8,22 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
-	"os"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
 
 // serveSerial answers the host on the virtio-serial port.
 func (s *service) serveSerial(ctx context.Context) error {
-	server, err := s.hostServer()
+	host, err := s.hostServer()
 	if err != nil {
 		return err
 	}
 	open := func(ctx context.Context) (serialStream, error) {
 		// Each time anew: a port that was unplugged comes back as another.
-		device, err := serialPort(ctx, agent.SerialPort)
+		device, err := serialPort(ctx, wire.SerialPort)
 		if err != nil {
 			return nil, err
 		}
@@ -33,13 +34,13 @@ func (s *service) serveSerial(ctx context.Context) error {
 		s.progress.reach(agent.StageServing)
 		return port, nil
 	}
-	handle := func(conn net.Conn) { server.ServeConn(ctx, conn) }
+	handle := func(conn net.Conn) { host.ServeConn(ctx, conn) }
 	return serveSerial(ctx, open, handle, s.logger)
 }
 
 // serveVsock answers the host on its vsock port.
 func (s *service) serveVsock(ctx context.Context) error {
-	server, err := s.hostServer()
+	host, err := s.hostServer()
 	if err != nil {
 		return err
 	}
@@ -48,12 +49,12 @@ func (s *service) serveVsock(ctx context.Context) error {
 		return err
 	}
 	s.progress.reach(agent.StageServing)
-	return server.Serve(ctx, listener)
+	return host.Serve(ctx, listener)
 }
 
 // hostServer makes the server for the host's channel. Its key is made anew at
 // each boot, and the host keeps to the one of its first login: see agent.Pin.
-func (s *service) hostServer() (*Server, error) {
+func (s *service) hostServer() (*server.Server, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the agent's key: %w", err)
@@ -62,10 +63,10 @@ func (s *service) hostServer() (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the agent's key: %w", err)
 	}
-	return s.server(Server{
+	return s.completed(server.Server{
 		Crypto:     agent.ChannelCrypto(),
 		HostKey:    signer,
-		Admit:      func(user string, key ssh.PublicKey) error { return AdmitKeys("", s.channelKey())(user, key) },
+		Admit:      func(user string, key ssh.PublicKey) error { return server.AdmitKeys("", s.channelKey())(user, key) },
 		Controller: s,
 	}), nil
 }
@@ -86,10 +87,10 @@ func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop f
 		s.logger.Error("ssh is not answered", "error", err)
 		return func() {}
 	}
-	server := s.server(Server{HostKey: signer, Admit: AdmitKeys(s.image.User.Name, keys...)})
+	answering := s.completed(server.Server{HostKey: signer, Admit: server.AdmitKeys(s.image.User.Name, keys...)})
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
-		if err := server.Serve(ctx, listener); err != nil {
+		if err := answering.Serve(ctx, listener); err != nil {
 			s.logger.Error("ssh is no longer answered", "error", err)
 		}
 	}()
@@ -99,18 +100,10 @@ func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop f
 	}
 }
 
-// server completes a server with what all of the guest's have in common.
-func (s *service) server(part Server) *Server {
+// completed is a server with what all of the guest's have in common.
+func (s *service) completed(part server.Server) *server.Server {
 	part.Users = s.users
-	part.Env = func(ctx context.Context, user User) []string {
-		// Read anew each time, as a login does; without it there is nothing.
-		text, _ := os.ReadFile("/etc/environment")
-		script, err := s.settings.of(ctx, user)
-		if err != nil {
-			s.logger.Warn("a command lacks what its shell would have", "error", err)
-		}
-		return append(parseEnvironment(string(text)), script...)
-	}
+	part.Env = s.settings
 	part.Ready = func(ctx context.Context) error {
 		if err := s.progress.wait(ctx, agent.StageAgent); err != nil {
 			return fmt.Errorf("the guest cannot run commands: %w", err)

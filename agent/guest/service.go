@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 )
@@ -45,9 +46,9 @@ type service struct {
 	params   BootParams
 	logger   *slog.Logger
 	progress *progress
-	starter  *Starter
-	users    ImageUsers
-	settings *scriptSettings // of NixOS
+	starter  *server.Starter
+	users    server.Accounts
+	settings func(context.Context, server.User) []string // of a login
 
 	rooted  chan struct{} // closed when the root is the guest's own
 	settled chan struct{} // closed when the network is up, or there is none
@@ -77,12 +78,12 @@ func Service(ctx context.Context, words io.WriteCloser) {
 	s := &service{
 		logger:   openLog(),
 		progress: newProgress(uptime),
-		starter:  &Starter{OOMScore: serviceOOMScore},
+		starter:  &server.Starter{OOMScore: serviceOOMScore},
 		rooted:   make(chan struct{}),
 		settled:  make(chan struct{}),
 		offered:  make(chan offer, 1),
 	}
-	s.settings = &scriptSettings{path: setEnvironment, starter: s.starter}
+	s.settings = server.LoginSettings(s.starter, s.logger)
 	s.progress.reach(agent.StageInit)
 	err := s.start(ctx)
 	if err == nil {
@@ -114,7 +115,7 @@ func (s *service) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.key = s.params.Key
-	s.users = ImageUsers{Etc: "/etc", Default: s.image.User}
+	s.users = server.Accounts{Etc: "/etc", Default: s.image.User.account()}
 	s.prepareProcess()
 
 	// The serial port works without a module, so the host can be answered
@@ -152,7 +153,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	// Without waiting for the host, whose configuration comes over it.
 	if s.image.Prepare != "" {
 		restoreHosts := keepHosts(newRoot)
-		if err := s.starter.prepareRoot(ctx, newRoot, s.image.Prepare); err != nil {
+		if err := prepareRoot(ctx, s.starter, newRoot, s.image.Prepare); err != nil {
 			return err
 		}
 		if err := restoreHosts(); err != nil {

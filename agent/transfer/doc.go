@@ -11,5 +11,6 @@
 // [Options.Shared]. Only what [Archive] writes is the guest's own, for whoever
 // reads it to judge.
 //
-// The guest's side is done by its agent, so an image needs no tar for it.
+// The guest's side is done by its agent, so an image needs no tar for it. From
+// an agent that is too old for that comes an [*agent.UnsupportedError].
 package transfer

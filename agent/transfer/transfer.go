@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 )
 
@@ -31,10 +32,6 @@ type Options struct {
 	// ends.
 	Note func(text string)
 }
-
-// ErrTooOld is why a copy failed whose guest has an agent from before there were
-// copies: the sandbox's image has to be built anew.
-var ErrTooOld = errors.New("the guest's agent is too old to copy files")
 
 // notFound is how a command ends that the guest does not have, as an agent that
 // knows no transfers says of them. No transfer ends so.
@@ -64,7 +61,7 @@ func To(ctx context.Context, client *agent.Client, source, dest string, o Option
 		packed <- err // first, so that it is there when the guest has seen the end
 		w.CloseWithError(err)
 	}()
-	err = o.run(ctx, client, r, io.Discard, agent.TransferReceive, dest, name)
+	err = o.run(ctx, client, r, io.Discard, wire.TransferReceive, dest, name)
 	r.CloseWithError(errUnwanted)
 	if err != nil {
 		select {
@@ -92,7 +89,7 @@ func From(ctx context.Context, client *agent.Client, source, dest string, o Opti
 	r, w := io.Pipe()
 	sent := make(chan error, 1)
 	go func() {
-		err := o.run(ctx, client, nil, w, agent.TransferSend, source, name)
+		err := o.run(ctx, client, nil, w, wire.TransferSend, source, name)
 		w.CloseWithError(err) // nil is the end of the stream
 		sent <- err
 	}()
@@ -116,14 +113,14 @@ func From(ctx context.Context, client *agent.Client, source, dest string, o Opti
 // Nothing is known of who reads from archive after an error: that Read may
 // still be under way.
 func Extract(ctx context.Context, client *agent.Client, archive io.Reader, dest string, o Options) error {
-	return o.run(ctx, client, archive, nil, agent.TransferReceiveArchive, dest)
+	return o.run(ctx, client, archive, nil, wire.TransferReceiveArchive, dest)
 }
 
 // Archive writes source, a path of the guest that starts at its user's home, to
 // archive, as a tar archive that every program understands. What is in it is the
 // guest's word, and to be unpacked with care.
 func Archive(ctx context.Context, client *agent.Client, source string, archive io.Writer, o Options) error {
-	return o.run(ctx, client, nil, archive, agent.TransferSendArchive, source, nameThere(source))
+	return o.run(ctx, client, nil, archive, wire.TransferSendArchive, source, nameThere(source))
 }
 
 func (o Options) rules() tree.Rules {
@@ -149,7 +146,7 @@ func (o Options) leftOut(path string) {
 // run runs the guest's side of a copy, in the user's home. What it writes to its
 // standard error becomes its error, or notes.
 func (o Options) run(ctx context.Context, client *agent.Client, in io.Reader, out io.Writer, mode string, args ...string) error {
-	cmd := client.Command(ctx, agent.TransferArgs(mode, args...)...)
+	cmd := client.Command(ctx, wire.TransferArgs(mode, args...)...)
 	stderr := &limited{most: maxWords}
 	cmd.Self, cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = true, o.User, in, out, stderr
 	err := cmd.Run()
@@ -157,7 +154,7 @@ func (o Options) run(ctx context.Context, client *agent.Client, in io.Reader, ou
 	exit, ended := errors.AsType[*agent.ExitError](err)
 	switch {
 	case ended && exit.Code == notFound:
-		return ErrTooOld
+		return &agent.UnsupportedError{Feature: agent.FeatureCopy}
 	case ended && words != "":
 		return fmt.Errorf("in the sandbox: %s", words)
 	case err == nil && words != "":

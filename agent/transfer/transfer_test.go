@@ -5,94 +5,23 @@ package transfer
 import (
 	"archive/tar"
 	"bytes"
-	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/agent/agenttest"
 )
 
-// oneUser is the user who runs the tests, as a guest's.
-type oneUser struct{ home string }
-
-func (u oneUser) Lookup(string) (guest.User, error) {
-	return guest.User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Groups: []int{os.Getgid()}, Home: u.home, Shell: "/bin/sh"}, nil
-}
-
-// TestMain lets the test binary stand in for the agent's program.
 func TestMain(m *testing.M) {
-	if os.Args[0] == "sandbox-agent" {
-		if err := guest.Transfer(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	agenttest.RunSelf()
 	os.Exit(m.Run())
-}
-
-// connect returns a client of an agent that runs in the test and whose program
-// is self, and what the agent's user has as home.
-func connect(t *testing.T, self string) (client *agent.Client, home string) {
-	t.Helper()
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	home = t.TempDir()
-	server := &guest.Server{
-		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: guest.AdmitKeys("", key.PublicKey()),
-		Users: oneUser{home}, Env: func(context.Context, guest.User) []string { return []string{"PATH=" + os.Getenv("PATH")} },
-		Ready:      func(context.Context) error { return nil },
-		Controller: struct{ guest.Controller }{}, // of which copies use nothing
-		Self:       self, Processes: &guest.Starter{}, Logger: slog.New(slog.DiscardHandler),
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "socket")
-		if conns[i], err = net.FileConn(file); err != nil {
-			t.Fatal(err)
-		}
-		file.Close()
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.ServeConn(ctx, conns[0])
-	}()
-	client, err = agent.Connect(t.Context(), conns[1], key)
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		conns[1].Close()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	return client, home
 }
 
 // sending is an agent program that sends a stream whatever it is asked for.
@@ -124,9 +53,10 @@ func TestAgentThatLiesIsFoundOut(t *testing.T) {
 		"an absolute path":       {Name: "/tmp/evil", Typeflag: tar.TypeReg, Mode: 0o644},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, _ := connect(t, sending(t, directory, evil))
+			agent := agenttest.NewServer(t)
+			agent.Config.Self = sending(t, directory, evil)
 			root := t.TempDir()
-			err := From(t.Context(), client, "tree", filepath.Join(root, "dest"), Options{})
+			err := From(t.Context(), agent.Client(t), "tree", filepath.Join(root, "dest"), Options{})
 			if err == nil || !strings.Contains(err.Error(), "nothing more is copied") {
 				t.Errorf("error %v", err)
 			}
@@ -138,23 +68,22 @@ func TestAgentThatLiesIsFoundOut(t *testing.T) {
 }
 
 func TestImageWhoseAgentCannotCopy(t *testing.T) {
-	client, _ := connect(t, "/no/such/program")
+	old := agenttest.NewServer(t)
+	old.Config.Self = "/no/such/program"
+	client := old.Client(t)
 	for _, err := range []error{
 		From(t.Context(), client, "f", t.TempDir(), Options{}),
 		To(t.Context(), client, "transfer_test.go", "f", Options{}),
 	} {
-		if !errors.Is(err, ErrTooOld) {
-			t.Errorf("error %v, want %v", err, ErrTooOld)
+		if old, ok := errors.AsType[*agent.UnsupportedError](err); !ok || old.Feature != agent.FeatureCopy {
+			t.Errorf("error %v, want that the agent is too old", err)
 		}
 	}
 }
 
 func TestCopiesThroughTheAgent(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, home := connect(t, self)
+	server := agenttest.NewServer(t)
+	client, home := server.Client(t), server.Home
 	var notes []string
 	options := Options{Note: func(text string) { notes = append(notes, text) }}
 	upload := func(source, dest string) error { return To(t.Context(), client, source, dest, options) }

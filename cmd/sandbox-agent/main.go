@@ -13,6 +13,7 @@ import (
 	"os/signal"
 
 	"github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,13 +33,9 @@ func main() {
 		ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 		defer stop()
 		guest.Service(ctx, os.NewFile(serviceFD, "process 1"))
-	case "sftp":
-		if err := guest.ServeSFTP(os.Stdin, os.Stdout, os.Getenv("HOME")); err != nil {
-			fail(err)
-		}
 	default:
-		err := guest.Transfer(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-		if errors.Is(err, guest.ErrNoMode) {
+		err := server.RunSelf(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+		if errors.Is(err, server.ErrNoMode) {
 			err = fmt.Errorf("there is no mode %q", os.Args[1:])
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/transfer"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -92,11 +93,10 @@ func cp(c *cli.Context) error {
 	default:
 		err = transfer.From(c.Context, client, from.path, to.path, o)
 	}
-	switch {
-	case errors.Is(err, transfer.ErrTooOld):
-		return fmt.Errorf("copying %s to %s: the agent of the image %s is too old to copy files: build the image anew (sandbox image build) and make a new sandbox from it",
-			c.Args().Get(0), c.Args().Get(1), config.Image)
-	case err != nil:
+	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
+		err = fmt.Errorf("%w (sandbox image build; this one has %s)", err, config.Image)
+	}
+	if err != nil {
 		return fmt.Errorf("copying %s to %s: %w", c.Args().Get(0), c.Args().Get(1), err)
 	}
 	return nil

@@ -2,7 +2,6 @@ package smoke
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,61 +12,24 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sourcery-zone/sandbox/agent"
-	inside "github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/agent/agenttest"
+	"github.com/sourcery-zone/sandbox/agent/server"
 	"github.com/sourcery-zone/sandbox/image"
 )
 
-// here is the user who runs the tests, as the guest's only one.
-type here struct{ home string }
-
-func (h here) Lookup(string) (inside.User, error) {
-	return inside.User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Home: h.home, Shell: "/bin/sh"}, nil
-}
-
-// stages answers for the guest's own service.
-type stages struct{ status agent.Status }
-
-func (s *stages) Configure(context.Context, agent.BootConfig) error { return nil }
-func (s *stages) Status() agent.Status                              { return s.status }
-func (s *stages) Wait(context.Context, agent.Stage) error           { return nil }
-func (s *stages) PowerOff(context.Context) error                    { return nil }
-func (s *stages) Sync(context.Context) error                        { return nil }
-func (s *stages) Clock(time.Duration) (time.Time, error)            { return time.Now(), nil }
-func (s *stages) Resume(context.Context, agent.ResumeConfig) error  { return nil }
-func (s *stages) GrowDisk(context.Context, int64) error             { return nil }
-
 // newGuest is a guest whose commands run on this machine, by the real agent.
-func newGuest(t *testing.T) (*guest, *stages) {
+func newGuest(t *testing.T) (*guest, *agenttest.Guest) {
 	t.Helper()
-	key, err := newSSHKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, service := t.TempDir(), &stages{}
-	server := &inside.Server{
-		Crypto: agent.ChannelCrypto(), HostKey: key, Admit: inside.AdmitKeys("", key.PublicKey()),
-		Users: here{home}, Env: func(context.Context, inside.User) []string { return []string{"PATH=" + os.Getenv("PATH")} }, Ready: func(context.Context) error { return nil },
-		Controller: service, Processes: &inside.Starter{}, Logger: slog.New(slog.DiscardHandler),
-	}
-	address := serve(t, server)
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := agent.Connect(t.Context(), conn, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	open := *server
+	s := agenttest.NewServer(t)
+	open := *s.Config
 	open.Controller, open.Crypto = nil, ssh.Config{}
 	return &guest{
-		client: client, user: image.User{Name: "agent", UID: os.Getuid(), Home: home}, home: home,
-		ssh: serve(t, &open), sshKey: key, sshHost: key.PublicKey(),
-	}, service
+		client: s.Client(t), user: image.User{Name: "agent", UID: os.Getuid(), Home: s.Home}, home: s.Home,
+		ssh: serve(t, &open), sshKey: s.Key, sshHost: open.HostKey.PublicKey(),
+	}, s.Guest
 }
 
-func serve(t *testing.T, server *inside.Server) (address string) {
+func serve(t *testing.T, s *server.Server) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -75,7 +37,7 @@ func serve(t *testing.T, server *inside.Server) (address string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, l) }()
+	go func() { done <- s.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -99,7 +61,7 @@ func TestChecksPassOnAGuestThatWorks(t *testing.T) {
 	g, service := newGuest(t)
 	g.share = t.TempDir()
 	g.shareInside = g.share
-	service.status.Network = agent.Network{Up: true, Interface: "eth0", Address: "10.0.2.15/24"}
+	service.State.Network = agent.Network{Up: true, Interface: "eth0", Address: "10.0.2.15/24"}
 	for _, name := range []string{"agent", "clock", "entropy", "home", "share", "dhcp", "ssh"} {
 		if r := check(t, name, g); r.Outcome != Passed {
 			t.Errorf("%+v", r)
@@ -114,15 +76,15 @@ func TestChecksFindWhatIsWrong(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		check, message string
-		harm           func(*guest, *stages)
+		harm           func(*guest, *agenttest.Guest)
 	}{
-		"commands of another user":  {"agent", "commands run with uid", func(g *guest, _ *stages) { g.user.UID++ }},
-		"a home that is not shared": {"home", "is not on the host", func(g *guest, _ *stages) { g.home = t.TempDir() }},
-		"a share that is not there": {"share", "the guest cannot write to", func(g *guest, _ *stages) { g.shareInside = "/nowhere" }},
-		"a lease that never came":   {"dhcp", "no answer from the DHCP server", func(_ *guest, s *stages) { s.status.Network.Problem = "no answer from the DHCP server" }},
-		"a lease that is to come":   {"dhcp", "it waits", func(*guest, *stages) {}},
-		"another machine's ssh":     {"ssh", "host key mismatch", func(g *guest, _ *stages) { g.sshHost = other.PublicKey() }},
-		"ssh that knows no key":     {"ssh", "unable to authenticate", func(g *guest, _ *stages) { g.sshKey = other }},
+		"commands of another user":  {"agent", "commands run with uid", func(g *guest, _ *agenttest.Guest) { g.user.UID++ }},
+		"a home that is not shared": {"home", "is not on the host", func(g *guest, _ *agenttest.Guest) { g.home = t.TempDir() }},
+		"a share that is not there": {"share", "the guest cannot write to", func(g *guest, _ *agenttest.Guest) { g.shareInside = "/nowhere" }},
+		"a lease that never came":   {"dhcp", "no answer from the DHCP server", func(_ *guest, s *agenttest.Guest) { s.State.Network.Problem = "no answer from the DHCP server" }},
+		"a lease that is to come":   {"dhcp", "it waits", func(*guest, *agenttest.Guest) {}},
+		"another machine's ssh":     {"ssh", "host key mismatch", func(g *guest, _ *agenttest.Guest) { g.sshHost = other.PublicKey() }},
+		"ssh that knows no key":     {"ssh", "unable to authenticate", func(g *guest, _ *agenttest.Guest) { g.sshKey = other }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, service := newGuest(t)

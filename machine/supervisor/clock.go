@@ -50,9 +50,8 @@ func (v *supervisor) keepClock(ctx context.Context) {
 
 func (v *supervisor) syncClock(ctx context.Context) error {
 	by, err := v.agentClient().SyncClock(ctx)
-	var refused *agent.ControlError
-	if errors.As(err, &refused) && refused.Code == agent.CodeUnknownMethod {
-		return fmt.Errorf("the agent of the image %s is too old to have its clock set: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
+		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
 	}
 	if by != 0 {
 		v.log.Info("the guest's clock was set", "advanced", by)

@@ -99,8 +99,8 @@ func (v *supervisor) growRestoredDisk(ctx context.Context) {
 
 func (v *supervisor) growFileSystem(ctx context.Context, sizeMiB int) error {
 	err := v.agentClient().GrowDisk(ctx, int64(sizeMiB)<<20)
-	if refused, ok := errors.AsType[*agent.ControlError](err); ok && refused.Code == agent.CodeUnknownMethod {
-		return fmt.Errorf("the agent of the image %s is too old to grow a file system: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
+		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
 	}
 	return err
 }

@@ -1,0 +1,102 @@
+//go:build linux
+
+package agenttest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
+	"github.com/sourcery-zone/sandbox/agent/server"
+)
+
+var _ server.Controller = (*Guest)(nil)
+
+// Guest stands in for the guest's own service: a [server.Controller] that does
+// nothing but note what it is told. What it is to say is set before anybody asks,
+// and what it was told is read when the call that told it has returned.
+type Guest struct {
+	// Ready holds all stages, and with them all commands, up until it is closed.
+	Ready chan struct{}
+	// Failure is what Configure and Wait end with.
+	Failure error
+	// State is what Status returns.
+	State agent.Status
+	// Ahead is how far the guest's clock is ahead of ours.
+	Ahead time.Duration
+
+	Configured         *agent.BootConfig   // by the host; nil: not yet
+	Resumed            *agent.ResumeConfig // likewise
+	DiskBytes          int64               // what the disk has grown to; 0: it has not
+	PoweredOff, Synced bool                // whether it was told to
+
+	mu sync.Mutex
+}
+
+// Configure implements [server.Controller].
+func (g *Guest) Configure(_ context.Context, config agent.BootConfig) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.Configured != nil {
+		return &wire.ControlError{Code: wire.CodeAlreadyConfigured, Message: "configured before"}
+	}
+	g.Configured = &config
+	return g.Failure
+}
+
+// Status implements [server.Controller].
+func (g *Guest) Status() agent.Status { return g.State }
+
+// Wait implements [server.Controller].
+func (g *Guest) Wait(ctx context.Context, _ agent.Stage) error {
+	select {
+	case <-g.Ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.Failure
+}
+
+// PowerOff implements [server.Controller].
+func (g *Guest) PowerOff(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.PoweredOff = true
+	return nil
+}
+
+// Sync implements [server.Controller].
+func (g *Guest) Sync(context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Synced = true
+	return nil
+}
+
+// Resume implements [server.Controller].
+func (g *Guest) Resume(_ context.Context, config agent.ResumeConfig) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Resumed = &config
+	return nil
+}
+
+// GrowDisk implements [server.Controller].
+func (g *Guest) GrowDisk(_ context.Context, bytes int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.DiskBytes = bytes
+	return nil
+}
+
+// Clock implements [server.Controller].
+func (g *Guest) Clock(advance time.Duration) (time.Time, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Ahead += advance
+	return time.Now().Add(g.Ahead), nil
+}
