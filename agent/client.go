@@ -44,6 +44,9 @@ type Client struct {
 	resumed time.Time // when it last went on
 	err     error     // why the connection ended, once done is closed
 	control *controlClient
+
+	told     bool // the guest has told its status
+	features []Feature
 }
 
 // Connect is [Pin.Connect] for a guest that nobody logs in to again.
@@ -235,7 +238,7 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	if err := c.call(ctx, wire.MethodStatus, nil, &status); err != nil {
 		return Status{}, fmt.Errorf("cannot read the guest's status: %w", err)
 	}
-	return status.bounded(), nil
+	return c.learn(status), nil
 }
 
 // Wait returns when the guest has reached a stage, or when it has failed and
@@ -245,7 +248,16 @@ func (c *Client) Wait(ctx context.Context, stage Stage) (Status, error) {
 	if err := c.call(ctx, wire.MethodWait, wire.WaitParams{Stage: string(stage)}, &status); err != nil {
 		return Status{}, fmt.Errorf("the guest did not reach its stage %q: %w", stage, err)
 	}
-	return status.bounded(), nil
+	return c.learn(status), nil
+}
+
+// learn bounds what the guest has told, and keeps what does not change.
+func (c *Client) learn(status Status) Status {
+	status = status.bounded()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told, c.features = true, status.Features
+	return status
 }
 
 // PowerOff tells the guest to shut down in good order, and returns when it has

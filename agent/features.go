@@ -1,20 +1,27 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A Feature is something that this version's agent does, and that the agent of
-// an older image may not do.
+// an older image may not do. [Status] has the list of those that there are.
 type Feature string
 
-// The features.
+// The features. One that is more than a method of [Client], such as a field of
+// [BootConfig] that an older agent would ignore, has to be asked for by
+// [Client.Require] before anybody relies on it.
 const (
 	FeatureClock    Feature = "clock"     // see [Client.SyncClock]
 	FeatureGrowDisk Feature = "grow-disk" // see [Client.GrowDisk]
 	FeatureCopy     Feature = "copy"      // see package transfer
 )
+
+// Features are what an agent of this version can do.
+func Features() []Feature { return []Feature{FeatureClock, FeatureGrowDisk, FeatureCopy} }
 
 // purpose is what an agent without the feature cannot do.
 func (f Feature) purpose() string {
@@ -40,3 +47,30 @@ func (e *UnsupportedError) Error() string {
 
 // Is makes the error match [errors.ErrUnsupported].
 func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// Require returns an [*UnsupportedError] if the guest's agent says that it does
+// not have the feature. It asks once for each client.
+//
+// An agent from before there was a list says nothing. It may have the features
+// that were there by then, and whoever relies on one of them learns of it when
+// the agent refuses.
+func (c *Client) Require(ctx context.Context, feature Feature) error {
+	c.mu.Lock()
+	told := c.told
+	c.mu.Unlock()
+	if !told {
+		if _, err := c.Status(ctx); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	has := c.features
+	c.mu.Unlock()
+	if has == nil {
+		has = []Feature{FeatureClock, FeatureGrowDisk, FeatureCopy}
+	}
+	if !slices.Contains(has, feature) {
+		return &UnsupportedError{feature}
+	}
+	return nil
+}

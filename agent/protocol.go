@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
@@ -116,6 +117,8 @@ type Status struct {
 	Disk string `json:"disk,omitempty"`
 	// Failure says why the guest will never reach its next stage.
 	Failure string `json:"failure,omitempty"`
+	// Features are what the agent can do; nil from one that does not tell.
+	Features []Feature `json:"features,omitempty"`
 }
 
 // Bounds of what a guest may say of its start. Fewer than ten stages are known;
@@ -123,6 +126,7 @@ type Status struct {
 const (
 	maxStages      = 100
 	maxFailedUnits = 100
+	maxFeatures    = 1000
 )
 
 // bounded is the status without what no person could read: it is kept in files
@@ -142,6 +146,7 @@ func (s Status) bounded() Status {
 	for i, unit := range s.FailedUnits {
 		s.FailedUnits[i] = clip(unit)
 	}
+	s.Features = slices.DeleteFunc(s.Features[:min(len(s.Features), maxFeatures)], func(f Feature) bool { return len(f) > maxText })
 	return s
 }
 

@@ -21,7 +21,7 @@ type Controller interface {
 	// Configure applies the host's configuration and returns when home and
 	// shares are mounted.
 	Configure(ctx context.Context, config agent.BootConfig) error
-	// Status tells how far the start has come.
+	// Status tells how far the start has come. Its Features are filled in.
 	Status() agent.Status
 	// Wait returns when a stage is reached or cannot be reached any more.
 	Wait(ctx context.Context, stage agent.Stage) error
@@ -97,7 +97,7 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 		}
 		return nil, controller.Configure(ctx, config)
 	case wire.MethodStatus:
-		return controller.Status(), nil
+		return statusOf(controller), nil
 	case wire.MethodWait:
 		var wait wire.WaitParams
 		if err := parameters(request, &wait); err != nil {
@@ -111,7 +111,7 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 			}
 		}
 		err := controller.Wait(ctx, stage)
-		return controller.Status(), err
+		return statusOf(controller), err
 	case wire.MethodPowerOff:
 		return nil, controller.PowerOff(ctx)
 	case wire.MethodSync:
@@ -140,6 +140,13 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 		Code:    wire.CodeUnknownMethod,
 		Message: fmt.Sprintf("the guest's agent knows no method %q (is the image older than the program that asks?)", request.Method),
 	}
+}
+
+// statusOf is the controller's status, with what this package can do.
+func statusOf(controller Controller) agent.Status {
+	status := controller.Status()
+	status.Features = agent.Features()
+	return status
 }
 
 func parameters(request wire.ControlRequest, into any) error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +211,9 @@ func TestControl(t *testing.T) {
 	status, err := client.Wait(t.Context(), agent.StageSystem)
 	if err != nil || status.Reached[agent.StageAgent] != 1500*time.Millisecond || status.FailedUnits[0] != "a.service" {
 		t.Errorf("%+v, %v", status, err)
+	}
+	if !slices.Equal(status.Features, agent.Features()) {
+		t.Errorf("the agent has the features %q, want %q", status.Features, agent.Features())
 	}
 	_, err = client.Wait(t.Context(), "lunch")
 	if refused, ok := errors.AsType[*wire.ControlError](err); !ok || refused.Code != wire.CodeBadRequest {

@@ -33,8 +33,9 @@ type Options struct {
 	Note func(text string)
 }
 
-// notFound is how a command ends that the guest does not have, as an agent that
-// knows no transfers says of them. No transfer ends so.
+// notFound is how a command ends that the guest does not have, as an agent says
+// of transfers that knows none, and is too old to tell it before. No transfer
+// ends so.
 const notFound = 127
 
 // maxWords bounds what the guest says to a copy, in bytes: an error, or a few
@@ -146,6 +147,9 @@ func (o Options) leftOut(path string) {
 // run runs the guest's side of a copy, in the user's home. What it writes to its
 // standard error becomes its error, or notes.
 func (o Options) run(ctx context.Context, client *agent.Client, in io.Reader, out io.Writer, mode string, args ...string) error {
+	if err := client.Require(ctx, agent.FeatureCopy); err != nil {
+		return err
+	}
 	cmd := client.Command(ctx, wire.TransferArgs(mode, args...)...)
 	stderr := &limited{most: maxWords}
 	cmd.Self, cmd.User, cmd.Stdin, cmd.Stdout, cmd.Stderr = true, o.User, in, out, stderr
