@@ -5,5 +5,7 @@
 // The package reads and checks images, keeps a store of them, and knows nothing
 // about how they are made: image/debian makes one from Debian packages with the
 // help of image/initrd and image/erofs, and image/nix has Nix build what a flake
-// describes. manifest.schema.json is the contract between makers and users.
+// describes. What a manifest says to the guest's agent has the type by which the
+// agent reads it, of package agent/boot. manifest.schema.json is the contract
+// between makers and users.
 package image

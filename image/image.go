@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 // Image is an image on disk.
@@ -166,37 +167,13 @@ func Describe(ctx context.Context, dir, name string) (File, error) {
 	return File{File: name, Size: size, SHA256: sum}, err
 }
 
-// Guest is what the agent in the guest has to know about an image and the host
-// has not.
-type Guest struct {
-	// Prepare is a program of the image that completes the root before any
-	// command runs, and before the image's init; empty: the root is complete.
-	Prepare string `json:"prepare,omitempty"`
-	// Await are paths of the running guest that commands need, and that the
-	// image's init makes: no command runs before they are there, unless that
-	// takes too long.
-	Await []string `json:"await,omitempty"`
-	// ListenSSH is the TCP port on which the agent itself answers ssh; 0: none.
-	ListenSSH int `json:"listenSSH,omitempty"`
-	// OpenSSH tells that the image's own OpenSSH answers ssh. The agent puts
-	// the sandbox's keys where it looks for them.
-	OpenSSH bool `json:"openSSH,omitempty"`
-}
-
-// GuestConfig is what the agent in the guest needs to know, as it stands in the
-// initial RAM disk (/guest.json): a part of the manifest, and g.
-func (m Manifest) GuestConfig(g Guest) ([]byte, error) {
-	type store struct {
-		Format string `json:"format"`
-		Device string `json:"device"`
+// Boot is what the agent in the guest is told about the image: a part of the
+// manifest, and setup, which is nobody else's business.
+func (m Manifest) Boot(setup boot.Setup) boot.Image {
+	return boot.Image{
+		Store: boot.Store{Format: m.Store.Format, Device: storeDevice},
+		Init:  m.Init, User: boot.User(m.User), Readiness: boot.Readiness(m.Readiness), Setup: setup,
 	}
-	return json.Marshal(struct {
-		Store     store     `json:"store"`
-		Init      string    `json:"init"`
-		User      User      `json:"user"`
-		Readiness Readiness `json:"readiness"`
-		Guest
-	}{store{m.Store.Format, storeDevice}, m.Init, m.User, m.Readiness, g})
 }
 
 // storeDevice is the first virtio disk: the host attaches the store first.

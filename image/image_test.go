@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 )
 
@@ -191,17 +193,22 @@ func TestVerifyFindsAChangedFile(t *testing.T) {
 	}
 }
 
-func TestGuestConfigIsWhatTheAgentReads(t *testing.T) {
+func TestTheAgentReadsWhatTheManifestSays(t *testing.T) {
 	img, err := image.Load(writeImage(t, func(m map[string]any) { in(m, "readiness")["system"] = "systemd" }))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := img.Manifest.GuestConfig(image.Guest{Prepare: "/sbin/prepare", OpenSSH: true})
+	data, err := json.Marshal(img.Manifest.Boot(boot.Setup{Prepare: "/sbin/prepare", OpenSSH: true}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"store":{"format":"erofs","device":"/dev/vda"},"init":"/sbin/init","user":{"name":"agent","uid":1000,"gid":1000,"home":"/home/agent","shell":"/usr/bin/zsh"},"readiness":{"system":"systemd"},"prepare":"/sbin/prepare","openSSH":true}`
-	if string(got) != want {
-		t.Errorf("got  %s\nwant %s", got, want)
+	want := boot.Image{
+		Store: boot.Store{Format: "erofs", Device: "/dev/vda"}, Init: "/sbin/init",
+		User:      boot.User{Name: "agent", UID: 1000, GID: 1000, Home: "/home/agent", Shell: "/usr/bin/zsh"},
+		Readiness: boot.Readiness{System: "systemd"},
+		Setup:     boot.Setup{Prepare: "/sbin/prepare", OpenSSH: true},
+	}
+	if got, err := boot.ParseImage(data); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 // Version is the version of the manifest that this package reads and writes.
@@ -198,7 +200,7 @@ func (m Manifest) validateGuest() error {
 		if word == "" || strings.ContainsAny(word, " \t\n\x00") {
 			return fmt.Errorf("cmdline: %q is not one word", word)
 		}
-		if strings.HasPrefix(word, "sandbox.") {
+		if strings.HasPrefix(word, boot.Prefix) {
 			return fmt.Errorf("cmdline: %q is for the host to say, not for an image", word)
 		}
 	}

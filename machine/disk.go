@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
@@ -66,13 +65,6 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 		return durable.WriteJSON(s.Files().Path(layout.StateFile), st)
 	}
 	return nil
-}
-
-// planDisk tells the guest of its disk.
-func planDisk(p *Plan, c Config) {
-	if c.DiskMiB != 0 {
-		p.VM.Cmdline = append(slices.Clone(p.VM.Cmdline), "sandbox.disk="+disk.Serial)
-	}
 }
 
 // ExplainDisk says what to do about a disk that is not opened.

@@ -19,20 +19,6 @@ func TestDiskSizesThatAreImpossibleAreRefused(t *testing.T) {
 	}
 }
 
-func TestPlanTellsTheGuestOfItsDisk(t *testing.T) {
-	c := testConfig("a")
-	var without Plan
-	if planDisk(&without, c); len(without.VM.Drives)+len(without.VM.Cmdline) != 0 {
-		t.Errorf("without a disk: %+v", without.VM)
-	}
-	c.DiskMiB = 1024
-	var p Plan
-	planDisk(&p, c)
-	if want := "sandbox.disk=" + disk.Serial; len(p.VM.Cmdline) != 1 || p.VM.Cmdline[0] != want {
-		t.Errorf("the guest is told %q, want %q", p.VM.Cmdline, want)
-	}
-}
-
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -67,7 +67,6 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 		p.Notes = append(p.Notes, fmt.Sprintf("KVM is not used: %s\nThe guest is emulated in software (TCG): many times slower, and by the word of QEMU's makers no security boundary.\nRemedy: %s", p.KVM.Reason, p.KVM.Remedy))
 	}
 	p.VM.Machine = p.VM.ChooseMachine(p.QEMU)
-	planDisk(p, c)
 	return p, p.VM.Validate()
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
-	"github.com/sourcery-zone/sandbox/agent/guest"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 )
 
@@ -19,7 +19,7 @@ import (
 type evaluated struct {
 	Spec struct {
 		Manifest image.Manifest
-		Guest    image.Guest
+		Guest    boot.Setup
 		Kernel   string
 		Modules  []string
 	}
@@ -85,7 +85,7 @@ func TestImage(t *testing.T) {
 
 // checkManifest reads the manifest as the launcher and the agent do, with files
 // as they could be.
-func checkManifest(t *testing.T, m image.Manifest, g image.Guest) {
+func checkManifest(t *testing.T, m image.Manifest, g boot.Setup) {
 	t.Helper()
 	file := func(name string) image.File {
 		return image.File{File: name, Size: 1, SHA256: strings.Repeat("0", 64)}
@@ -113,11 +113,11 @@ func checkManifest(t *testing.T, m image.Manifest, g image.Guest) {
 	if err := compiler.MustCompile("manifest").Validate(doc); err != nil {
 		t.Errorf("the manifest does not keep to its schema: %v", err)
 	}
-	config, err := m.GuestConfig(g)
+	config, err := json.Marshal(m.Boot(g))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if parsed, err := guest.ParseImageConfig(config); err != nil || parsed.Prepare != "/sbin/prepare" || parsed.ListenSSH != 22 {
+	if parsed, err := boot.ParseImage(config); err != nil || parsed.Prepare != "/sbin/prepare" || parsed.ListenSSH != 22 {
 		t.Errorf("the agent reads %+v, %v", parsed, err)
 	}
 	if user := fmt.Sprint(m.User); user != "{agent 1000 1000 /home/agent /run/current-system/sw/bin/zsh}" {

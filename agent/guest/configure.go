@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -149,7 +150,7 @@ func parseKeys(config agent.BootConfig) (ssh.Signer, []ssh.PublicKey, error) {
 }
 
 // applyConfig makes the root that of one sandbox.
-func applyConfig(root string, user ImageUser, config agent.BootConfig) error {
+func applyConfig(root string, user boot.User, config agent.BootConfig) error {
 	if err := errors.Join(writeHostname(root, config.Hostname), ensureMachineID(root), trustShares(root, user, config.Mounts)); err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func applyConfig(root string, user ImageUser, config agent.BootConfig) error {
 
 // applyMounts mounts the home and the shares, and prepares what the user's
 // programs expect to be theirs.
-func applyMounts(root string, user ImageUser, mounts []agent.Mount) error {
+func applyMounts(root string, user boot.User, mounts []agent.Mount) error {
 	if err := makeMountPoint(root, user.Home, user); err != nil {
 		return fmt.Errorf("cannot make the home %s: %w", user.Home, err)
 	}

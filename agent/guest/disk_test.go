@@ -53,16 +53,6 @@ func TestDiskIsFoundByItsSerialNumber(t *testing.T) {
 	}
 }
 
-func TestDiskIsAskedForOnTheCommandLine(t *testing.T) {
-	line := "sandbox.transport=serial sandbox.key=" + strings.TrimRight(testKey, "=")
-	for suffix, want := range map[string]string{"": "", " sandbox.disk=disk": "disk"} {
-		params, err := ParseBootParams(line + suffix)
-		if err != nil || params.DiskSerial != want {
-			t.Errorf("%q: disk %q, %v; want %q", suffix, params.DiskSerial, err, want)
-		}
-	}
-}
-
 func TestOnlyOldTmpIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{oldTmp + "1/tmp/deep/er", oldTmp + "2", "tmp", "data", "lost+found"} {

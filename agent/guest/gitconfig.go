@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 // guest's user, or to nobody where the host has others' files in it; for all others, root included, git refuses to
 // work there ("dubious ownership"), because on a machine of several people a repository may be a trap. Here there is
 // one, who has chosen the directories.
-func trustShares(root string, user ImageUser, mounts []agent.Mount) error {
+func trustShares(root string, user boot.User, mounts []agent.Mount) error {
 	var text strings.Builder
 	text.WriteString("[safe]\n")
 	for _, m := range mounts {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 func TestGitTrustsSharesAndNothingElse(t *testing.T) {
@@ -23,7 +24,7 @@ func TestGitTrustsSharesAndNothingElse(t *testing.T) {
 	if err := os.WriteFile(own, []byte("[init]\n\tdefaultBranch = main"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	user := ImageUser{Home: "/home/agent"}
+	user := boot.User{Home: "/home/agent"}
 	for _, mounts := range [][]agent.Mount{
 		{{Tag: "share0", Target: "old"}},
 		{{Tag: "home", Target: "/home/agent"}, {Tag: "share0", Target: `it is "here"\now`}, {Tag: "share1", Target: "/srv/x"}},
@@ -57,7 +58,7 @@ func TestGitConfigOfASystemThatMakesItAnewIsLeftAlone(t *testing.T) {
 	if err := os.Symlink("/etc/static/gitconfig", filepath.Join(root, "etc/gitconfig")); err != nil {
 		t.Fatal(err)
 	}
-	if err := trustShares(root, ImageUser{Home: "/home/agent"}, nil); err != nil {
+	if err := trustShares(root, boot.User{Home: "/home/agent"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if link, err := os.Readlink(filepath.Join(root, "etc/gitconfig")); err != nil || link != "/etc/static/gitconfig" {

@@ -31,13 +31,13 @@ const selfPath = "/proc/self/exe"
 // returns never: what fails here ends the machine, with the reason on the
 // console, because a guest that hangs would tell its host nothing.
 func Init() {
-	err := boot()
+	err := firstStage()
 	openLog().Error(fmt.Sprintf("the guest cannot start: %v", err))
 	powerOff()
 }
 
-// boot runs the first stage. It returns only if that fails.
-func boot() error {
+// firstStage runs it. It returns only if that fails.
+func firstStage() error {
 	if err := mountKernel(); err != nil {
 		return err
 	}

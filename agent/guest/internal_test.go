@@ -5,7 +5,6 @@ package guest
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
@@ -20,43 +19,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/rfc1035label"
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
-
-const testKey = "AAAAC3NzaC1lZDI1NTE5AAAAIBxBPfUGrQFJeGMXJbMFNDIxcK9ihvZ1oX8GYyVHg6Qs"
-
-func TestParseBootParams(t *testing.T) {
-	key := base64.RawStdEncoding.EncodeToString(mustDecode(t, testKey))
-	tests := []struct {
-		cmdline string
-		port    uint32
-		err     string
-	}{
-		{"quiet sandbox.key=" + key + " sandbox.transport=serial panic=-1\n", 0, ""},
-		{"sandbox.transport=vsock:1024 sandbox.key=" + key, 1024, ""},
-		{"sandbox.transport=serial", 0, "sandbox.key is missing"},
-		{"sandbox.key=%%% sandbox.transport=serial", 0, "not base64"},
-		{"sandbox.key=AAAA sandbox.transport=serial", 0, "no SSH public key"},
-		{"sandbox.key=" + key, 0, "sandbox.transport is \"\""},
-		{"sandbox.transport=pigeon sandbox.key=" + key, 0, "pigeon"},
-		{"sandbox.transport=vsock:0 sandbox.key=" + key, 0, "no valid vsock port"},
-		{"sandbox.transport=vsock sandbox.key=" + key, 0, "no valid vsock port"},
-	}
-	for _, test := range tests {
-		params, err := ParseBootParams(test.cmdline)
-		if !says(err, test.err) || err == nil && params.VsockPort != test.port {
-			t.Errorf("%q: %+v, %v; want an error with %q", test.cmdline, params, err, test.err)
-		}
-	}
-}
-
-func mustDecode(t *testing.T, text string) []byte {
-	t.Helper()
-	data, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
 
 // says reports whether err has the given text, or is nil if that is empty.
 func says(err error, text string) bool {
@@ -64,31 +28,6 @@ func says(err error, text string) bool {
 		return text == "" && err == nil
 	}
 	return strings.Contains(err.Error(), text)
-}
-
-func TestParseImageConfig(t *testing.T) {
-	const good = `{"store":{"format":"erofs","device":"/dev/vda"},"init":"/sbin/init",
-		"user":{"name":"agent","uid":1000,"gid":1000,"home":"/home/agent","shell":"/usr/bin/zsh"},
-		"readiness":{"system":"systemd"},"listenSSH":22}`
-	config, err := ParseImageConfig([]byte(good))
-	if err != nil || config.User.Home != "/home/agent" || config.ListenSSH != 22 || config.Readiness.System != "systemd" {
-		t.Errorf("%+v, %v", config, err)
-	}
-	for change, want := range map[string]string{
-		`"/sbin/init"→"init"`:        "init is \"init\" and must be an absolute path",
-		`"/home/agent"→""`:           "user.home",
-		`"/dev/vda"→"vda"`:           "store.device",
-		`"erofs"→""`:                 "store.format",
-		`"listenSSH"→"listenTelnet"`: "listenTelnet",
-		`"systemd"→"openrc"`:         "openrc",
-		`22}→22`:                     "cannot be read",
-	} {
-		old, fresh, _ := strings.Cut(change, "→")
-		_, err := ParseImageConfig([]byte(strings.Replace(good, old, fresh, 1)))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v; want an error with %q", change, err, want)
-		}
-	}
 }
 
 func write(t *testing.T, path, text string) {
@@ -103,7 +42,7 @@ func TestMountPointsInTheHomeBelongToTheUser(t *testing.T) {
 		t.Skip("only root can give directories away: run the tests as root to see this one")
 	}
 	root := t.TempDir()
-	user := ImageUser{Name: "agent", UID: 1234, GID: 1235, Home: "/home/agent"}
+	user := boot.User{Name: "agent", UID: 1234, GID: 1235, Home: "/home/agent"}
 	for target, want := range map[string]string{
 		"src/deep/project": "/home/agent/src/deep/project",
 		"/srv/data":        "/srv/data",
@@ -137,7 +76,7 @@ func TestMountPointsInTheHomeBelongToTheUser(t *testing.T) {
 
 func TestEmptyHomeGetsTheSkeleton(t *testing.T) {
 	skeleton, home := t.TempDir(), t.TempDir()
-	user := ImageUser{UID: os.Getuid(), GID: os.Getgid()}
+	user := boot.User{UID: os.Getuid(), GID: os.Getgid()}
 	if err := os.MkdirAll(skeleton+"/.config/tool", 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 // What programs can put into the guest's memory without owning it, in
@@ -108,7 +110,7 @@ func raise(file string, least uint64) error {
 
 // mountRuntimeDir makes the user's runtime directory, which is to end up with
 // everything else in it when the guest does, under root.
-func (m memory) mountRuntimeDir(root string, user ImageUser) error {
+func (m memory) mountRuntimeDir(root string, user boot.User) error {
 	dir := filepath.Join(root, "/run/user", strconv.Itoa(user.UID))
 	mounted, err := isMountPoint(dir)
 	if err != nil || mounted {

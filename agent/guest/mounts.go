@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +57,7 @@ func mountAll(mounts []mount) error {
 // mountRoot mounts the store, an overlay above it, and the kernel's file
 // systems inside. The overlay is in memory, or on the disk with that serial
 // number unless it is empty; then the disk is returned.
-func mountRoot(ctx context.Context, store Store, serial string, logger *slog.Logger) (d *disk, err error) {
+func mountRoot(ctx context.Context, store boot.Store, serial string, logger *slog.Logger) (d *disk, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
 	defer cancel()
 	if err := waitForPath(ctx, store.Device); err != nil {
@@ -106,7 +107,7 @@ func mountMemory() error {
 }
 
 // mountShares mounts what the host shares, in the given order, under root.
-func mountShares(root string, user ImageUser, mounts []agent.Mount) error {
+func mountShares(root string, user boot.User, mounts []agent.Mount) error {
 	for _, share := range mounts {
 		target := shareTarget(user.Home, share.Target)
 		if err := makeMountPoint(root, target, user); err != nil {
@@ -138,7 +139,7 @@ func shareTarget(home, target string) string {
 // makeMountPoint makes the directory target under root, and what leads to it.
 // Inside the home, what it makes belongs to the user, who would otherwise
 // find directories there that only root can write to.
-func makeMountPoint(root, target string, user ImageUser) error {
+func makeMountPoint(root, target string, user boot.User) error {
 	path := root
 	for part := range strings.SplitSeq(strings.Trim(target, "/"), "/") {
 		path = filepath.Join(path, part)
@@ -167,7 +168,7 @@ func makeMountPoint(root, target string, user ImageUser) error {
 
 // giveTo makes the user own a new directory. On virtiofs the host may have
 // seen to that, and need not allow the change.
-func giveTo(path string, user ImageUser) error {
+func giveTo(path string, user boot.User) error {
 	var stat unix.Stat_t
 	if err := unix.Lstat(path, &stat); err != nil {
 		return err

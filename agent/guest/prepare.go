@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
@@ -44,7 +45,7 @@ const (
 
 // writeSSHKeys gives the sandbox's keys to the image's OpenSSH. A host that
 // sends none leaves the image with those that it makes itself.
-func writeSSHKeys(root string, user ImageUser, config agent.BootConfig) error {
+func writeSSHKeys(root string, user boot.User, config agent.BootConfig) error {
 	if len(config.HostKey) == 0 {
 		return nil
 	}

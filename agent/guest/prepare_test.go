@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 )
@@ -40,6 +41,8 @@ func TestPrepareRootRunsAProgramOfTheNewRoot(t *testing.T) {
 	}
 }
 
+const testKey = "AAAAC3NzaC1lZDI1NTE5AAAAIBxBPfUGrQFJeGMXJbMFNDIxcK9ihvZ1oX8GYyVHg6Qs"
+
 func TestOpenSSHGetsTheSandboxsKeys(t *testing.T) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -50,7 +53,7 @@ func TestOpenSSHGetsTheSandboxsKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	user := ImageUser{Name: "agent"}
+	user := boot.User{Name: "agent"}
 	config := agent.BootConfig{HostKey: pem.EncodeToMemory(block), AuthorizedKeys: []string{"ssh-ed25519 " + testKey + " me@host"}}
 	for range 2 { // with a disk, those of the last boot are there
 		if err := writeSSHKeys(root, user, config); err != nil {
@@ -82,7 +85,7 @@ func TestOpenSSHGetsTheSandboxsKeys(t *testing.T) {
 
 func TestOpenSSHKeepsItsOwnKeysWhenTheHostSendsNone(t *testing.T) {
 	root := t.TempDir()
-	if err := writeSSHKeys(root, ImageUser{Name: "agent"}, agent.BootConfig{}); err != nil {
+	if err := writeSSHKeys(root, boot.User{Name: "agent"}, agent.BootConfig{}); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(root); err != nil || len(entries) != 0 {

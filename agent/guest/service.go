@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/server"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -42,8 +43,8 @@ const (
 
 // service is the agent's state in one boot.
 type service struct {
-	image    ImageConfig
-	params   BootParams
+	image    boot.Image
+	params   boot.Params
 	logger   *slog.Logger
 	progress *progress
 	starter  *server.Starter
@@ -108,14 +109,14 @@ func Service(ctx context.Context, words io.WriteCloser) {
 // start puts the root together: everything up to the point where process 1 may
 // become init.
 func (s *service) start(ctx context.Context) (err error) {
-	if s.image, err = readImageConfig(); err != nil {
+	if s.image, err = readImage(); err != nil {
 		return err
 	}
-	if s.params, err = readBootParams(); err != nil {
+	if s.params, err = readParams(); err != nil {
 		return err
 	}
 	s.key = s.params.Key
-	s.users = server.Accounts{Etc: "/etc", Default: s.image.User.account()}
+	s.users = server.Accounts{Etc: "/etc", Default: account(s.image.User)}
 	s.prepareProcess()
 
 	// The serial port works without a module, so the host can be answered

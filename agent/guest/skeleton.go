@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 // fillHome copies the image's skeleton of a home into one that is empty, as
 // useradd(8) does. A home in which the user has made anything stays alone.
-func fillHome(skeleton, home string, user ImageUser) error {
+func fillHome(skeleton, home string, user boot.User) error {
 	if entries, err := os.ReadDir(home); err != nil || len(entries) > 0 {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 )
 
@@ -50,7 +51,7 @@ func TestGuestsOfMkimage(t *testing.T) {
 		m.Kernel, m.Initrd, m.Store.File = image.File{}, image.File{}, image.File{}
 		registration := filepath.Join(data, "registration")
 		attrs, err := json.Marshal(map[string]any{"spec": map[string]any{
-			"manifest": m, "guest": image.Guest{Prepare: prepare, ListenSSH: 22},
+			"manifest": m, "guest": boot.Setup{Prepare: prepare, ListenSSH: 22},
 			"kernel": from.Kernel(), "modulesTree": modules, "agent": filepath.Join(bin, "sandbox-agent"), "registration": registration,
 			"modules":         []string{"virtio_pci", "virtio_console", "virtio_blk", "crc32c_intel", "erofs", "overlay", "ext4", "fuse", "virtiofs", "virtio_net", "af_packet"},
 			"optionalModules": []string{"crc32c_intel"},

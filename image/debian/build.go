@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 	"github.com/sourcery-zone/sandbox/internal/flock"
@@ -284,16 +285,12 @@ func writeInitrd(file string, m image.Manifest, root *rootfs, agent []byte, want
 	if err != nil {
 		return err
 	}
-	config, err := m.GuestConfig(image.Guest{ListenSSH: sshPort})
-	if err != nil {
-		return err
-	}
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return err
 	}
 	err = initrd.Write(f, initrd.Contents{
-		Agent: agent, GuestConfig: config, Modules: modules, Time: m.Provenance.Built,
+		Agent: agent, Image: m.Boot(boot.Setup{ListenSSH: sshPort}), Modules: modules, Time: m.Provenance.Built,
 	})
 	return errors.Join(err, f.Sync(), f.Close())
 }

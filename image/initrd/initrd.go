@@ -1,6 +1,7 @@
 package initrd
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -8,14 +9,16 @@ import (
 	"time"
 
 	"github.com/cavaliergopher/cpio"
+
+	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
 // Contents are what goes into an initial RAM disk.
 type Contents struct {
-	Agent       []byte    // static executable, becomes /init
-	GuestConfig []byte    // becomes /guest.json
-	Modules     []Module  // become /modules, in load order
-	Time        time.Time // stamped on every file
+	Agent   []byte     // static executable, becomes /init
+	Image   boot.Image // becomes /guest.json
+	Modules []Module   // become /modules, in load order
+	Time    time.Time  // stamped on every file
 }
 
 // Write writes the archive. Equal contents give equal bytes. It is not compressed:
@@ -25,6 +28,10 @@ func Write(w io.Writer, c Contents) error {
 	if len(c.Agent) == 0 {
 		return errors.New("an initial RAM disk needs an agent to run as /init, and it is empty")
 	}
+	config, err := json.Marshal(c.Image)
+	if err != nil {
+		return err
+	}
 	a := &archive{w: cpio.NewWriter(w), time: c.Time}
 	// The mount points of stage one. /dev/console comes from the archive that
 	// is built into the kernel.
@@ -32,7 +39,7 @@ func Write(w io.Writer, c Contents) error {
 		a.dir(dir)
 	}
 	a.file("init", 0o755, c.Agent)
-	a.file("guest.json", 0o644, c.GuestConfig)
+	a.file(boot.ImageFile, 0o644, config)
 	for _, m := range c.Modules {
 		a.file("modules/"+m.Name, 0o644, m.Data)
 	}

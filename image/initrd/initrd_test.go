@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 )
 
@@ -108,7 +109,7 @@ func TestSelectNamesWhatIsMissing(t *testing.T) {
 
 func contents() initrd.Contents {
 	return initrd.Contents{
-		Agent: []byte("elf"), GuestConfig: []byte("{}"), Time: time.Unix(1_700_000_000, 0),
+		Agent: []byte("elf"), Image: boot.Image{Init: "/sbin/init"}, Time: time.Unix(1_700_000_000, 0),
 		Modules: []initrd.Module{{Name: "b.ko", Data: []byte("bb")}, {Name: "a.ko", Data: []byte("aa"), Chain: 7}, {Name: "c.ko", Data: []byte("cc")}},
 	}
 }
@@ -124,9 +125,10 @@ func TestArchive(t *testing.T) {
 		t.Error("two archives of the same contents differ")
 	}
 	got := listing(t, &first)
+	const config = `{"store":{"format":"","device":""},"init":"/sbin/init","user":{"name":"","uid":0,"gid":0,"home":"","shell":""},"readiness":{}}`
 	want := []string{
 		"d755 dev ", "d755 modules ", "d755 newroot ", "d755 proc ", "d755 run ", "d755 sys ",
-		"-755 init elf", "-644 guest.json {}",
+		"-755 init elf", "-644 guest.json " + config,
 		"-644 modules/b.ko bb", "-644 modules/a.ko aa", "-644 modules/c.ko cc", "-644 modules/order b.ko c.ko\na.ko\n",
 	}
 	if !slices.Equal(got, want) {
@@ -176,7 +178,7 @@ func Example() {
 	}
 	var archive bytes.Buffer
 	err = initrd.Write(&archive, initrd.Contents{
-		Agent: []byte("a static executable"), GuestConfig: []byte("{}"),
+		Agent: []byte("a static executable"), Image: boot.Image{Init: "/sbin/init"},
 		Modules: modules,
 	})
 	fmt.Println(archive.Len() > 0, err)

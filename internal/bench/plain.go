@@ -111,7 +111,7 @@ func (b *bench) writePlainInitrd(ctx context.Context, name string, files []plain
 	if err != nil {
 		return "", err
 	}
-	err = initrd.Write(f, initrd.Contents{Agent: init, GuestConfig: []byte("{}"), Modules: modules})
+	err = initrd.Write(f, initrd.Contents{Agent: init, Modules: modules})
 	if err == nil {
 		// The kernel unpacks archives one after the other.
 		err = writeFiles(f, files)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -12,12 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
@@ -166,8 +167,7 @@ func (b *bench) serveHome(ctx context.Context, dir string) (*virtiofs.Server, er
 // rawConfig completes the plan as a start of a sandbox does.
 func (b *bench) rawConfig(dir string, key ssh.Signer) (qemu.Config, error) {
 	vm := b.plan.VM
-	word := base64.RawStdEncoding.EncodeToString(key.PublicKey().Marshal())
-	vm.Cmdline = append(append([]string{}, vm.Cmdline...), "sandbox.key="+word, "sandbox.transport=serial")
+	vm.Cmdline = slices.Concat(vm.Cmdline, boot.Params{Key: key.PublicKey()}.Words())
 	vm.Shares = []qemu.Share{{Tag: homeTag, Socket: filepath.Join(dir, "home.sock")}}
 	port, err := network.FreePort("tcp", netip.MustParseAddr(loopback))
 	if err != nil {

@@ -8,6 +8,10 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
+	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -71,4 +75,16 @@ func TestGuestGoesOnWhenTheFullHostHasSpace(t *testing.T) {
 	}
 	close(events)
 	<-done
+}
+
+func TestGuestIsToldOfItsDiskAndItsTransport(t *testing.T) {
+	c := testConfig("a")
+	plan := &machine.Plan{Transport: agent.TransportSerial, Image: &image.Image{Manifest: image.Manifest{Agent: image.Agent{Port: 1024}}}}
+	if told := bootParams(plan, c, nil); told != (boot.Params{}) {
+		t.Errorf("without any of both, the guest is told %+v", told)
+	}
+	c.DiskMiB, plan.Transport = 1024, agent.TransportVsock
+	if told := bootParams(plan, c, nil); told.DiskSerial != disk.Serial || told.VsockPort != 1024 {
+		t.Errorf("the guest is told %+v", told)
+	}
 }

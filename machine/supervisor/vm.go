@@ -8,14 +8,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -161,7 +165,7 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	vm.Cmdline = append(append([]string{}, vm.Cmdline...), keyArgument(key.PublicKey()), "sandbox.transport="+transportArgument(plan))
+	vm.Cmdline = slices.Concat(vm.Cmdline, bootParams(plan, v.config, key.PublicKey()).Words())
 	for _, e := range v.exports(plan) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
 	}
@@ -229,10 +233,14 @@ func closeAll(files []*os.File) error {
 	return errors.Join(errs...)
 }
 
-// transportArgument is the kernel command line's form of the transport.
-func transportArgument(p *machine.Plan) string {
+// bootParams are what the guest is told by its kernel's command line.
+func bootParams(p *machine.Plan, c machine.Config, key ssh.PublicKey) boot.Params {
+	params := boot.Params{Key: key}
 	if p.Transport == agent.TransportVsock {
-		return fmt.Sprintf("vsock:%d", p.Image.Manifest.Agent.Port)
+		params.VsockPort = p.Image.Manifest.Agent.Port
 	}
-	return string(p.Transport)
+	if c.DiskMiB != 0 {
+		params.DiskSerial = disk.Serial
+	}
+	return params
 }

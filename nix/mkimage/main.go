@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 	"github.com/sourcery-zone/sandbox/image/kernel"
@@ -33,7 +34,7 @@ func main() {
 type spec struct {
 	// Manifest has everything but the files and the packages.
 	Manifest image.Manifest `json:"manifest"`
-	Guest    image.Guest    `json:"guest"`
+	Guest    boot.Setup     `json:"guest"`
 
 	Kernel          string   `json:"kernel"`      // file
 	ModulesTree     string   `json:"modulesTree"` // directory with modules.dep
@@ -122,17 +123,13 @@ func (s spec) writeInitrd(m image.Manifest, dir string) error {
 	if err != nil {
 		return err
 	}
-	config, err := m.GuestConfig(s.Guest)
-	if err != nil {
-		return err
-	}
 	f, err := os.OpenFile(filepath.Join(dir, initrdFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if err := initrd.Write(f, initrd.Contents{
-		Agent: agent, GuestConfig: config, Modules: modules, Time: m.Provenance.Built,
+		Agent: agent, Image: m.Boot(s.Guest), Modules: modules, Time: m.Provenance.Built,
 	}); err != nil {
 		return err
 	}

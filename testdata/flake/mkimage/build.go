@@ -15,6 +15,7 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/erofs"
 	"github.com/sourcery-zone/sandbox/image/initrd"
@@ -121,12 +122,8 @@ func writeInitrd(f *os.File, in inputs, m image.Manifest) error {
 	if err != nil {
 		return err
 	}
-	config, err := m.GuestConfig(image.Guest{ListenSSH: 22})
-	if err != nil {
-		return err
-	}
 	return initrd.Write(f, initrd.Contents{
-		Agent: agent, GuestConfig: config, Modules: modules, Time: built,
+		Agent: agent, Image: m.Boot(boot.Setup{ListenSSH: 22}), Modules: modules, Time: built,
 	})
 }
 
