@@ -16,6 +16,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/progress"
@@ -201,39 +202,25 @@ func sweep(dir string) error {
 	return err
 }
 
-// Names of an image's files.
-const initrdFile = "initrd.img"
-
 // assemble puts an image together in dir.
 func (o Options) assemble(ctx context.Context, dir string, in inputs, root *rootfs, agent []byte) error {
 	step := o.Progress.Start("assembling the image", 0)
 	defer step.Fail()
-	for _, name := range []string{storeFile, kernelFile} {
+	for _, name := range []string{assemble.StoreFile, assemble.KernelFile} {
 		if err := os.Link(filepath.Join(root.dir, name), filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("taking the root file system from the cache: %w", err)
 		}
 	}
-	sum := sha256.Sum256(agent)
-	m := o.manifest(in, root.content)
-	m.Provenance.AgentSHA = hex.EncodeToString(sum[:])
-	if err := writeInitrd(filepath.Join(dir, initrdFile), m, root, agent, in.Modules); err != nil {
-		return err
-	}
-	var err error
-	for _, f := range []struct {
-		file *image.File
-		name string
-	}{{&m.Kernel, kernelFile}, {&m.Initrd, initrdFile}, {&m.Store.File, storeFile}} {
-		step.Note("computing the digest of " + f.name)
-		if *f.file, err = image.Describe(ctx, dir, f.name); err != nil {
-			return err
-		}
-	}
-	data, err := m.Encode()
+	modules, err := initrd.Select(os.DirFS(filepath.Join(root.dir, modulesDir)), in.Modules, optionalModules()...)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, image.ManifestFile), data, 0o444); err != nil {
+	sum := sha256.Sum256(agent)
+	m := o.manifest(in, root.content)
+	m.Provenance.AgentSHA = hex.EncodeToString(sum[:])
+	if _, err := assemble.Image(ctx, dir, assemble.Parts{
+		Manifest: m, Setup: boot.Setup{ListenSSH: sshPort}, Agent: agent, Modules: modules, Note: step.Note,
+	}); err != nil {
 		return err
 	}
 	step.Done()
@@ -278,21 +265,6 @@ func cmdline() []string {
 		// checked under emulation.
 		"lsm=landlock,yama",
 	}
-}
-
-func writeInitrd(file string, m image.Manifest, root *rootfs, agent []byte, wanted []string) error {
-	modules, err := initrd.Select(os.DirFS(filepath.Join(root.dir, modulesDir)), wanted, optionalModules()...)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
-		return err
-	}
-	err = initrd.Write(f, initrd.Contents{
-		Agent: agent, Image: m.Boot(boot.Setup{ListenSSH: sshPort}), Modules: modules, Time: m.Provenance.Built,
-	})
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // readAgent reads the agent and makes sure that it can run as /init: static,

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	goerofs "github.com/erofs/go-erofs"
+
+	"github.com/sourcery-zone/sandbox/image/assemble"
 )
 
 func TestMasksHaveReasonsAndNoDoubles(t *testing.T) {
@@ -307,12 +309,12 @@ func TestUnpack(t *testing.T) {
 		got.Packages[1].Name != "npm:@openai/codex" || got.Packages[1].Version != "0.50.0" {
 		t.Errorf("content: %+v", got)
 	}
-	for name, want := range map[string]string{kernelFile: "kernel", "modules/modules.dep": "kernel/erofs.ko:\n", "modules/kernel/erofs.ko": "module"} {
+	for name, want := range map[string]string{assemble.KernelFile: "kernel", "modules/modules.dep": "kernel/erofs.ko:\n", "modules/kernel/erofs.ko": "module"} {
 		if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(data) != want {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
 	}
-	f, err := os.Open(filepath.Join(dir, storeFile))
+	f, err := os.Open(filepath.Join(dir, assemble.StoreFile))
 	if err != nil {
 		t.Fatal(err)
 	}

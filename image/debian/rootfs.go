@@ -18,14 +18,13 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/erofs"
-	"github.com/sourcery-zone/sandbox/image/kernel"
 )
 
-// Names inside the directory of a cached root file system.
+// Names inside the directory of a cached root file system, besides those of an
+// image's files.
 const (
-	storeFile   = "store.erofs"
-	kernelFile  = "kernel"
 	modulesDir  = "modules" // the kernel's modules, with modules.dep
 	contentFile = "content.json"
 )
@@ -57,7 +56,7 @@ type unpacker struct {
 // unpack packs the tar stream r, with the recipe's own files over it, as the
 // store in dir, and puts the kernel and its modules beside it.
 func unpack(r io.Reader, dir string, in inputs, epoch time.Time) (content, error) {
-	out, err := os.OpenFile(filepath.Join(dir, storeFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+	out, err := os.OpenFile(filepath.Join(dir, assemble.StoreFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
 	if err != nil {
 		return content{}, err
 	}
@@ -173,10 +172,7 @@ func (u *unpacker) kernel(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if data, err = kernel.Plain(data); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(u.dir, kernelFile), data, 0o444)
+	return assemble.Kernel(u.dir, data)
 }
 
 // tee copies r to the file name beside the store and gives its content again.

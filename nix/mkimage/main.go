@@ -11,12 +11,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/initrd"
-	"github.com/sourcery-zone/sandbox/image/kernel"
 )
 
 func main() {
@@ -66,13 +65,6 @@ func readSpec(file string) (spec, error) {
 	return s, nil
 }
 
-// Names of an image's files.
-const (
-	kernelFile = "kernel"
-	initrdFile = "initrd.img"
-	storeFile  = "store.erofs"
-)
-
 func run(ctx context.Context, attrs, dir string) error {
 	s, err := readSpec(attrs)
 	if err != nil {
@@ -82,39 +74,13 @@ func run(ctx context.Context, attrs, dir string) error {
 	if m.Provenance.Packages, err = readPackages(s.Registration); err != nil {
 		return err
 	}
-	if err := writeKernel(s.Kernel, filepath.Join(dir, kernelFile)); err != nil {
-		return err
-	}
-	if err := s.writeInitrd(m, dir); err != nil {
-		return err
-	}
-	for _, f := range []struct {
-		file *image.File
-		name string
-	}{{&m.Kernel, kernelFile}, {&m.Initrd, initrdFile}, {&m.Store.File, storeFile}} {
-		if *f.file, err = image.Describe(ctx, dir, f.name); err != nil {
-			return err
-		}
-	}
-	data, err := m.Encode()
-	if err != nil {
-		return fmt.Errorf("the configuration makes no valid image: %w", err)
-	}
-	return os.WriteFile(filepath.Join(dir, image.ManifestFile), data, 0o444)
-}
-
-func writeKernel(from, to string) error {
-	data, err := os.ReadFile(from)
+	kernel, err := os.ReadFile(s.Kernel)
 	if err != nil {
 		return err
 	}
-	if data, err = kernel.Plain(data); err != nil {
-		return fmt.Errorf("%s: %w", from, err)
+	if err := assemble.Kernel(dir, kernel); err != nil {
+		return fmt.Errorf("%s: %w", s.Kernel, err)
 	}
-	return os.WriteFile(to, data, 0o444)
-}
-
-func (s spec) writeInitrd(m image.Manifest, dir string) error {
 	modules, err := initrd.Select(os.DirFS(s.ModulesTree), s.Modules, s.OptionalModules...)
 	if err != nil {
 		return err
@@ -123,15 +89,6 @@ func (s spec) writeInitrd(m image.Manifest, dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, initrdFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := initrd.Write(f, initrd.Contents{
-		Agent: agent, Image: m.Boot(s.Guest), Modules: modules, Time: m.Provenance.Built,
-	}); err != nil {
-		return err
-	}
-	return f.Close()
+	_, err = assemble.Image(ctx, dir, assemble.Parts{Manifest: m, Setup: s.Guest, Agent: agent, Modules: modules})
+	return err
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/erofs"
 	"github.com/sourcery-zone/sandbox/image/initrd"
 )
@@ -77,53 +78,34 @@ func build(in inputs) error {
 	if err := json.Unmarshal([]byte(in.packages), &m.Provenance.Packages); err != nil {
 		return err
 	}
-	if err := writeFiles(in, &m); err != nil {
+	m, err := assembled(in, m)
+	if err != nil {
 		return err
 	}
-	return writeManifest(in, m)
+	return spoil(in, m)
 }
 
-func writeFiles(in inputs, m *image.Manifest) error {
+func assembled(in inputs, m image.Manifest) (image.Manifest, error) {
 	kernel, err := os.ReadFile(in.kernel)
 	if err != nil {
-		return err
+		return m, err
 	}
-	if err := os.WriteFile(filepath.Join(in.out, "kernel"), kernel, 0o444); err != nil {
-		return err
+	if err := assemble.Kernel(in.out, kernel); err != nil {
+		return m, err
 	}
-	if err := create(filepath.Join(in.out, "initrd.img"), func(f *os.File) error { return writeInitrd(f, in, *m) }); err != nil {
-		return err
+	if err := writeStore(filepath.Join(in.out, assemble.StoreFile)); err != nil {
+		return m, err
 	}
-	if err := create(filepath.Join(in.out, "store.erofs"), writeStore); err != nil {
-		return err
-	}
-	for name, file := range map[string]*image.File{"kernel": &m.Kernel, "initrd.img": &m.Initrd, "store.erofs": &m.Store.File} {
-		if *file, err = image.Describe(context.Background(), in.out, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func create(name string, fill func(*os.File) error) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(fill(f), f.Close())
-}
-
-func writeInitrd(f *os.File, in inputs, m image.Manifest) error {
 	agent, err := os.ReadFile(in.agent)
 	if err != nil {
-		return err
+		return m, err
 	}
 	modules, err := modulesOf(in.initrd)
 	if err != nil {
-		return err
+		return m, err
 	}
-	return initrd.Write(f, initrd.Contents{
-		Agent: agent, Image: m.Boot(boot.Setup{ListenSSH: 22}), Modules: modules, Time: built,
+	return assemble.Image(context.Background(), in.out, assemble.Parts{
+		Manifest: m, Setup: boot.Setup{ListenSSH: 22}, Agent: agent, Modules: modules,
 	})
 }
 
@@ -156,11 +138,16 @@ func modulesOf(file string) ([]initrd.Module, error) {
 }
 
 // writeStore makes this program, under its names, the guest's file system.
-func writeStore(f *os.File) error {
+func writeStore(name string) error {
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return err
 	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	store, err := erofs.Create(f, erofs.Options{Label: "tiny", BuildTime: built, TempDir: os.Getenv("TMPDIR")})
 	if err != nil {
 		return err
@@ -188,12 +175,14 @@ func writeStore(f *os.File) error {
 	return store.Close()
 }
 
-// writeManifest writes the manifest, spoilt as the derivation asks.
-func writeManifest(in inputs, m image.Manifest) error {
-	kernel := filepath.Join(in.out, "kernel")
+// spoil does what the derivation asks for to the image.
+func spoil(in inputs, m image.Manifest) error {
+	kernel, manifest := filepath.Join(in.out, assemble.KernelFile), filepath.Join(in.out, image.ManifestFile)
 	switch in.spoil {
-	case "no-manifest":
+	case "":
 		return nil
+	case "no-manifest":
+		return os.Remove(manifest)
 	case "missing-file":
 		if err := os.Remove(kernel); err != nil {
 			return err
@@ -224,5 +213,5 @@ func writeManifest(in inputs, m image.Manifest) error {
 	case "no-user":
 		replace(`"uid": 1000`, `"uid": 0`)
 	}
-	return os.WriteFile(filepath.Join(in.out, image.ManifestFile), data, 0o444)
+	return errors.Join(os.Remove(manifest), os.WriteFile(manifest, data, 0o444))
 }
