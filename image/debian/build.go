@@ -150,9 +150,9 @@ func (o Options) lockCache() (unlock func(), err error) {
 }
 
 // rootfs takes the root file system from the cache, or makes it.
-func (o Options) rootfs(ctx context.Context, in inputs) (*rootfs, error) {
+func (o Options) rootfs(ctx context.Context, in inputs) (*cachedRoot, error) {
 	if !o.Force {
-		if root, err := cachedRootfs(o.CacheDir, in.digest()); root != nil || err != nil {
+		if root, err := findRoot(o.CacheDir, in.digest()); root != nil || err != nil {
 			return root, err
 		}
 	}
@@ -203,7 +203,7 @@ func sweep(dir string) error {
 }
 
 // assemble puts an image together in dir.
-func (o Options) assemble(ctx context.Context, dir string, in inputs, root *rootfs, agent []byte) error {
+func (o Options) assemble(ctx context.Context, dir string, in inputs, root *cachedRoot, agent []byte) error {
 	step := o.Progress.Start("assembling the image", 0)
 	defer step.Fail()
 	for _, name := range []string{assemble.StoreFile, assemble.KernelFile} {

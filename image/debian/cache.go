@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// rootfs is a finished root file system in the cache: the slow half of an
+// cachedRoot is a finished root file system in the cache: the slow half of an
 // image, which many images share.
-type rootfs struct {
+type cachedRoot struct {
 	dir     string
 	content content
 }
 
-// cachedRootfs finds the root file system of those inputs, or returns nil.
-func cachedRootfs(cacheDir, digest string) (*rootfs, error) {
+// findRoot finds the root file system of those inputs, or returns nil.
+func findRoot(cacheDir, digest string) (*cachedRoot, error) {
 	dir := rootfsDir(cacheDir, digest)
 	data, err := os.ReadFile(filepath.Join(dir, contentFile))
 	if errors.Is(err, os.ErrNotExist) {
@@ -28,7 +28,7 @@ func cachedRootfs(cacheDir, digest string) (*rootfs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the cached root file system: %w", err)
 	}
-	r := &rootfs{dir: dir}
+	r := &cachedRoot{dir: dir}
 	if err := json.Unmarshal(data, &r.content); err != nil {
 		return nil, fmt.Errorf("the cached root file system %s is damaged; remove that directory: %w", dir, err)
 	}
@@ -40,7 +40,7 @@ func rootfsDir(cacheDir, digest string) string {
 }
 
 // makeRootfs installs the packages and puts the result into the cache.
-func makeRootfs(ctx context.Context, b bootstrap, in inputs, cacheDir string) (*rootfs, error) {
+func makeRootfs(ctx context.Context, b bootstrap, in inputs, cacheDir string) (*cachedRoot, error) {
 	epoch := time.Unix(in.Epoch, 0).UTC()
 	if in.Epoch == 0 {
 		var err error
@@ -76,7 +76,7 @@ func makeRootfs(ctx context.Context, b bootstrap, in inputs, cacheDir string) (*
 	if err := os.Rename(tmp, final); err != nil {
 		return nil, err
 	}
-	return &rootfs{dir: final, content: made}, nil
+	return &cachedRoot{dir: final, content: made}, nil
 }
 
 // Prune removes the cached root file systems, except those made from the inputs

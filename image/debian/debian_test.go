@@ -17,6 +17,7 @@ import (
 	goerofs "github.com/erofs/go-erofs"
 
 	"github.com/sourcery-zone/sandbox/image/assemble"
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 func TestMasksHaveReasonsAndNoDoubles(t *testing.T) {
@@ -49,7 +50,7 @@ func TestWhatASandboxNeedsIsNotMasked(t *testing.T) {
 }
 
 func TestOverlay(t *testing.T) {
-	entries := map[string]entry{}
+	entries := map[string]rootfs.Entry{}
 	for _, e := range overlay() {
 		if _, ok := entries[e.Name]; ok || strings.HasPrefix(e.Name, "/") {
 			t.Errorf("%s is there twice or absolute", e.Name)

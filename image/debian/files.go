@@ -1,9 +1,10 @@
 package debian
 
 import (
-	"archive/tar"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 // The user of every image of this recipe. The host maps these numbers to the
@@ -21,29 +22,9 @@ func userShell(bare bool) string {
 	return "/usr/bin/zsh"
 }
 
-// entry is a file, directory (name ends in /) or symbolic link that the recipe
-// puts over what the packages installed. All belong to root.
-type entry struct {
-	Name string
-	Mode int64
-	Data string
-	Link string // makes it a symbolic link
-}
-
-func (e entry) header() *tar.Header {
-	h := &tar.Header{Name: e.Name, Mode: e.Mode, Size: int64(len(e.Data)), Typeflag: tar.TypeReg}
-	switch {
-	case e.Link != "":
-		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, e.Link, 0o777
-	case strings.HasSuffix(e.Name, "/"):
-		h.Typeflag = tar.TypeDir
-	}
-	return h
-}
-
 // overlay is everything that the recipe itself puts into the store.
-func overlay() []entry {
-	entries := []entry{
+func overlay() []rootfs.Entry {
+	entries := []rootfs.Entry{
 		{Name: "etc/systemd/system/default.target", Link: "/usr/lib/systemd/system/multi-user.target"},
 		// Empty, not absent: systemd then makes an id at boot without treating
 		// the boot as the first of a new installation.
@@ -72,12 +53,12 @@ func overlay() []entry {
 		{Name: "mnt/", Mode: 0o755},
 	}
 	for _, m := range units().Masks {
-		entries = append(entries, entry{Name: "etc/systemd/system/" + m.Unit, Link: "/dev/null"})
+		entries = append(entries, rootfs.Entry{Name: "etc/systemd/system/" + m.Unit, Link: "/dev/null"})
 	}
 	for _, m := range units().Generators {
-		entries = append(entries, entry{Name: "etc/systemd/system-generators/" + m.Unit, Link: "/dev/null"})
+		entries = append(entries, rootfs.Entry{Name: "etc/systemd/system-generators/" + m.Unit, Link: "/dev/null"})
 	}
-	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(entries, func(a, b rootfs.Entry) int { return strings.Compare(a.Name, b.Name) })
 	return entries
 }
 

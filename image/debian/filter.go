@@ -4,6 +4,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 // dropped is what the packages install and no sandbox needs, as patterns of
@@ -114,7 +116,7 @@ func terminals() []string {
 
 // keep tells whether the file of that path belongs into the store. Programs
 // expect the directories under /var even when they are empty.
-func keep(name string, isDir bool, drop []string) bool {
+func keep(name string, isDir bool, drop rootfs.Filter) bool {
 	if strings.HasPrefix(name, "usr/share/doc/") && path.Base(name) == "copyright" {
 		return true
 	}
@@ -124,20 +126,9 @@ func keep(name string, isDir bool, drop []string) bool {
 	if isDir && strings.HasPrefix(name, "var/") {
 		return true
 	}
-	return !slices.ContainsFunc(drop, func(pattern string) bool { return covers(pattern, name) })
+	return !drop.Covers(name)
 }
 
 func hasPrefix(name string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
-}
-
-// covers tells whether pattern matches name or a directory that it is in.
-func covers(pattern, name string) bool {
-	pattern, inside := strings.CutSuffix(pattern, "/")
-	parts, depth := strings.Split(name, "/"), strings.Count(pattern, "/")+1
-	if len(parts) < depth || (inside && len(parts) == depth) {
-		return false
-	}
-	matched, err := path.Match(pattern, strings.Join(parts[:depth], "/"))
-	return matched && err == nil
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 // revision counts changes of this recipe that its tables do not show.
@@ -16,19 +18,19 @@ const revision = 1
 // inputs is everything that decides the bytes of a root file system, except
 // what the archive holds on the day of the build.
 type inputs struct {
-	Revision int      `json:"revision"`
-	Suite    string   `json:"suite"`
-	Arch     string   `json:"arch"` // as Debian names it
-	Sources  []string `json:"sources,omitempty"`
-	Packages []string `json:"packages"`
-	NPM      []string `json:"npm,omitempty"` // what it is to install
-	NPMTool  *npmTool `json:"npm_tool,omitempty"`
-	Epoch    int64    `json:"epoch,omitempty"` // seconds; 0: the archive's own date
-	Hooks    []hook   `json:"hooks"`
-	Overlay  []entry  `json:"overlay"`
-	Dropped  []string `json:"dropped"`
-	Block    int      `json:"block"` // bytes
-	Modules  []string `json:"modules"`
+	Revision int            `json:"revision"`
+	Suite    string         `json:"suite"`
+	Arch     string         `json:"arch"` // as Debian names it
+	Sources  []string       `json:"sources,omitempty"`
+	Packages []string       `json:"packages"`
+	NPM      []string       `json:"npm,omitempty"` // what it is to install
+	NPMTool  *npmTool       `json:"npm_tool,omitempty"`
+	Epoch    int64          `json:"epoch,omitempty"` // seconds; 0: the archive's own date
+	Hooks    []hook         `json:"hooks"`
+	Overlay  []rootfs.Entry `json:"overlay"`
+	Dropped  []string       `json:"dropped"`
+	Block    int            `json:"block"` // bytes
+	Modules  []string       `json:"modules"`
 }
 
 // hook is a shell command that mmdebstrap runs with the new system's root as $1.

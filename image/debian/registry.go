@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 // npmTool is the npm of the image. It comes from the registry, because Debian's
@@ -36,8 +38,8 @@ func ourNPM() npmTool {
 
 // settings are npm's own in the image: the user may not write to where it would
 // put programs by itself.
-func (npmTool) settings() entry {
-	return entry{Name: npmModules + "npm/npmrc", Mode: 0o644, Data: "prefix=${HOME}/.local\n"}
+func (npmTool) settings() rootfs.Entry {
+	return rootfs.Entry{Name: npmModules + "npm/npmrc", Mode: 0o644, Data: "prefix=${HOME}/.local\n"}
 }
 
 // file is its name in the cache and in the room.

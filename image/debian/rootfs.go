@@ -3,14 +3,11 @@ package debian
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/erofs"
+	"github.com/sourcery-zone/sandbox/image/rootfs"
 )
 
 // Names inside the directory of a cached root file system, besides those of an
@@ -42,14 +40,12 @@ type content struct {
 // modulesPrefix is where a kernel's modules are; /lib is a link to /usr/lib.
 const modulesPrefix = "usr/lib/modules/"
 
-// unpacker takes a tar stream of a whole system apart.
+// unpacker takes from the tar stream of a system what a recipe wants of it
+// besides the store.
 type unpacker struct {
 	dir     string
-	store   *erofs.Writer
-	drop    []string
-	ours    map[string]bool   // paths that the overlay replaces
-	npm     map[string]bool   // package.json of what npm was asked for
-	stored  map[string]string // the first name of each content, mode and owner
+	drop    rootfs.Filter
+	npm     map[string]bool // package.json of what npm was asked for
 	content content
 }
 
@@ -61,109 +57,52 @@ func unpack(r io.Reader, dir string, in inputs, epoch time.Time) (content, error
 		return content{}, err
 	}
 	defer out.Close()
-	store, err := erofs.Create(out, erofs.Options{Label: storeLabel, BlockSize: in.Block, BuildTime: epoch, TempDir: dir})
-	if err != nil {
-		return content{}, err
-	}
-	u := &unpacker{
-		dir: dir, store: store, drop: in.Dropped, ours: map[string]bool{}, npm: map[string]bool{}, stored: map[string]string{},
-		content: content{Epoch: epoch.Unix()},
-	}
+	u := &unpacker{dir: dir, drop: in.Dropped, npm: map[string]bool{}, content: content{Epoch: epoch.Unix()}}
 	for _, spec := range in.NPM {
 		u.npm[npmModules+npmPackage(spec)+"/package.json"] = true
 	}
 	if in.NPMTool != nil {
 		u.npm[npmModules+"npm/package.json"] = true
 	}
-	for _, e := range in.Overlay {
-		u.ours[path.Clean(e.Name)] = true
-	}
-	if err := u.stream(r); err != nil {
-		return content{}, err
-	}
-	for _, e := range in.Overlay {
-		h := e.header()
-		h.ModTime = epoch
-		if err := store.Add(h, strings.NewReader(e.Data)); err != nil {
-			return content{}, err
-		}
-	}
-	if err := errors.Join(store.Close(), out.Sync()); err != nil {
+	err = rootfs.Pack(r, out, rootfs.Options{
+		Options: erofs.Options{Label: storeLabel, BlockSize: in.Block, BuildTime: epoch, TempDir: dir},
+		Overlay: in.Overlay, Visit: u.visit,
+	})
+	if err != nil {
 		return content{}, err
 	}
 	return u.finish()
 }
 
-func (u *unpacker) stream(r io.Reader) error {
-	for tr := tar.NewReader(r); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading the system that mmdebstrap made: %w", err)
-		}
-		if err := u.entry(h, tr); err != nil {
-			return err
-		}
-	}
-}
-
-func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
-	name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+func (u *unpacker) visit(name string, h *tar.Header, r io.Reader) (io.Reader, error) {
 	if release, ok := strings.CutPrefix(name, "boot/vmlinuz-"); ok && h.Typeflag == tar.TypeReg {
 		u.content.Release = release
-		return u.kernel(r)
+		if err := u.kernel(r); err != nil {
+			return nil, err
+		}
+		return nil, rootfs.ErrSkip
 	}
-	if u.ours[name] || !keep(name, h.Typeflag == tar.TypeDir, u.drop) {
-		return nil
-	}
-	var err error
 	switch {
+	case !keep(name, h.Typeflag == tar.TypeDir, u.drop):
+		return nil, rootfs.ErrSkip
 	case h.Typeflag != tar.TypeReg:
 	case strings.HasPrefix(name, modulesPrefix):
 		_, inside, _ := strings.Cut(strings.TrimPrefix(name, modulesPrefix), "/")
-		r, err = u.tee(filepath.Join(modulesDir, inside), r)
+		return u.tee(filepath.Join(modulesDir, inside), r)
 	case name == "var/lib/dpkg/status":
-		r, err = u.read(r, func(s string) error {
+		return u.read(r, func(s string) error {
 			packages, err := dpkgStatus(s)
 			u.content.Packages = append(u.content.Packages, packages...)
 			return err
 		})
 	case u.npm[name]:
-		r, err = u.read(r, func(s string) error {
+		return u.read(r, func(s string) error {
 			p, err := npmManifest(s)
 			u.content.Packages = append(u.content.Packages, p)
 			return err
 		})
 	}
-	if err != nil {
-		return err
-	}
-	return u.add(h, r)
-}
-
-// linkFrom is the size from which it saves space to store equal files once.
-const linkFrom = 4096
-
-// add stores a file, or a further name of an equal one.
-func (u *unpacker) add(h *tar.Header, r io.Reader) error {
-	if h.Typeflag != tar.TypeReg || h.Size < linkFrom || len(h.PAXRecords) > 0 {
-		return u.store.Add(h, r)
-	}
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return fmt.Errorf("reading the system that mmdebstrap made: %s: %w", h.Name, err)
-	}
-	key := fmt.Sprintf("%x %o %d:%d", sha256.Sum256(data), h.Mode, h.Uid, h.Gid)
-	first, ok := u.stored[key]
-	if !ok {
-		u.stored[key] = h.Name
-		return u.store.Add(h, bytes.NewReader(data))
-	}
-	link := *h
-	link.Typeflag, link.Linkname, link.Size = tar.TypeLink, first, 0
-	return u.store.Add(&link, nil)
+	return r, nil
 }
 
 // kernel stores the kernel in the form that boots fastest.
