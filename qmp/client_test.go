@@ -13,57 +13,58 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 func TestHandshake(t *testing.T) {
 	tests := map[string]struct {
-		play script
+		play func(*qmptest.Monitor)
 		is   error  // nil for success
 		text string // part of the error's text
 	}{
-		"ordinary": {play: func(m *fakeMonitor) { m.handshake() }},
-		"greeting in pieces": {play: func(m *fakeMonitor) {
-			for _, b := range []byte(greeting) {
-				m.say(string(b))
+		"ordinary": {play: func(m *qmptest.Monitor) { m.Handshake(qmptest.Greeting) }},
+		"greeting in pieces": {play: func(m *qmptest.Monitor) {
+			for _, b := range []byte(qmptest.Greeting) {
+				m.Say(string(b))
 			}
-			m.reply(m.next(), `{}`)
+			m.Reply(m.Next(), `{}`)
 		}},
-		"events around the reply": {play: func(m *fakeMonitor) {
-			m.say(greeting)
-			m.event("RESUME")
-			c := m.next()
-			m.event("STOP")
-			m.say(event("RESUME") + fmt.Sprintf(`{"return": {}, "id": %s}`, c.ID) + event("STOP"))
+		"events around the reply": {play: func(m *qmptest.Monitor) {
+			m.Say(qmptest.Greeting)
+			m.Event("RESUME")
+			c := m.Next()
+			m.Event("STOP")
+			m.Say(qmptest.Event("RESUME") + fmt.Sprintf(`{"return": {}, "id": %s}`, c.ID) + qmptest.Event("STOP"))
 		}},
 		"silence": {
-			play: func(*fakeMonitor) {},
+			play: func(*qmptest.Monitor) {},
 			is:   context.DeadlineExceeded, text: "one client at a time",
 		},
 		"silence after the greeting": {
-			play: func(m *fakeMonitor) { m.say(greeting); m.next() },
+			play: func(m *qmptest.Monitor) { m.Say(qmptest.Greeting); m.Next() },
 			is:   context.DeadlineExceeded, text: "qmp_capabilities",
 		},
 		"close at once": {
-			play: func(m *fakeMonitor) { m.conn.Close() },
+			play: func(m *qmptest.Monitor) { m.Conn.Close() },
 			is:   io.EOF, text: "no QMP greeting",
 		},
 		"close after the greeting": {
-			play: func(m *fakeMonitor) { m.say(greeting); m.conn.Close() },
+			play: func(m *qmptest.Monitor) { m.Say(qmptest.Greeting); m.Conn.Close() },
 			is:   io.EOF, text: "qmp_capabilities",
 		},
 		"the human monitor": {
-			play: func(m *fakeMonitor) { m.say("QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) ") },
+			play: func(m *qmptest.Monitor) { m.Say("QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) ") },
 			is:   qmp.ErrProtocol, text: "QEMU 10.0.2 monitor",
 		},
 		"another protocol in JSON": {
-			play: func(m *fakeMonitor) { m.say(`{"jsonrpc": "2.0", "method": "hello"}`) },
+			play: func(m *qmptest.Monitor) { m.Say(`{"jsonrpc": "2.0", "method": "hello"}`) },
 			is:   qmp.ErrProtocol, text: "neither a greeting",
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := start(t, qmp.Options{}, test.play)
+				client := qmptest.Start(t, qmp.Options{}, test.play)
 				err := client.Handshake(within(t, time.Minute))
 				if !errors.Is(err, test.is) {
 					t.Fatalf("got %v, want %v", err, test.is)
@@ -90,9 +91,9 @@ func TestHandshake(t *testing.T) {
 }
 
 func TestHandshakeReportsARefusal(t *testing.T) {
-	client := start(t, qmp.Options{}, func(m *fakeMonitor) {
-		m.say(greeting)
-		m.say(fmt.Sprintf(`{"error": {"class": "GenericError", "desc": "not today"}, "id": %s}`, m.next().ID))
+	client := qmptest.Start(t, qmp.Options{}, func(m *qmptest.Monitor) {
+		m.Say(qmptest.Greeting)
+		m.Say(fmt.Sprintf(`{"error": {"class": "GenericError", "desc": "not today"}, "id": %s}`, m.Next().ID))
 	})
 	if err := client.Connect(); !qmp.IsClass(err, qmp.ClassGenericError) {
 		t.Fatal(err)
@@ -100,7 +101,7 @@ func TestHandshakeReportsARefusal(t *testing.T) {
 }
 
 func TestCommandsNeedAHandshake(t *testing.T) {
-	client := start(t, qmp.Options{}, func(*fakeMonitor) {})
+	client := qmptest.Start(t, qmp.Options{}, func(*qmptest.Monitor) {})
 	if err := client.Cont(t.Context()); err == nil || !strings.Contains(err.Error(), "call Handshake") {
 		t.Errorf("got %v", err)
 	}
@@ -113,15 +114,15 @@ func TestCommandsNeedAHandshake(t *testing.T) {
 func TestMisbehaviourEndsTheConnection(t *testing.T) {
 	tests := map[string]misbehaviour{
 		"close": {
-			func(m *fakeMonitor, _ command) { m.conn.Close() },
+			func(m *qmptest.Monitor, _ qmptest.Command) { m.Conn.Close() },
 			io.EOF, "closed the connection",
 		},
 		"close within a message": {
-			func(m *fakeMonitor, _ command) { m.say(`{"return": {"status": "run`); m.conn.Close() },
+			func(m *qmptest.Monitor, _ qmptest.Command) { m.Say(`{"return": {"status": "run`); m.Conn.Close() },
 			io.ErrUnexpectedEOF, "in the middle of a message",
 		},
 		"close after an event": {
-			func(m *fakeMonitor, _ command) { m.event("SHUTDOWN"); m.conn.Close() },
+			func(m *qmptest.Monitor, _ qmptest.Command) { m.Event("SHUTDOWN"); m.Conn.Close() },
 			io.EOF, "closed the connection",
 		},
 		"garbage":           says("\x00\xff warning: TCG\n", "which is no message"),
@@ -130,7 +131,7 @@ func TestMisbehaviourEndsTheConnection(t *testing.T) {
 		"an array":          says(`[{"event": "STOP"}]`, "wrong form"),
 		"null":              says(`null `, "neither a greeting"),
 		"an empty object":   says(`{}`, "neither a greeting"),
-		"a second greeting": says(greeting, "second time"),
+		"a second greeting": says(qmptest.Greeting, "second time"),
 		"a reply without an id": says(
 			`{"return": {}}`, "was not sent"),
 		"a reply with a strange id": says(
@@ -147,7 +148,7 @@ func TestMisbehaviourEndsTheConnection(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := connect(t, func(m *fakeMonitor) { test.answer(m, m.next()) })
+				client := qmptest.Connect(t, func(m *qmptest.Monitor) { test.answer(m, m.Next()) })
 				events, err := client.Events(t.Context())
 				if err != nil {
 					t.Fatal(err)
@@ -178,43 +179,43 @@ func TestMisbehaviourEndsTheConnection(t *testing.T) {
 
 // misbehaviour is an answer to a command, and the error that must come of it.
 type misbehaviour struct {
-	answer func(m *fakeMonitor, c command)
+	answer func(m *qmptest.Monitor, c qmptest.Command)
 	is     error
 	text   string
 }
 
 // says is the misbehaviour of sending text.
 func says(text, want string) misbehaviour {
-	return misbehaviour{func(m *fakeMonitor, _ command) { m.say(text) }, qmp.ErrProtocol, want}
+	return misbehaviour{func(m *qmptest.Monitor, _ qmptest.Command) { m.Say(text) }, qmp.ErrProtocol, want}
 }
 
 func TestStatusIsReadHoweverTheReplyArrives(t *testing.T) {
 	const body = `{"status": "running", "running": true}`
-	tests := map[string]script{
-		"in one piece": func(m *fakeMonitor) { m.reply(m.next(), body) },
-		"byte by byte": func(m *fakeMonitor) {
-			for _, b := range fmt.Appendf(nil, `{"return": %s, "id": %s}`, body, m.next().ID) {
-				m.say(string(b))
+	tests := map[string]func(*qmptest.Monitor){
+		"in one piece": func(m *qmptest.Monitor) { m.Reply(m.Next(), body) },
+		"byte by byte": func(m *qmptest.Monitor) {
+			for _, b := range fmt.Appendf(nil, `{"return": %s, "id": %s}`, body, m.Next().ID) {
+				m.Say(string(b))
 			}
 		},
-		"on many lines": func(m *fakeMonitor) {
-			m.say(fmt.Sprintf("{\r\n    \"return\": {\n \"status\": \"running\",\n\n\"running\": true\n},\n\"id\":\n%s}\n", m.next().ID))
+		"on many lines": func(m *qmptest.Monitor) {
+			m.Say(fmt.Sprintf("{\r\n    \"return\": {\n \"status\": \"running\",\n\n\"running\": true\n},\n\"id\":\n%s}\n", m.Next().ID))
 		},
-		"with events in the same read": func(m *fakeMonitor) {
-			m.say(event("STOP") + fmt.Sprintf(`{"return": %s, "id": %s}`, body, m.next().ID) + event("RESUME"))
+		"with events in the same read": func(m *qmptest.Monitor) {
+			m.Say(qmptest.Event("STOP") + fmt.Sprintf(`{"return": %s, "id": %s}`, body, m.Next().ID) + qmptest.Event("RESUME"))
 		},
-		"after many events": func(m *fakeMonitor) {
-			c := m.next()
+		"after many events": func(m *qmptest.Monitor) {
+			c := m.Next()
 			for range 1000 {
-				m.event("RTC_CHANGE")
+				m.Event("RTC_CHANGE")
 			}
-			m.reply(c, body)
+			m.Reply(c, body)
 		},
 	}
 	for name, play := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := connect(t, play)
+				client := qmptest.Connect(t, play)
 				if _, err := client.Events(within(t, time.Hour)); err != nil { // nobody reads it
 					t.Fatal(err)
 				}
@@ -229,9 +230,9 @@ func TestStatusIsReadHoweverTheReplyArrives(t *testing.T) {
 
 func TestRepliesOfAnySize(t *testing.T) {
 	const size = 3 << 20
-	client := connect(t, func(m *fakeMonitor) {
-		m.reply(m.next(), big(size))
-		m.echo(1)
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		m.Reply(m.Next(), big(size))
+		m.Echo(1)
 	})
 	var got string
 	if err := client.Execute(t.Context(), "query-qmp-schema", nil, &got); err != nil {
@@ -247,15 +248,15 @@ func TestRepliesOfAnySize(t *testing.T) {
 
 func TestRepliesFindTheirCallsInAnyOrder(t *testing.T) {
 	const calls = 50
-	client := connect(t, func(m *fakeMonitor) {
-		var asked []command
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		var asked []qmptest.Command
 		for range calls {
-			asked = append(asked, m.next())
+			asked = append(asked, m.Next())
 		}
 		for i := range asked {
 			c := asked[len(asked)-1-i]
-			m.event("STOP")
-			m.reply(c, string(c.Arguments))
+			m.Event("STOP")
+			m.Reply(c, string(c.Arguments))
 		}
 	})
 	var wg sync.WaitGroup
@@ -271,11 +272,11 @@ func TestRepliesFindTheirCallsInAnyOrder(t *testing.T) {
 
 func TestLateReplyDoesNotAnswerTheNextCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := connect(t, func(m *fakeMonitor) {
-			late := m.next()
-			c := m.next()
-			m.reply(late, `{"Number": 1}`)
-			m.reply(c, string(c.Arguments))
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+			late := m.Next()
+			c := m.Next()
+			m.Reply(late, `{"Number": 1}`)
+			m.Reply(c, string(c.Arguments))
 		})
 		if err := ask(within(t, time.Second), client, 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("got %v", err)
@@ -289,9 +290,9 @@ func TestLateReplyDoesNotAnswerTheNextCommand(t *testing.T) {
 func TestDeadlineHoldsWhenTheMonitorReadsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		resume := make(chan struct{})
-		client := connect(t, func(m *fakeMonitor) {
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 			<-resume
-			m.echo(1)
+			m.Echo(1)
 		})
 		first := make(chan error, 1)
 		go func() { first <- ask(within(t, time.Minute), client, 1) }()
@@ -311,7 +312,7 @@ func TestDeadlineHoldsWhenTheMonitorReadsNothing(t *testing.T) {
 
 func TestHalfWrittenCommandEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := connect(t, func(m *fakeMonitor) { _, _ = m.conn.Read(make([]byte, 10)) })
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) { _, _ = m.Conn.Read(make([]byte, 10)) })
 		err := ask(within(t, time.Second), client, 1)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "did not read") {
 			t.Errorf("got %v", err)
@@ -321,7 +322,7 @@ func TestHalfWrittenCommandEndsTheConnection(t *testing.T) {
 }
 
 func TestEndedContextSendsNothing(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) { m.echo(1) })
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Echo(1) })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := ask(ctx, client, 1); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "not sent") {
@@ -333,10 +334,10 @@ func TestEndedContextSendsNothing(t *testing.T) {
 }
 
 func TestRefusalIsTyped(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) {
-		c := m.next()
-		m.say(fmt.Sprintf(`{"id": %s, "error": {"class": "DeviceNotFound", "desc": "Device 'x' not found", "more": 1}}`, c.ID))
-		m.echo(1)
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		c := m.Next()
+		m.Say(fmt.Sprintf(`{"id": %s, "error": {"class": "DeviceNotFound", "desc": "Device 'x' not found", "more": 1}}`, c.ID))
+		m.Echo(1)
 	})
 	err := client.Execute(t.Context(), "device_del", map[string]string{"id": "x"}, nil)
 	var refused *qmp.Error
@@ -352,10 +353,10 @@ func TestRefusalIsTyped(t *testing.T) {
 }
 
 func TestResultOfAnotherFormIsAnErrorOfTheCallOnly(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) {
-		m.reply(m.next(), `[]`)
-		m.reply(m.next(), `null`)
-		m.echo(1)
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		m.Reply(m.Next(), `[]`)
+		m.Reply(m.Next(), `null`)
+		m.Echo(1)
 	})
 	if _, err := client.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "does not fit") {
 		t.Errorf("got %v", err)
@@ -372,15 +373,15 @@ func TestResultOfAnotherFormIsAnErrorOfTheCallOnly(t *testing.T) {
 }
 
 func TestQuitAcceptsAnEndInPlaceOfAnAnswer(t *testing.T) {
-	tests := map[string]script{
-		"answer":      func(m *fakeMonitor) { m.reply(m.next(), `{}`); m.conn.Close() },
-		"end":         func(m *fakeMonitor) { m.next(); m.conn.Close() },
-		"half answer": func(m *fakeMonitor) { m.next(); m.say(`{"ret`); m.conn.Close() },
-		"gone before": func(m *fakeMonitor) { m.conn.Close() },
+	tests := map[string]func(*qmptest.Monitor){
+		"answer":      func(m *qmptest.Monitor) { m.Reply(m.Next(), `{}`); m.Conn.Close() },
+		"end":         func(m *qmptest.Monitor) { m.Next(); m.Conn.Close() },
+		"half answer": func(m *qmptest.Monitor) { m.Next(); m.Say(`{"ret`); m.Conn.Close() },
+		"gone before": func(m *qmptest.Monitor) { m.Conn.Close() },
 	}
 	for name, play := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err := connect(t, play).Quit(t.Context()); err != nil {
+			if err := qmptest.Connect(t, play).Quit(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -389,7 +390,7 @@ func TestQuitAcceptsAnEndInPlaceOfAnAnswer(t *testing.T) {
 
 func TestCloseFailsCallsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := connect(t, func(m *fakeMonitor) { m.next() })
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Next() })
 		called := make(chan error, 1)
 		go func() { called <- client.Stop(t.Context()) }()
 		synctest.Wait()
@@ -409,10 +410,10 @@ func TestCloseFailsCallsInFlight(t *testing.T) {
 
 // A QEMU that its guest took over may say something without an end.
 func TestAMessageWithoutAnEndEndsTheConnection(t *testing.T) {
-	client := start(t, qmp.Options{}, func(m *fakeMonitor) {
-		m.say(`{"QMP": "`)
+	client := qmptest.Start(t, qmp.Options{}, func(m *qmptest.Monitor) {
+		m.Say(`{"QMP": "`)
 		for piece := strings.Repeat("x", 1<<20); ; {
-			if _, err := io.WriteString(m.conn, piece); err != nil {
+			if _, err := io.WriteString(m.Conn, piece); err != nil {
 				return
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 // names receives until the channel is closed.
@@ -35,9 +36,9 @@ func subscribe(ctx context.Context, t *testing.T, client *qmp.Client) <-chan qmp
 
 func TestEventHasItsDataAndTime(t *testing.T) {
 	resume := make(chan struct{})
-	client := connect(t, func(m *fakeMonitor) {
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 		<-resume
-		m.say(`{"timestamp": {"seconds": 1795474755, "microseconds": 283300}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}`)
+		m.Say(`{"timestamp": {"seconds": 1795474755, "microseconds": 283300}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}`)
 	})
 	one, two := subscribe(t.Context(), t, client), subscribe(t.Context(), t, client)
 	close(resume)
@@ -51,14 +52,14 @@ func TestEventHasItsDataAndTime(t *testing.T) {
 
 func TestEventsBeforeTheHandshakeReachSubscribers(t *testing.T) {
 	resume := make(chan struct{})
-	client := start(t, qmp.Options{}, func(m *fakeMonitor) {
+	client := qmptest.Start(t, qmp.Options{}, func(m *qmptest.Monitor) {
 		<-resume
-		m.say(greeting)
-		m.event("RESUME")
-		c := m.next()
-		m.event("STOP")
-		m.reply(c, `{}`)
-		m.conn.Close()
+		m.Say(qmptest.Greeting)
+		m.Event("RESUME")
+		c := m.Next()
+		m.Event("STOP")
+		m.Reply(c, `{}`)
+		m.Conn.Close()
 	})
 	events := subscribe(t.Context(), t, client)
 	close(resume)
@@ -74,13 +75,13 @@ func TestEventsBeforeTheHandshakeReachSubscribers(t *testing.T) {
 func TestSlowSubscriberHoldsUpNobody(t *testing.T) {
 	const rounds = 500
 	resume := make(chan struct{})
-	client := connect(t, func(m *fakeMonitor) {
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 		<-resume
 		for i := range rounds {
-			m.event(fmt.Sprint("E", i))
-			m.echo(1)
+			m.Event(fmt.Sprint("E", i))
+			m.Echo(1)
 		}
-		m.conn.Close()
+		m.Conn.Close()
 	})
 	slow, quick := subscribe(t.Context(), t, client), subscribe(t.Context(), t, client)
 	close(resume)
@@ -105,11 +106,11 @@ func TestSlowSubscriberHoldsUpNobody(t *testing.T) {
 func TestUnsubscribingEndsOneChannelOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		resume := make(chan struct{})
-		client := connect(t, func(m *fakeMonitor) {
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 			<-resume
-			m.event("ONE")
+			m.Event("ONE")
 			<-resume
-			m.event("TWO")
+			m.Event("TWO")
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		leaving, staying := subscribe(ctx, t, client), subscribe(t.Context(), t, client)
@@ -129,10 +130,10 @@ func TestUnsubscribingEndsOneChannelOnly(t *testing.T) {
 func TestCloseEndsSubscriptionsThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		resume := make(chan struct{})
-		client := connect(t, func(m *fakeMonitor) {
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 			<-resume
 			for range 10 {
-				m.event("STOP")
+				m.Event("STOP")
 			}
 		})
 		idle := subscribe(context.Background(), t, client)
@@ -149,10 +150,10 @@ func TestCloseEndsSubscriptionsThatNobodyReads(t *testing.T) {
 func TestSubscriberThatNeverReadsIsCutOff(t *testing.T) {
 	const limit = 1 << 16
 	resume := make(chan struct{})
-	client := connect(t, func(m *fakeMonitor) {
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 		<-resume
-		m.say(strings.Repeat(event("E"), limit+10))
-		m.echo(1)
+		m.Say(strings.Repeat(qmptest.Event("E"), limit+10))
+		m.Echo(1)
 	})
 	stuck := subscribe(t.Context(), t, client)
 	close(resume)
@@ -176,15 +177,15 @@ func TestDyingMonitorIsEOFAndItsLastEventArrives(t *testing.T) {
 			ours, theirs := socketPair(t)
 			died := make(chan struct{})
 			resume := make(chan struct{})
-			client := startOn(t, qmp.Options{}, ours, theirs, func(m *fakeMonitor) {
+			client := qmptest.StartOn(t, qmp.Options{}, ours, theirs, func(m *qmptest.Monitor) {
 				defer close(died)
-				m.handshake()
+				m.Handshake(qmptest.Greeting)
 				<-resume
 				if reads {
-					m.next()
+					m.Next()
 				}
-				m.event("SHUTDOWN")
-				m.conn.Close()
+				m.Event("SHUTDOWN")
+				m.Conn.Close()
 			})
 			if err := client.Handshake(t.Context()); err != nil {
 				t.Fatal(err)

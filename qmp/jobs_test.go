@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 // creation is the arguments of blockdev-create, the one job that needs no machine.
@@ -43,19 +44,19 @@ func status(id, status string) string {
 
 // A block job that dismisses itself is in no list when it is asked for.
 func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) {
-		c := m.next()
-		m.say(status("mirror", "concluded") + status("mirror", "null")) // of an older one
-		m.say(status("mirror", "created") + status("other", "null") + status("mirror", "ready"))
-		m.reply(c, `{}`)
-		if c := m.next(); c.Execute != "job-complete" {
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		c := m.Next()
+		m.Say(status("mirror", "concluded") + status("mirror", "null")) // of an older one
+		m.Say(status("mirror", "created") + status("other", "null") + status("mirror", "ready"))
+		m.Reply(c, `{}`)
+		if c := m.Next(); c.Execute != "job-complete" {
 			t.Errorf("got %s", c.Execute)
 		} else {
-			m.reply(c, `{}`)
+			m.Reply(c, `{}`)
 		}
-		m.say(`{"event": "BLOCK_JOB_COMPLETED", "data": {"device": "mirror", "error": "No space left on device"}, "timestamp": {"seconds": 1, "microseconds": 1}}`)
-		m.say(status("mirror", "concluded") + status("mirror", "null"))
-		m.reply(m.next(), `[]`) // query-jobs
+		m.Say(`{"event": "BLOCK_JOB_COMPLETED", "data": {"device": "mirror", "error": "No space left on device"}, "timestamp": {"seconds": 1, "microseconds": 1}}`)
+		m.Say(status("mirror", "concluded") + status("mirror", "null"))
+		m.Reply(m.Next(), `[]`) // query-jobs
 	})
 	err := client.RunJob(within(t, time.Minute), "blockdev-mirror", nil, "mirror")
 	var failed *qmp.JobError
@@ -67,22 +68,22 @@ func TestRunJobBelievesTheEventsOfJobsThatAreGone(t *testing.T) {
 func TestRunJobCancelsWhatNobodyWaitsFor(t *testing.T) {
 	ctx, cancel := context.WithCancel(within(t, time.Minute))
 	cancelled := make(chan string, 3)
-	client := connect(t, func(m *fakeMonitor) {
-		c := m.next()
-		m.say(status("save", "created"))
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
+		c := m.Next()
+		m.Say(status("save", "created"))
 		cancel() // the job runs already, and its caller does not know yet
-		m.reply(c, `{}`)
+		m.Reply(c, `{}`)
 		for range 3 {
-			c := m.next()
+			c := m.Next()
 			cancelled <- c.Execute
 			switch c.Execute {
 			case "job-cancel":
-				m.say(status("save", "concluded"))
-				m.reply(c, `{}`)
+				m.Say(status("save", "concluded"))
+				m.Reply(c, `{}`)
 			case "query-jobs":
-				m.reply(c, `[{"id": "save", "status": "concluded", "error": "cancelled"}]`)
+				m.Reply(c, `[{"id": "save", "status": "concluded", "error": "cancelled"}]`)
 			default:
-				m.reply(c, `{}`)
+				m.Reply(c, `{}`)
 			}
 		}
 	})

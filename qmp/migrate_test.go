@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 // startBoard is a QEMU with memory whose processors never run.
@@ -138,7 +139,7 @@ func TestQEMUTellsWhatIsWrongWithAState(t *testing.T) {
 }
 
 func TestStateIsSavedByNoOtherConnectionThanAUnixSocket(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) { m.echo(3) })
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Echo(3) })
 	if err := client.SaveState(within(t, time.Minute), os.Stdout, qmp.MemoryInState); err == nil || !strings.Contains(err.Error(), "unix socket") {
 		t.Errorf("got %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 func TestRunTakesAndReturnsWholeMessages(t *testing.T) {
@@ -21,7 +22,7 @@ func TestRunTakesAndReturnsWholeMessages(t *testing.T) {
 		"with an id":             {`{"execute": "echo", "id": {"n": [1, "x"]}, "arguments": {}}` + "\n", `{"return":{},"id":{"n":[1,"x"]}}`},
 		"with a number as an id": {`{"id": 1, "execute": "echo", "arguments": {"b": 18446744073709551615}}`, `{"return":{"b":18446744073709551615},"id":1}`},
 	}
-	client := connect(t, func(m *fakeMonitor) { m.echo(len(tests)) })
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Echo(len(tests)) })
 	for name, test := range tests {
 		got, err := client.Run([]byte(test.command))
 		if err != nil {
@@ -50,7 +51,7 @@ func equalJSON(t *testing.T, text []byte) string {
 }
 
 func TestRunRefusesWhatIsNoCommand(t *testing.T) {
-	client := connect(t, func(*fakeMonitor) {}) // which would never answer
+	client := qmptest.Connect(t, func(*qmptest.Monitor) {}) // which would never answer
 	for _, text := range []string{"", "query-status", "{", "[]", "null", "{}", `{"execute": 1}`, `{"execute": ""}`, `{"execute":"stop"}{"execute":"cont"}`} {
 		if _, err := client.Run([]byte(text)); err == nil || !strings.Contains(err.Error(), "a QMP command must") {
 			t.Errorf("%s: %v", text, err)
@@ -61,12 +62,12 @@ func TestRunRefusesWhatIsNoCommand(t *testing.T) {
 func TestMonitorInterfaceHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := qmp.Options{Timeout: 5 * time.Second}
-		silent := start(t, o, func(*fakeMonitor) {})
+		silent := qmptest.Start(t, o, func(*qmptest.Monitor) {})
 		begun := time.Now()
 		if err := silent.Connect(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("connect: %v", err)
 		}
-		stuck := start(t, o, func(m *fakeMonitor) { m.handshake(); m.next() })
+		stuck := qmptest.Start(t, o, func(m *qmptest.Monitor) { m.Handshake(qmptest.Greeting); m.Next() })
 		if err := stuck.Connect(); err != nil {
 			t.Fatal(err)
 		}
@@ -85,13 +86,13 @@ func TestMonitorInterfaceHasADeadline(t *testing.T) {
 func TestTranscriptHasNamesAndNoValues(t *testing.T) {
 	var text bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	client := start(t, qmp.Options{Logger: log}, func(m *fakeMonitor) {
-		m.handshake()
-		m.say(`{"event": "SPICE_INITIALIZED", "data": {"auth": "hunter2"}, "timestamp": {"seconds": 1, "microseconds": 1}}`)
-		c := m.next()
-		m.reply(c, string(c.Arguments))
-		m.say(fmt.Sprintf(`{"error": {"class": "GenericError", "desc": "hunter2 is too short"}, "id": %s}`, m.next().ID))
-		m.conn.Close()
+	client := qmptest.Start(t, qmp.Options{Logger: log}, func(m *qmptest.Monitor) {
+		m.Handshake(qmptest.Greeting)
+		m.Say(`{"event": "SPICE_INITIALIZED", "data": {"auth": "hunter2"}, "timestamp": {"seconds": 1, "microseconds": 1}}`)
+		c := m.Next()
+		m.Reply(c, string(c.Arguments))
+		m.Say(fmt.Sprintf(`{"error": {"class": "GenericError", "desc": "hunter2 is too short"}, "id": %s}`, m.Next().ID))
+		m.Conn.Close()
 	})
 	if err := client.Connect(); err != nil {
 		t.Fatal(err)

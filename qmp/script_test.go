@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 func TestParseScriptNamesWhatIsWrong(t *testing.T) {
@@ -191,7 +192,7 @@ func TestSchemaOffersCommandsAndArguments(t *testing.T) {
 
 // A script's own time-outs are the only clock, so this one must end by the step's.
 func TestScriptsTimeoutIsTheSteps(t *testing.T) {
-	client := connect(t, func(m *fakeMonitor) { m.next() })
+	client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Next() })
 	err := parse(t, `{"execute": "stop", "timeout": "5ms"}`).Run(within(t, time.Minute), client, qmp.RunOptions{Timeout: time.Hour})
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "5ms") {
 		t.Errorf("got %v", err)

@@ -1,10 +1,8 @@
 package supervisor
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,45 +13,27 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qmp"
+	"github.com/sourcery-zone/sandbox/qmp/qmptest"
 )
 
 // unsavable is a QEMU that has a version and reasons not to be saved, and refuses every other command.
 type unsavable struct {
-	version string // as JSON
-	blocked []string
+	major, minor, micro int
+	blocked             []string
 }
-
-func (q unsavable) Greeting() (g qmp.Greeting) {
-	_ = json.Unmarshal([]byte(q.version), &g.Version.QEMU)
-	return g
-}
-
-func (q unsavable) RunContext(_ context.Context, command []byte) ([]byte, error) {
-	var asked struct {
-		Execute string `json:"execute"`
-		ID      any    `json:"id"`
-	}
-	if err := json.Unmarshal(command, &asked); err != nil {
-		return nil, err
-	}
-	if asked.Execute != "query-migrate" {
-		return nil, errors.New("asked for " + asked.Execute)
-	}
-	return json.Marshal(map[string]any{"return": map[string]any{"blocked-reasons": q.blocked}, "id": asked.ID})
-}
-
-func (unsavable) Events(context.Context) (<-chan qmp.Event, error) { return make(chan qmp.Event), nil }
 
 // monitorOf is a client of that QEMU.
 func monitorOf(t *testing.T, q unsavable) *qmp.Client {
 	t.Helper()
-	ours, theirs := net.Pipe()
-	ended := make(chan error, 1)
-	go func() { ended <- qmp.Serve(t.Context(), theirs, q, qmp.ServeOptions{}) }()
-	client := qmp.NewClient(ours, qmp.Options{})
-	t.Cleanup(func() {
-		client.Close()
-		<-ended
+	client := qmptest.Start(t, qmp.Options{}, func(m *qmptest.Monitor) {
+		m.Handshake(qmptest.GreetingOf(q.major, q.minor, q.micro))
+		m.Serve(func(c qmptest.Command) (string, error) {
+			if c.Execute != "query-migrate" {
+				return "", errors.New("asked for " + c.Execute)
+			}
+			result, err := json.Marshal(map[string]any{"blocked-reasons": q.blocked})
+			return string(result), err
+		})
 	})
 	if err := client.Handshake(t.Context()); err != nil {
 		t.Fatal(err)
@@ -62,21 +42,20 @@ func monitorOf(t *testing.T, q unsavable) *qmp.Client {
 }
 
 func TestSaveIsRefusedBeforeAnythingIsMade(t *testing.T) {
-	const newest = `{"major": 10, "minor": 0, "micro": 2}`
 	for name, tt := range map[string]struct {
 		qemu unsavable
 		want []string
 	}{
 		"an old QEMU": {
-			unsavable{`{"major": 7, "minor": 2, "micro": 22}`, nil},
+			unsavable{7, 2, 22, nil},
 			[]string{"need QEMU 9.0 or newer", "QEMU 7.2.22", "install", "sandbox restart a"},
 		},
-		"the last that is too old": {unsavable{`{"major": 8, "minor": 2, "micro": 0}`, nil}, []string{"QEMU 8.2.0"}},
+		"the last that is too old": {unsavable{8, 2, 0, nil}, []string{"QEMU 8.2.0"}},
 		"a virtiofsd that cannot be saved": {
-			unsavable{newest, []string{"State blocked by non-migratable device '0000:00:04.0/vhost-user-fs'"}},
+			unsavable{10, 0, 2, []string{"State blocked by non-migratable device '0000:00:04.0/vhost-user-fs'"}},
 			[]string{"cannot save the sandbox a", "'0000:00:04.0/vhost-user-fs'", "virtiofsd 1.13 or newer", "sandbox restart a"},
 		},
-		"several reasons": {unsavable{newest, []string{"one reason", "another"}}, []string{"cannot save the sandbox a now: one reason; another"}},
+		"several reasons": {unsavable{10, 0, 2, []string{"one reason", "another"}}, []string{"cannot save the sandbox a now: one reason; another"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := create(t)
