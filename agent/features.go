@@ -16,18 +16,21 @@ type Feature string
 // [Client.Require] before anybody relies on it.
 const (
 	FeatureClock    Feature = "clock"     // see [Client.SyncClock]
+	FeatureDisk     Feature = "disk"      // see [Status.Disk]
 	FeatureGrowDisk Feature = "grow-disk" // see [Client.GrowDisk]
 	FeatureCopy     Feature = "copy"      // see package transfer
 )
 
 // Features are what an agent of this version can do.
-func Features() []Feature { return []Feature{FeatureClock, FeatureGrowDisk, FeatureCopy} }
+func Features() []Feature { return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy} }
 
 // purpose is what an agent without the feature cannot do.
 func (f Feature) purpose() string {
 	switch f {
 	case FeatureClock:
 		return "have the guest's clock set"
+	case FeatureDisk:
+		return "use a disk, so that what is installed would be lost"
 	case FeatureGrowDisk:
 		return "grow a file system"
 	case FeatureCopy:
@@ -67,7 +70,7 @@ func (c *Client) Require(ctx context.Context, feature Feature) error {
 	has := c.features
 	c.mu.Unlock()
 	if has == nil {
-		has = []Feature{FeatureClock, FeatureGrowDisk, FeatureCopy}
+		has = []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy}
 	}
 	if !slices.Contains(has, feature) {
 		return &UnsupportedError{feature}

@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -50,13 +48,10 @@ func (v *supervisor) keepClock(ctx context.Context) {
 
 func (v *supervisor) syncClock(ctx context.Context) error {
 	by, err := v.agentClient().SyncClock(ctx)
-	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
-		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
-	}
 	if by != 0 {
 		v.log.Info("the guest's clock was set", "advanced", by)
 	}
-	return err
+	return v.explainOldAgent(err)
 }
 
 // maxZone is more than any file of the tz database has.

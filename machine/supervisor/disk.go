@@ -99,7 +99,7 @@ func (v *supervisor) checkDisk(status agent.Status) error {
 	if v.config.DiskMiB == 0 || status.Disk != "" {
 		return nil
 	}
-	return fmt.Errorf("the agent of the image %s knows nothing of disks, so what is installed would be lost: build the image anew (sandbox image build) and make a new sandbox from it", v.config.Image)
+	return v.explainOldAgent(&agent.UnsupportedError{Feature: agent.FeatureDisk})
 }
 
 // diskRetry is how often a guest that was stopped by a full host looks whether

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 
@@ -103,6 +105,15 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
 		HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}
+}
+
+// explainOldAgent adds to the error of an agent that is too old which image it is
+// of, and what makes that anew.
+func (v *supervisor) explainOldAgent(err error) error {
+	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
+		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
+	}
+	return err
 }
 
 // awaitSystem notes the second stage of readiness. It ends with the connection

@@ -2,11 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
@@ -98,9 +96,5 @@ func (v *supervisor) growRestoredDisk(ctx context.Context) {
 }
 
 func (v *supervisor) growFileSystem(ctx context.Context, sizeMiB int) error {
-	err := v.agentClient().GrowDisk(ctx, int64(sizeMiB)<<20)
-	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
-		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
-	}
-	return err
+	return v.explainOldAgent(v.agentClient().GrowDisk(ctx, int64(sizeMiB)<<20))
 }
