@@ -25,6 +25,29 @@ func (h *Host) ShareRules() virtiofs.CheckOptions {
 	return virtiofs.CheckOptions{Home: home, Private: []string{h.Dirs.Data, h.Dirs.State, h.Dirs.Runtime, h.Dirs.Cache}}
 }
 
+// SharedDirs are the directories of this machine that a guest can write to, each with
+// the name of its sandbox.
+func (h *Host) SharedDirs() (map[string]string, error) {
+	all, err := h.List()
+	if err != nil {
+		return nil, err
+	}
+	shared := map[string]string{}
+	for _, s := range all {
+		c, err := s.Config()
+		if err != nil {
+			continue // broken: it shares nothing any more that we could know of
+		}
+		shared[s.Files().Home()] = s.Name
+		for _, share := range c.Shares {
+			if !share.ReadOnly {
+				shared[share.Source] = s.Name
+			}
+		}
+	}
+	return shared, nil
+}
+
 // checkShares looks at all shares as they are now.
 func (h *Host) checkShares(c Config) error {
 	var errs []error

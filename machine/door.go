@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/agent/transfer"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -108,6 +110,32 @@ func (s *Sandbox) Stream(ctx context.Context, stdin io.Reader, stdout, stderr io
 	cmd := client.Command(ctx, argv...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
 	return cmd.Run()
+}
+
+// CopyIn copies a file or directory of this machine into the running sandbox, where
+// dest starts at its user's home. More can be asked for with Dial and package
+// transfer.
+func (s *Sandbox) CopyIn(ctx context.Context, source, dest string) error {
+	return s.copy(ctx, source, dest, transfer.To)
+}
+
+// CopyOut copies a file or directory of the running sandbox, where source starts at
+// its user's home, to this machine. No link that a guest can have made is followed.
+func (s *Sandbox) CopyOut(ctx context.Context, source, dest string) error {
+	return s.copy(ctx, source, dest, transfer.From)
+}
+
+func (s *Sandbox) copy(ctx context.Context, source, dest string, do func(context.Context, *agent.Client, string, string, transfer.Options) error) error {
+	shared, err := s.host.SharedDirs()
+	if err != nil {
+		return err
+	}
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return do(ctx, client, source, dest, transfer.Options{Shared: shared})
 }
 
 // Fork makes a sandbox that goes on from where the running one is now, and starts it.

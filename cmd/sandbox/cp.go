@@ -10,7 +10,6 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/transfer"
-	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -75,7 +74,7 @@ func cp(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	shared, err := sharedDirs(host)
+	shared, err := host.SharedDirs()
 	if err != nil {
 		return err
 	}
@@ -119,26 +118,4 @@ func parseEndpoint(s string) endpoint {
 		guest = "." + guest[1:]
 	}
 	return endpoint{name, guest}
-}
-
-// sharedDirs are the directories that sandboxes can write to, with their names.
-func sharedDirs(host *machine.Host) (map[string]string, error) {
-	all, err := host.List()
-	if err != nil {
-		return nil, err
-	}
-	shared := map[string]string{}
-	for _, s := range all {
-		config, err := s.Config()
-		if err != nil {
-			continue // broken: it shares nothing any more that we could know of
-		}
-		shared[s.Files().Home()] = s.Name
-		for _, share := range config.Shares {
-			if !share.ReadOnly {
-				shared[share.Source] = s.Name
-			}
-		}
-	}
-	return shared, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -51,7 +52,15 @@ func demonstrate(ctx context.Context) (err error) {
 	if _, err := s.Restore(ctx, "good", false, machine.StartOptions{Until: machine.StageAgent}); err != nil {
 		return err
 	}
-	out, err := s.Output(ctx, "cat", "/tmp/thesis")
-	fmt.Printf("after the restore: %s", out)
+	dir, err := os.MkdirTemp("", "checkpoint")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := s.CopyOut(ctx, "/tmp/thesis", dir); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "thesis"))
+	fmt.Printf("after the restore: %s", text)
 	return err
 }
