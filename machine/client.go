@@ -100,9 +100,9 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 // busy is why a sandbox whose lock is held cannot be started.
 func (s *Sandbox) busy() error {
 	if st := s.State(); st.Live() {
-		return fmt.Errorf("the sandbox %s is %s already", s.Name, st.Status)
+		return api.Errorf(api.CodeBusy, "the sandbox %s is %s already", s.Name, st.Status)
 	}
-	return fmt.Errorf("another command is already starting, changing or removing the sandbox %s: try again in a moment", s.Name)
+	return api.Errorf(api.CodeBusy, "another command is already starting, changing or removing the sandbox %s: try again in a moment", s.Name)
 }
 
 // follow reads the supervisor's reports until the stage is reached.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -47,7 +48,7 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	}
 	if err := durable.MoveDir(s.Files().Dir(), renamed.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("a sandbox named %s exists already: choose another name, or remove it (sandbox rm %[1]s)", name)
+			return nil, api.Errorf(api.CodeExist, "a sandbox named %s exists already: choose another name, or remove it (sandbox rm %[1]s)", name)
 		}
 		return nil, fmt.Errorf("renaming %s to %s: %w", s.Name, name, err)
 	}

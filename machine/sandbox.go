@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -112,7 +113,7 @@ func (h *Host) CheckFree(name string) error {
 }
 
 func errNameTaken(name string) error {
-	return fmt.Errorf("a sandbox named %s exists already: use it (sandbox exec %[1]s, sandbox start %[1]s), remove it (sandbox rm %[1]s), or choose another --name", name)
+	return api.Errorf(api.CodeExist, "a sandbox named %s exists already: use it (sandbox exec %[1]s, sandbox start %[1]s), remove it (sandbox rm %[1]s), or choose another --name", name)
 }
 
 func (s *Sandbox) fill(c Config) error {
@@ -140,7 +141,7 @@ func (h *Host) Get(name string) (*Sandbox, error) {
 	s := &Sandbox{Name: name, host: h}
 	if _, err := os.Stat(s.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("there is no sandbox named %s: sandbox ls shows those that exist", name)
+			return nil, api.Errorf(api.CodeNotExist, "there is no sandbox named %s: sandbox ls shows those that exist", name)
 		}
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
@@ -262,5 +264,27 @@ func TestSupervisorGetsNoSecrets(t *testing.T) {
 	got := supervisorEnv([]string{"PATH=/bin", "ANTHROPIC_API_KEY=x", "HOME=/h", "XDG_STATE_HOME=/s", "PATHS=no"})
 	if want := "PATH=/bin HOME=/h XDG_STATE_HOME=/s"; strings.Join(got, " ") != want {
 		t.Errorf("environment %q, want %q", got, want)
+	}
+}
+
+func TestErrorsTellWhatIsThereAndWhatIsNot(t *testing.T) {
+	h := testHost(t)
+	s := create(t, h, "a")
+	lock, err := s.Files().Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	_, noSandbox := h.Get("b")
+	_, noSnapshot := s.Snapshot("one")
+	_, taken := h.Create(testConfig("a"))
+	_, busy := s.Start(t.Context(), StartOptions{})
+	for err, want := range map[error]error{
+		noSandbox: fs.ErrNotExist, noSnapshot: fs.ErrNotExist, s.RemoveSnapshot("one"): fs.ErrNotExist, taken: fs.ErrExist,
+		busy: api.ErrBusy, s.CheckRunning(): api.ErrNotRunning,
+	} {
+		if !errors.Is(err, want) {
+			t.Errorf("%v is not %v", err, want)
+		}
 	}
 }

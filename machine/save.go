@@ -40,7 +40,7 @@ func (s *Sandbox) CheckFreeTag(tag string) error {
 		return err
 	}
 	if _, err := os.Lstat(s.Files().Snapshot(tag)); err == nil {
-		return fmt.Errorf("the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
+		return api.Errorf(api.CodeExist, "the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
 	}
 	return nil
 }

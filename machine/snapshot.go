@@ -10,6 +10,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -33,7 +34,7 @@ func (s *Sandbox) Snapshot(tag string) (snapshot.Manifest, error) {
 	}
 	snap, err := snapshot.Read(s.Files().Snapshot(tag))
 	if errors.Is(err, os.ErrNotExist) {
-		return snap, fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+		return snap, api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
 	}
 	return snap, err
 }
@@ -73,7 +74,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 	doomed := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.RemovedPrefix, tag))
 	err := os.Rename(s.Files().Snapshot(tag), doomed)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+		return api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
 	}
 	if err != nil {
 		return fmt.Errorf("removing the snapshot %s: %w", tag, err)

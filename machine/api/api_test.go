@@ -99,8 +99,8 @@ func serve(t *testing.T, server *http.Server) *Client {
 	}}
 }
 
-// all makes every call there is, and returns its answer.
-func all(ctx context.Context, c *Client) map[string]func() (any, error) {
+// calls makes every call there is, and returns its answer.
+func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 	without := func(err error) (any, error) { return nil, err }
 	stream := func(conn net.Conn, err error) (any, error) {
 		if err != nil {
@@ -154,7 +154,7 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 		"qmp":     {QMPRequest{Unsafe: true}, heard},
 	} {
 		b := &recorder{}
-		answer, err := all(t.Context(), serve(t, NewServer(b)))[name]()
+		answer, err := calls(t.Context(), serve(t, NewServer(b)))[name]()
 		if err != nil || !reflect.DeepEqual(answer, want.answer) {
 			t.Errorf("%s is answered %+v, %v, want %+v", name, answer, err, want.answer)
 		}
@@ -165,14 +165,15 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 }
 
 func TestErrorsKeepTheirKindOnTheWay(t *testing.T) {
-	for _, kind := range []error{ErrBusy, ErrNotRunning, ErrConsoleTaken, ErrGuest} {
+	all := []error{ErrBusy, ErrNotRunning, ErrConsoleTaken, ErrGuest, fs.ErrNotExist, fs.ErrExist}
+	for _, kind := range all {
 		b := &recorder{fail: fmt.Errorf("it cannot be done: %w", kind)}
-		for name, do := range all(t.Context(), serve(t, NewServer(b))) {
+		for name, do := range calls(t.Context(), serve(t, NewServer(b))) {
 			_, err := do()
 			if !errors.Is(err, kind) || err.Error() != b.fail.Error() {
 				t.Errorf("%s: %v, want %v", name, err, b.fail)
 			}
-			for _, other := range []error{ErrBusy, ErrNotRunning, ErrConsoleTaken, ErrGuest, fs.ErrNotExist} {
+			for _, other := range all {
 				if other != kind && errors.Is(err, other) {
 					t.Errorf("%s: %v is also %v", name, err, other)
 				}
@@ -189,7 +190,7 @@ func TestErrorsKeepTheirKindOnTheWay(t *testing.T) {
 func TestSupervisorOfAnotherVersionIsNamed(t *testing.T) {
 	old := http.NewServeMux()
 	old.HandleFunc("POST /v1/pause", func(http.ResponseWriter, *http.Request) { t.Error("it was called") })
-	for name, do := range all(t.Context(), serve(t, &http.Server{Handler: old})) {
+	for name, do := range calls(t.Context(), serve(t, &http.Server{Handler: old})) {
 		if _, err := do(); err == nil || !strings.Contains(err.Error(), "of another version: restart the sandbox") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // Code says what kind of error an Error is, to programs.
@@ -17,9 +18,11 @@ const (
 	CodeNotRunning   Code = "not-running"   // no command can run in the sandbox at this moment
 	CodeConsoleTaken Code = "console-taken" // somebody else writes to the console
 	CodeGuest        Code = "guest"         // the guest is at fault, and all on the host did what it should
+	CodeNotExist     Code = "not-exist"     // there is no sandbox, snapshot or image of that name
+	CodeExist        Code = "exist"         // there is one already
 )
 
-// What errors.Is may be asked.
+// What errors.Is may be asked, besides fs.ErrNotExist and fs.ErrExist.
 var (
 	ErrBusy         = errors.New("it is being changed already")
 	ErrNotRunning   = errors.New("it does not run")
@@ -27,7 +30,7 @@ var (
 	ErrGuest        = errors.New("the guest failed")
 )
 
-var kinds = map[Code]error{CodeBusy: ErrBusy, CodeNotRunning: ErrNotRunning, CodeConsoleTaken: ErrConsoleTaken, CodeGuest: ErrGuest}
+var kinds = map[Code]error{CodeBusy: ErrBusy, CodeNotRunning: ErrNotRunning, CodeConsoleTaken: ErrConsoleTaken, CodeGuest: ErrGuest, CodeNotExist: fs.ErrNotExist, CodeExist: fs.ErrExist}
 
 // Error is an error that goes from one process to the other without losing its kind.
 type Error struct {
