@@ -245,10 +245,10 @@ func checkFirstCommands(t *testing.T, got evaluated) {
 		}
 		rest = after
 	}
-	if want := []string{"/nix/var/nix/daemon-socket/socket"}; !slices.Equal(got.Spec.Guest.Await, want) {
-		t.Errorf("commands wait for %q, want %q", got.Spec.Guest.Await, want)
+	if want := []string{"/nix/var/nix/daemon-socket/socket"}; !slices.Equal(got.Spec.Guest.Listen, want) {
+		t.Errorf("the agent listens on %q, want %q", got.Spec.Guest.Listen, want)
 	}
-	for _, line := range []string{"DefaultDependencies=false", "WantedBy=sockets.target sysinit.target"} {
+	for _, line := range []string{"DefaultDependencies=false", "WantedBy=sockets.target local-fs.target"} {
 		if !strings.Contains(got.NixSocket, line+"\n") {
 			t.Errorf("the socket of Nix lacks %s:\n%s", line, got.NixSocket)
 		}

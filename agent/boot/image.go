@@ -27,10 +27,11 @@ type Setup struct {
 	// Prepare is a program, as a path in the new root, that completes the root
 	// before any command runs; empty means that it is complete.
 	Prepare string `json:"prepare,omitempty"`
-	// Await are paths, of the image's own root once its init runs, without which
-	// commands would find less than they need: they wait for them, for a while.
-	// Of a socket it means that somebody listens.
-	Await []string `json:"await,omitempty"`
+	// Listen are unix sockets, as paths in the new root, of daemons that commands
+	// need and that systemd starts when somebody connects. They are listened on
+	// from before systemd's start on, so that a command need not wait for that,
+	// but only for the daemon.
+	Listen []string `json:"listen,omitempty"`
 	// ListenSSH is the TCP port on which the agent answers ssh; 0 is none.
 	ListenSSH int `json:"listenSSH,omitempty"`
 	// OpenSSH tells that the image's own OpenSSH answers ssh, with the keys
@@ -85,9 +86,9 @@ func ParseImage(data []byte) (Image, error) {
 	if c.Prepare != "" && !filepath.IsAbs(c.Prepare) {
 		return Image{}, fmt.Errorf("guest.json: prepare is %q and must be an absolute path", c.Prepare)
 	}
-	for _, path := range c.Await {
+	for _, path := range c.Listen {
 		if !filepath.IsAbs(path) {
-			return Image{}, fmt.Errorf("guest.json: await has %q, which must be an absolute path", path)
+			return Image{}, fmt.Errorf("guest.json: listen has %q, which must be an absolute path", path)
 		}
 	}
 	if c.OpenSSH && c.ListenSSH != 0 {

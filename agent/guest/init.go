@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The service's last word to process 1, on a line of its own.
+// The service's last words to process 1, each on a line of its own.
 const (
-	wordSwitch = "switch " // followed by the path of the image's init
-	wordFail   = "fail "   // followed by the reason
+	wordListen = "listen" // followed by the path of a socket in the new root; a switch comes later
+	wordSwitch = "switch" // followed by the path of the image's init
+	wordFail   = "fail"   // followed by the reason
 )
 
 // servicePath is where the service finds the image's systemctl.
@@ -51,17 +52,21 @@ func firstStage() error {
 	if err != nil {
 		return err
 	}
-	line, err := bufio.NewReader(words).ReadString('\n')
-	line = strings.TrimSuffix(line, "\n")
-	switch {
-	case err != nil:
-		return errors.New("the agent's service ended before the root was ready (its last lines are above)")
-	case strings.HasPrefix(line, wordFail):
-		return errors.New(strings.TrimPrefix(line, wordFail))
-	case strings.HasPrefix(line, wordSwitch):
-		return switchRoot(strings.TrimPrefix(line, wordSwitch))
+	var sockets []string
+	for lines := bufio.NewScanner(words); lines.Scan(); {
+		word, what, _ := strings.Cut(lines.Text(), " ")
+		switch word {
+		case wordListen:
+			sockets = append(sockets, what)
+		case wordSwitch:
+			return switchRoot(what, sockets)
+		case wordFail:
+			return errors.New(what)
+		default:
+			return fmt.Errorf("the agent's service said %q", lines.Text())
+		}
 	}
-	return fmt.Errorf("the agent's service said %q", line)
+	return errors.New("the agent's service ended before the root was ready (its last lines are above)")
 }
 
 // mountKernel mounts the kernel's file systems, of which the kernel may have
@@ -124,8 +129,9 @@ func startService() (io.Reader, error) {
 }
 
 // switchRoot makes the new root the root of everything and becomes init. The
-// service has its root there already; moving the mount does not disturb it.
-func switchRoot(init string) error {
+// service has its root there already; moving the mount does not disturb it. init
+// inherits the sockets.
+func switchRoot(init string, sockets []string) error {
 	if err := unix.Chdir(newRoot); err != nil {
 		return fmt.Errorf("cannot enter the new root: %w", err)
 	}
@@ -137,6 +143,11 @@ func switchRoot(init string) error {
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("cannot enter the new root: %w", err)
+	}
+	for _, path := range sockets {
+		if err := listenFor(path); err != nil {
+			openLog().Warn("commands wait for systemd", "error", err)
+		}
 	}
 	// The kernel itself gives an init these two and nothing else.
 	err := unix.Exec(init, []string{init}, []string{"HOME=/", "TERM=linux"})

@@ -99,7 +99,7 @@ func Service(ctx context.Context, words io.WriteCloser) {
 			}
 		}
 		// If process 1 is gone, so is the reason to tell it.
-		_, _ = fmt.Fprintf(words, "%s%s\n", wordFail, strings.ReplaceAll(err.Error(), "\n", "; "))
+		_, _ = fmt.Fprintf(words, "%s %s\n", wordFail, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
 	}
 	s.finish(ctx)
@@ -219,9 +219,13 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 			return err
 		}
 	}
-	forgetSockets(s.image.Await)
+	forgetSockets(s.image.Listen)
 	close(s.rooted)
-	if _, err := fmt.Fprintf(words, "%s%s\n", wordSwitch, s.image.Init); err != nil {
+	var last strings.Builder
+	for _, path := range s.image.Listen {
+		fmt.Fprintf(&last, "%s %s\n", wordListen, path)
+	}
+	if _, err := fmt.Fprintf(words, "%s%s %s\n", &last, wordSwitch, s.image.Init); err != nil {
 		return fmt.Errorf("process 1 does not answer: %w", err)
 	}
 	return words.Close()
@@ -238,7 +242,7 @@ func (s *service) finish(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	if err := awaitPaths(ctx, s.image.Await); err != nil {
+	if err := awaitListeners(ctx, s.image.Listen); err != nil {
 		s.logger.Warn("commands may not find all that they need", "error", err)
 	}
 	s.progress.reach(agent.StageAgent)

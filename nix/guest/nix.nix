@@ -30,15 +30,15 @@ in
     channel.enable = false;
   };
 
-  # The first command may be Nix: the daemon's socket is the first thing that systemd opens, and the agent holds commands
-  # until it has. The daemon itself starts when somebody connects.
+  # The first command may be Nix: the agent listens before systemd is there, which takes the socket over. It has to know
+  # the unit for that when it looks at what is mounted, and starts the daemon when somebody has connected.
   systemd.sockets.nix-daemon = lib.mkIf config.nix.enable {
-    wantedBy = [ "sysinit.target" ];
+    wantedBy = [ "local-fs.target" ];
     before = [ "shutdown.target" ];
     conflicts = [ "shutdown.target" ];
     unitConfig.DefaultDependencies = false;
   };
-  sandbox.guest = lib.mkIf config.nix.enable { await = [ socket ]; };
+  sandbox.guest = lib.mkIf config.nix.enable { listen = [ socket ]; };
 
   # They would put all of nixpkgs into each image, some 300 MB, to spare the first `nix shell nixpkgs#…` a download.
   nixpkgs.flake.setNixPath = lib.mkDefault false;

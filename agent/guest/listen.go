@@ -8,17 +8,23 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// awaitPatience is how long commands are held back for the paths that the
-	// image names. systemd opens a socket that nothing precedes in its first
-	// second, and an emulated one in its first five.
-	awaitPatience = 30 * time.Second
+	// listenPatience is how long commands are held back for the sockets that
+	// the image names. Process 1 listens at once; without it systemd would have
+	// to, whose emulated start takes some seconds.
+	listenPatience = 30 * time.Second
 
 	// listenPause lies between two looks at whether a socket that is there is
-	// listened to, which is a system call of systemd's away.
+	// listened to, which is a system call of process 1's away.
 	listenPause = 5 * time.Millisecond
+
+	// listenMode is systemd's for sockets (systemd.socket(5), SocketMode): who
+	// may say what there is for the daemon to decide.
+	listenMode = 0o666
 )
 
 // The kernel's list of unix sockets (unix(7), include/linux/net.h).
@@ -28,6 +34,30 @@ const (
 	// accepting is the flag of those that listen: __SO_ACCEPTCON, 1 << 16.
 	accepting = "00010000"
 )
+
+// listenFor listens for a program that this process is about to become. systemd
+// takes over what it inherits for that one of its socket units that has the
+// address, as it does for managers of containers: who connects earlier waits
+// for the unit's service as those do who connect later.
+func listenFor(path string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0) // and not closed by exec
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Chmod(path, listenMode)
+	}
+	if err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	return nil
+}
 
 // forgetSockets removes the sockets among the paths: on a disk there are those
 // of an earlier boot, behind which is nobody.
@@ -39,14 +69,13 @@ func forgetSockets(paths []string) {
 	}
 }
 
-// awaitPaths returns when all of the paths exist, and somebody listens where
-// they are sockets.
-func awaitPaths(ctx context.Context, paths []string) error {
-	ctx, cancel := context.WithTimeout(ctx, awaitPatience)
+// awaitListeners returns when somebody listens on all of the sockets.
+func awaitListeners(ctx context.Context, paths []string) error {
+	ctx, cancel := context.WithTimeout(ctx, listenPatience)
 	defer cancel()
 	for _, path := range paths {
 		err := waitForPath(ctx, path)
-		for err == nil && isSocket(path) && !listens(unixSockets, path) {
+		for err == nil && !listens(unixSockets, path) {
 			select {
 			case <-time.After(listenPause):
 			case <-ctx.Done():
@@ -54,7 +83,7 @@ func awaitPaths(ctx context.Context, paths []string) error {
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("%s was not there within %v: %w", path, awaitPatience, err)
+			return fmt.Errorf("nobody listened on %s within %v: %w", path, listenPatience, err)
 		}
 	}
 	return nil
