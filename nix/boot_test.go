@@ -35,10 +35,29 @@ const ownGuest = `{
 				networking.hosts."10.1.2.3" = [ "of.the.configuration" ];
 				networking.firewall.enable = true;
 				services.openssh.enable = true;
+				environment.etc."of/the/configuration" = { text = "for Bob"; mode = "0640"; user = "bob"; group = "wheel"; };
+				users.users.bob = {
+					isNormalUser = true;
+					hashedPassword = "$6$salt$` + "hashOfBob" + `";
+				};
 			} ];
 		};
 	};
 }`
+
+// activate prints what NixOS's activation changes, except in the file in which
+// the agent has its own lines, and which it leaves as it was. Perl has no order for those of subordinate
+// numbers.
+const activate = `
+	list() {
+		find /etc /var/lib/nixos ! -type d ! -name hosts -printf '%p %M %u:%g %l\n' -type f ! -name '*sub[ug]id*' -exec sha256sum {} +
+		sed 's/[{},]/\n/g' /etc/sub[ug]id /var/lib/nixos/auto-subuid-map
+	}
+	cp -a /etc/hosts /run/hosts
+	list | sort >/run/before
+	/run/current-system/activate >/run/activation 2>&1 || cat /run/activation
+	list | sort | diff /run/before -
+	cp -a --remove-destination /run/hosts /etc/hosts`
 
 // TestBoot builds the plain image of the flake, and one of a user's own, with
 // Debian's binaries in the place of what a binary cache would have, and boots
@@ -109,6 +128,7 @@ func TestBoot(t *testing.T) {
 			env.Setenv("SANDBOX_TIMEOUT", "30m") // of an emulated boot on a slow machine
 			env.Setenv("PLAIN", plain)
 			env.Setenv("OWN", mine)
+			env.Setenv("ACTIVATE", activate)
 			env.Defer(func() { // what a failed script left running
 				cmd := exec.Command("sh", "-c", "sandbox ls --quiet | xargs -r sandbox rm --force")
 				cmd.Env = env.Vars

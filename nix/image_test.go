@@ -171,7 +171,7 @@ func checkGuest(t *testing.T, got evaluated) {
 		"getty@.service", "serial-getty@.service", "console-getty.service", "autovt@.service", "systemd-logind.service",
 		"systemd-remount-fs.service", "systemd-timesyncd.service", "systemd-networkd.service", "systemd-networkd-wait-online.service",
 		"dhcpcd.service", "sshd.service", "sshd.socket", "fstrim.timer", "nix-gc.timer", "logrotate.timer",
-		"nftables.service", "systemd-journal-flush.service", "generate-shutdown-ramfs.service",
+		"nftables.service", "systemd-journal-flush.service", "systemd-modules-load.service", "generate-shutdown-ramfs.service",
 	} {
 		if slices.Contains(got.Enabled, unit) {
 			t.Errorf("%s should not run", unit)
@@ -235,10 +235,10 @@ func checkUnits(t *testing.T, got evaluated) {
 // up.
 func checkFirstCommands(t *testing.T, got evaluated) {
 	t.Helper()
-	// Wrappers are made once NixOS has made the users, on a file system that
-	// lets them be of use.
+	// Wrappers are made on a file system that lets them be of use, and where the
+	// image does not bring the users, when NixOS has made them.
 	rest := got.Prepare
-	for _, step := range []string{"/init", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\""} {
+	for _, step := range []string{"wrappers() {", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "wrappers &\n", "/init\n  wait $!\n", "/init\n  wrappers\n"} {
 		_, after, found := strings.Cut(rest, step)
 		if !found {
 			t.Fatalf("the preparation lacks %q, or has it too early:\n%s", step, got.Prepare)

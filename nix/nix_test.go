@@ -269,6 +269,8 @@ func TestAConfigurationDecides(t *testing.T) {
 				networking.hostName = "own";
 				services.udev.enable = true;
 				systemd.targets.getty.enable = true;
+				boot.kernelModules = [ "dummy" ];
+				boot.devShmSize = "20%";
 				sandbox.cpus = 7;
 				system.stateVersion = "25.11";
 			}) ];
@@ -282,6 +284,7 @@ func TestAConfigurationDecides(t *testing.T) {
 		overlays = builtins.length image.config.nixpkgs.overlays;
 		enabled = builtins.filter (name: units.${name}.enable) (builtins.attrNames units);
 		sshd = image.config.services.openssh.extraConfig;
+		mounts = image.config.system.build.earlyMountScript.text;
 	}`
 	var got struct {
 		Manifest     image.Manifest
@@ -292,10 +295,11 @@ func TestAConfigurationDecides(t *testing.T) {
 		Overlays     int
 		Enabled      []string
 		Sshd         string
+		Mounts       string
 	}
 	n.evaluate(&got, source(t), "lib.mkImage", function, options)
 	m := got.Manifest
-	for _, unit := range []string{"nftables.service", "systemd-journal-flush.service", "systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "sshd.service"} {
+	for _, unit := range []string{"nftables.service", "systemd-journal-flush.service", "systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "sshd.service", "systemd-modules-load.service"} {
 		if !slices.Contains(got.Enabled, unit) {
 			t.Errorf("%s does not run, though it was asked for", unit)
 		}
@@ -316,8 +320,44 @@ func TestAConfigurationDecides(t *testing.T) {
 	if !strings.HasSuffix(got.Sshd, "Match User dev\n  SetEnv XDG_RUNTIME_DIR=/run/user/1000\n") {
 		t.Errorf("a login by OpenSSH lacks its runtime directory:\n%s", got.Sshd)
 	}
+	if !strings.Contains(got.Mounts, `"/dev/shm" "nosuid,nodev,strictatime,mode=1777,size=20%"`) || strings.Contains(got.Mounts, `"/proc"`) {
+		t.Errorf("what differs from the agent's mounts, and only that, should be mounted anew:\n%s", got.Mounts)
+	}
 	if m.Name != "own" || m.User.Shell != "/run/current-system/sw/bin/bash" || m.Defaults.CPUs != 7 {
 		t.Errorf("the manifest is %+v", m)
+	}
+}
+
+// TestWhoMakesEtc asks which configurations let the image bring /etc and the
+// users. What only the guest can know, or must not be the same in all of them,
+// is made there.
+func TestWhoMakesEtc(t *testing.T) {
+	n, options := nixWithTree(t)
+	modules := map[string]string{
+		"what can be said before": `{
+			users.users.bob = { isNormalUser = true; hashedPassword = "$6$a$b"; };
+			environment.etc.copy = { text = ""; mode = "0600"; user = "bob"; };
+			environment.etc.link.source = "/home/agent/own";
+		}`,
+		"a password":                    `{ users.users.bob = { isNormalUser = true; password = "secret"; }; }`,
+		"a password's file":             `{ users.users.bob = { isNormalUser = true; hashedPasswordFile = "/home/bob.hash"; }; }`,
+		"a home in memory":              `{ users.users.bob = { isNormalUser = true; home = "/run/bob"; }; }`,
+		"a copy of a file of the guest": `{ environment.etc.own = { source = "/home/agent/own"; mode = "0600"; }; }`,
+	}
+	function := "mkImage: let of = module: let c = (mkImage { system = \"x86_64-linux\"; modules = [ module ]; }).config; in {\n" +
+		"brought = c.sandbox.root != null; users = c.system.activationScripts.users.text; }; in {\n"
+	for name, module := range modules {
+		function += fmt.Sprintf("%q = of %s;\n", name, module)
+	}
+	var got map[string]struct {
+		Brought bool
+		Users   string
+	}
+	n.evaluate(&got, source(t), "lib.mkImage", function+"}", options)
+	for name := range modules {
+		if want := name == "what can be said before"; got[name].Brought != want || strings.HasPrefix(got[name].Users, "if [[ ! ${SANDBOX_ETC_IS_THERE:-} ]]; then\n") != want {
+			t.Errorf("with %s, the image brings /etc: %v, want %v; the activation:\n%s", name, got[name].Brought, want, got[name].Users)
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func TestGuestsOfMkimage(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if out, err := exec.Command(filepath.Join(bin, "mkimage"), filepath.Join(data, ".attrs.json"), work).CombinedOutput(); err != nil {
+		if out, err := exec.Command(filepath.Join(bin, "mkimage"), "image", filepath.Join(data, ".attrs.json"), work).CombinedOutput(); err != nil {
 			t.Fatalf("mkimage: %v\n%s", err, out)
 		}
 		own, err := image.OpenStore(filepath.Join(data, "sandbox", "images"))

@@ -4,10 +4,28 @@
   config,
   lib,
   pkgs,
+  utils,
   ...
 }:
 let
   wrappers = config.systemd.services.suid-sgid-wrappers;
+  inherit (config.system.build) toplevel;
+
+  # File systems that the agent has mounted, with the options that NixOS has for them: to mount them anew would change
+  # nothing, and takes two programs for each.
+  sizes = {
+    dev = "4m";
+    shm = "10%";
+    run = "5%";
+  };
+  mounted = {
+    "/dev" = [ "nosuid" "strictatime" "mode=755" "size=${sizes.dev}" ];
+    "/dev/shm" = [ "nosuid" "nodev" "strictatime" "mode=1777" "size=${sizes.shm}" ];
+    "/run" = [ "nosuid" "nodev" "strictatime" "mode=755" "size=${sizes.run}" ];
+    "/proc" = [ "nosuid" "noexec" "nodev" ];
+    "/sys" = [ "nosuid" "noexec" "nodev" ];
+  };
+  isMounted = fs: mounted.${fs.mountPoint} or null == fs.options;
 in
 {
   boot = {
@@ -23,11 +41,10 @@ in
     swraid.enable = false;
     kexec.enable = false;
 
-    # The preparation mounts these anew, with the numbers of the agent: what is in them is in memory, and has to leave
-    # room for the system.
-    devSize = "4m";
-    devShmSize = "10%";
-    runSize = "5%";
+    # The agent's numbers: what is in them is in memory, and has to leave room for the system.
+    devSize = lib.mkDefault sizes.dev;
+    devShmSize = lib.mkDefault sizes.shm;
+    runSize = lib.mkDefault sizes.run;
 
     # Quick enough, and a start that fails is explained by its console.
     consoleLogLevel = lib.mkDefault 5;
@@ -41,19 +58,52 @@ in
   ];
 
   # What the agent runs in the new root before any command: it makes /etc, /run/current-system and the users, which is
-  # NixOS's own second stage, told that systemd is started by somebody else. sudo and its like NixOS leaves to a service,
-  # before which the first commands run: it makes them here, by the same script.
+  # NixOS's own second stage, told that systemd is started by somebody else. Most of that the image has brought (etc.nix);
+  # on a disk it can be that of another image, and then NixOS makes it into this one's. sudo and its like NixOS leaves to
+  # a service, before which the first commands run: it makes them here, by the same script.
   system.build.sandboxPrepare = pkgs.writeScript "prepare" ''
     #!${pkgs.runtimeShell}
     set -e
-    IN_NIXOS_SYSTEMD_STAGE1=true ${config.system.build.toplevel}/init
-    ${lib.optionalString config.security.enableWrappers ''
-      export PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
-      mkdir -p /run/wrappers
-      mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs /run/wrappers
-      ${wrappers.script}
-    ''}
+    activated=/var/lib/nixos/sandbox-activated # which configuration /etc and the users are of: on a disk, others were before
+    wrappers() {
+      :
+      ${lib.optionalString config.security.enableWrappers ''
+        local PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
+        mkdir -p /run/wrappers
+        mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs /run/wrappers
+        ${wrappers.script}
+      ''}
+    }
+
+    if ${if config.sandbox.root == null then "false" else ''[[ /etc/static -ef ${config.sandbox.root.etc} ]]''}; then
+      before=${toplevel}
+      [[ ! -e $activated ]] || read -r before < $activated
+      [[ $before != ${toplevel} ]] || export SANDBOX_ETC_IS_THERE=true
+    fi
+    if [[ ''${SANDBOX_ETC_IS_THERE:-} ]]; then
+      # At the same time, as those to whom the programs belong are known.
+      wrappers &
+      IN_NIXOS_SYSTEMD_STAGE1=true ${toplevel}/init
+      wait $!
+    else
+      IN_NIXOS_SYSTEMD_STAGE1=true ${toplevel}/init
+      wrappers
+    fi
+    echo ${toplevel} > $activated
   '';
+
+  system.build.earlyMountScript = lib.mkForce (
+    pkgs.writeText "mounts.sh" (
+      lib.concatMapStrings
+        (fs: ''
+          specialMount "${fs.device}" "${fs.mountPoint}" "${lib.concatStringsSep "," fs.options}" "${fs.fsType}"
+        '')
+        (
+          lib.filter (fs: !isMounted fs)
+            (lib.toposort utils.fsBefore (lib.attrValues config.boot.specialFileSystems)).result
+        )
+    )
+  );
 
   # An image is replaced and never switched to another configuration, so the programs for that stay out.
   system.switch.enable = false;

@@ -11,6 +11,7 @@
     "${modulesPath}/profiles/minimal.nix" # no documentation, no graphical remnants, no perl among the packages
     ./agent.nix
     ./boot.nix
+    ./etc.nix
     ./home-and-shares.nix
     ./image.nix
     ./network.nix

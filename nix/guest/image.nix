@@ -68,6 +68,7 @@ let
     inherit (config.sandbox.initrd) modules optionalModules;
     agent = lib.getExe config.sandbox.agentPackage;
     registration = "${closure}/registration";
+    inherit (config.sandbox) root;
   };
 in
 {
@@ -93,7 +94,7 @@ in
       }
       ''
         root=$PWD/root
-        mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,run,sbin,sys,tmp,usr/bin,var,nix/store,nix/var/nix/{daemon-socket,gcroots}}
+        mkdir -p "$root"/{bin,dev,etc,home,mnt,proc,run,sbin,sys,tmp,usr/bin,var/lib/nixos,nix/store,nix/var/nix/{daemon-socket,gcroots}}
         mkdir -m 700 "$root/root"
         chmod 1775 "$root/nix/store"
         chmod 1777 "$root/tmp"
@@ -101,6 +102,7 @@ in
           ln -s "..''${sbin[$name]}" "$root/sbin/$name"
         done
         ln -s ${toplevel} "$root/nix/var/nix/gcroots/image"
+        ln -s ${config.environment.binsh} "$root/bin/sh"
 
         # Nix in the guest knows what it has, from the first moment. The times of registration are those of the files.
         export HOME=$PWD USER=nobody NIX_CONFIG='gc-reserved-space = 0'
@@ -109,13 +111,15 @@ in
 
         # The identifier is fixed, because it would otherwise be random.
         mkdir "$out"
-        tar --create --format=posix --pax-option=delete=atime,delete=ctime --sort=name --mtime=@1 \
-            --owner=0 --group=0 --numeric-owner --hard-dereference \
-            --directory="$root" . --directory=/ --verbatim-files-from --files-from=<(cut -c2- "$closure/store-paths") |
-          mkfs.erofs --quiet --tar=f -L nix-store -U 5b1c2c1e-7f0d-4f6a-9a52-5a0f7d3e6c11 -T 1 \
-            -z${compression.${config.sandbox.compression}} -C65536 "$out/store.erofs"
+        {
+          mkimage root "$NIX_ATTRS_JSON_FILE"
+          tar --create --format=posix --pax-option=delete=atime,delete=ctime --sort=name --mtime=@1 \
+              --owner=0 --group=0 --numeric-owner --hard-dereference \
+              --directory="$root" . --directory=/ --verbatim-files-from --files-from=<(cut -c2- "$closure/store-paths")
+        } | mkfs.erofs --quiet --tar=f -L nix-store -U 5b1c2c1e-7f0d-4f6a-9a52-5a0f7d3e6c11 -T 1 \
+          -z${compression.${config.sandbox.compression}} -C65536 "$out/store.erofs"
 
         # Kernel, initrd and manifest.
-        mkimage "$NIX_ATTRS_JSON_FILE" "$out"
+        mkimage image "$NIX_ATTRS_JSON_FILE" "$out"
       '';
 }

@@ -7,6 +7,14 @@ let
   names = map (entry: entry.unit) (ours table.masks);
 
   # With udev, which is a service that modules of NixOS ask for, its units are as NixOS has them.
+  # NixOS itself lists two modules, of which a guest has no keyboard for one, and the kernel loads the other when its node
+  # (below) is opened.
+  noModules =
+    lib.subtractLists [ "atkbd" "loop" ] config.boot.kernelModules == [ ]
+    && !lib.any (name: lib.hasPrefix "modules-load.d/" name && name != "modules-load.d/nixos.conf") (
+      lib.attrNames config.environment.etc
+    );
+
   mask = name: {
     enable = lib.mkDefault (lib.hasPrefix "systemd-udev" name && config.services.udev.enable);
   };
@@ -23,6 +31,7 @@ in
 
   systemd = {
     services = masksOf "service" // {
+      systemd-modules-load.enable = lib.mkDefault (!noModules);
       # One run for all of the file system, instead of one for /dev and one for the rest.
       systemd-tmpfiles-setup.serviceConfig.ExecStart = [
         ""
@@ -48,6 +57,10 @@ in
         argument = "10:200";
       };
       "/dev/fuse".z.mode = "0666";
+      "/dev/loop-control"."c!" = {
+        mode = "0600";
+        argument = "10:237";
+      };
     };
   };
 }

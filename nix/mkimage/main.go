@@ -1,7 +1,8 @@
-// Command mkimage puts an image together in a Nix build: it takes the kernel,
-// the modules and the agent that Nix has made and writes kernel, initrd and
-// manifest beside the store that the build has packed already. It shares all of
-// that with the Debian recipe, so that both kinds of image are the same where
+// Command mkimage puts an image together in a Nix build. It first writes an
+// archive of what the guest has besides its packages, for the store; and when
+// the build has packed that, it takes the kernel, the modules and the agent that
+// Nix has made and writes kernel, initrd and manifest beside it. It shares the
+// latter with the Debian recipe, so that both kinds of image are the same where
 // they can be.
 package main
 
@@ -10,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/sourcery-zone/sandbox/agent/boot"
@@ -18,12 +20,23 @@ import (
 	"github.com/sourcery-zone/sandbox/image/initrd"
 )
 
+const usage = `usage:
+  mkimage root ATTRS.json             writes the beginning of an archive of the guest's root: /etc, users, homes
+  mkimage image ATTRS.json DIRECTORY  completes the image in DIRECTORY, which holds store.erofs
+`
+
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: mkimage ATTRS.json DIRECTORY: completes the image in DIRECTORY, which holds store.erofs")
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 2 && args[0] == "root":
+		err = writeRoot(os.Stdout, args[1])
+	case len(args) == 3 && args[0] == "image":
+		err = writeImage(context.Background(), args[1], args[2])
+	default:
+		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	if err := run(context.Background(), os.Args[1], os.Args[2]); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "mkimage:", err)
 		os.Exit(1)
 	}
@@ -41,6 +54,8 @@ type spec struct {
 	OptionalModules []string `json:"optionalModules"`
 	Agent           string   `json:"agent"`        // static program
 	Registration    string   `json:"registration"` // of closureInfo
+
+	Root *root `json:"root"` // nil: the guest makes all of it at its start
 }
 
 // readSpec reads the attribute "spec" of the derivation whose attributes are in
@@ -65,7 +80,20 @@ func readSpec(file string) (spec, error) {
 	return s, nil
 }
 
-func run(ctx context.Context, attrs, dir string) error {
+// writeRoot writes what the store has of the root.
+func writeRoot(w io.Writer, attrs string) error {
+	s, err := readSpec(attrs)
+	if err != nil || s.Root == nil {
+		return err
+	}
+	files, err := s.Root.files()
+	if err != nil {
+		return fmt.Errorf("the configuration's users and /etc: %w", err)
+	}
+	return writeTar(w, files, s.Manifest.Provenance.Built)
+}
+
+func writeImage(ctx context.Context, attrs, dir string) error {
 	s, err := readSpec(attrs)
 	if err != nil {
 		return err

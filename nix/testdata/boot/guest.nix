@@ -31,6 +31,9 @@
   # The shell that Debian's Nix puts into each builder's room is in a package that nothing here depends on.
   nix.settings.sandbox-paths = [ ];
 
+  # Debian's journald is older than "keep", and would turn auditing on.
+  services.journald.audit = false;
+
   # Debian has no nsncd.
   services.nscd.enableNsncd = false;
 }
