@@ -6,7 +6,6 @@ let
   ours = lib.filter (entry: !(entry ? only));
   names = map (entry: entry.unit) (ours table.masks);
 
-  # With udev, which is a service that modules of NixOS ask for, its units are as NixOS has them.
   # NixOS itself lists two modules, of which a guest has no keyboard for one, and the kernel loads the other when its node
   # (below) is opened.
   noModules =
@@ -15,6 +14,7 @@ let
       lib.attrNames config.environment.etc
     );
 
+  # With udev, which is a service that modules of NixOS ask for, its units are as NixOS has them.
   mask = name: {
     enable = lib.mkDefault (lib.hasPrefix "systemd-udev" name && config.services.udev.enable);
   };
