@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 // loadCommand writes to the share until it is killed, and prints a line each
@@ -108,7 +109,7 @@ func (f *faults) otherVersion(t *testing.T) {
 	f.fails(t, "already", "start", f.name)
 	f.fails(t, "stop it first", "rm", f.name)
 
-	replace(`"api": 1`, `"api": 99`)
+	replace(fmt.Sprintf(`"api": %d`, api.Version), `"api": 99`)
 	f.expectStatus(t, machine.StatusRunning)
 	f.fails(t, "another version of sandbox", "exec", f.name, "--", "true")
 	f.fails(t, "sandbox stop "+f.name, "attach", "--console", f.name)
