@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -30,7 +32,36 @@ const nestedScripts = "run"
 // AMD's virtualisation: under KVM, which the machines of the tests have not, on
 // microvm and over vsock, whose addresses are none of a test's business on the
 // machine itself.
+//
+// QEMU's emulation of that processor is not exact: of six runs on one machine,
+// three failed, each in another place and the same program in the next one: a
+// kernel that resets before its first word, a connection whose other end is gone.
+// What is wrong with us fails each time.
 func TestNested(t *testing.T) {
+	imageDirs(t) // or else it is skipped
+	for try := 1; ; try++ {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNestedOnce$", "-test.v", "-test.timeout=0")
+		cmd.Env = append(os.Environ(), helperVariable+"=nested")
+		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+		err := cmd.Run()
+		if err == nil {
+			return
+		}
+		if try == nestedTries {
+			t.Fatal(err)
+		}
+		t.Logf("%v: it is tried again", err)
+	}
+}
+
+// nestedTries is how often TestNested is tried.
+const nestedTries = 3
+
+// TestNestedOnce is what TestNested tries.
+func TestNestedOnce(t *testing.T) {
+	if os.Getenv(helperVariable) != "nested" {
+		t.Skip("it is run by TestNested")
+	}
 	o := startOuter(t)
 	watch := watchForHang(t.Name())
 	defer watch.Stop()
@@ -150,13 +181,18 @@ sandbox exec one -- uname -n`)
 		watch.Stop() // each of them has its own
 		o.sh(t, `sandbox rm --force one fork`)
 		scripts := cmp.Or(os.Getenv(nestedVariable), nestedScripts)
-		cmd := o.guest.Command(t.Context(), fmt.Sprintf(`cd %s/repository/cmd/sandbox
-%s=1 %s=%[1]s/bin SANDBOX_IMAGE=%s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%s)$' 2>&1`,
+		cmd := o.guest.Command(t.Context(), fmt.Sprintf(`cd %[1]s/repository/cmd/sandbox
+%[2]s=1 %[3]s=%[1]s/bin SANDBOX_IMAGE=%[4]s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%[5]s)$' 2>&1`,
 			nested.Tools, guestsVariable, programsVariable, testImage(), scripts))
 		// At once, because all of them take an hour and more.
-		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+		var said bytes.Buffer
+		cmd.Stdout = io.MultiWriter(t.Output(), &said)
+		cmd.Stderr = t.Output()
 		if err := cmd.Run(); err != nil {
 			t.Error(err)
+		}
+		if !strings.Contains(said.String(), "--- PASS: TestGuests/") {
+			t.Error("none of them was run")
 		}
 	})
 	t.Run("serial stays the fallback", func(t *testing.T) {
@@ -209,6 +245,9 @@ func startOuter(t *testing.T) outer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the guest says of itself:\n%s", guest.Logs())
+		}
 		if err := guest.Remove(); err != nil {
 			t.Error(err)
 		}

@@ -63,6 +63,19 @@ func (g *Guest) Command(ctx context.Context, script string) *exec.Cmd {
 	return g.sandbox(ctx, "exec", "--user", "root", name, "--", "sh", "-euc", "export PATH="+Tools+"/bin:$PATH\ncd /root\n"+script)
 }
 
+// Logs are the ends of the guest's console and of its supervisor's log, to explain a
+// failure.
+func (g *Guest) Logs() string {
+	script := "for log in supervisor console; do echo \"$log:\"; \"$0\" logs --of $log \"$1\" | tail -n 60; done"
+	cmd := exec.Command("sh", "-c", script, g.program, name)
+	cmd.Env = g.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return err.Error()
+	}
+	return string(out)
+}
+
 // Remove ends the guest and removes it.
 func (g *Guest) Remove() error {
 	if out, err := g.sandbox(context.Background(), "rm", "--force", name).CombinedOutput(); err != nil {
