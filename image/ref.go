@@ -24,6 +24,12 @@ func ParseRef(text string) Ref {
 	return Ref{Name: name, Digest: digest}
 }
 
+// IsDirectory tells whether a text that a user has typed names an image by its
+// directory, as ./result does, which need not be absolute.
+func IsDirectory(text string) bool {
+	return strings.ContainsRune(text, filepath.Separator) || text == "." || text == ".."
+}
+
 func (r Ref) String() string {
 	switch {
 	case r.Dir != "":

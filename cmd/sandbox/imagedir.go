@@ -3,8 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,16 +10,11 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/progress"
 )
 
-// isImageDir tells whether an image is named by a directory, as by ./result.
-func isImageDir(arg string) bool {
-	return strings.ContainsRune(arg, filepath.Separator) || arg == "." || arg == ".."
-}
-
 // prepareImageDir installs the image of --image if that is a directory, because
 // a sandbox outlives what Nix keeps, and nobody else can change an installed one.
 func prepareImageDir(c *cli.Context, images *image.Store) error {
 	dir := c.String("image")
-	if !isImageDir(dir) {
+	if !image.IsDirectory(dir) {
 		return nil
 	}
 	report := progress.New(os.Stderr)

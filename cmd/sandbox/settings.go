@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/internal/trust"
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
@@ -20,9 +22,7 @@ const fromUser = "flag or environment"
 // files do not count because somebody else may have written them.
 func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (map[string]string, error) {
 	files, err := project.Load(trust.Caller(os.Getenv), cwd, userFile, note)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err} // all mistakes are told at once
 	sources := map[string]string{}
 	for _, name := range append(project.Keys(), "name", "transport", "machine") {
 		if c.IsSet(name) {
@@ -37,15 +37,16 @@ func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (map[
 			if sources[setting.Key] != "" || isImage && imageIsSet {
 				continue
 			}
+			errs = append(errs, setting.Err)
 			for _, value := range setting.Values {
 				if err := c.Set(setting.Key, value); err != nil {
-					return nil, setting.Errorf("%q is not a value for it: %w", value, err)
+					errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
 				}
 			}
 			sources[setting.Key] = file.Path
 		}
 	}
-	return sources, nil
+	return sources, errors.Join(errs...)
 }
 
 // userFile is where the user's own settings are; who has no home has none.
@@ -95,7 +96,7 @@ func configAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ EXAMPLES
 }
 
 func smokeAction(c *cli.Context) error {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func smokeTargets(ctx context.Context, host *machine.Host, copies string, args [
 }
 
 func smokeTarget(ctx context.Context, host *machine.Host, copied, arg string) (smoke.Target, error) {
-	if !isImageDir(arg) {
+	if !image.IsDirectory(arg) {
 		img, err := host.Image(image.ParseRef(arg))
 		if err != nil {
 			if info, statErr := os.Stat(arg); statErr == nil && info.IsDir() {

@@ -20,6 +20,7 @@ import (
 	"github.com/xrash/smetrics"
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/nix"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -84,6 +85,7 @@ type File struct {
 type Setting struct {
 	Key    string
 	Values []string // one, unless it is a list
+	Err    error    // why the values cannot be used, which matters to nobody who has others
 
 	file         string
 	line, column int
@@ -97,24 +99,22 @@ func (s Setting) Errorf(format string, args ...any) error {
 // Load reads the files that count in the directory cwd: the project's, and then the
 // user's own, which userFile names unless there is none. A file that somebody else
 // than the owners may have written, or that is in a directory where they could have
-// put it, does not count, and skip is told why.
+// put it, does not count, and skip is told why. With an error, what else could be read
+// is returned all the same, for its own mistakes.
 func Load(owners trust.Owners, cwd, userFile string, skip func(error)) ([]File, error) {
 	var files []File
-	read := func(f *os.File, project bool) error {
+	var errs []error
+	read := func(f *os.File, project bool) {
 		if f == nil {
-			return nil
+			return
 		}
 		defer f.Close()
 		file, err := parse(f, project)
-		if err == nil {
-			files = append(files, file)
-		}
-		return err
+		files, errs = append(files, file), append(errs, err)
 	}
-	if err := read(openUp(owners, cwd, skip), true); err != nil {
-		return nil, err
-	}
-	return files, read(openOwn(owners, userFile, skip), false)
+	read(openUp(owners, cwd, skip), true)
+	read(openOwn(owners, userFile, skip), false)
+	return files, errors.Join(errs...)
 }
 
 // openUp opens the nearest project file in dir or above it that counts, or returns
@@ -178,9 +178,14 @@ func parse(f *os.File, project bool) (File, error) {
 	}
 	var errs []error
 	for _, s := range places(data, file.Path) {
-		if s, err := s.resolve(values[s.Key], dir, project); err != nil {
-			errs = append(errs, err)
-		} else {
+		i := slices.IndexFunc(keys, func(k key) bool { return k.name == s.Key })
+		switch {
+		case i < 0:
+			errs = append(errs, s.Errorf("there is no such setting%s", nearest(s.Key, project)))
+		case project && !keys[i].project:
+			errs = append(errs, s.Errorf("a project's file cannot set it: only the user's own can, and the command line"))
+		default:
+			s.Values, s.Err = s.resolve(values[s.Key], keys[i].kind, dir, project)
 			file.Settings = append(file.Settings, s)
 		}
 	}
@@ -212,34 +217,26 @@ func places(data []byte, path string) []Setting {
 	return settings
 }
 
-// resolve is the setting with the value that the file has for it, as flags take it.
-func (s Setting) resolve(value any, dir string, project bool) (Setting, error) {
-	i := slices.IndexFunc(keys, func(k key) bool { return k.name == s.Key })
-	switch {
-	case i < 0:
-		return s, s.Errorf("there is no such setting%s", nearest(s.Key, project))
-	case project && !keys[i].project:
-		return s, s.Errorf("a project's file cannot set it: only the user's own can, and the command line")
-	}
-	values, err := asText(value, keys[i].kind)
+// resolve returns the values of a setting as flags take them.
+func (s Setting) resolve(value any, kind kind, dir string, project bool) ([]string, error) {
+	values, err := asText(value, kind)
 	if err != nil {
-		return s, s.Errorf("%w", err)
+		return nil, s.Errorf("%w", err)
 	}
-	for _, v := range values {
+	for i, v := range values {
 		switch {
 		case s.Key == "share":
-			v, err = share(v, dir, project)
+			values[i], err = share(v, dir, project)
 		case s.Key == "flake":
-			v, err = flake(v, dir, project)
-		case s.Key == "image" && strings.Contains(v, "/"):
+			values[i], err = flake(v, dir, project)
+		case s.Key == "image" && image.IsDirectory(v):
 			err = fmt.Errorf("%q is a directory: only --image can name one", v)
 		}
 		if err != nil {
-			return s, s.Errorf("%w", err)
+			return nil, s.Errorf("%w", err)
 		}
-		s.Values = append(s.Values, v)
 	}
-	return s, nil
+	return values, nil
 }
 
 // nearest suggests a key that can be meant.

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,7 +30,13 @@ func load(t *testing.T, project, user string) ([]File, string, error) {
 		}
 	}
 	files, err := Load(trust.Caller(os.Getenv), below, userFile, func(err error) { t.Error(err) })
-	return files, base, err
+	errs := []error{err}
+	for _, file := range files {
+		for _, s := range file.Settings {
+			errs = append(errs, s.Err)
+		}
+	}
+	return files, base, errors.Join(errs...)
 }
 
 func TestFilesAreReadAsFlagsTakeThem(t *testing.T) {
@@ -81,6 +88,7 @@ func TestMistakesAreShownWithTheirPlace(t *testing.T) {
 		"share = \"dir:there:rx\"":         "\"rx\" is neither ro nor rw",
 		"flake = \"..#image\"":             "sandbox.toml:1:1: flake: ",
 		"image = \"./result\"":             "sandbox.toml:1:1: image: \"./result\" is a directory: only --image can name one",
+		"image = \"..\"":                   "sandbox.toml:1:1: image: \"..\" is a directory: only --image can name one",
 		"image = \"a\"\nflake = \".#x\"\n": "sandbox.toml:1:1: image: image and flake both name an image",
 		"memoy = 1\ncpus = \"x\"":          "sandbox.toml:2:1: cpus: ", // each of several
 		"workdir = \"" + strings.Repeat("x", maxSize) + "\"": "is larger than 1 MiB",
