@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/transfer"
@@ -68,34 +69,46 @@ func (h *Host) launch(ctx context.Context, c Config, hold bool) (*Sandbox, *Hold
 }
 
 // Output runs a command in the running sandbox, as its user and in the home, and
-// returns what it wrote to its standard output. The error is an *agent.ExitError if
-// the command ran and failed, and ends with the beginning of what it wrote to its
-// standard error.
+// returns what it wrote to its standard output, of which there may be as much as for
+// agent.Cmd.Output. The error is an *agent.ExitError if the command ran and failed,
+// and ends with the beginning of what it wrote to its standard error.
 func (s *Sandbox) Output(ctx context.Context, argv ...string) ([]byte, error) {
-	var out, complaint bytes.Buffer
-	err := s.Stream(ctx, nil, &out, &limited{w: &complaint, left: maxComplaint}, argv...)
-	if text := bytes.TrimSpace(complaint.Bytes()); err != nil && len(text) > 0 {
-		err = fmt.Errorf("%w\n%s", err, text)
+	client, err := s.Dial(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return out.Bytes(), err
+	defer client.Close()
+	stderr := &complaint{}
+	cmd := client.Command(ctx, argv...)
+	cmd.Stderr = stderr
+	out, err := cmd.Output()
+	return out, stderr.explain(err)
 }
 
 // maxComplaint bounds what of a failed command's standard error is kept, in bytes.
 const maxComplaint = 8 << 10
 
-// limited passes on the first bytes, and drops the rest.
-type limited struct {
-	w    io.Writer
-	left int
+// complaint keeps the beginning of what is written to it.
+type complaint struct {
+	mu   sync.Mutex // a command that was given up may still write
+	text []byte
 }
 
-func (l *limited) Write(p []byte) (int, error) {
-	n, err := l.w.Write(p[:min(len(p), l.left)])
-	l.left -= n
-	if err != nil {
-		return n, err
-	}
+func (c *complaint) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.text = append(c.text, p[:min(len(p), maxComplaint-len(c.text))]...)
 	return len(p), nil
+}
+
+// explain adds what was written to an error.
+func (c *complaint) explain(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if text := bytes.TrimSpace(c.text); err != nil && len(text) > 0 {
+		return fmt.Errorf("%w\n%s", err, text)
+	}
+	return err
 }
 
 // Stream runs a command in the running sandbox, as its user and in the home, with the
