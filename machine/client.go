@@ -169,7 +169,7 @@ func (s *Sandbox) Console(ctx context.Context, w io.Writer, follow bool) error {
 		_, err = io.Copy(w, f)
 		return err
 	}
-	return s.api().Console(ctx, api.ConsoleRequest{Follow: true}, w)
+	return s.api().Console(ctx, w)
 }
 
 // Dial connects to the guest's agent through the supervisor. The caller closes

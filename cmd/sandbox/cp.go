@@ -10,6 +10,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/transfer"
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -57,7 +58,7 @@ func cp(c *cli.Context) error {
 	case to.path == "-" && to.sandbox == "" && isTerminal(os.Stdout):
 		return &exitCode{exitUsage, errors.New("a tar archive would spoil the terminal: send it to a file or a program")}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

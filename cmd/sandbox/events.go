@@ -22,7 +22,7 @@ EXAMPLES
    sandbox events work | grep -m1 '"status":"running"'`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return err
 			}

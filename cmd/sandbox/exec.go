@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
 )
 
 func execCommand() *cli.Command {
@@ -32,7 +34,7 @@ EXAMPLES
 			if err != nil {
 				return &exitCode{exitRunFailure, err}
 			}
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return &exitCode{exitRunFailure, err}
 			}

@@ -65,7 +65,7 @@ func fork(c *cli.Context) error {
 	if tagged && tag == "" {
 		return &exitCode{exitUsage, fmt.Errorf("a tag is missing after %s@: sandbox snapshot ls %[1]s shows those that there are", name)}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

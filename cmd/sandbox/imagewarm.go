@@ -52,7 +52,7 @@ func warmFlags() []cli.Flag {
 }
 
 func imageWarm(c *cli.Context) error {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

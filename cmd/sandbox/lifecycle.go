@@ -126,7 +126,7 @@ EXAMPLES
 			if c.NArg() != 2 {
 				return &exitCode{exitUsage, errors.New("sandbox rename needs two names, the present one and the new one")}
 			}
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return err
 			}

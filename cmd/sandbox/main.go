@@ -195,21 +195,12 @@ func buildVersion() string {
 	return "unknown"
 }
 
-// openHost opens the user's sandboxes.
-func openHost() (*machine.Host, error) {
-	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
-	if err != nil {
-		return nil, err
-	}
-	return machine.OpenHost(dirs)
-}
-
 // named opens the sandbox that the command's only argument names.
 func named(c *cli.Context) (*machine.Sandbox, error) {
 	if c.NArg() != 1 {
 		return nil, &exitCode{exitUsage, fmt.Errorf("sandbox %s needs the name of one sandbox: sandbox ls shows them", c.Command.Name)}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +221,7 @@ func cacheDir() (string, error) {
 
 // sweepTemplates removes the states for warm starts of images that are gone.
 func sweepTemplates() error {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}
@@ -240,7 +231,7 @@ func sweepTemplates() error {
 
 // imageDigestsInUse lists the digests of the images that sandboxes need.
 func imageDigestsInUse() ([]string, error) {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}

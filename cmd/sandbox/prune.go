@@ -35,7 +35,7 @@ EXAMPLES
 }
 
 func pruneAction(c *cli.Context) error {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

@@ -271,7 +271,7 @@ func dialQMP(ctx context.Context, c *cli.Context) (*qmp.Client, error) {
 }
 
 func qmpSandbox(name string) (*machine.Sandbox, error) {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}

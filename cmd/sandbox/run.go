@@ -107,7 +107,7 @@ func run(c *cli.Context) error {
 	if c.Bool("detach") && len(command.argv) > 0 {
 		return errors.New("--detach starts a sandbox without a command: leave out the command and use sandbox exec, or leave out --detach")
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

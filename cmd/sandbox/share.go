@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
 )
 
 func shareCommand() *cli.Command {
@@ -39,7 +41,7 @@ func shareAccept(c *cli.Context) error {
 	if c.NArg() < 2 {
 		return &exitCode{exitUsage, errors.New("sandbox share accept needs the name of a sandbox and the paths of its shares: sandbox inspect NAME lists them")}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ EXAMPLES
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return err
 			}
@@ -202,7 +202,7 @@ EXAMPLES
 }
 
 func inspectAll(c *cli.Context) error {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

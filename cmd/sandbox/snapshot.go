@@ -179,7 +179,7 @@ func snapshotRmCommand() *cli.Command {
 			if c.NArg() < 2 {
 				return &exitCode{exitUsage, errors.New("sandbox snapshot rm needs the name of a sandbox and at least one tag: sandbox snapshot ls NAME shows them")}
 			}
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return err
 			}
@@ -210,7 +210,7 @@ func namedSnapshot(c *cli.Context, otherwise string) (*machine.Sandbox, string, 
 	if c.NArg() < 1 || c.NArg() > 2 || tag == "" {
 		return nil, "", &exitCode{exitUsage, fmt.Errorf("sandbox snapshot %s needs %s: sandbox ls and sandbox snapshot ls NAME show what there is", c.Command.Name, c.Command.ArgsUsage)}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, "", err
 	}

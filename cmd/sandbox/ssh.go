@@ -61,7 +61,7 @@ EXAMPLES
 // runningForSSH opens a sandbox by its name or by its host name for ssh, and
 // makes sure that ssh can reach it: our message is better than that of ssh.
 func runningForSSH(name string) (*machine.Sandbox, error) {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func knownHostsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "known-hosts", Hidden: true, ArgsUsage: "HOST", OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			host, err := openHost()
+			host, err := machine.Open()
 			if err != nil {
 				return err
 			}

@@ -71,7 +71,7 @@ EXAMPLES
 // sshPatterns are the host names that the configuration is for. Single names
 // are of use although the last pattern covers them: editors list them.
 func sshPatterns(names []string, all bool) ([]string, error) {
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func statsAction(c *cli.Context) error {
 	if c.Duration("interval") < 100*time.Millisecond {
 		return &exitCode{exitUsage, errors.New("--interval must be at least 100ms: the kernel counts time in hundredths of a second")}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func forNamed(c *cli.Context, do func(context.Context, *machine.Sandbox) (line s
 	if c.NArg() == 0 {
 		return &exitCode{exitUsage, fmt.Errorf("sandbox %s needs the name of at least one sandbox: sandbox ls shows them", c.Command.Name)}
 	}
-	host, err := openHost()
+	host, err := machine.Open()
 	if err != nil {
 		return err
 	}

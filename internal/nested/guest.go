@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path"
+	"strings"
 
 	"github.com/sourcery-zone/sandbox/image"
 )
@@ -66,15 +67,16 @@ func (g *Guest) Command(ctx context.Context, script string) *exec.Cmd {
 // Logs are the ends of the guest's console and of its supervisor's log, to explain a
 // failure.
 func (g *Guest) Logs() string {
-	script := "for log in supervisor console; do echo \"$log:\"; \"$0\" logs --of $log \"$1\" | tail -n 60; done"
-	cmd := exec.Command("sh", "-c", script, g.program, name)
-	cmd.Env = g.env
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return err.Error()
+	var all strings.Builder
+	for _, log := range []string{"supervisor", "console"} {
+		out, err := g.sandbox(context.Background(), "logs", "--of", log, name).CombinedOutput()
+		fmt.Fprintf(&all, "%s: %v\n%s\n", log, err, out[max(0, len(out)-maxLog):])
 	}
-	return string(out)
+	return all.String()
 }
+
+// maxLog bounds what Logs returns of each, in bytes.
+const maxLog = 8 << 10
 
 // Remove ends the guest and removes it.
 func (g *Guest) Remove() error {

@@ -27,7 +27,7 @@ type Backend interface {
 	CopyHome(context.Context, CopyHomeRequest) error
 	Resize(context.Context, Sizes) (Sizes, error)
 	Memory(context.Context) (Memory, error)
-	Console(context.Context, ConsoleRequest, io.Writer) error
+	Console(context.Context, io.Writer) error
 	ConsoleInput(context.Context, ConsoleInputRequest, Accept) error
 	SSH(context.Context, Accept) error
 	QMP(context.Context, QMPRequest, Accept) error
@@ -49,7 +49,7 @@ func NewServer(b Backend) *http.Server {
 	copyHome.serve(mux, withoutAnswer(b.CopyHome))
 	resize.serve(mux, b.Resize)
 	memory.serve(mux, func(ctx context.Context, _ nothing) (Memory, error) { return b.Memory(ctx) })
-	console.serveText(mux, b.Console)
+	console.serveText(mux, func(ctx context.Context, _ nothing, w io.Writer) error { return b.Console(ctx, w) })
 	consoleInput.serveStream(mux, b.ConsoleInput)
 	ssh.serveStream(mux, func(ctx context.Context, _ nothing, accept Accept) error { return b.SSH(ctx, accept) })
 	monitor.serveStream(mux, b.QMP)

@@ -7,11 +7,6 @@ import (
 	"net"
 )
 
-// ConsoleRequest asks for what the guest's console has shown.
-type ConsoleRequest struct {
-	Follow bool `json:"follow,omitempty"` // and for what it shows from now on
-}
-
 // ConsoleInputRequest asks to be the one who writes to the console. The stream
 // carries input only: any number can read, and a writer learns that another one took
 // over by the end of the stream.
@@ -20,13 +15,13 @@ type ConsoleInputRequest struct {
 }
 
 const (
-	console      call[ConsoleRequest, nothing]      = "console"
+	console      call[nothing, nothing]             = "console"
 	consoleInput call[ConsoleInputRequest, nothing] = "console-input"
 )
 
-// Console copies the console from its beginning to w, until it or the sandbox ends.
-func (c *Client) Console(ctx context.Context, r ConsoleRequest, w io.Writer) error {
-	resp, err := console.send(ctx, c, r)
+// Console copies the console to w, from its beginning until the sandbox ends.
+func (c *Client) Console(ctx context.Context, w io.Writer) error {
+	resp, err := console.send(ctx, c, nothing{})
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,14 @@ func (b *booting) start(ctx context.Context) (*guest, error) {
 	if g.share, err = makeShare(); err != nil {
 		return nil, err
 	}
-	config := b.target.config(fmt.Sprintf("smoke-%08x", rand.Uint32()), b.options)
+	config, err := b.host.Resolve(machine.Config{
+		Name: fmt.Sprintf("smoke-%08x", rand.Uint32()),
+		Life: machine.Life{ReadyTimeout: b.options.Timeout, Remove: true},
+	}, img)
+	if err != nil {
+		return g, err
+	}
+	config.Image = b.target.Ref // which may be a directory
 	config.AuthorizedKeys = []string{string(ssh.MarshalAuthorizedKey(g.sshKey.PublicKey()))}
 	config.Shares = []virtiofs.Share{{Source: g.share, Target: g.shareInside}}
 	if dir := b.options.CheckDir; dir != nil {

@@ -1,7 +1,6 @@
 package smoke
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -116,19 +113,4 @@ func (t Target) check(ctx context.Context) error {
 		return t.Bad
 	}
 	return t.Image.Verify(ctx)
-}
-
-// config is the sandbox of one boot.
-func (t Target) config(name string, o Options) machine.Config {
-	m := t.Image.Manifest
-	return machine.Config{
-		Name: name, Created: time.Now().UTC(),
-		Hardware: machine.Hardware{
-			Image:     t.Ref,
-			MemoryMiB: cmp.Or(m.Defaults.MemoryMiB, machine.DefaultMemoryMiB),
-			CPUs:      cmp.Or(m.Defaults.CPUs, machine.DefaultCPUs),
-			Transport: agent.TransportAuto, Network: network.ModeUser,
-		},
-		Life: machine.Life{ReadyTimeout: o.Timeout, Remove: true},
-	}
 }

@@ -102,14 +102,9 @@ func (b backend) Memory(ctx context.Context) (api.Memory, error) {
 	return api.Memory{Bytes: bytes}, err
 }
 
-func (b backend) Console(ctx context.Context, r api.ConsoleRequest, w io.Writer) error {
+func (b backend) Console(ctx context.Context, w io.Writer) error {
 	if err := b.v.awaitConsole(ctx); err != nil {
 		return err
-	}
-	if !r.Follow {
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		ctx = ended
 	}
 	if err := b.v.console.Follow(ctx, w); ctx.Err() == nil {
 		return err
