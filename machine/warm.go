@@ -73,7 +73,7 @@ func (p *Plan) TemplateKey(c Config) (string, error) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}
 	if c.Network != network.ModeNone {
-		vm.Network = &qemu.UserNetwork{MAC: network.MAC("")}
+		vm.NIC = &qemu.NIC{MAC: network.MAC(""), Backend: qemu.UserNetwork{}}
 	}
 	args, err := vm.Args(p.QEMU)
 	if err != nil {

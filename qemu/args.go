@@ -111,8 +111,8 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	for _, s := range c.Shares {
 		addShare(a, s)
 	}
-	if c.Network != nil {
-		addUserNetwork(a, *c.Network)
+	if c.NIC != nil {
+		addNIC(a, *c.NIC)
 	}
 	if c.VsockCID != 0 {
 		c.addVsock(a)
@@ -164,7 +164,7 @@ func (c Config) devices() []string {
 	if len(c.Shares) > 0 {
 		list = append(list, deviceShare)
 	}
-	if c.Network != nil {
+	if c.NIC != nil {
 		list = append(list, deviceNetwork)
 	}
 	if c.VsockCID != 0 {

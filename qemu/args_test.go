@@ -20,6 +20,10 @@ func TestArgsMatchGolden(t *testing.T) {
 		return c
 	}
 	private := func(c Config) Config { c.MemoryFD, c.MemoryPrivate = 3, true; return c }
+	datagrams := func(c Config) Config {
+		c.NIC = &NIC{MAC: "52:54:00:12:34:56", MTU: 65520, Backend: DatagramSocket{FD: 7}}
+		return c
+	}
 	q35 := func(c Config) Config { c.Machine = MachineQ35; return c }
 	for _, machine := range []struct {
 		name   string
@@ -32,6 +36,7 @@ func TestArgsMatchGolden(t *testing.T) {
 		{"q35-tcg-minimal", "x86_64", minimal()},
 		{"q35-tcg-inherited", "x86_64", inherited(full())},
 		{"q35-tcg-private", "x86_64", private(minimal())},
+		{"q35-tcg-datagrams", "x86_64", datagrams(full())},
 		{"virt-tcg", "aarch64", arm(full())},
 		{"virt-kvm", "aarch64", kvm(arm(full()))},
 	} {
@@ -210,7 +215,7 @@ func TestIncomingMachineWaitsForItsState(t *testing.T) {
 
 func TestTheGuestIsToldSearchDomains(t *testing.T) {
 	c := minimal()
-	c.Network = &UserNetwork{MAC: "52:54:00:12:34:56", Search: []string{"corp.example", "lab.example"}}
+	c.NIC = &NIC{MAC: "52:54:00:12:34:56", Backend: UserNetwork{Search: []string{"corp.example", "lab.example"}}}
 	argv, err := c.Args(capabilities(t, "x86_64-10.0"))
 	if err != nil {
 		t.Fatal(err)
@@ -220,8 +225,7 @@ func TestTheGuestIsToldSearchDomains(t *testing.T) {
 		t.Errorf("%q lacks %q", argv, want)
 	}
 	for _, bad := range []UserNetwork{{Search: []string{"a b"}}, {Search: []string{""}}} {
-		bad.MAC = c.Network.MAC
-		c.Network = &bad
+		c.NIC.Backend = bad
 		if c.Validate() == nil {
 			t.Errorf("%+v was accepted", bad)
 		}

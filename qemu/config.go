@@ -62,9 +62,9 @@ type Config struct {
 	Initrd  string   // path of the initial RAM file system; may be empty
 	Cmdline []string // kernel parameters, appended to those that the machine itself asks for
 
-	Drives  []Drive // /dev/vda, /dev/vdb, … in this order
-	Shares  []Share
-	Network *UserNetwork // nil: no network interface
+	Drives []Drive // /dev/vda, /dev/vdb, … in this order
+	Shares []Share
+	NIC    *NIC // nil: no network interface
 
 	VsockCID uint32 // the guest's vsock address; 0: no vsock device
 	VsockFD  int    // inherited /dev/vhost-vsock; 0: QEMU opens it
@@ -131,22 +131,6 @@ type Share struct {
 	Tag    string // the name to mount in the guest, at most 36 bytes
 	Socket string
 	FD     int // inherited socket that is connected to the daemon, used instead of Socket; 0: none
-}
-
-// UserNetwork is QEMU's own network in user space: the guest is 10.0.2.15, the host 10.0.2.2. The guest
-// reaches whatever the host reaches, including services on the host's loopback.
-type UserNetwork struct {
-	MAC      string
-	Forwards []Forward
-	Search   []string // domains that the guest is told to append to short names
-}
-
-// Forward accepts connections on the host and passes them to the guest.
-type Forward struct {
-	Proto     string // "tcp" or "udp"
-	HostIP    string // IPv4; always explicit, because QEMU takes an absent one for 0.0.0.0
-	HostPort  int
-	GuestPort int
 }
 
 // ChooseMachine returns the machine type that Args uses: c.Machine, or what suits if that is MachineAuto.

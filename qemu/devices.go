@@ -250,24 +250,6 @@ func addShare(a *argv, s Share) {
 	a.option("-device", deviceShare, "chardev", fs, "tag", s.Tag, "queue-size", "1024", "event_idx", "off")
 }
 
-func addUserNetwork(a *argv, n UserNetwork) {
-	net := a.id("net")
-	pairs := []string{
-		"id", net,
-		"ipv6", "off", // else guests prefer an IPv6 that leads nowhere on most hosts
-	}
-	for _, domain := range n.Search {
-		pairs = append(pairs, "dnssearch", domain)
-	}
-	for _, f := range n.Forwards {
-		pairs = append(pairs, "hostfwd", fmt.Sprintf("%s:%s:%d-:%d", f.Proto, f.HostIP, f.HostPort, f.GuestPort))
-	}
-	a.option("-netdev", "user", pairs...)
-	// An empty romfile leaves out the network boot ROM: nobody boots from the network, and the file
-	// is in a package that may be absent.
-	a.option("-device", deviceNetwork, "netdev", net, "mac", n.MAC, "romfile", "")
-}
-
 func (c Config) addVsock(a *argv) {
 	pairs := []string{"guest-cid", strconv.FormatUint(uint64(c.VsockCID), 10)}
 	if c.VsockFD != 0 {

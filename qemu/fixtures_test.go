@@ -120,6 +120,18 @@ func socketpair(t *testing.T) (ours net.Conn, theirs *os.File) {
 	return ours, theirs
 }
 
+// datagrams returns two connected datagram sockets, closed at the test's end.
+func datagrams(t *testing.T) (ours, theirs *os.File) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs = os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
 // minimal is the smallest valid configuration, which a test changes in one place.
 func minimal() Config {
 	return Config{Arch: X86_64, Accel: AccelTCG, CPUs: 1, MemoryMiB: 512, Kernel: "/boot/vmlinuz"}
@@ -144,12 +156,12 @@ func full() Config {
 			{Tag: "home", Socket: "/run/demo/home.sock"},
 			{Tag: "share0", Socket: "/run/demo/share0.sock"},
 		},
-		Network: &UserNetwork{
+		NIC: &NIC{
 			MAC: "52:54:00:12:34:56",
-			Forwards: []Forward{
+			Backend: UserNetwork{Forwards: []Forward{
 				{Proto: "tcp", HostIP: "127.0.0.1", HostPort: 2222, GuestPort: 22},
 				{Proto: "udp", HostIP: "0.0.0.0", HostPort: 5353, GuestPort: 53},
-			},
+			}},
 		},
 		MonitorFD: 3,
 		AgentFD:   4,

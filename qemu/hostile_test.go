@@ -40,7 +40,7 @@ type attempt struct {
 	name    string
 	try     func(victim) error
 	root    bool // only root could do this if it were not confined
-	network bool // a guest with a network may
+	network bool // a QEMU with this machine's network may
 	allowed bool // every QEMU may
 }
 
@@ -260,16 +260,21 @@ func TestHostileQEMU(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		network bool
-		run     func() map[string]string
+		nic     *NIC
 	}{
-		{"confined", false, func() map[string]string { return confined(t, program, v, c) }},
-		{"confined with a network", true, func() map[string]string {
-			c := c
-			c.Network = &UserNetwork{MAC: "52:54:00:12:34:56"}
-			return confined(t, program, v, c)
-		}},
+		{"without a network", false, nil},
+		{"with QEMU's own network", true, &NIC{MAC: "52:54:00:12:34:56", Backend: UserNetwork{}}},
+		{"with a datagram socket", false, &NIC{MAC: "52:54:00:12:34:56", MTU: 65520, Backend: DatagramSocket{FD: FirstFD}}},
 	} {
-		results := tt.run()
+		c, v := c, v
+		c.NIC = tt.nic
+		var files []*os.File
+		if tt.nic != nil && tt.nic.Backend.fd() != 0 { // a file more, before the others
+			_, theirs := datagrams(t)
+			files = []*os.File{theirs}
+			v.Kernel, v.Image, v.Layer, v.Disk = v.Kernel+1, v.Image+1, v.Layer+1, v.Disk+1
+		}
+		results := confined(t, program, v, c, files...)
 		if len(results) != len(attempts) {
 			t.Fatalf("%s: results %v", tt.name, slices.Sorted(maps.Keys(results)))
 		}
@@ -418,7 +423,7 @@ func (v victim) parameter(t *testing.T) string {
 }
 
 // confined runs the program as a sandbox runs QEMU.
-func confined(t *testing.T, program string, v victim, c Config) map[string]string {
+func confined(t *testing.T, program string, v victim, c Config, files ...*os.File) map[string]string {
 	t.Helper()
 	caps := Capabilities{
 		Binary: program, Accels: []Accel{AccelTCG}, Options: []string{"sandbox"}, Devices: c.devices(),
@@ -426,7 +431,7 @@ func confined(t *testing.T, program string, v victim, c Config) map[string]strin
 	}
 	c.Cmdline = []string{v.parameter(t)}
 	var out bytes.Buffer
-	p, err := start(t.Context(), caps, c, &out)
+	p, err := start(t.Context(), caps, c, &out, files...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,11 @@ import (
 
 // LaunchOptions are what a launcher of QEMU needs to know of the start.
 type LaunchOptions struct {
-	Accel   Accel
-	Network bool // the guest has one
+	Accel Accel
+
+	// HostNetwork leaves QEMU in this machine's network, with the right to make connections of its own and to listen:
+	// what Config.HostNetwork says. Without, it has no interface, and no system call with which to make a socket.
+	HostNetwork bool
 
 	// Log gets all output of QEMU; it may be nil.
 	Log io.Writer
@@ -35,13 +38,13 @@ type Launcher struct {
 // known. The caller starts QEMU with it, or closes it. QEMU is killed when this process ends, and asked to end
 // (SIGTERM) when ctx does.
 func Ready(ctx context.Context, caps Capabilities, o LaunchOptions) (*Launcher, error) {
-	room, err := caps.room(ctx, o.Accel, o.Network)
+	room, err := caps.room(ctx, o.Accel, o.HostNetwork)
 	if err != nil {
 		return nil, err
 	}
 	room.AllowWeak = o.AllowWeak
 	program := confine.Program{Path: caps.Binary, Env: environment()}
-	spec := confine.Spec{Room: room, Filter: systemCalls(o.Network)}
+	spec := confine.Spec{Room: room, Filter: systemCalls(o.HostNetwork)}
 	return &Launcher{caps, o, confine.Ready(ctx, program, spec, process.Options{Log: o.Log})}, nil
 }
 
@@ -82,6 +85,10 @@ func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
+	if c.HostNetwork() != l.options.HostNetwork {
+		return nil, fmt.Errorf("starting QEMU: it was to run with this machine's network: %t, and its guest needs that: %t",
+			l.options.HostNetwork, c.HostNetwork())
+	}
 	c, in, err := c.inherit(o.Files, l.caps)
 	if err != nil {
 		return nil, err
@@ -91,7 +98,7 @@ func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 	if err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
-	if c.Network != nil && o.Resolver != nil {
+	if c.HostNetwork() && o.Resolver != nil {
 		in.add(confine.File{File: o.Resolver, Reopen: confine.Read, Link: resolverFile})
 	}
 	p, walls, err := l.launcher.Start(args, in.files)
@@ -109,7 +116,7 @@ const resolverFile = "/etc/resolv.conf"
 func environment() []string { return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"} }
 
 // room is where this QEMU runs: with itself, its firmware and, if it is the accelerator, KVM.
-func (caps Capabilities) room(ctx context.Context, accel Accel, network bool) (*confine.Room, error) {
+func (caps Capabilities) room(ctx context.Context, accel Accel, hostNetwork bool) (*confine.Room, error) {
 	parts := caps.Parts
 	if parts.Program == "" {
 		var err error
@@ -117,7 +124,7 @@ func (caps Capabilities) room(ctx context.Context, accel Accel, network bool) (*
 			return nil, err
 		}
 	}
-	r := &confine.Room{Paths: parts.Paths(), Executes: parts.Executes(), Network: network}
+	r := &confine.Room{Paths: parts.Paths(), Executes: parts.Executes(), Network: hostNetwork}
 	for _, dir := range caps.Data {
 		if _, err := os.Stat(dir); err == nil { // it lists those that are not installed, too
 			r.Paths = append(r.Paths, dir)
@@ -131,7 +138,7 @@ func (caps Capabilities) room(ctx context.Context, accel Accel, network bool) (*
 	return r, err
 }
 
-// Walls tells what would keep this QEMU from the rest of the machine, if its guest has no network. The error is a
+// Walls tells what would keep this QEMU from the rest of the machine, if it does without this machine's network. The error is a
 // *confine.WeakError if that is too little.
 func Walls(ctx context.Context, caps Capabilities) (confine.Report, error) {
 	room, err := caps.room(ctx, AccelTCG, false)

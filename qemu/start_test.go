@@ -19,7 +19,7 @@ import (
 
 // start starts QEMU at once.
 func start(ctx context.Context, caps Capabilities, c Config, log io.Writer, files ...*os.File) (*Started, error) {
-	l, err := Ready(ctx, caps, LaunchOptions{Accel: c.Accel, Network: c.Network != nil, Log: log})
+	l, err := Ready(ctx, caps, LaunchOptions{Accel: c.Accel, HostNetwork: c.HostNetwork(), Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -64,16 +64,40 @@ func TestStartRefusesNonsenseWithoutStarting(t *testing.T) {
 	}
 }
 
+func TestHostNetworkIsGivenExactlyToWhatNeedsIt(t *testing.T) {
+	caps := capabilities(t, "x86_64-10.0")
+	for name, backend := range map[string]Netdev{"user network": UserNetwork{}, "datagram socket": DatagramSocket{FD: 7}, "none": nil} {
+		c := full()
+		if c.NIC.Backend = backend; backend == nil {
+			c.NIC = nil
+		}
+		l := &Launcher{caps: caps, options: LaunchOptions{Accel: c.Accel, HostNetwork: !c.HostNetwork()}}
+		if _, err := l.Start(c, StartOptions{}); err == nil || !strings.Contains(err.Error(), "this machine's network") {
+			t.Errorf("%s: Start = %v", name, err)
+		}
+	}
+}
+
 // TestRealQEMUTakesEveryDevice starts QEMU with all devices but the shares, whose daemon it would wait
 // for, up to the first instruction of the guest.
 func TestRealQEMUTakesEveryDevice(t *testing.T) {
+	t.Run("user network", func(t *testing.T) { takesEveryDevice(t, 0, UserNetwork{}) })
+	t.Run("datagram socket", func(t *testing.T) {
+		_, theirs := datagrams(t)
+		takesEveryDevice(t, 65520, DatagramSocket{FD: FirstFD + 4}, theirs)
+	})
+}
+
+func takesEveryDevice(t *testing.T, mtu int, backend Netdev, more ...*os.File) {
+	t.Helper()
 	caps := realQEMU(t, X86_64)
 	disk := t.TempDir() + "/disk, with a comma"
 	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := full()
-	c.Shares, c.Network.Forwards, c.Initrd = nil, nil, ""
+	c.Shares, c.Initrd = nil, ""
+	c.NIC.MTU, c.NIC.Backend = mtu, backend
 	c.Kernel = emptyKernel(t)
 	c.Drives[0].Path = disk
 	layers := newDisk(t, 3)
@@ -92,7 +116,7 @@ func TestRealQEMUTakesEveryDevice(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p, err := start(ctx, caps, c, nil, theirs3, theirs4, theirs5, memory)
+	p, err := start(ctx, caps, c, nil, append([]*os.File{theirs3, theirs4, theirs5, memory}, more...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // systemCalls allows what QEMU does in its life with us: it computes, waits, and works with the files that it has.
 // Its own filter (-sandbox) only forbids what is known to be of use to an intruder, and begins after QEMU has read
 // its command line. What is not allowed fails as if the kernel did not know it, which libraries are prepared for.
-func systemCalls(network bool) *confine.Filter {
+func systemCalls(hostNetwork bool) *confine.Filter {
 	unknown, forbidden := confine.Refuse(unix.ENOSYS), confine.Refuse(unix.EPERM)
 	is := func(arg int, value uint32) confine.Condition {
 		return confine.Condition{Arg: arg, Mask: 1<<32 - 1, Value: value}
@@ -50,7 +50,7 @@ func systemCalls(network bool) *confine.Filter {
 	for _, option := range processOptions {
 		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_PRCTL}, When: []confine.Condition{is(0, option)}, Do: confine.Allow})
 	}
-	if network {
+	if hostNetwork {
 		for _, family := range []uint32{unix.AF_INET, unix.AF_INET6} {
 			for _, kind := range []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
 				rules = append(rules, confine.Rule{

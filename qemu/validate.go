@@ -3,8 +3,6 @@ package qemu
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,8 +36,8 @@ func (c Config) Validate() error {
 	if n := len(c.Drives) + len(c.Shares); n > maxPorts {
 		errs = append(errs, fmt.Errorf("%d drives and shares are too many for one machine: at most %d fit", n, maxPorts))
 	}
-	if c.Network != nil {
-		errs = append(errs, c.Network.validate()...)
+	if c.NIC != nil {
+		errs = append(errs, c.NIC.validate()...)
 	}
 	// 0, 1 and 2 are reserved (any, local, host), as is the largest (vsock(7)).
 	if c.VsockCID == 1 || c.VsockCID == 2 || c.VsockCID == 1<<32-1 {
@@ -151,48 +149,6 @@ func (c Config) validateShares() (errs []error) {
 	return errs
 }
 
-func (n UserNetwork) validate() (errs []error) {
-	mac, err := net.ParseMAC(n.MAC)
-	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
-		errs = append(errs, fmt.Errorf("the network card's address %q is not a unicast MAC address such as 52:54:00:12:34:56", n.MAC))
-	}
-	for _, domain := range n.Search {
-		if domain == "" || len(domain) > 253 || strings.ContainsFunc(domain, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			errs = append(errs, fmt.Errorf("%q is no domain that names could be searched in", domain))
-		}
-	}
-	type endpoint struct {
-		proto string
-		ip    string
-		port  int
-	}
-	seen := make(map[endpoint]bool)
-	for _, f := range n.Forwards {
-		errs = append(errs, f.validate()...)
-		e := endpoint{f.Proto, f.HostIP, f.HostPort}
-		if seen[e] {
-			errs = append(errs, fmt.Errorf("the port %s %s:%d is forwarded twice", f.Proto, f.HostIP, f.HostPort))
-		}
-		seen[e] = true
-	}
-	return errs
-}
-
-func (f Forward) validate() (errs []error) {
-	if f.Proto != "tcp" && f.Proto != "udp" {
-		errs = append(errs, fmt.Errorf("a port forward's protocol is \"tcp\" or \"udp\", not %q", f.Proto))
-	}
-	if ip, err := netip.ParseAddr(f.HostIP); err != nil || !ip.Is4() {
-		errs = append(errs, fmt.Errorf("QEMU forwards ports of IPv4 addresses only, such as 127.0.0.1, and not of %q", f.HostIP))
-	}
-	for _, port := range []int{f.HostPort, f.GuestPort} {
-		if port < 1 || port > 65535 {
-			errs = append(errs, fmt.Errorf("the port %d in a port forward is not between 1 and 65535", port))
-		}
-	}
-	return errs
-}
-
 func (c Config) validateFDs() (errs []error) {
 	seen := make(map[int]bool)
 	fds := []int{c.MemoryFD, c.VsockFD, c.MonitorFD, c.AgentFD, c.ConsoleFD, c.EarlyConsoleFD}
@@ -204,6 +160,9 @@ func (c Config) validateFDs() (errs []error) {
 	}
 	for _, s := range c.Shares {
 		fds = append(fds, s.FD)
+	}
+	if c.NIC != nil && c.NIC.Backend != nil {
+		fds = append(fds, c.NIC.Backend.fd())
 	}
 	for _, fd := range fds {
 		switch {

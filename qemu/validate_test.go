@@ -14,9 +14,13 @@ func TestValidateAcceptsWhatMakesSense(t *testing.T) {
 }
 
 func TestValidateNamesTheNonsense(t *testing.T) {
-	forward := func(f Forward) func(*Config) {
-		return func(c *Config) { c.Network.Forwards = []Forward{f} }
+	forward := func(list ...Forward) func(*Config) {
+		return func(c *Config) { c.NIC.Backend = UserNetwork{Forwards: list} }
 	}
+	datagrams := func(mtu, fd int) func(*Config) {
+		return func(c *Config) { c.NIC.MTU, c.NIC.Backend = mtu, DatagramSocket{FD: fd} }
+	}
+	ssh := Forward{"tcp", "127.0.0.1", 2222, 22}
 	for _, tt := range []struct {
 		want   string
 		change func(*Config)
@@ -42,14 +46,20 @@ func TestValidateNamesTheNonsense(t *testing.T) {
 		{`share 2: the tag "home" is used twice`, func(c *Config) { c.Shares[1].Tag = "home" }},
 		{`share "home": the path of virtiofsd's socket is missing`, func(c *Config) { c.Shares[0].Socket = "" }},
 		{"25 drives and shares are too many", func(c *Config) { c.Drives, c.Shares = nil, make([]Share, 25) }},
-		{"is not a unicast MAC address", func(c *Config) { c.Network.MAC = "01:00:5e:00:00:01" }},
-		{"is not a unicast MAC address", func(c *Config) { c.Network.MAC = "nonsense" }},
+		{"is not a unicast MAC address", func(c *Config) { c.NIC.MAC = "01:00:5e:00:00:01" }},
+		{"is not a unicast MAC address", func(c *Config) { c.NIC.MAC = "nonsense" }},
 		{`"tcp" or "udp", not "sctp"`, forward(Forward{"sctp", "127.0.0.1", 1, 1})},
 		{`and not of ""`, forward(Forward{"tcp", "", 2222, 22})},
 		{`and not of "::1"`, forward(Forward{"tcp", "::1", 2222, 22})},
 		{"the port 0 in a port forward", forward(Forward{"tcp", "127.0.0.1", 0, 22})},
 		{"the port 65536 in a port forward", forward(Forward{"tcp", "127.0.0.1", 2222, 65536})},
-		{"is forwarded twice", func(c *Config) { c.Network.Forwards = append(c.Network.Forwards, c.Network.Forwards[0]) }},
+		{"is forwarded twice", forward(ssh, ssh)},
+		{"nothing that carries its frames", func(c *Config) { c.NIC.Backend = nil }},
+		{"MTU 1501 is not between 68 and 1500", func(c *Config) { c.NIC.MTU = 1501 }},
+		{"MTU 67 is not between 68 and 65535", datagrams(67, 7)},
+		{"MTU 65536 is not between 68 and 65535", datagrams(65536, 7)},
+		{"the network card's datagram socket is missing", datagrams(0, 0)},
+		{"the inherited descriptor 3 is used twice", datagrams(0, 3)},
 		{"the vsock address 2 is reserved", func(c *Config) { c.VsockCID = 2 }},
 		{"the inherited descriptor 1 is not 3 or more", func(c *Config) { c.AgentFD = 1 }},
 		{"the inherited descriptor 3 is used twice", func(c *Config) { c.AgentFD = c.MonitorFD }},

@@ -173,10 +173,9 @@ func (b *bench) rawConfig(dir string, key ssh.Signer) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	vm.Network = &qemu.UserNetwork{
-		MAC:      network.MAC(vm.Name),
+	vm.NIC = &qemu.NIC{MAC: network.MAC(vm.Name), Backend: qemu.UserNetwork{
 		Forwards: []qemu.Forward{{Proto: "tcp", HostIP: loopback, HostPort: port, GuestPort: 22}},
-	}
+	}}
 	return vm, nil
 }
 

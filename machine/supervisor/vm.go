@@ -75,7 +75,7 @@ func (v *supervisor) readyQEMU(ctx context.Context, plan *machine.Plan) error {
 		return err
 	}
 	v.launcher, err = qemu.Ready(context.WithoutCancel(ctx), plan.QEMU, qemu.LaunchOptions{
-		Accel: plan.VM.Accel, Network: v.config.Network != network.ModeNone, Log: log, AllowWeak: v.config.AllowWeak,
+		Accel: plan.VM.Accel, HostNetwork: v.config.Network == network.ModeUser, Log: log, AllowWeak: v.config.AllowWeak,
 	})
 	return err
 }
@@ -114,7 +114,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 	if theirs, err = v.passMemory(ctx, &vm, theirs); err != nil {
 		return nil, errors.Join(err, closeAll(theirs))
 	}
-	if vm.Network != nil && v.resolver == nil {
+	if vm.HostNetwork() && v.resolver == nil {
 		if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
 			return nil, errors.Join(err, closeAll(theirs))
 		}
@@ -181,31 +181,35 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	nic := &qemu.UserNetwork{MAC: network.MAC(v.config.Name), Search: v.search}
+	user := qemu.UserNetwork{Search: v.search}
 	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
 		f, err := f.Resolve()
 		if err != nil {
 			return vm, err
 		}
-		nic.Forwards = append(nic.Forwards, qemu.Forward{
+		user.Forwards = append(user.Forwards, qemu.Forward{
 			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
 		})
 	}
-	vm.Network = nic
+	vm.NIC = &qemu.NIC{MAC: network.MAC(v.config.Name), Backend: user}
 	return vm, nil
 }
 
 // publishedPorts returns the host port of ssh, and the other forwards with the
 // ports that were chosen for them; vmConfig puts the one for ssh first.
 func publishedPorts(vm qemu.Config, forwards []network.Forward) (ssh int, chosen []network.Forward) {
-	if vm.Network == nil {
+	if vm.NIC == nil {
+		return 0, nil
+	}
+	user, ok := vm.NIC.Backend.(qemu.UserNetwork)
+	if !ok {
 		return 0, nil
 	}
 	for i, f := range forwards {
-		f.HostPort = vm.Network.Forwards[i+1].HostPort
+		f.HostPort = user.Forwards[i+1].HostPort
 		chosen = append(chosen, f)
 	}
-	return vm.Network.Forwards[0].HostPort, chosen
+	return user.Forwards[0].HostPort, chosen
 }
 
 // socketPair makes a connected pair: an end for us, and one to be inherited.
