@@ -55,11 +55,7 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 		Name: c.Name, Arch: arch, Machine: c.Machine, Accel: qemu.AccelTCG,
 		CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
 		Kernel: img.Kernel(), Initrd: img.Initrd(), Cmdline: m.Cmdline,
-		Drives:    []qemu.Drive{{ID: "store", Path: img.Store(), Format: "raw", ReadOnly: true, Serial: "store"}},
-		MonitorFD: 3, AgentFD: 4, ConsoleFD: 5, // the order in startQEMU
-	}
-	if p.Transport == agent.TransportVsock {
-		p.VM.AgentFD = 0
+		Drives: []qemu.Drive{{ID: "store", Path: img.Store(), Format: "raw", ReadOnly: true, Serial: "store"}},
 	}
 	if p.KVM.Usable {
 		p.VM.Accel = qemu.AccelKVM

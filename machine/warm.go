@@ -69,6 +69,10 @@ func (p *Plan) TemplateKey(c Config) (string, error) {
 	needs.Shares = nil
 	vm := p.VM
 	vm.Name, vm.Shares = "", nil
+	vm.MonitorFD, vm.AgentFD, vm.ConsoleFD = 3, 4, 5 // any numbers: the sockets are parts of the machine
+	if p.Transport == agent.TransportVsock {
+		vm.AgentFD = 0
+	}
 	for _, tag := range c.Tags(len(p.Shares)) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}

@@ -86,8 +86,7 @@ type Config struct {
 	// the file. It needs QEMU 8.2.
 	MemoryPrivate bool
 
-	// Inherited, connected stream sockets, by the number that they have in QEMU; 0: absent. Start
-	// gives its first file the number 3, the next 4, and so on.
+	// Inherited, connected stream sockets, by the number that they have in QEMU (see Files); 0: absent.
 	MonitorFD int // QMP
 	AgentFD   int // the virtio-serial port named AgentPort
 	ConsoleFD int // hvc0, the kernel's console

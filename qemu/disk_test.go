@@ -97,8 +97,10 @@ func TestLayersThatAreNotAsTheyWereMadeAreNotOpened(t *testing.T) {
 				t.Errorf("%s in place of layer %d: %v, want an error that names it", what, changed, err)
 			}
 			c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[2], Backing: paths[:2]}}}
-			if _, in, err := c.inherit(nil, Capabilities{}); err == nil {
-				in.close()
+			files := &Files{}
+			_, _, err := c.inherit(files, Capabilities{})
+			files.Close()
+			if err == nil {
 				t.Errorf("%s in place of layer %d was opened for QEMU", what, changed)
 			}
 		}
@@ -108,17 +110,17 @@ func TestLayersThatAreNotAsTheyWereMadeAreNotOpened(t *testing.T) {
 func TestOnlyLayersToBeMergedAreOpenedForWriting(t *testing.T) {
 	paths := newDisk(t, 4)
 	c := Config{Kernel: emptyKernel(t), Drives: []Drive{{ID: "disk", Format: "qcow2", Path: paths[3], Backing: paths[:3], Mergeable: 1}}}
-	opened, in, err := c.inherit(nil, Capabilities{})
+	opened, in, err := c.inherit(&Files{}, Capabilities{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.close()
+	defer in.Close()
 	writable := map[string]bool{}
 	for _, f := range in.listed {
 		writable[f.Path] = f.Writable
 	}
 	for n, want := range []bool{false, false, true, true} {
-		flags, err := unix.FcntlInt(in.files[n+1].Fd(), unix.F_GETFL, 0)
+		flags, err := unix.FcntlInt(in.list[n+1].Fd(), unix.F_GETFL, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -264,7 +264,7 @@ func TestHostileQEMU(t *testing.T) {
 	}{
 		{"without a network", false, nil},
 		{"with QEMU's own network", true, &NIC{MAC: "52:54:00:12:34:56", Backend: UserNetwork{}}},
-		{"with a datagram socket", false, &NIC{MAC: "52:54:00:12:34:56", MTU: 65520, Backend: DatagramSocket{FD: FirstFD}}},
+		{"with a datagram socket", false, &NIC{MAC: "52:54:00:12:34:56", MTU: 65520, Backend: DatagramSocket{FD: firstFD}}},
 	} {
 		c, v := c, v
 		c.NIC = tt.nic

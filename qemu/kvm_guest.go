@@ -126,7 +126,7 @@ func runProbeGuest(ctx context.Context, caps Capabilities, arch Arch, accel Acce
 	defer cancel(nil)
 	var written bytes.Buffer
 	p, _, err := confine.Start(ctx, confine.Program{
-		Path: caps.Binary, Args: g.args(caps, arch, accel, fmt.Sprintf("/proc/self/fd/%d", FirstFD)), Env: environment(),
+		Path: caps.Binary, Args: g.args(caps, arch, accel, fmt.Sprintf("/proc/self/fd/%d", firstFD)), Env: environment(),
 		Stdout: &written, Files: []confine.File{{File: image, Reopen: confine.Read}},
 	}, confine.Spec{Room: room, Filter: systemCalls(false)}, process.Options{})
 	if err != nil {

@@ -36,21 +36,8 @@ func Redirections(files []OpenFile) string {
 
 // inheritance is what QEMU is to inherit.
 type inheritance struct {
-	files  []confine.File
-	opened []*os.File // those of the files that are ours to close
-	listed []OpenFile
-}
-
-func (in *inheritance) close() {
-	for _, f := range in.opened {
-		f.Close()
-	}
-}
-
-// add returns the number that the file will have.
-func (in *inheritance) add(f confine.File) int {
-	in.files = append(in.files, f)
-	return FirstFD + len(in.files) - 1
+	*Files
+	listed []OpenFile // those that were opened here
 }
 
 // open opens the file at the path for QEMU, which may open it once more if reopen says so.
@@ -73,12 +60,11 @@ func (in *inheritance) open(path string, writable bool, reopen confine.Access) (
 
 // hand takes over a file that was opened at the path.
 func (in *inheritance) hand(f *os.File, path string, writable bool, reopen confine.Access) (fd int) {
-	in.opened = append(in.opened, f)
-	file := confine.File{File: f, Reopen: reopen}
-	if !writable {
+	fd = in.Add(f)
+	file := in.get(fd)
+	if file.Reopen = reopen; !writable {
 		file.Path = path
 	}
-	fd = in.add(file)
 	in.listed = append(in.listed, OpenFile{fd, path, writable})
 	return fd
 }
@@ -86,27 +72,27 @@ func (in *inheritance) hand(f *os.File, path string, writable bool, reopen confi
 // inherit opens everything that c names by a path, because QEMU gets to see no directory, and returns the
 // configuration that names the descriptors instead, with the firmware that the machine type needs. They follow the
 // files that are passed already. Nothing of it becomes QEMU's own, so that it can be written to only by a descriptor
-// that can. The caller closes the inheritance once QEMU has it.
-func (c Config) inherit(passed []*os.File, caps Capabilities) (_ Config, _ *inheritance, err error) {
-	in := &inheritance{}
+// that can.
+func (c Config) inherit(files *Files, caps Capabilities) (_ Config, _ *inheritance, err error) {
+	in := &inheritance{Files: files}
 	defer func() {
 		if err != nil {
-			in.close()
 			err = fmt.Errorf("opening QEMU's files: %w", err)
 		}
 	}()
-	for i, f := range passed {
-		file := confine.File{File: f}
-		if fd := FirstFD + i; fd == c.MemoryFD {
-			file.Reopen = confine.ReadWrite
-			if c.MemoryPrivate {
-				file.Reopen, file.Path = confine.Read, f.Name()
-				if err := makeReadable(f); err != nil {
-					return c, nil, err
-				}
+	for _, fd := range c.fds() {
+		if in.get(fd) == nil {
+			return c, nil, fmt.Errorf("there is none for the descriptor %d", fd)
+		}
+	}
+	if memory := in.get(c.MemoryFD); memory != nil {
+		memory.Reopen = confine.ReadWrite
+		if c.MemoryPrivate {
+			memory.Reopen, memory.Path = confine.Read, memory.File.Name()
+			if err := makeReadable(memory.File); err != nil {
+				return c, nil, err
 			}
 		}
-		in.add(file)
 	}
 	if c.Kernel, err = in.reopened(c.Kernel); err != nil {
 		return c, nil, err
@@ -130,8 +116,7 @@ func (c Config) inherit(passed []*os.File, caps Capabilities) (_ Config, _ *inhe
 		if err != nil {
 			return c, nil, err
 		}
-		in.opened = append(in.opened, f)
-		c.Shares[i].FD = in.add(confine.File{File: f})
+		c.Shares[i].FD = in.Add(f)
 	}
 	if c.VsockCID != 0 {
 		if c.VsockFD, err = in.open(vsockDevice, true, confine.None); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
 )
 
 func TestOpenedFilesReplacePaths(t *testing.T) {
@@ -39,13 +41,17 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 	}
 	defer listener.Close()
 	c.Shares = []Share{{Tag: "home", Socket: socket}}
-	passed := []*os.File{os.Stdin}
+	passed := func() *Files {
+		f := &Files{}
+		f.lend(confine.File{File: os.Stdin})
+		return f
+	}
 	caps := capabilities(t, "x86_64-10.0")
-	open, in, err := c.inherit(passed, caps)
+	open, in, err := c.inherit(passed(), caps)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.close()
+	defer in.Close()
 	args, err := open.Args(caps)
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +69,7 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 		}
 	}
 	for i, name := range []string{"kernel", "init rd", "store", "below", "disk"} {
-		got, err := in.files[i+1].Stat()
+		got, err := in.list[i+1].Stat()
 		want, wantErr := os.Stat(filepath.Join(dir, name))
 		if err != nil || wantErr != nil || !os.SameFile(got, want) {
 			t.Errorf("descriptor %d is not of %q: %v, %v", i+4, name, err, wantErr)
@@ -83,7 +89,9 @@ func TestOpenedFilesReplacePaths(t *testing.T) {
 	}
 
 	c.Initrd = filepath.Join(dir, "none")
-	if _, _, err := c.inherit(passed, caps); !errors.Is(err, os.ErrNotExist) {
+	unfinished := passed()
+	defer unfinished.Close()
+	if _, _, err := c.inherit(unfinished, caps); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -57,13 +58,11 @@ func (l *Launcher) Close() {
 
 // StartOptions are what a start of QEMU needs besides the guest's configuration.
 type StartOptions struct {
-	// Files become QEMU's descriptors 3, 4, …, to which the configuration's …FD fields refer. They stay the
-	// caller's to close, which is best done at once after Start: a socket's other end then reports end of file
-	// when QEMU ends.
-	Files []*os.File
+	// Files has what the configuration's …FD fields name. Start closes them, also if it fails. Nil: none.
+	Files *Files
 
 	// Resolver has the content of a resolv.conf(5), which QEMU's user network reads whenever it has changed. It
-	// must be in memory (memfd_create(2)). Without it, the guest's names are not resolved.
+	// must be in memory (memfd_create(2)), and stays the caller's to close. Without it, the guest's names are not resolved.
 	Resolver *os.File
 }
 
@@ -82,6 +81,8 @@ type Started struct {
 // so afterwards, in QEMU's words.
 func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 	defer l.Close() // which does nothing to a QEMU that runs
+	files := cmp.Or(o.Files, &Files{})
+	defer files.Close() // which have no content of ours that could be lost
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
@@ -89,19 +90,18 @@ func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 		return nil, fmt.Errorf("starting QEMU: it was to run with this machine's network: %t, and its guest needs that: %t",
 			l.options.HostNetwork, c.HostNetwork())
 	}
-	c, in, err := c.inherit(o.Files, l.caps)
+	c, in, err := c.inherit(files, l.caps)
 	if err != nil {
 		return nil, err
 	}
-	defer in.close()
 	args, err := c.Args(l.caps)
 	if err != nil {
 		return nil, fmt.Errorf("composing QEMU's command line: %w", err)
 	}
 	if c.HostNetwork() && o.Resolver != nil {
-		in.add(confine.File{File: o.Resolver, Reopen: confine.Read, Link: resolverFile})
+		in.lend(confine.File{File: o.Resolver, Reopen: confine.Read, Link: resolverFile})
 	}
-	p, walls, err := l.launcher.Start(args, in.files)
+	p, walls, err := l.launcher.Start(args, in.list)
 	if err != nil {
 		return nil, err
 	}
@@ -147,9 +147,6 @@ func Walls(ctx context.Context, caps Capabilities) (confine.Report, error) {
 	}
 	return confine.Examine(ctx, confine.Spec{Room: room, Filter: systemCalls(false)})
 }
-
-// FirstFD is the number that the first of Start's files has in QEMU.
-const FirstFD = 3
 
 // ShellQuote returns argv as one line that a POSIX shell reads back as the same arguments.
 func ShellQuote(argv []string) string { return shellescape.QuoteCommand(argv) }

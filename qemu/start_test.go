@@ -14,16 +14,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 )
 
-// start starts QEMU at once.
+// start starts QEMU at once, which inherits the files in this order. They stay the caller's.
 func start(ctx context.Context, caps Capabilities, c Config, log io.Writer, files ...*os.File) (*Started, error) {
 	l, err := Ready(ctx, caps, LaunchOptions{Accel: c.Accel, HostNetwork: c.HostNetwork(), Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return l.Start(c, StartOptions{Files: files})
+	inherited := &Files{}
+	for _, f := range files {
+		inherited.lend(confine.File{File: f})
+	}
+	return l.Start(c, StartOptions{Files: inherited})
 }
 
 // emptyKernel is a file that QEMU takes for a kernel; what the guest makes of it is of no interest.
@@ -78,13 +83,39 @@ func TestHostNetworkIsGivenExactlyToWhatNeedsIt(t *testing.T) {
 	}
 }
 
+func TestStartClosesTheFilesWhateverComesOfIt(t *testing.T) {
+	caps := capabilities(t, "x86_64-10.0")
+	for name, change := range map[string]func(*Config){
+		"nonsense":     func(c *Config) { c.CPUs = 0 },
+		"a wrong file": func(c *Config) { c.Kernel = "/nowhere" },
+		"too few":      func(c *Config) { c.AgentFD = c.MonitorFD + 1 },
+	} {
+		ours, theirs := socketpair(t)
+		files := &Files{}
+		c := minimal()
+		c.MonitorFD = files.Add(theirs)
+		change(&c)
+		l := &Launcher{caps: caps, options: LaunchOptions{Accel: c.Accel}}
+		if _, err := l.Start(c, StartOptions{Files: files}); err == nil {
+			t.Fatalf("%s: no error", name)
+		}
+		ours.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: the other end says %v", name, err)
+		}
+		if err := files.Close(); err != nil { // for which nothing is left
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestRealQEMUTakesEveryDevice starts QEMU with all devices but the shares, whose daemon it would wait
 // for, up to the first instruction of the guest.
 func TestRealQEMUTakesEveryDevice(t *testing.T) {
 	t.Run("user network", func(t *testing.T) { takesEveryDevice(t, 0, UserNetwork{}) })
 	t.Run("datagram socket", func(t *testing.T) {
 		_, theirs := datagrams(t)
-		takesEveryDevice(t, 65520, DatagramSocket{FD: FirstFD + 4}, theirs)
+		takesEveryDevice(t, 65520, DatagramSocket{FD: firstFD + 4}, theirs)
 	})
 }
 
@@ -161,7 +192,7 @@ func TestQEMUIsToldWhatIsBelowEachLayer(t *testing.T) {
 		}
 	}
 	c := minimal()
-	c.Arch, c.Kernel, c.Paused, c.MonitorFD = HostArch(), emptyKernel(t), true, FirstFD
+	c.Arch, c.Kernel, c.Paused, c.MonitorFD = HostArch(), emptyKernel(t), true, firstFD
 	c.Drives = []Drive{{ID: "disk", Format: "qcow2", Path: layers[1], Backing: layers[:1]}}
 	args, err := c.Args(caps)
 	if err != nil {

@@ -150,13 +150,29 @@ func (c Config) validateShares() (errs []error) {
 }
 
 func (c Config) validateFDs() (errs []error) {
-	seen := make(map[int]bool)
-	fds := []int{c.MemoryFD, c.VsockFD, c.MonitorFD, c.AgentFD, c.ConsoleFD, c.EarlyConsoleFD}
 	for _, d := range c.Drives {
-		fds = append(append(fds, d.FD), d.BackingFDs...)
 		if len(d.BackingFDs) > 0 && (d.FD == 0 || len(d.BackingFDs) != len(d.Backing)) {
 			errs = append(errs, fmt.Errorf("drive %q: not all of its files are inherited", d.ID))
 		}
+	}
+	seen := make(map[int]bool)
+	for _, fd := range c.fds() {
+		switch {
+		case fd < firstFD:
+			errs = append(errs, fmt.Errorf("the inherited descriptor %d is not %d or more", fd, firstFD))
+		case seen[fd]:
+			errs = append(errs, fmt.Errorf("the inherited descriptor %d is used twice", fd))
+		}
+		seen[fd] = true
+	}
+	return errs
+}
+
+// fds lists the inherited descriptors that the configuration names.
+func (c Config) fds() []int {
+	fds := []int{c.MemoryFD, c.VsockFD, c.MonitorFD, c.AgentFD, c.ConsoleFD, c.EarlyConsoleFD}
+	for _, d := range c.Drives {
+		fds = append(append(fds, d.FD), d.BackingFDs...)
 	}
 	for _, s := range c.Shares {
 		fds = append(fds, s.FD)
@@ -164,18 +180,7 @@ func (c Config) validateFDs() (errs []error) {
 	if c.NIC != nil && c.NIC.Backend != nil {
 		fds = append(fds, c.NIC.Backend.fd())
 	}
-	for _, fd := range fds {
-		switch {
-		case fd == 0:
-			continue
-		case fd < 3:
-			errs = append(errs, fmt.Errorf("the inherited descriptor %d is not 3 or more", fd))
-		case seen[fd]:
-			errs = append(errs, fmt.Errorf("the inherited descriptor %d is used twice", fd))
-		}
-		seen[fd] = true
-	}
-	return errs
+	return slices.DeleteFunc(fds, func(fd int) bool { return fd == 0 })
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -167,6 +167,7 @@ func (b *bench) serveHome(ctx context.Context, dir string) (*virtiofs.Server, er
 // rawConfig completes the plan as a start of a sandbox does.
 func (b *bench) rawConfig(dir string, key ssh.Signer) (qemu.Config, error) {
 	vm := b.plan.VM
+	vm.MonitorFD, vm.AgentFD, vm.ConsoleFD = 3, 4, 5 // the order in startGuest
 	vm.Cmdline = slices.Concat(vm.Cmdline, boot.Params{Key: key.PublicKey()}.Words())
 	vm.Shares = []qemu.Share{{Tag: homeTag, Socket: filepath.Join(dir, "home.sock")}}
 	port, err := network.FreePort("tcp", netip.MustParseAddr(loopback))

@@ -17,7 +17,6 @@ import (
 // waits until commands can run.
 func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn net.Conn) error {
 	if plan.Transport == agent.TransportVsock {
-		conn.Close()
 		v.mux = agent.NewVsockMux(v.vsockCID, plan.Image.Manifest.Agent.Port)
 	} else {
 		mux, err := agent.NewSerialMux(ctx, conn)

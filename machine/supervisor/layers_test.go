@@ -115,18 +115,20 @@ func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *pro
 	}
 	vm := qemu.Config{
 		Arch: qemu.HostArch(), Accel: qemu.AccelTCG, CPUs: 1, MemoryMiB: 128, Kernel: kernel, Paused: true,
-		MonitorFD: qemu.FirstFD, Drives: []qemu.Drive{disk.Drive(files, changes.merge)},
+		Drives: []qemu.Drive{disk.Drive(files, changes.merge)},
 	}
 	ours, theirs, err := socketPair("qmp")
 	if err != nil {
 		t.Fatal(err)
 	}
+	inherited := &qemu.Files{}
+	vm.MonitorFD = inherited.Add(theirs)
 	launcher, err := qemu.Ready(context.WithoutCancel(t.Context()), caps, qemu.LaunchOptions{Accel: vm.Accel, AllowWeak: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := launcher.Start(vm, qemu.StartOptions{Files: []*os.File{theirs}})
-	if err := errors.Join(err, theirs.Close()); err != nil {
+	started, err := launcher.Start(vm, qemu.StartOptions{Files: inherited})
+	if err != nil {
 		t.Fatal(err)
 	}
 	p := started.Process

@@ -68,36 +68,35 @@ func writeData(out *os.File, data []byte, at int64) error {
 	return nil
 }
 
-// passMemory makes the guest's memory, and appends it to the files that QEMU is
-// to inherit.
-func (v *supervisor) passMemory(ctx context.Context, vm *qemu.Config, files []*os.File) ([]*os.File, error) {
-	vm.MemoryFD = qemu.FirstFD + len(files)
+// passMemory makes the guest's memory, and adds it to the files that QEMU is to
+// inherit.
+func (v *supervisor) passMemory(ctx context.Context, vm *qemu.Config, files *qemu.Files) error {
 	saved := v.saved != nil && v.saved.Memory != nil
 	// Who starts from the same memory can have it in common, unless there is a
 	// file server, which must see what the guest changes.
 	if saved && len(vm.Shares) == 0 {
 		source, err := v.saved.openMemory()
 		if err != nil {
-			return files, err
+			return err
 		}
-		vm.MemoryPrivate = true
-		return append(files, source), nil
+		vm.MemoryFD, vm.MemoryPrivate = files.Add(source), true
+		return nil
 	}
 	memory, err := newMemory(vm.MemoryBytes())
 	if err != nil {
-		return files, err
+		return err
 	}
 	v.forgetMemory()
 	v.memory = memory
 	theirs, err := duplicate(memory)
 	if err != nil {
-		return files, err
+		return err
 	}
-	files = append(files, theirs)
+	vm.MemoryFD = files.Add(theirs)
 	if saved {
-		err = v.saved.fill(ctx, memory)
+		return v.saved.fill(ctx, memory)
 	}
-	return files, err
+	return nil
 }
 
 func (s *saved) openMemory() (*os.File, error) {

@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,7 +30,7 @@ import (
 const startTries = 10
 
 // startGuest starts QEMU with free ports, and returns the connection to its
-// agent port.
+// agent port, which it has only if the transport needs that.
 func (v *supervisor) startGuest(ctx context.Context, plan *machine.Plan) (net.Conn, error) {
 	// Until QEMU has bound its ports no other sandbox of ours may choose the
 	// same ones.
@@ -86,54 +85,43 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 			return nil, err
 		}
 	}
-	var ours []net.Conn
-	var theirs []*os.File
+	files := &qemu.Files{}
+	defer files.Close() // those of a start that does not get as far as QEMU
+	ours, err := connectSockets(&vm, files, plan.Transport, v.needs.EarlyConsole)
 	defer func() {
 		if err == nil {
 			return
 		}
-		for _, c := range ours {
-			c.Close()
-		}
+		ours.close()
 		if v.vm != nil { // the next try starts from nothing
 			_ = v.vm.Stop(context.WithoutCancel(ctx), 0)
 		}
 	}()
-	names := []string{"qmp", "agent", "console"}
-	if v.needs.EarlyConsole {
-		vm.EarlyConsoleFD = qemu.FirstFD + len(names)
-		names = append(names, "early console")
+	if err != nil {
+		return nil, err
 	}
-	for _, name := range names {
-		conn, file, err := socketPair(name)
-		if err != nil {
-			return nil, errors.Join(err, closeAll(theirs))
-		}
-		ours, theirs = append(ours, conn), append(theirs, file)
-	}
-	if theirs, err = v.passMemory(ctx, &vm, theirs); err != nil {
-		return nil, errors.Join(err, closeAll(theirs))
+	if err := v.passMemory(ctx, &vm, files); err != nil {
+		return nil, err
 	}
 	if vm.HostNetwork() && v.resolver == nil {
 		if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
-			return nil, errors.Join(err, closeAll(theirs))
+			return nil, err
 		}
 	}
-	started, err := v.launcher.Start(vm, qemu.StartOptions{Files: theirs, Resolver: v.resolver.File()})
+	started, err := v.launcher.Start(vm, qemu.StartOptions{Files: files, Resolver: v.resolver.File()})
 	v.launcher = nil
-	// Only QEMU may hold its ends, so that we see them close when it dies.
-	if err = errors.Join(explainWeak(err), closeAll(theirs)); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, explainWeak(err)
 	}
 	v.vm = started.Process
-	go v.pumpConsole(ours[2])
-	if v.needs.EarlyConsole {
+	go v.pumpConsole(ours.console)
+	if early := ours.earlyConsole; early != nil {
 		go func() {
-			defer ours[3].Close()
-			_, _ = io.Copy(v.console, ours[3]) // until QEMU ends
+			defer early.Close()
+			_, _ = io.Copy(v.console, early) // until QEMU ends
 		}()
 	}
-	v.monitor = qmp.NewClient(ours[0], qmp.Options{Logger: v.log})
+	v.monitor = qmp.NewClient(ours.monitor, qmp.Options{Logger: v.log})
 	if err := v.monitor.Handshake(ctx); err != nil {
 		// A QEMU that refuses its configuration says so on its way out.
 		<-exitedWithin(v.vm.Done(), time.Second)
@@ -155,7 +143,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 		v.report(api.Report{Note: missingWalls(missing)})
 	}
 	v.walled = true
-	return ours[1], nil
+	return ours.agent, nil
 }
 
 // vmConfig is the plan with the ports of this start.
@@ -212,6 +200,43 @@ func publishedPorts(vm qemu.Config, forwards []network.Forward) (ssh int, chosen
 	return user.Forwards[0].HostPort, chosen
 }
 
+// sockets are our ends of those that QEMU has; nil: it has none.
+type sockets struct{ monitor, agent, console, earlyConsole net.Conn }
+
+// connectSockets makes the sockets, of which it adds QEMU's ends to the files. The
+// caller closes ours, also after an error.
+func connectSockets(vm *qemu.Config, files *qemu.Files, transport agent.Transport, earlyConsole bool) (ours sockets, err error) {
+	for _, s := range []struct {
+		name   string
+		ours   *net.Conn
+		fd     *int
+		wanted bool
+	}{
+		{"qmp", &ours.monitor, &vm.MonitorFD, true},
+		{"agent", &ours.agent, &vm.AgentFD, transport == agent.TransportSerial},
+		{"console", &ours.console, &vm.ConsoleFD, true},
+		{"early console", &ours.earlyConsole, &vm.EarlyConsoleFD, earlyConsole},
+	} {
+		if !s.wanted {
+			continue
+		}
+		conn, theirs, err := socketPair(s.name)
+		if err != nil {
+			return ours, err
+		}
+		*s.ours, *s.fd = conn, files.Add(theirs)
+	}
+	return ours, nil
+}
+
+func (s sockets) close() {
+	for _, conn := range []net.Conn{s.monitor, s.agent, s.console, s.earlyConsole} {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+}
+
 // socketPair makes a connected pair: an end for us, and one to be inherited.
 func socketPair(name string) (net.Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -227,14 +252,6 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
 	}
 	return conn, theirs, nil
-}
-
-func closeAll(files []*os.File) error {
-	var errs []error
-	for _, f := range files {
-		errs = append(errs, f.Close())
-	}
-	return errors.Join(errs...)
 }
 
 // bootParams are what the guest is told by its kernel's command line.
