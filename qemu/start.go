@@ -66,20 +66,12 @@ type StartOptions struct {
 	Resolver *os.File
 }
 
-// Started is a QEMU that runs.
-type Started struct {
-	*process.Process
-	Argv  []string       // with the program's name
-	Files []OpenFile     // that it inherited, besides those of the options
-	Walls confine.Report // what keeps it from the rest of the machine
-}
-
 // Start starts QEMU, confined: what the configuration names by a path is opened here and inherited. It can be called
 // once, with a configuration that is as the LaunchOptions say.
 //
 // A nil error says that the program runs and not that QEMU is content with its arguments; the process's Err says
 // so afterwards, in QEMU's words.
-func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
+func (l *Launcher) Start(c Config, o StartOptions) (*Process, error) {
 	defer l.Close() // which does nothing to a QEMU that runs
 	files := cmp.Or(o.Files, &Files{})
 	defer files.Close() // which have no content of ours that could be lost
@@ -105,7 +97,7 @@ func (l *Launcher) Start(c Config, o StartOptions) (*Started, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Started{p, append([]string{l.caps.Binary}, args...), in.listed, walls}, nil
+	return &Process{append([]string{l.caps.Binary}, args...), in.listed, walls, p}, nil
 }
 
 // resolverFile is where QEMU's user network looks for name servers.

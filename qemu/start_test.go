@@ -19,7 +19,7 @@ import (
 )
 
 // start starts QEMU at once, which inherits the files in this order. They stay the caller's.
-func start(ctx context.Context, caps Capabilities, c Config, log io.Writer, files ...*os.File) (*Started, error) {
+func start(ctx context.Context, caps Capabilities, c Config, log io.Writer, files ...*os.File) (*Process, error) {
 	l, err := Ready(ctx, caps, LaunchOptions{Accel: c.Accel, HostNetwork: c.HostNetwork(), Log: log})
 	if err != nil {
 		return nil, err

@@ -2,14 +2,9 @@ package supervisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -98,20 +93,17 @@ func (v *supervisor) wantsEarlyConsole(plan *machine.Plan) bool {
 	return v.retried && plan.VM.Accel == qemu.AccelTCG
 }
 
-// failedByChance tells whether a start that failed is worth another try: QEMU's
-// emulator loses races of its own on busy machines, and then aborts (as with
-// "iotlb_to_section: Assertion"), or the guest computes something wrong: its kernel
-// resets the machine before it could say a word, or panics, itself or because
-// process 1 did (seen once in several hundred starts). What is wrong with the guest
-// or its configuration fails again, and is said then.
+// failedByChance tells whether a start that failed is worth another try.
 func (v *supervisor) failedByChance() bool {
-	if v.vm == nil || !v.exited() || v.currentState().Accel != string(qemu.AccelTCG) {
-		return false
-	}
-	if exit, ok := errors.AsType[*process.ExitError](v.vm.Err()); ok {
-		status, ok := exit.State.Sys().(syscall.WaitStatus)
-		return ok && status.Signaled() && (status.Signal() == unix.SIGABRT || status.Signal() == unix.SIGSEGV)
-	}
-	why := v.lastReason()
-	return v.vm.Err() == nil && (why == qmp.ShutdownReset || why == qmp.ShutdownPanic)
+	return v.vm != nil && v.exited() && byChance(qemu.Accel(v.currentState().Accel), v.vm.Err(), v.lastReason())
+}
+
+// byChance tells whether a guest that ended before it was ready may not do so the
+// next time: QEMU's emulator loses races of its own on busy machines, and then
+// aborts (as with "iotlb_to_section: Assertion"), or the guest computes something
+// wrong: its kernel resets the machine before it could say a word, or panics, itself
+// or because process 1 did (seen once in several hundred starts). What is wrong with
+// the guest or its configuration fails again, and is said then.
+func byChance(accel qemu.Accel, end error, why qmp.ShutdownReason) bool {
+	return accel == qemu.AccelTCG && (qemu.Aborted(end) || end == nil && (why == qmp.ShutdownReset || why == qmp.ShutdownPanic))
 }

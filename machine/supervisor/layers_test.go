@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
-	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -91,7 +90,7 @@ func expectSeen(t *testing.T, layers disk.Layers, seen string) {
 
 // startDisk starts a QEMU with the disk as a guest's start does, and whose guest
 // waits.
-func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *process.Process) {
+func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *qemu.Process) {
 	t.Helper()
 	binary, err := qemu.Find(qemu.HostArch())
 	if err != nil {
@@ -127,11 +126,10 @@ func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *pro
 	if err != nil {
 		t.Fatal(err)
 	}
-	started, err := launcher.Start(vm, qemu.StartOptions{Files: inherited})
+	p, err := launcher.Start(vm, qemu.StartOptions{Files: inherited})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := started.Process
 	v := testSupervisor(&machine.Sandbox{Name: "a"})
 	v.monitor = qmp.NewClient(ours, qmp.Options{})
 	t.Cleanup(func() {

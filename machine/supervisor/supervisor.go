@@ -45,7 +45,7 @@ type supervisor struct {
 	input    *consoleInput
 	servers  []*virtiofs.Server
 	launcher *qemu.Launcher // of QEMU, before that is started
-	vm       *process.Process
+	vm       *qemu.Process
 	memory   *os.File // the guest's, or nil if only QEMU sees it
 	walled   bool     // the user knows which walls are around QEMU
 	monitor  *qmp.Client

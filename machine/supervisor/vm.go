@@ -113,7 +113,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 	if err != nil {
 		return nil, explainWeak(err)
 	}
-	v.vm = started.Process
+	v.vm = started
 	go v.pumpConsole(ours.console)
 	if early := ours.earlyConsole; early != nil {
 		go func() {
@@ -137,9 +137,9 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 		st.Accel, st.AccelNote, st.Machine = string(vm.Accel), plan.KVM.Reason, string(vm.Machine)
 		st.Transport = plan.Transport
 		st.SSHPort, st.Forwards = publishedPorts(vm, v.config.Forwards)
-		st.Argv, st.Files, st.Walls = started.Argv, started.Files, started.Walls.Walls
+		st.Argv, st.Files, st.Walls = v.vm.Argv, v.vm.Files, v.vm.Walls.Walls
 	})
-	if missing := started.Walls.Missing(); len(missing) > 0 && !v.walled {
+	if missing := v.vm.Walls.Missing(); len(missing) > 0 && !v.walled {
 		v.report(api.Report{Note: missingWalls(missing)})
 	}
 	v.walled = true
