@@ -103,9 +103,11 @@ func chooseTransport(t agent.Transport) (agent.Transport, error) {
 // open.
 func (h *Host) checkSocketPath(c Config) error {
 	s := &Sandbox{Name: c.Name, host: h}
-	longest := s.Files().Share(len(c.Shares))
-	if len(s.Files().API()) > len(longest) {
-		longest = s.Files().API()
+	longest := s.Files().API()
+	for _, tag := range c.Tags(len(c.Shares)) {
+		if socket := s.Files().Share(tag); len(socket) > len(longest) {
+			longest = socket
+		}
 	}
 	if over := len(longest) - layout.MaxSocketPath; over > 0 {
 		return fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d): choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory", longest, over, layout.MaxSocketPath)

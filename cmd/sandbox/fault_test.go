@@ -209,7 +209,7 @@ func (f *faults) rebooted(t *testing.T) {
 	if err := os.MkdirAll(runtime, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"api.sock", "fs0.sock"} {
+	for _, name := range []string{"api.sock", "home"} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(runtime, name), Net: "unix"})
 		if err != nil {
 			t.Fatal(err)

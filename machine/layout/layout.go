@@ -6,7 +6,6 @@
 package layout
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -50,8 +49,8 @@ func (s Sandbox) RuntimeDir() string { return filepath.Join(s.Dirs.Runtime, s.Na
 // API is the socket of the supervisor's API.
 func (s Sandbox) API() string { return filepath.Join(s.RuntimeDir(), apiSocket) }
 
-// Share is the socket on which virtiofsd serves the home (0) or a share.
-func (s Sandbox) Share(i int) string { return filepath.Join(s.RuntimeDir(), fmt.Sprintf(fsSocket, i)) }
+// Share is the socket on which virtiofsd serves what the guest knows by the tag.
+func (s Sandbox) Share(tag string) string { return filepath.Join(s.RuntimeDir(), tag) }
 
 // Lock takes the sandbox's lock, which its supervisor holds while it lives and each
 // command while it changes the sandbox. It fails with flock.ErrLocked if somebody has

@@ -40,9 +40,8 @@ const (
 // Names of what a running sandbox keeps in its runtime directory, and of where that
 // may be.
 const (
-	runDir    = ".run"      // in the state directory: the runtime directories, where there is no session; no sandbox has such a name
-	apiSocket = "api.sock"  // the supervisor's HTTP API
-	fsSocket  = "fs%d.sock" // one vhost-user socket for the home (0) and each share
+	runDir    = ".run"     // in the state directory: the runtime directories, where there is no session; no sandbox has such a name
+	apiSocket = "api.sock" // the supervisor's HTTP API; the others are named after what is served on them: see Share
 )
 
 // PortsLock, in the runtime root, is held while a supervisor chooses host

@@ -20,7 +20,7 @@ import (
 // deadShareError says that the guest has lost a share. It cannot be saved:
 // requests to a dead virtiofsd block it for ever, and no later one can be
 // attached.
-type deadShareError struct{ server *virtiofs.Server }
+type deadShareError struct{ server fileServer }
 
 func (e *deadShareError) Error() string {
 	err := e.server.Err()
@@ -31,8 +31,8 @@ func (e *deadShareError) Error() string {
 }
 
 // sharesDied returns a channel that gets each file server that ends.
-func (v *supervisor) sharesDied() <-chan *virtiofs.Server {
-	died := make(chan *virtiofs.Server, len(v.servers))
+func (v *supervisor) sharesDied() <-chan fileServer {
+	died := make(chan fileServer, len(v.servers))
 	for _, server := range v.servers {
 		go func() {
 			<-server.Done()
@@ -60,7 +60,7 @@ func graceAfter(end error) time.Duration {
 }
 
 // followsGuest tells whether a file server has ended because the guest did.
-func (v *supervisor) followsGuest(server *virtiofs.Server) bool {
+func (v *supervisor) followsGuest(server fileServer) bool {
 	select {
 	case <-v.vm.Done():
 		return true
@@ -97,6 +97,12 @@ type export struct {
 	socket string // on which it is served
 }
 
+// fileServer serves an export.
+type fileServer struct {
+	*virtiofs.Server
+	export export
+}
+
 // exports lists what the guest mounts, in that order: its home, unless it has
 // none here, and the shares.
 func (v *supervisor) exports(plan *machine.Plan) []export {
@@ -113,7 +119,7 @@ func (v *supervisor) exports(plan *machine.Plan) []export {
 		list = append([]export{home}, list...)
 	}
 	for i := range list {
-		list[i].tag, list[i].socket = tags[i], v.s.Files().Share(i)
+		list[i].tag, list[i].socket = tags[i], v.s.Files().Share(tags[i])
 	}
 	return list
 }
@@ -125,22 +131,23 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 		return err
 	}
 	exports := v.exports(plan)
-	v.servers = make([]*virtiofs.Server, len(exports))
+	v.servers = make([]fileServer, len(exports))
 	var group errgroup.Group
 	// The servers live longer than the start, whose end cancels ctx.
 	ctx = context.WithoutCancel(ctx)
 	for i, dir := range exports {
 		group.Go(func() (err error) {
-			v.servers[i], err = v.startShare(ctx, plan, dir, log)
+			v.servers[i].export = dir
+			v.servers[i].Server, err = v.startShare(ctx, plan, dir, log)
 			return err
 		})
 	}
 	err = group.Wait()
-	v.servers = slices.DeleteFunc(v.servers, func(s *virtiofs.Server) bool { return s == nil })
+	v.servers = slices.DeleteFunc(v.servers, func(s fileServer) bool { return s.Server == nil })
 	if err != nil {
 		return err
 	}
-	return v.showShares(exports)
+	return v.showShares()
 }
 
 // startShare opens a directory, which is judged as it is in this moment, and
@@ -174,10 +181,10 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 }
 
 // showShares notes how each directory is kept apart from the rest of the host.
-func (v *supervisor) showShares(exports []export) error {
+func (v *supervisor) showShares() error {
 	var shown []machine.ServedShare
-	for i, server := range v.servers {
-		shown = append(shown, machine.ServedShare{Source: exports[i].Source, Isolation: server.Isolation(), Weak: !server.Confined()})
+	for _, server := range v.servers {
+		shown = append(shown, machine.ServedShare{Source: server.export.Source, Isolation: server.Isolation(), Weak: !server.Confined()})
 	}
 	if i := slices.IndexFunc(shown, func(s machine.ServedShare) bool { return s.Weak }); i >= 0 {
 		v.report(api.Report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})

@@ -25,7 +25,6 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // supervisor owns everything that a running sandbox consists of.
@@ -43,7 +42,7 @@ type supervisor struct {
 	console  *logFile
 	resolver *resolver // nil before QEMU's network is needed
 	input    *consoleInput
-	servers  []*virtiofs.Server
+	servers  []fileServer
 	launcher *qemu.Launcher // of QEMU, before that is started
 	vm       *qemu.Process
 	memory   *os.File // the guest's, or nil if only QEMU sees it
@@ -57,6 +56,7 @@ type supervisor struct {
 	guestKey agent.Pin // by which the agent proves itself
 
 	vsockCID uint32   // 0 without vsock
+	ports    ports    // as they were chosen for this start
 	search   []string // domains in which the guest is to look for short names
 
 	transition sync.Mutex  // held by whoever changes whether the guest runs

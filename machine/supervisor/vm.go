@@ -136,7 +136,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 		st.QEMU, st.QEMUVer = v.vm.PID(), plan.QEMU.Version.String()
 		st.Accel, st.AccelNote, st.Machine = string(vm.Accel), plan.KVM.Reason, string(vm.Machine)
 		st.Transport = plan.Transport
-		st.SSHPort, st.Forwards = publishedPorts(vm, v.config.Forwards)
+		st.SSHPort, st.Forwards = v.ports.ssh.HostPort, v.ports.forwards
 		st.Argv, st.Files, st.Walls = v.vm.Argv, v.vm.Files, v.vm.Walls.Walls
 	})
 	if missing := v.vm.Walls.Missing(); len(missing) > 0 && !v.walled {
@@ -165,16 +165,11 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	if v.config.Network == network.ModeNone {
 		return vm, nil
 	}
-	ssh, err := network.SSHForward(v.config.SSHPort, v.config.Forwards)
-	if err != nil {
+	if v.ports, err = choosePorts(v.config); err != nil {
 		return vm, err
 	}
 	user := qemu.UserNetwork{Search: v.search}
-	for _, f := range append([]network.Forward{ssh}, v.config.Forwards...) {
-		f, err := f.Resolve()
-		if err != nil {
-			return vm, err
-		}
+	for _, f := range append([]network.Forward{v.ports.ssh}, v.ports.forwards...) {
 		user.Forwards = append(user.Forwards, qemu.Forward{
 			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
 		})
@@ -183,21 +178,28 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	return vm, nil
 }
 
-// publishedPorts returns the host port of ssh, and the other forwards with the
-// ports that were chosen for them; vmConfig puts the one for ssh first.
-func publishedPorts(vm qemu.Config, forwards []network.Forward) (ssh int, chosen []network.Forward) {
-	if vm.NIC == nil {
-		return 0, nil
+// ports lead from this machine to the guest. They are zero without a network.
+type ports struct {
+	ssh      network.Forward
+	forwards []network.Forward // that were asked for
+}
+
+// choosePorts completes what the configuration leaves open.
+func choosePorts(c machine.Config) (p ports, err error) {
+	ssh, err := network.SSHForward(c.SSHPort, c.Forwards)
+	if err != nil {
+		return p, err
 	}
-	user, ok := vm.NIC.Backend.(qemu.UserNetwork)
-	if !ok {
-		return 0, nil
+	if p.ssh, err = ssh.Resolve(); err != nil {
+		return p, err
 	}
-	for i, f := range forwards {
-		f.HostPort = user.Forwards[i+1].HostPort
-		chosen = append(chosen, f)
+	for _, f := range c.Forwards {
+		if f, err = f.Resolve(); err != nil {
+			return p, err
+		}
+		p.forwards = append(p.forwards, f)
 	}
-	return user.Forwards[0].HostPort, chosen
+	return p, nil
 }
 
 // sockets are our ends of those that QEMU has; nil: it has none.
