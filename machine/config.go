@@ -148,9 +148,9 @@ func (c Config) Validate() error {
 
 // Tags are by what a guest knows its home, unless it has none of the host, and
 // that number of shares.
-func (c Config) Tags(shares int) []string {
+func (h Hardware) Tags(shares int) []string {
 	var tags []string
-	if !c.NoHome {
+	if !h.NoHome {
 		tags = append(tags, "home")
 	}
 	for i := range shares {

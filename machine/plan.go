@@ -17,6 +17,7 @@ import (
 
 // Plan is how a configuration will run on this machine at this moment.
 type Plan struct {
+	Hardware  Hardware // that was asked for
 	Image     *image.Image
 	QEMU      qemu.Capabilities
 	KVM       qemu.KVM
@@ -31,7 +32,7 @@ type Plan struct {
 // decides what the configuration leaves open. Its error lists every problem
 // that it found, each with its remedy.
 func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, error) {
-	p := &Plan{Image: img}
+	p := &Plan{Hardware: c.Hardware, Image: img}
 	arch, archErr := guestArch(img.Manifest.System)
 	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c)}
 	var err error

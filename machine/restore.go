@@ -60,11 +60,11 @@ func (s *Sandbox) checkFits(ctx context.Context, snap snapshot.Manifest) error {
 	if err != nil {
 		return err
 	}
-	return plan.Fits(c, snap)
+	return plan.Fits(snap)
 }
 
-func (p *Plan) Fits(c Config, snap snapshot.Manifest) error {
-	here, err := p.Needs(c)
+func (p *Plan) Fits(snap snapshot.Manifest) error {
+	here, err := p.Needs()
 	if err != nil {
 		return err
 	}

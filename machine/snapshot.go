@@ -18,12 +18,13 @@ import (
 )
 
 // Needs says what a snapshot of a sandbox that runs by this plan needs.
-func (p *Plan) Needs(c Config) (snapshot.Needs, error) {
+func (p *Plan) Needs() (snapshot.Needs, error) {
+	h := p.Hardware
 	cpu, err := snapshot.Processor(p.VM.Accel)
 	return snapshot.Needs{
-		Image: c.Image, QEMU: fmt.Sprintf("%d.%d", p.QEMU.Version.Major, p.QEMU.Version.Minor),
-		Machine: p.VM.Machine, Accel: p.VM.Accel, CPU: cpu, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, DiskMiB: c.DiskMiB,
-		Transport: p.Transport, Network: string(c.Network), Shares: p.Shares,
+		Image: h.Image, QEMU: fmt.Sprintf("%d.%d", p.QEMU.Version.Major, p.QEMU.Version.Minor),
+		Machine: p.VM.Machine, Accel: p.VM.Accel, CPU: cpu, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DiskMiB: h.DiskMiB,
+		Transport: p.Transport, Network: string(h.Network), Shares: p.Shares,
 	}, err
 }
 

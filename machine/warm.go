@@ -34,22 +34,24 @@ const templateLife = 30 * 24 * time.Hour
 
 // Template is a saved machine with which sandboxes can start.
 type Template struct {
-	dir  string
-	host *Host
+	dir      string
+	host     *Host
+	hardware Hardware
+	shares   int
 }
 
-// Template returns the template for sandboxes with that configuration and plan,
-// and whether it is there; Make makes it. A QEMU that could not save it is an
-// error here already, before a machine is booted for it.
-func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err error) {
+// Template returns the template for sandboxes with the hardware of the plan and
+// that number of shares, and whether it is there; Make makes it. A QEMU that could
+// not save it is an error here already, before a machine is booted for it.
+func (h *Host) Template(plan *Plan, shares int) (t Template, exists bool, err error) {
 	if err := snapshot.CheckQEMU(plan.QEMU.Version); err != nil {
 		return t, false, err
 	}
-	key, err := plan.TemplateKey(c)
+	key, err := plan.TemplateKey(shares)
 	if err != nil {
 		return t, false, err
 	}
-	t = Template{filepath.Join(h.Dirs.Cache, templatesDir, key), h}
+	t = Template{filepath.Join(h.Dirs.Cache, templatesDir, key), h, plan.Hardware, shares}
 	_, err = os.Stat(t.dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return t, false, err
@@ -57,26 +59,25 @@ func (h *Host) Template(c Config, plan *Plan) (t Template, exists bool, err erro
 	return t, err == nil, nil
 }
 
-// TemplateKey is the digest of everything on which a template for such a
-// sandbox depends: the image, QEMU as it is installed, the machine as it is
+// TemplateKey is the digest of everything on which a template for such a sandbox,
+// with that number of shares, depends: the image, QEMU as it is installed, the machine as it is
 // built with all devices, the processor, and our own forms.
-func (p *Plan) TemplateKey(c Config) (string, error) {
-	c.Shares = nil // which directories they are does not matter, only how many
-	needs, err := p.Needs(c)
+func (p *Plan) TemplateKey(shares int) (string, error) {
+	needs, err := p.Needs()
 	if err != nil {
 		return "", err
 	}
-	needs.Shares = nil
+	needs.Shares = nil // which directories they are does not matter, only how many
 	vm := p.VM
 	vm.Name, vm.Shares = "", nil
 	vm.MonitorFD, vm.AgentFD, vm.ConsoleFD = 3, 4, 5 // any numbers: the sockets are parts of the machine
 	if p.Transport == agent.TransportVsock {
 		vm.AgentFD = 0
 	}
-	for _, tag := range c.Tags(len(p.Shares)) {
+	for _, tag := range p.Hardware.Tags(shares) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}
-	if c.Network != network.ModeNone {
+	if p.Hardware.Network != network.ModeNone {
 		vm.NIC = &qemu.NIC{MAC: network.MAC(""), Backend: qemu.UserNetwork{}}
 	}
 	args, err := vm.Args(p.QEMU)
@@ -100,13 +101,14 @@ func (p *Plan) TemplateKey(c Config) (string, error) {
 
 // Make boots a machine for the template, which shows as a sandbox for as long
 // as that takes, saves it when its system is up, and removes what nobody can
-// use any more. o.Note may be called.
+// use any more. It has c's time to become ready, and no more than c may run where
+// the walls are weak. o.Note may be called.
 func (t Template) Make(ctx context.Context, c Config, o StartOptions) (err error) {
 	c = Config{
-		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Hardware: c.Hardware,
+		Name: "template-" + strings.ToLower(rand.Text()[:8]), Created: time.Now().UTC(), Hardware: t.hardware,
 		Access:   Access{AllowWeak: c.AllowWeak},
 		Life:     Life{ReadyTimeout: c.ReadyTimeout, Remove: true},
-		Template: true, TemplateShares: len(c.Shares),
+		Template: true, TemplateShares: t.shares,
 	}
 	s, err := t.host.Create(c)
 	if err != nil {

@@ -23,7 +23,7 @@ func testPlan(t *testing.T, c Config) *Plan {
 	binary := filepath.Join(t.TempDir(), "qemu")
 	writeFile(t, binary, "a program")
 	return &Plan{
-		Image: &image.Image{}, Shares: c.Shares, Transport: agent.TransportSerial,
+		Hardware: c.Hardware, Image: &image.Image{}, Shares: c.Shares, Transport: agent.TransportSerial,
 		QEMU: qemu.Capabilities{
 			Binary: binary, Accels: []qemu.Accel{qemu.AccelTCG}, Machines: []string{"q35"}, Options: []string{"sandbox"},
 			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci", "pvpanic-pci"},
@@ -44,7 +44,8 @@ func key(t *testing.T, c Config, change func(*Config, *Plan)) string {
 		t.Fatal(err)
 	}
 	change(&c, plan)
-	got, err := plan.TemplateKey(c)
+	plan.Hardware = c.Hardware
+	got, err := plan.TemplateKey(len(plan.Shares))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func TestTemplateThatWasWrittenToIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		template := Template{filepath.Join(t.TempDir(), "template"), s.host}
+		template := Template{dir: filepath.Join(t.TempDir(), "template"), host: s.host}
 		if err := snapshot.Link(t.Context(), s.Files().Snapshot(snap.Tag), template.dir, snap); err != nil {
 			t.Fatal(err)
 		}

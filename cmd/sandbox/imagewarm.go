@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 func imageWarmCommand() *cli.Command {
@@ -71,9 +70,7 @@ func imageWarm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config.Shares = make([]virtiofs.Share, c.Int("shares"))
-	plan.Shares = config.Shares
-	template, exists, err := host.Template(config, plan)
+	template, exists, err := host.Template(plan, c.Int("shares"))
 	if err == nil && !exists {
 		err = makeTemplate(c.Context, template, config)
 	}
@@ -91,7 +88,7 @@ func imageWarm(c *cli.Context) error {
 // warmStart begins with the template for such a sandbox, which it makes unless
 // it is there. Without one, the sandbox boots.
 func warmStart(ctx context.Context, host *machine.Host, config machine.Config, plan *machine.Plan) starter {
-	template, exists, err := host.Template(config, plan)
+	template, exists, err := host.Template(plan, len(plan.Shares))
 	if err == nil && !exists {
 		err = makeTemplate(ctx, template, config)
 	}

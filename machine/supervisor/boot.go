@@ -31,7 +31,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 		v.report(api.Report{Note: note})
 	}
 	v.noteOtherWriters()
-	if v.needs, err = plan.Needs(v.config); err != nil {
+	if v.needs, err = plan.Needs(); err != nil {
 		return err
 	}
 	v.needs.EarlyConsole = v.wantsEarlyConsole(plan)
