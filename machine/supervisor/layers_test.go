@@ -20,9 +20,11 @@ import (
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
-// TestMain is also what confines the programs that the tests start.
+// TestMain is also what confines the programs that the tests start, and some of
+// those.
 func TestMain(m *testing.M) {
 	confine.Main()
+	beFake()
 	os.Exit(m.Run())
 }
 

@@ -44,6 +44,7 @@ type supervisor struct {
 	input    *consoleInput
 	servers  []fileServer
 	launcher *qemu.Launcher // of QEMU, before that is started
+	launch   func(*qemu.Launcher, qemu.Config, qemu.StartOptions) (*qemu.Process, error)
 	vm       *qemu.Process
 	memory   *os.File // the guest's, or nil if only QEMU sees it
 	walled   bool     // the user knows which walls are around QEMU
@@ -124,19 +125,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer logs.Close()
-	v := &supervisor{
-		host: host, s: s, withHome: request.WithHome, retried: request.Again, started: time.Now(), log: slog.New(slog.NewTextHandler(logs, nil)),
-		input: newConsoleInput(), report: api.NewReporter(reports), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+	v, err := newSupervisor(host, s, request)
+	if err != nil {
+		return err
 	}
-	v.agentKey = s.Files().Key(layout.ClientKey)
-	if request.Restore != "" {
-		v.agentKey = filepath.Join(request.Restore, layout.ClientKey)
-		if v.saved, err = openSaved(request.Restore); err != nil {
-			return err
-		}
-	}
+	v.log, v.report = slog.New(slog.NewTextHandler(logs, nil)), api.NewReporter(reports)
 	if request.Hold {
-		v.held.Store(true)
 		unix.CloseOnExec(api.FDHold)
 		go v.watchHold(os.NewFile(api.FDHold, "hold"))
 	}
@@ -151,6 +145,24 @@ func run(ctx context.Context) error {
 		v.report(api.Failed(err))
 	}
 	return err
+}
+
+// newSupervisor returns one for the sandbox, which tells nobody of what it does.
+func newSupervisor(host *machine.Host, s *machine.Sandbox, r api.StartRequest) (*supervisor, error) {
+	v := &supervisor{
+		host: host, s: s, withHome: r.WithHome, retried: r.Again, started: time.Now(),
+		log: slog.New(slog.DiscardHandler), report: func(api.Report) {}, launch: (*qemu.Launcher).Start,
+		input: newConsoleInput(), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+		agentKey: s.Files().Key(layout.ClientKey),
+	}
+	v.held.Store(r.Hold)
+	if r.Restore == "" {
+		return v, nil
+	}
+	v.agentKey = filepath.Join(r.Restore, layout.ClientKey)
+	var err error
+	v.saved, err = openSaved(r.Restore)
+	return v, err
 }
 
 // watchHold ends the sandbox when the command that it was started for is gone,

@@ -108,7 +108,7 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 			return nil, err
 		}
 	}
-	started, err := v.launcher.Start(vm, qemu.StartOptions{Files: files, Resolver: v.resolver.File()})
+	started, err := v.launch(v.launcher, vm, qemu.StartOptions{Files: files, Resolver: v.resolver.File()})
 	v.launcher = nil
 	if err != nil {
 		return nil, explainWeak(err)

@@ -54,9 +54,15 @@ func Start(t testing.TB, o qmp.Options, script func(*Monitor)) *qmp.Client {
 func StartOn(t testing.TB, o qmp.Options, ours, theirs net.Conn, script func(*Monitor)) *qmp.Client {
 	t.Helper()
 	client := qmp.NewClient(ours, o)
+	Play(t, theirs, script)
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// Play is [StartOn] for a client that somebody else has.
+func Play(t testing.TB, theirs net.Conn, script func(*Monitor)) {
 	ended := make(chan struct{})
 	t.Cleanup(func() {
-		client.Close()
 		theirs.Close()
 		<-ended
 	})
@@ -64,7 +70,6 @@ func StartOn(t testing.TB, o qmp.Options, ours, theirs net.Conn, script func(*Mo
 		defer close(ended)
 		script(&Monitor{Conn: theirs, t: t, in: json.NewDecoder(theirs)})
 	}()
-	return client
 }
 
 // Connect is [Start] with a client and a monitor that have made their handshake.
