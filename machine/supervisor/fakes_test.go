@@ -212,6 +212,10 @@ type powerSwitch struct {
 }
 
 func (p powerSwitch) PowerOff(ctx context.Context) error {
+	if !p.machine.runs() { // who stands still hears nothing
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	err := p.Guest.PowerOff(ctx)
 	if !p.machine.ignores {
 		p.machine.shutDown("guest-shutdown")
