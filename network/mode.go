@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net"
+	"slices"
 )
 
 // Mode is what a guest sees of the network.
@@ -17,10 +18,12 @@ const (
 	ModeNone Mode = "none"
 )
 
+// Modes are all modes, the default first.
+func Modes() []Mode { return []Mode{ModeUser, ModeNone} }
+
 // ParseMode reads the name of a mode.
 func ParseMode(name string) (Mode, error) {
-	switch m := Mode(name); m {
-	case ModeUser, ModeNone:
+	if m := Mode(name); slices.Contains(Modes(), m) {
 		return m, nil
 	}
 	return "", fmt.Errorf("%q is not a network mode: use %s or %s", name, ModeUser, ModeNone)

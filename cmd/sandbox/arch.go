@@ -9,11 +9,6 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
-// archFlag says which processor the guest has.
-func archFlag() cli.Flag {
-	return &cli.StringFlag{Name: "arch", EnvVars: []string{"SANDBOX_ARCH"}, Usage: "`ARCH` of the guest: x86_64 or aarch64 (default: this machine's); another than this machine's is emulated"}
-}
-
 // parseArch is the architecture that was asked for, or this machine's.
 func parseArch(c *cli.Context) (qemu.Arch, error) {
 	switch arch := c.String("arch"); arch {

@@ -114,6 +114,33 @@ func split(command *cli.Command, words []string) (options, arguments []string, h
 	return options, arguments, false
 }
 
+// given lists the options, by all of their names, that the command line itself has
+// and not only the environment, which the library tells apart no more.
+func given(c *cli.Context) []string {
+	lineage := c.Lineage()
+	if len(lineage) < 2 {
+		return nil
+	}
+	var names []string
+	options, _, _ := split(c.Command, lineage[1].Args().Tail())
+	for ; len(options) > 0; options = options[1:] {
+		name, _, _ := strings.Cut(strings.TrimLeft(options[0], "-"), "=")
+		if takesNext(c.Command, options[0]) {
+			options = options[1:]
+		}
+		if flag := findFlag(c.Command, name); flag != nil {
+			names = append(names, flag.Names()...)
+			continue
+		}
+		for _, letter := range name { // several of one letter each
+			if flag := findFlag(c.Command, string(letter)); flag != nil {
+				names = append(names, flag.Names()...)
+			}
+		}
+	}
+	return names
+}
+
 // isOption: a single hyphen stands for standard input or output.
 func isOption(word string) bool { return len(word) > 1 && word[0] == '-' }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
 // commandFlags describe a command to be run in a sandbox.
@@ -23,7 +24,7 @@ func commandFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME[=VALUE]` for the command; without VALUE it is taken from your environment; repeatable"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "read NAME[=VALUE] lines from `FILE`; repeatable"},
-		&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "`DIRECTORY` in the guest to run in (default: the first share, else the home)"},
+		optionFlag(project.Find("workdir")),
 		&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as this `USER` of the guest (default: the image's)"},
 		&cli.BoolFlag{Name: "login", Usage: "read the user's profile before the command, as a login does: for programs that only it has on its PATH"},
 		detachKeysFlag(),

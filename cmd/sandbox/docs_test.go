@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
 // repository is where the tests of this package find the whole.
@@ -123,6 +125,41 @@ func TestDocumentedOptionsExist(t *testing.T) {
 				t.Errorf("%s: nothing reads the variable %s", d.path, name)
 			}
 		}
+	}
+}
+
+// TestDocumentedSettingsAreThose compares the table of docs/settings.md with the options.
+func TestDocumentedSettingsAreThose(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(repository, "docs", "settings.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string][]string{}
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, " | "); len(cells) == 4 && strings.HasPrefix(line, "| `") {
+			for _, name := range inlineCode.FindAllStringSubmatch(cells[0], -1) {
+				documented[name[1]] = []string{cells[1], cells[2], strings.TrimSuffix(cells[3], " |\n")}
+			}
+		}
+	}
+	found := 0
+	for _, o := range project.Options() {
+		row, ok := documented[o.Name]
+		if ok {
+			found++
+		}
+		want := map[project.Trust]string{project.User: "no", project.Inside: "within the project", project.Project: "yes"}[o.Trust]
+		if ok != (want != "") || ok && (row[1] != want || row[2] != "yes") {
+			t.Errorf("%s: documented as %q, but a project's file: %q", o.Name, row, want)
+		}
+		for _, value := range o.Values {
+			if ok && !strings.Contains(row[0], `"`+value+`"`) {
+				t.Errorf("%s: the value %q is not documented", o.Name, value)
+			}
+		}
+	}
+	if found != len(documented) {
+		t.Errorf("%d settings are documented, but %d are options", len(documented), found)
 	}
 }
 

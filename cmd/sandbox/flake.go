@@ -44,7 +44,7 @@ func imageOfFlake(images *image.Store, ref nix.Ref, system string) (*image.Image
 
 // prepareFlake builds the image of --flake unless that was done before. sources
 // tells where the option came from.
-func prepareFlake(c *cli.Context, images *image.Store, sources map[string]string) error {
+func prepareFlake(c *cli.Context, images *image.Store, sources sources) error {
 	ref, ok, err := flakeOption(c)
 	if !ok {
 		return err
@@ -57,8 +57,8 @@ func prepareFlake(c *cli.Context, images *image.Store, sources map[string]string
 	if img, err := imageOfFlake(images, ref, system); img != nil || err != nil {
 		return err
 	}
-	file, named := sources["flake"], c.String("flake")
-	ofProject := filepath.Base(file) == project.FileName
+	source, named := sources["flake"], c.String("flake")
+	ofProject := source.Layer == project.ProjectFile
 	if ofProject {
 		named = "" // by the project, not by the user
 	}
@@ -66,7 +66,7 @@ func prepareFlake(c *cli.Context, images *image.Store, sources map[string]string
 		return err
 	}
 	if ofProject {
-		if err := allowBuild(file, ref); err != nil {
+		if err := allowBuild(source.Name, ref); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image/debian"
 	"github.com/sourcery-zone/sandbox/image/nix"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -42,7 +43,7 @@ EXAMPLES
    sandbox image build --recipe debian --mirror https://mirror.example/debian`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "recipe", Usage: "`RECIPE` to build by instead of a flake: debian"},
-			archFlag(),
+			optionFlag(project.Find("arch")),
 			&cli.BoolFlag{Name: "default", Usage: "make it the default image, as the first one is"},
 		}, recipeFlags()...),
 		OnUsageError: usageError,

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
 func imageWarmCommand() *cli.Command {
@@ -21,7 +22,7 @@ and number of shares. Without this command, the first sandbox run --warm does th
 EXAMPLES
    sandbox image warm
    sandbox image warm --memory 4G --cpus 4 --shares 2 claude`,
-		Flags:        append(warmFlags(), &cli.IntFlag{Name: "shares", Value: 1, Usage: "the `NUMBER` of --share that run will have"}),
+		Flags:        append(optionFlags(func(o project.Option) bool { return o.Saved }), &cli.IntFlag{Name: "shares", Value: 1, Usage: "the `NUMBER` of --share that run will have"}),
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
@@ -37,18 +38,6 @@ EXAMPLES
 
 // maxWarmShares is what fits into a machine beside its other devices.
 const maxWarmShares = 16
-
-// warmFlags are those of createFlags on which the saved state depends.
-func warmFlags() []cli.Flag {
-	var flags []cli.Flag
-	for _, f := range createFlags() {
-		switch f.Names()[0] {
-		case "memory", "cpus", "disk", "no-home", "net", "transport", "machine", "timeout":
-			flags = append(flags, f)
-		}
-	}
-	return flags
-}
 
 func imageWarm(c *cli.Context) error {
 	host, err := machine.Open()

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/crypto/ssh"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -50,31 +50,6 @@ EXAMPLES
 			waitFlag(), timingsFlag())...),
 		OnUsageError: usageError,
 		Action:       runAction,
-	}
-}
-
-// createFlags describe a sandbox to be made.
-func createFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
-		&cli.StringFlag{Name: "image", EnvVars: []string{"SANDBOX_IMAGE"}, Usage: "`IMAGE` to start: NAME, NAME@DIGEST, or a directory, written with a slash, whose image is then installed (default: the store's default image)"},
-		&cli.StringFlag{Name: "flake", EnvVars: []string{"SANDBOX_FLAKE"}, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and `sandbox image build FLAKE` builds it anew"},
-		archFlag(),
-		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, EnvVars: []string{"SANDBOX_MEMORY"}, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
-		&cli.IntFlag{Name: "cpus", EnvVars: []string{"SANDBOX_CPUS"}, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},
-		&cli.StringFlag{Name: "disk", EnvVars: []string{"SANDBOX_DISK"}, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
-		&cli.BoolFlag{Name: "no-home", Usage: "keep the home in the guest, where all else is, and not in a directory of this machine that outlives each stop; forks of such a sandbox without shares have their memory in common"},
-		&cli.StringSliceFlag{Name: "share", Aliases: []string{"v"}, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine; repeatable"},
-		&cli.BoolFlag{Name: machine.WeakIsolationFlag, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
-		&cli.BoolFlag{Name: "allow-dangerous-share", Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
-		&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only; repeatable"},
-		&cli.StringFlag{Name: "net", Value: string(network.ModeUser), EnvVars: []string{"SANDBOX_NET"}, Usage: "`MODE` of the network: user or none"},
-		&cli.IntFlag{Name: "ssh-port", EnvVars: []string{"SANDBOX_SSH_PORT"}, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
-		&cli.StringSliceFlag{Name: "ssh-key", Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub); repeatable"},
-		&cli.StringFlag{Name: "transport", Value: string(agent.TransportAuto), Hidden: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
-		&cli.StringFlag{Name: "machine", Hidden: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
-		&cli.StringFlag{Name: "restart", Value: string(machine.RestartOnReboot), EnvVars: []string{"SANDBOX_RESTART"}, Usage: "`WHEN` the sandbox runs again that ended by itself: no, on-reboot (of the guest), or always (also when it powered off or crashed)"},
-		&cli.DurationFlag{Name: "timeout", Value: machine.DefaultReadyTimeout, EnvVars: []string{"SANDBOX_TIMEOUT"}, Usage: "how `LONG` the guest may take until commands can run"},
 	}
 }
 
@@ -235,7 +210,7 @@ func showStart(what string, start func(machine.StartOptions) error) error {
 
 // configure makes a configuration from the flags. It leaves open what the image
 // decides, which Resolve adds.
-func configure(c *cli.Context, host *machine.Host, sources map[string]string) (machine.Config, error) {
+func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Config, error) {
 	config := machine.Config{
 		Name: c.String("name"),
 		Hardware: machine.Hardware{
@@ -288,24 +263,21 @@ func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*imag
 	return img, err
 }
 
-// parseSize returns MiB; a number without a unit is MiB, as for QEMU's -m.
+// parseSize returns MiB; nothing is 0.
 func parseSize(flag, s string) (int, error) {
 	if s == "" {
 		return 0, nil
 	}
-	if strings.Trim(s, "0123456789") == "" {
-		s += "M"
-	}
-	bytes, err := units.RAMInBytes(s)
+	size, err := project.ParseSize(s)
 	if err != nil {
-		return 0, fmt.Errorf("%s is %q, but must be a size such as 512M or 4G", flag, s)
+		return 0, fmt.Errorf("%s is %q, but must be %w", flag, s, err)
 	}
-	return int((bytes + 1<<20 - 1) >> 20), nil // rounded up, lest a little becomes none
+	return size, nil
 }
 
 // parseShares reads the shares that come from source. Those of a settings file are resolved and judged by where they
 // lie already, so a link that has come since is a guest's work: of another sandbox with this project.
-func parseShares(specs []string, source string, o virtiofs.CheckOptions) ([]virtiofs.Share, error) {
+func parseShares(specs []string, source project.Source, o virtiofs.CheckOptions) ([]virtiofs.Share, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -314,7 +286,7 @@ func parseShares(specs []string, source string, o virtiofs.CheckOptions) ([]virt
 	var errs []error
 	for _, spec := range specs {
 		share, err := virtiofs.ParseShare(spec, cwd)
-		if err == nil && source != "" && source != fromUser && share.String() != spec {
+		if err == nil && source.OfFile() && share.String() != spec {
 			err = fmt.Errorf("%s: the share %s was replaced by a link to %s in this moment: look who has done that", source, spec, share.Source)
 		}
 		if err == nil {

@@ -8,33 +8,26 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
-// fromUser is the source of what a flag or the environment has set.
-const fromUser = "flag or environment"
-
 // applySettings gives the flags that neither the command line nor the
 // environment has set the values of the settings files, the project's before
 // the user's. It returns for each flag where its value came from, and notes which
 // files do not count because somebody else may have written them.
-func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (map[string]string, error) {
+func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (sources, error) {
 	files, err := project.Load(trust.Caller(os.Getenv), cwd, userFile, note)
 	errs := []error{err} // all mistakes are told at once
-	sources := map[string]string{}
-	for _, name := range append(project.Keys(), "name", "transport", "machine") {
-		if c.IsSet(name) {
-			sources[name] = fromUser
-		}
-	}
+	found := givenOptions(c)
 	for _, file := range files {
 		// Either names the image: the one of an earlier source counts.
-		imageIsSet := sources["image"] != "" || sources["flake"] != ""
+		imageIsSet := found.has("image") || found.has("flake")
 		for _, setting := range file.Settings {
 			isImage := setting.Key == "image" || setting.Key == "flake"
-			if sources[setting.Key] != "" || isImage && imageIsSet {
+			if found.has(setting.Key) || isImage && imageIsSet {
 				continue
 			}
 			errs = append(errs, setting.Err)
@@ -43,10 +36,31 @@ func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (map[
 					errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
 				}
 			}
-			sources[setting.Key] = file.Path
+			found[setting.Key] = file.Source
 		}
 	}
-	return sources, errors.Join(errs...)
+	return found, errors.Join(errs...)
+}
+
+func (s sources) has(name string) bool {
+	_, ok := s[name]
+	return ok
+}
+
+// complete adds the sources of what nobody has set.
+func (s sources) complete(m image.Manifest) {
+	ofImage := map[string]bool{"memory": m.Defaults.MemoryMiB != 0, "cpus": m.Defaults.CPUs != 0}
+	for _, o := range project.Options() {
+		switch {
+		case s.has(o.Name):
+		case o.Name == "image" && s.has("flake"):
+			s["image"] = s["flake"]
+		case ofImage[o.Name]:
+			s[o.Name] = project.Source{Layer: project.OfImage}
+		default:
+			s[o.Name] = project.Source{Layer: project.Default}
+		}
+	}
 }
 
 // userFile is where the user's own settings are; who has no home has none.
@@ -59,7 +73,7 @@ func userFile() string {
 }
 
 // loadSettings applies the settings files that count here.
-func loadSettings(c *cli.Context) (map[string]string, error) {
+func loadSettings(c *cli.Context) (sources, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -82,16 +96,25 @@ can write them. The files have the long names of flags as keys:
    cpus = 4
    share = [".", "docs:docs:ro"]
 
+In the output, sources tells of each option where it came from: flag, the variable,
+the file, image or default. --schema prints the JSON Schema of a file, by which editors
+complete and check it.
+
 EXAMPLES
    sandbox config
-   sandbox config --memory 8G | jq .sources`,
-		Flags:        append(createFlags(), commandFlags()...),
+   sandbox config --memory 8G | jq .sources
+   sandbox config --schema project > sandbox.schema.json`,
+		Flags: append(append(createFlags(), commandFlags()...),
+			&cli.StringFlag{Name: "schema", Usage: "print the JSON Schema of a `FILE` in place of all that: project (sandbox.toml) or user (your own config.toml)"}),
 		OnUsageError: usageError,
 		Action:       configAction,
 	}
 }
 
 func configAction(c *cli.Context) error {
+	if c.IsSet("schema") {
+		return printSchema(c)
+	}
 	sources, err := loadSettings(c)
 	if err != nil {
 		return err
@@ -108,5 +131,19 @@ func configAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	sources.complete(img.Manifest)
 	return printJSON(c.App.Writer, map[string]any{"config": config, "image": img.Ref(), "workdir": c.String("workdir"), "sources": sources})
+}
+
+func printSchema(c *cli.Context) error {
+	layer, ok := map[string]project.Layer{"project": project.ProjectFile, "user": project.UserFile}[c.String("schema")]
+	if !ok {
+		return &exitCode{exitUsage, fmt.Errorf("--schema is %q, but must be project or user", c.String("schema"))}
+	}
+	schema, err := project.Schema(layer)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s\n", schema)
+	return err
 }

@@ -29,8 +29,8 @@ func TestLinkThatComesAfterASettingsFileWasJudged(t *testing.T) {
 	if err != nil || len(files) != 1 {
 		t.Fatal(files, err)
 	}
-	spec := files[0].Settings[0].Values[0]
-	if _, err := parseShares([]string{spec}, file, virtiofs.CheckOptions{}); err != nil {
+	spec, source := files[0].Settings[0].Values[0], files[0].Source
+	if _, err := parseShares([]string{spec}, source, virtiofs.CheckOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	docs := filepath.Join(base, "project/docs")
@@ -40,11 +40,11 @@ func TestLinkThatComesAfterASettingsFileWasJudged(t *testing.T) {
 	if err := os.Symlink("../outside", docs); err != nil {
 		t.Fatal(err)
 	}
-	if shares, err := parseShares([]string{spec}, file, virtiofs.CheckOptions{}); err == nil || !strings.Contains(err.Error(), "replaced by a link to "+base+"/outside") {
+	if shares, err := parseShares([]string{spec}, source, virtiofs.CheckOptions{}); err == nil || !strings.Contains(err.Error(), "replaced by a link to "+base+"/outside") {
 		t.Errorf("%+v, %v", shares, err)
 	}
 	// A user's own link is meant.
-	if shares, err := parseShares([]string{spec}, fromUser, virtiofs.CheckOptions{}); err != nil || shares[0].Source != base+"/outside" {
+	if shares, err := parseShares([]string{spec}, project.Source{Layer: project.Flag}, virtiofs.CheckOptions{}); err != nil || shares[0].Source != base+"/outside" {
 		t.Errorf("of the command line: %+v, %v", shares, err)
 	}
 }

@@ -3,7 +3,8 @@
 //
 // A project file may come from a stranger, or be written by the last guest that had
 // the project as a share. So it may describe the machine, but not open anything of the
-// host to it: its shares and its flake must lie in the project.
+// host to it: its shares and its flake must lie in the project. What there is to set,
+// and who may set it, is in [Options].
 package project
 
 import (
@@ -15,7 +16,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
+	units "github.com/docker/go-units"
 	toml "github.com/pelletier/go-toml/v2"
 	"github.com/xrash/smetrics"
 	"golang.org/x/sys/unix"
@@ -30,53 +33,9 @@ import (
 // above it counts.
 const FileName = "sandbox.toml"
 
-// kind is what values a key takes.
-type kind int
-
-const (
-	text   kind = iota
-	number      // an integer
-	either      // text or an integer, such as "4G" and 4096
-	list        // text, or an array of it
-)
-
-// key is a setting that files can have.
-type key struct {
-	name    string
-	kind    kind
-	project bool // a project's file can have it, and not only the user's own
-}
-
-// keys are the settings that there are, with the names of the flags of sandbox run,
-// and the values that they take.
-var keys = []key{
-	{"image", text, true},
-	{"flake", text, true},
-	{"memory", either, true},
-	{"cpus", number, true},
-	{"disk", either, true},
-	{"timeout", text, true},
-	{"workdir", text, true},
-	{"share", list, true},
-	{"net", text, false},
-	{"ssh-port", number, false},
-	{"publish", list, false},
-	{"ssh-key", list, false},
-	{"restart", text, false},
-}
-
-// Keys lists all settings that a file can have.
-func Keys() []string {
-	var names []string
-	for _, k := range keys {
-		names = append(names, k.name)
-	}
-	return names
-}
-
 // File is what a file sets.
 type File struct {
-	Path     string
+	Source   Source
 	Settings []Setting // in the order of the file
 }
 
@@ -104,16 +63,16 @@ func (s Setting) Errorf(format string, args ...any) error {
 func Load(owners trust.Owners, cwd, userFile string, skip func(error)) ([]File, error) {
 	var files []File
 	var errs []error
-	read := func(f *os.File, project bool) {
+	read := func(f *os.File, layer Layer) {
 		if f == nil {
 			return
 		}
 		defer f.Close()
-		file, err := parse(f, project)
+		file, err := parse(f, layer)
 		files, errs = append(files, file), append(errs, err)
 	}
-	read(openUp(owners, cwd, skip), true)
-	read(openOwn(owners, userFile, skip), false)
+	read(openUp(owners, cwd, skip), ProjectFile)
+	read(openOwn(owners, userFile, skip), UserFile)
 	return files, errors.Join(errs...)
 }
 
@@ -155,37 +114,39 @@ func openOwn(owners trust.Owners, file string, skip func(error)) *os.File {
 const maxSize = 1 << 20
 
 // parse reads the file to its end.
-func parse(f *os.File, project bool) (File, error) {
-	file := File{Path: f.Name()}
+func parse(f *os.File, layer Layer) (File, error) {
+	path := f.Name()
+	file := File{Source: Source{layer, path}}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return file, err
 	}
 	if len(data) > maxSize {
-		return file, fmt.Errorf("%s is larger than %d MiB, as no file of settings is", file.Path, maxSize>>20)
+		return file, fmt.Errorf("%s is larger than %d MiB, as no file of settings is", path, maxSize>>20)
 	}
 	var values map[string]any
 	if err := toml.Unmarshal(data, &values); err != nil {
 		if bad, ok := errors.AsType[*toml.DecodeError](err); ok {
 			line, column := bad.Position()
-			return file, fmt.Errorf("%s:%d:%d: %s", file.Path, line, column, strings.TrimPrefix(bad.Error(), "toml: "))
+			return file, fmt.Errorf("%s:%d:%d: %s", path, line, column, strings.TrimPrefix(bad.Error(), "toml: "))
 		}
-		return file, fmt.Errorf("%s: %w", file.Path, err)
+		return file, fmt.Errorf("%s: %w", path, err)
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(file.Path))
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
 		return file, err
 	}
+	options := Options()
 	var errs []error
-	for _, s := range places(data, file.Path) {
-		i := slices.IndexFunc(keys, func(k key) bool { return k.name == s.Key })
+	for _, s := range places(data, path) {
+		i := slices.IndexFunc(options, func(o Option) bool { return o.Name == s.Key && o.InFile(UserFile) })
 		switch {
 		case i < 0:
-			errs = append(errs, s.Errorf("there is no such setting%s", nearest(s.Key, project)))
-		case project && !keys[i].project:
+			errs = append(errs, s.Errorf("there is no such setting%s", nearest(s.Key, layer)))
+		case !options[i].InFile(layer):
 			errs = append(errs, s.Errorf("a project's file cannot set it: only the user's own can, and the command line"))
 		default:
-			s.Values, s.Err = s.resolve(values[s.Key], keys[i].kind, dir, project)
+			s.Values, s.Err = s.resolve(values[s.Key], options[i], dir, layer)
 			file.Settings = append(file.Settings, s)
 		}
 	}
@@ -218,19 +179,24 @@ func places(data []byte, path string) []Setting {
 }
 
 // resolve returns the values of a setting as flags take them.
-func (s Setting) resolve(value any, kind kind, dir string, project bool) ([]string, error) {
-	values, err := asText(value, kind)
+func (s Setting) resolve(value any, option Option, dir string, layer Layer) ([]string, error) {
+	values, err := asText(value, option.Kind)
 	if err != nil {
 		return nil, s.Errorf("%w", err)
 	}
+	held := layer == ProjectFile && option.Trust == Inside
 	for i, v := range values {
-		switch {
-		case s.Key == "share":
-			values[i], err = share(v, dir, project)
-		case s.Key == "flake":
-			values[i], err = flake(v, dir, project)
-		case s.Key == "image" && image.IsDirectory(v):
-			err = fmt.Errorf("%q is a directory: only --image can name one", v)
+		switch option.Kind {
+		case Shares:
+			values[i], err = share(v, dir, held)
+		case Flake:
+			values[i], err = flake(v, dir, held)
+		case Image:
+			if image.IsDirectory(v) {
+				err = fmt.Errorf("%q is a directory: only --image can name one", v)
+			}
+		default:
+			err = option.check(v)
 		}
 		if err != nil {
 			return nil, s.Errorf("%w", err)
@@ -239,17 +205,49 @@ func (s Setting) resolve(value any, kind kind, dir string, project bool) ([]stri
 	return values, nil
 }
 
+// check judges a value by itself, as the schema does.
+func (o Option) check(value string) error {
+	switch o.Kind {
+	case Size:
+		if _, err := ParseSize(value); err != nil {
+			return fmt.Errorf("%q is not a value for it: it must be %w", value, err)
+		}
+	case Duration:
+		if d, err := time.ParseDuration(value); err != nil || d < 0 {
+			return fmt.Errorf("%q is not a value for it: it must be a duration such as 90s or 5m", value)
+		}
+	default:
+		if len(o.Values) > 0 && !slices.Contains(o.Values, value) {
+			return fmt.Errorf("%q is not a value for it: use %s", value, or(o.Values))
+		}
+	}
+	return nil
+}
+
+// ParseSize returns MiB; a number without a unit is MiB, as for QEMU's -m. Its error
+// says what it must be.
+func ParseSize(s string) (int, error) {
+	if strings.Trim(s, "0123456789") == "" {
+		s += "M"
+	}
+	bytes, err := units.RAMInBytes(s)
+	if err != nil {
+		return 0, errors.New("a size such as 512M or 4G")
+	}
+	return int((bytes + 1<<20 - 1) >> 20), nil // rounded up, lest a little becomes none
+}
+
 // nearest suggests a key that can be meant.
-func nearest(unknown string, project bool) string {
+func nearest(unknown string, layer Layer) string {
 	best, likeness := "", 0.85 // below it, two words have little in common
 	var all []string
-	for _, k := range keys {
-		if project && !k.project {
+	for _, o := range Options() {
+		if !o.InFile(layer) {
 			continue
 		}
-		all = append(all, k.name)
-		if l := smetrics.JaroWinkler(strings.ToLower(unknown), k.name, 0.7, 4); l > likeness {
-			best, likeness = k.name, l
+		all = append(all, o.Name)
+		if l := smetrics.JaroWinkler(strings.ToLower(unknown), o.Name, 0.7, 4); l > likeness {
+			best, likeness = o.Name, l
 		}
 	}
 	if best != "" {
@@ -259,10 +257,11 @@ func nearest(unknown string, project bool) string {
 }
 
 // asText is a value as flags take it.
-func asText(value any, kind kind) ([]string, error) {
+func asText(value any, kind Kind) ([]string, error) {
+	form := forms[kind]
 	values, isList := value.([]any)
-	if isList && kind != list {
-		return nil, wrongKind(kind)
+	if isList && !form.list {
+		return nil, form.wrong()
 	}
 	if !isList {
 		values = []any{value}
@@ -270,42 +269,39 @@ func asText(value any, kind kind) ([]string, error) {
 	texts := make([]string, 0, len(values))
 	for _, v := range values {
 		_, isText := v.(string)
-		_, isNumber := v.(int64)
-		if isText && kind == number || isNumber && kind != number && kind != either || !isText && !isNumber {
-			return nil, wrongKind(kind)
+		number, isNumber := v.(int64)
+		if !(isText && form.text || isNumber && form.number) {
+			return nil, form.wrong()
+		}
+		if number < 0 {
+			return nil, fmt.Errorf("the value is %d, but must not be negative", number)
 		}
 		texts = append(texts, fmt.Sprint(v))
 	}
 	return texts, nil
 }
 
-func wrongKind(kind kind) error {
-	return fmt.Errorf("the value must be %s", [...]string{
-		text: `text in quotes`, number: `a whole number without quotes`, either: `a whole number, or text such as "4G"`, list: `text in quotes, or a list such as ["one", "two"]`,
-	}[kind])
-}
-
-// share makes a share's host directory absolute, and holds a project file to its
-// project.
-func share(spec, dir string, project bool) (string, error) {
+// share makes a share's host directory absolute, and one of a project file is held to
+// its project.
+func share(spec, dir string, held bool) (string, error) {
 	share, err := virtiofs.ParseShare(spec, dir)
 	if err != nil {
 		return "", err
 	}
-	if project && !inside(dir, share.Source) {
+	if held && !inside(dir, share.Source) {
 		return "", fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project; give --share yourself if you want this", share.Source, dir)
 	}
 	return share.String(), nil
 }
 
-// flake makes a flake's directory absolute, and holds a project file to its project:
-// only the user decides what else Nix may run.
-func flake(text, dir string, project bool) (string, error) {
+// flake makes a flake's directory absolute, and one of a project file is held to its
+// project: only the user decides what else Nix may run.
+func flake(text, dir string, held bool) (string, error) {
 	ref, err := nix.ParseRef(text, dir)
 	if err != nil {
 		return "", err
 	}
-	if project && !inside(dir, ref.Dir) {
+	if held && !inside(dir, ref.Dir) {
 		return "", fmt.Errorf("%s is not in the project %s: a project file may name only a flake of its project; give --flake yourself if you want this one", ref, dir)
 	}
 	return ref.String(), nil

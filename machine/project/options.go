@@ -1,0 +1,157 @@
+package project
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network"
+)
+
+// Option is one of what describes a sandbox that is to be made. The flag, the
+// variable, the key in files, who may set it and the schema of the files all come
+// from here.
+type Option struct {
+	Name     string // of the flag, and of the key in files
+	Letter   string // the flag's short name, if it has one
+	Variable bool   // the environment can set it, by SANDBOX_NAME
+	Kind     Kind
+	Trust    Trust
+	Values   []string // all that there are, if they can be counted
+	Default  string
+	Usage    string // what it does, with the word for its value in backquotes
+
+	Hidden  bool // for those who develop this program
+	Saved   bool // a saved state of the booted image depends on it, or on how long its boot may take
+	Command bool // it is about the command that runs in the sandbox
+}
+
+// Kind is what values an option takes.
+type Kind int
+
+// The kinds.
+const (
+	Text     Kind = iota
+	Number        // an integer
+	Size          // MiB as an integer, or a text such as "4G"
+	Duration      // a text such as "90s"
+	List          // text, or an array of it
+	Switch        // on or off
+	Image         // the name of an image that is installed; a flag may name a directory as well
+	Flake         // a reference to a flake
+	Shares        // a list of shared directories
+)
+
+// Trust says who may set an option, besides the command line and the environment.
+type Trust int
+
+// From the narrowest to the widest.
+const (
+	// Caller: no file. It names one sandbox, or makes it less safe.
+	Caller Trust = iota
+	// User: the user's own file. The option opens something of the host to the guest, or the guest to somebody,
+	// or decides how long it stays, so a project cannot decide it.
+	User
+	// Inside: a project's file too, for what lies in the project.
+	Inside
+	// Project: a project's file too.
+	Project
+)
+
+// Options are all options, in the order in which people read about them.
+func Options() []Option {
+	var modes []string
+	for _, m := range network.Modes() {
+		modes = append(modes, string(m))
+	}
+	return []Option{
+		{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
+		{Name: "image", Variable: true, Kind: Image, Trust: Project, Usage: "`IMAGE` to start: NAME, NAME@DIGEST, or a directory, written with a slash, whose image is then installed (default: the store's default image)"},
+		{Name: "flake", Variable: true, Kind: Flake, Trust: Inside, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and `sandbox image build FLAKE` builds it anew"},
+		{Name: "arch", Variable: true, Usage: "`ARCH` of the guest: x86_64 or aarch64 (default: this machine's); another than this machine's is emulated"},
+		{Name: "memory", Letter: "m", Variable: true, Kind: Size, Trust: Project, Saved: true, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
+		{Name: "cpus", Variable: true, Kind: Number, Trust: Project, Saved: true, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},
+		{Name: "disk", Variable: true, Kind: Size, Trust: Project, Saved: true, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
+		{Name: "no-home", Kind: Switch, Saved: true, Usage: "keep the home in the guest, where all else is, and not in a directory of this machine that outlives each stop; forks of such a sandbox without shares have their memory in common"},
+		{Name: "share", Letter: "v", Kind: Shares, Trust: Inside, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine"},
+		{Name: machine.WeakIsolationFlag, Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
+		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
+		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only"},
+		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModeUser), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
+		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
+		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
+		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
+		{Name: "machine", Hidden: true, Saved: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
+		{
+			Name: "restart", Variable: true, Trust: User, Default: string(machine.RestartOnReboot),
+			Values: []string{string(machine.RestartNo), string(machine.RestartOnReboot), string(machine.RestartAlways)},
+			Usage:  "`WHEN` the sandbox runs again that ended by itself: no, on-reboot (of the guest), or always (also when it powered off or crashed)",
+		},
+		{Name: "timeout", Variable: true, Kind: Duration, Trust: Project, Default: machine.DefaultReadyTimeout.String(), Saved: true, Usage: "how `LONG` the guest may take until commands can run"},
+		{Name: "workdir", Letter: "w", Trust: Project, Command: true, Usage: "`DIRECTORY` in the guest to run in (default: the first share, else the home)"},
+	}
+}
+
+// Find is the option of that name, which there must be.
+func Find(name string) Option {
+	all := Options()
+	return all[slices.IndexFunc(all, func(o Option) bool { return o.Name == name })]
+}
+
+// Environment is the variable that can set the option, or nothing.
+func (o Option) Environment() string {
+	if !o.Variable {
+		return ""
+	}
+	return "SANDBOX_" + strings.ToUpper(strings.ReplaceAll(o.Name, "-", "_"))
+}
+
+// InFile tells whether a file may have the option: a project's, or the user's own.
+func (o Option) InFile(l Layer) bool {
+	return o.Trust >= Inside || l == UserFile && o.Trust == User
+}
+
+// Layer is one of the places that values come from.
+type Layer int
+
+// The layers, each of which yields to those after it.
+const (
+	Default Layer = iota // ours
+	OfImage
+	UserFile
+	ProjectFile
+	Environment
+	Flag
+)
+
+// Source is where the value of an option came from.
+type Source struct {
+	Layer
+	Name string // of the variable, or of the file with its path
+}
+
+// OfFile tells whether the value stands in a file.
+func (s Source) OfFile() bool { return s.Layer == ProjectFile || s.Layer == UserFile }
+
+func (s Source) String() string {
+	switch s.Layer {
+	case Default:
+		return "default"
+	case OfImage:
+		return "image"
+	case Flag:
+		return "flag"
+	}
+	return s.Name
+}
+
+// MarshalText makes the source a text in JSON.
+func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// or lists alternatives as a sentence does.
+func or(words []string) string {
+	last := len(words) - 1
+	return fmt.Sprintf("%s or %s", strings.Join(words[:last], ", "), words[last])
+}
