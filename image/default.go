@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // hostSystem is the system of images that this machine runs without emulation.
@@ -45,7 +47,7 @@ func (s *Store) GetFor(system, ref string) (*Image, error) {
 		return nil, err
 	}
 	if img.Manifest.System != system {
-		return nil, fmt.Errorf("the image %s is for %s, and the guest is to be %s: choose an image for that with --image, or another --arch", img.Ref(), img.Manifest.System, system)
+		return nil, remedy.Add(fmt.Errorf("the image %s is for %s, and the guest is to be %s", img.Ref(), img.Manifest.System, system), remedy.OtherImage)
 	}
 	return img, nil
 }
@@ -78,14 +80,14 @@ func (s *Store) Default(system string) (string, error) {
 	switch len(names) {
 	case 0:
 		if system == hostSystem() {
-			return "", errors.New("there is no image yet: make one with `sandbox image build`")
+			return "", remedy.Add(errors.New("there is no image yet"), remedy.BuildImage)
 		}
 		arch, _, _ := strings.Cut(system, "-")
-		return "", fmt.Errorf("there is no image for %s yet: make one with `sandbox image build --arch %s`", system, arch)
+		return "", remedy.Add(fmt.Errorf("there is no image for %s yet", system), remedy.BuildForeign, arch)
 	case 1:
 		return names[0], nil
 	default:
-		return "", fmt.Errorf("there is no default image; choose one of %s with --image, or for good with `sandbox image default NAME`", strings.Join(names, ", "))
+		return "", remedy.Add(fmt.Errorf("there is no default image, but there are %s", strings.Join(names, ", ")), remedy.ChooseImage)
 	}
 }
 

@@ -23,7 +23,7 @@ func TestDefaultOfEachSystem(t *testing.T) {
 	}
 	arm := installFor("aarch64-linux", "arm", "1")
 	_, err := s.GetFor("x86_64-linux", "")
-	wantError(t, err, "there is no image", "sandbox image build")
+	wantError(t, err, "there is no image", "[build-image]")
 	intel := installFor("x86_64-linux", "intel", "2")
 
 	for system, want := range map[string]string{"aarch64-linux": arm.Digest, "x86_64-linux": intel.Digest} {
@@ -32,7 +32,7 @@ func TestDefaultOfEachSystem(t *testing.T) {
 		}
 	}
 	_, err = s.GetFor("x86_64-linux", "arm")
-	wantError(t, err, arm.Ref(), "aarch64-linux", "--arch")
+	wantError(t, err, arm.Ref(), "aarch64-linux", "[other-image]")
 	if img, err := s.GetFor("aarch64-linux", "arm"); err != nil || img.Digest != arm.Digest {
 		t.Errorf("an image by its name: %v", err)
 	}

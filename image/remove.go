@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Removed is an image, or what was left of one, that GC removed.
@@ -34,7 +36,7 @@ func (s *Store) Remove(ref string, inUse []string) error {
 		return err
 	}
 	if used(img, inUse) {
-		return fmt.Errorf("the image %s is used by a sandbox: `sandbox ls` shows which; remove that with `sandbox rm NAME` first", img.Ref())
+		return remedy.Add(fmt.Errorf("the image %s is used by a sandbox", img.Ref()), remedy.RemoveItsUsers)
 	}
 	if err := s.discard(img.Dir); err != nil {
 		return fmt.Errorf("removing the image %s: %w", img.Ref(), err)

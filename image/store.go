@@ -15,6 +15,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Names in the store's directory besides the images themselves. What starts
@@ -181,7 +182,7 @@ func (s *Store) Get(ref string) (*Image, error) {
 		return nil, err
 	}
 	if img.Broken != nil {
-		return nil, fmt.Errorf("the image %s is damaged: %w; remove it with `sandbox image rm %s` and build it again", img.Ref(), img.Broken, img.Ref())
+		return nil, remedy.Add(fmt.Errorf("the image %s is damaged: %w", img.Ref(), img.Broken), remedy.ReplaceImage, img.Ref())
 	}
 	return img, nil
 }
@@ -201,7 +202,7 @@ func (s *Store) find(ref string) (*Image, error) {
 	}
 	switch {
 	case len(found) == 0 && len(images) == 0:
-		return nil, fmt.Errorf("there is no image %q, and no other either: make one with `sandbox image build`", ref)
+		return nil, remedy.Add(fmt.Errorf("there is no image %q, and no other either", ref), remedy.BuildImage)
 	case len(found) == 0:
 		return nil, fmt.Errorf("there is no image %q; there are %s", ref, strings.Join(refs(images), ", "))
 	case wanted.Digest == "":

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 func openStore(t *testing.T) *image.Store {
@@ -56,8 +57,8 @@ func wantError(t *testing.T, err error, parts ...string) {
 		t.Fatalf("no error, want one with %q", parts)
 	}
 	for _, p := range parts {
-		if !strings.Contains(err.Error(), p) {
-			t.Errorf("the error %q does not contain %q", err, p)
+		if !strings.Contains(fmt.Sprint(err, remedy.Of(err)), p) {
+			t.Errorf("the error %q does not contain %q", fmt.Sprint(err, remedy.Of(err)), p)
 		}
 	}
 }
@@ -137,7 +138,7 @@ func TestInstallRepairsADamagedImage(t *testing.T) {
 		t.Errorf("the damaged image is listed as %v", refs)
 	}
 	_, err = s.Get("tiny")
-	wantError(t, err, "is damaged", "store.erofs is missing", "sandbox image rm "+img.Ref())
+	wantError(t, err, "is damaged", "store.erofs is missing", "[replace-image "+img.Ref()+"]")
 	if _, err := s.Install(t.Context(), src); err != nil {
 		t.Fatal(err)
 	}
@@ -172,9 +173,9 @@ func TestConcurrentInstalls(t *testing.T) {
 func TestGet(t *testing.T) {
 	s := openStore(t)
 	_, err := s.Get("")
-	wantError(t, err, "sandbox image build")
+	wantError(t, err, "[build-image]")
 	_, err = s.Get("debian")
-	wantError(t, err, `"debian"`, "sandbox image build")
+	wantError(t, err, `"debian"`, "[build-image]")
 
 	one := install(t, s, "debian", "1")
 	if img, err := s.Get(""); err != nil || img.Digest != one.Digest {
@@ -182,7 +183,7 @@ func TestGet(t *testing.T) {
 	}
 	other := install(t, s, "nixos", "2")
 	_, err = s.Get("")
-	wantError(t, err, "no default image", "debian, nixos", "--image", "sandbox image default")
+	wantError(t, err, "no default image", "debian, nixos", "[choose-image]")
 	_, err = s.Get("arch")
 	wantError(t, err, `"arch"`, one.Ref(), other.Ref())
 
@@ -235,7 +236,7 @@ func TestRemove(t *testing.T) {
 	s := openStore(t)
 	a, b := install(t, s, "debian", "1"), install(t, s, "debian", "2")
 	wantError(t, s.Remove("debian", nil), "could be any of", a.Ref(), b.Ref())
-	wantError(t, s.Remove(a.Ref(), []string{a.Digest}), a.Ref(), "used by a sandbox", "sandbox rm")
+	wantError(t, s.Remove(a.Ref(), []string{a.Digest}), a.Ref(), "used by a sandbox", "[remove-its-users]")
 	wantError(t, s.Remove("debian@ffffffffffff", nil), "there is no image")
 	if err := s.Remove(a.Ref(), []string{b.Digest}); err != nil {
 		t.Fatal(err)
@@ -312,5 +313,5 @@ func Example() {
 	// and a sandbox boots from img.Kernel(), img.Initrd() and img.Store().
 	_, err = store.Get("")
 	fmt.Println(err)
-	// Output: there is no image yet: make one with `sandbox image build`
+	// Output: there is no image yet
 }

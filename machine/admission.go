@@ -10,8 +10,8 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
-	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -71,10 +71,10 @@ func (h *Host) OpenShare(name string, s virtiofs.Share) (*hostdir.Dir, error) {
 // ExplainShare adds to the refusal of a share how to accept it.
 func ExplainShare(name string, err error) error {
 	if changed, ok := errors.AsType[*virtiofs.ChangedError](err); ok {
-		return fmt.Errorf("%w\nPut back what was there; or, if you want the guest to have what is there now: sandbox share accept %s %s", err, name, qemu.ShellQuote([]string{changed.Source}))
+		return remedy.Add(err, remedy.AcceptShare, name, changed.Source)
 	}
 	if danger, ok := errors.AsType[*virtiofs.DangerError](err); ok {
-		return fmt.Errorf("%w\nIf you want the guest to have it all the same: sandbox share accept --allow-dangerous-share %s %s", err, name, qemu.ShellQuote([]string{danger.Source}))
+		return remedy.Add(err, remedy.AcceptDangerous, name, danger.Source)
 	}
 	return err
 }
@@ -149,7 +149,7 @@ func (c *Config) accept(paths []string, rules virtiofs.CheckOptions) ([]virtiofs
 			i = slices.IndexFunc(c.Shares, func(s virtiofs.Share) bool { return s.Source == resolved })
 		}
 		if i < 0 {
-			errs = append(errs, fmt.Errorf("the sandbox %s has no share of %s: sandbox inspect %[1]s lists those that it has", c.Name, path))
+			errs = append(errs, remedy.Add(fmt.Errorf("the sandbox %s has no share of %s", c.Name, path), remedy.Inspect, c.Name))
 			continue
 		}
 		share := c.Shares[i]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -206,18 +207,24 @@ func (s *Sandbox) NotRunning(st State) error {
 	if st.Reason != "" {
 		text += fmt.Sprintf(" (%s)", st.Reason)
 	}
+	var do remedy.Action
 	switch {
 	case st.Status == StatusStarting || st.Status == StatusStopping:
 		text += ": try again in a moment"
 	case st.Status == StatusPaused:
 	case st.Status == StatusBroken && s.held(): // a newer program's, for instance
-		text += fmt.Sprintf(": sandbox stop %s ends it in order", s.Name)
+		do = remedy.End
 	case st.Status == StatusBroken:
-		text += fmt.Sprintf(": its home is %s; sandbox rm %s removes it with the home", s.Files().Home(), s.Name)
+		text += ": its home is " + s.Files().Home()
+		do = remedy.Remove
 	default:
-		text += ": start it with sandbox start " + s.Name
+		do = remedy.Start
 	}
-	return &api.Error{Code: api.CodeNotRunning, Message: text}
+	err := api.Errorf(api.CodeNotRunning, "%s", text)
+	if do == "" {
+		return err
+	}
+	return remedy.Add(err, do, s.Name)
 }
 
 // api returns a client of the supervisor's API, which needs no closing.

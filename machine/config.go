@@ -10,6 +10,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -121,22 +122,22 @@ func (c Config) Validate() error {
 		}
 	}
 	if c.MemoryMiB < MinMemoryMiB {
-		errs = append(errs, fmt.Errorf("%d MiB of memory are too few for a guest: give --memory at least %dM", c.MemoryMiB, MinMemoryMiB))
+		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}
 	if c.CPUs < 1 || c.CPUs > 255 {
-		errs = append(errs, fmt.Errorf("%d CPUs are not possible: give --cpus a number from 1 to 255", c.CPUs))
+		errs = append(errs, remedy.Add(fmt.Errorf("%d CPUs are not possible", c.CPUs), remedy.Set, "cpus", "a number from 1 to 255"))
 	}
 	if c.DiskMiB != 0 && (c.DiskMiB < minDiskMiB || c.DiskMiB > maxDiskMiB) {
-		errs = append(errs, fmt.Errorf("a disk of %d MiB is not possible: give --disk a size from %dM to %dT", c.DiskMiB, minDiskMiB, maxDiskMiB>>20))
+		errs = append(errs, remedy.Add(fmt.Errorf("a disk of %d MiB is not possible", c.DiskMiB), remedy.Set, "disk", fmt.Sprintf("a size from %dM to %dT", minDiskMiB, maxDiskMiB>>20)))
 	}
 	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.SSHPort != 0) {
-		errs = append(errs, errors.New("ports cannot be published with --net none: leave out --publish, or use --net user"))
+		errs = append(errs, remedy.Add(errors.New("ports cannot be published without a network"), remedy.NoPorts))
 	}
 	if c.ReadyTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("a guest cannot be ready within %v: give --timeout a duration such as %v", c.ReadyTimeout, DefaultReadyTimeout))
+		errs = append(errs, remedy.Add(fmt.Errorf("a guest cannot be ready within %v", c.ReadyTimeout), remedy.Set, "timeout", fmt.Sprintf("a duration such as %v", DefaultReadyTimeout)))
 	}
 	if c.Remove && c.Restart == RestartAlways {
-		errs = append(errs, errors.New("a sandbox cannot both be removed when it stops and always run again: leave out --rm (which a command without --name implies), or --restart always"))
+		errs = append(errs, remedy.Add(errors.New("a sandbox cannot both be removed when it stops and always run again"), remedy.RemoveOrRerun))
 	}
 	switch c.Transport {
 	case agent.TransportAuto, agent.TransportVsock, agent.TransportSerial:
@@ -158,6 +159,3 @@ func (h Hardware) Tags(shares int) []string {
 	}
 	return tags
 }
-
-// WeakIsolationFlag is the option of run that sets Config.AllowWeak.
-const WeakIsolationFlag = "allow-weak-isolation"

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -49,7 +50,7 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 		lock, err = s.Files().Lock()
 	}
 	if errors.Is(err, flock.ErrLocked) {
-		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or reset it at once (sandbox reset --force %[1]s)", s.Name, s.State().Status)
+		return remedy.Add(remedy.Add(s.liveError(), remedy.Stop, s.Name), remedy.ResetNow, s.Name)
 	}
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 // ExplainDisk says what to do about a disk that is not opened.
 func (s *Sandbox) ExplainDisk(err error) error {
 	if _, ok := errors.AsType[*qemu.LayerError](err); ok {
-		return fmt.Errorf("%w\nRemedy: sandbox reset %s gives it an empty disk, and sandbox snapshot restore %[2]s TAG the disk of a snapshot; the home and the shares stay as they are", err, s.Name)
+		return remedy.Add(err, remedy.NewDisk, s.Name)
 	}
 	return err
 }

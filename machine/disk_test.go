@@ -2,10 +2,12 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 )
 
@@ -13,7 +15,7 @@ func TestDiskSizesThatAreImpossibleAreRefused(t *testing.T) {
 	for size, ok := range map[int]bool{0: true, minDiskMiB: true, 20 << 10: true, 1: false, -5: false, maxDiskMiB + 1: false} {
 		c := testConfig("a")
 		c.DiskMiB = size
-		if err := c.Validate(); (err == nil) != ok || (err != nil && !strings.Contains(err.Error(), "--disk")) {
+		if err := c.Validate(); (err == nil) != ok || (err != nil && !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[set disk a size")) {
 			t.Errorf("%d MiB: %v", size, err)
 		}
 	}
@@ -51,7 +53,7 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Reset(t.Context(), false); err == nil || !strings.Contains(err.Error(), "sandbox stop a") {
+	if err := s.Reset(t.Context(), false); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[stop a reset-now a]") {
 		t.Errorf("reset of a running sandbox: %v", err)
 	}
 	lock.Close()

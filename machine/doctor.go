@@ -9,6 +9,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
@@ -32,6 +33,8 @@ type Finding struct {
 	Name    string
 	Verdict Verdict
 	Finding string // what was found, and the remedy when it is not good
+
+	Remedies []api.Remedy // what to do besides, in the words of whoever shows it
 }
 
 // Examine checks what every sandbox needs, in the order in which a new user
@@ -46,9 +49,9 @@ func Examine(ctx context.Context, dirs layout.Dirs) []Finding {
 
 func finding(name string, err error, good string) Finding {
 	if err != nil {
-		return Finding{name, Bad, err.Error()}
+		return Finding{name, Bad, err.Error(), api.Remedies(err)}
 	}
-	return Finding{name, Good, good}
+	return Finding{Name: name, Verdict: Good, Finding: good}
 }
 
 func probeHost(ctx context.Context, dirs layout.Dirs) (qemu.Capabilities, error) {
@@ -83,12 +86,12 @@ func examineKVM(ctx context.Context, dirs layout.Dirs) Finding {
 func kvmFinding(caps qemu.Capabilities, kvm qemu.KVM) Finding {
 	const name = "kvm"
 	if !kvm.Usable {
-		return Finding{name, Slow, fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
+		return Finding{Name: name, Verdict: Slow, Finding: fmt.Sprintf("guests are emulated in software: %s\nremedy: %s", kvm.Reason, kvm.Remedy)}
 	}
 	if err := caps.CheckFirmware(); err != nil {
-		return Finding{name, Slow, fmt.Sprintf("a guest runs under it, but not on the machine type that starts fastest: %v", err)}
+		return Finding{Name: name, Verdict: Slow, Finding: fmt.Sprintf("a guest runs under it, but not on the machine type that starts fastest: %v", err)}
 	}
-	return Finding{name, Good, "a guest runs under it"}
+	return Finding{Name: name, Verdict: Good, Finding: "a guest runs under it"}
 }
 
 // examineWalls tells what would keep a QEMU in that its guest has taken over.
@@ -100,13 +103,13 @@ func examineWalls(ctx context.Context, dirs layout.Dirs) Finding {
 	}
 	walls, err := qemu.Walls(ctx, caps)
 	if weak, ok := errors.AsType[*confine.WeakError](err); ok {
-		return Finding{name, Bad, weak.Error()}
+		return Finding{Name: name, Verdict: Bad, Finding: weak.Error()}
 	}
 	missing := walls.Missing()
 	if err != nil || len(missing) == 0 {
 		return finding(name, err, "QEMU has around it: "+walls.String())
 	}
-	return Finding{name, Slow, fmt.Sprintf("QEMU has around it: %s\nwhat is missing is %s\nremedy: %s", walls, strings.Join(missing, "; "), confine.Remedy)}
+	return Finding{Name: name, Verdict: Slow, Finding: fmt.Sprintf("QEMU has around it: %s\nwhat is missing is %s\nremedy: %s", walls, strings.Join(missing, "; "), confine.Remedy)}
 }
 
 // examineVirtiofsd shares an empty directory, to find out how this machine lets
@@ -119,19 +122,19 @@ func examineVirtiofsd(ctx context.Context) Finding {
 	found := fmt.Sprintf("%s, version %s", d.Path, d.Version)
 	server, err := d.Try(ctx)
 	if err != nil {
-		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nit does not run: %v", found, err)}
+		return Finding{Name: "virtiofsd", Verdict: Bad, Finding: fmt.Sprintf("%s\nit does not run: %v", found, err)}
 	}
 	if !server.Confined() {
-		return Finding{"virtiofsd", Bad, fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; sandboxes run only with --allow-weak-isolation\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile)", found)}
+		return Finding{Name: "virtiofsd", Verdict: Bad, Finding: fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; a sandbox runs only if it may be isolated less well\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile)", found)}
 	}
-	return Finding{"virtiofsd", Good, fmt.Sprintf("%s, isolation: %s", found, server.Isolation())}
+	return Finding{Name: "virtiofsd", Verdict: Good, Finding: fmt.Sprintf("%s, isolation: %s", found, server.Isolation())}
 }
 
 func examineTransport() Finding {
 	if t, err := chooseTransport(agent.TransportVsock); err == nil {
-		return Finding{"agent", Good, fmt.Sprintf("over %s", t)}
+		return Finding{Name: "agent", Verdict: Good, Finding: fmt.Sprintf("over %s", t)}
 	}
-	return Finding{"agent", Good, "over virtio-serial, as there is no usable " + vhostVsock}
+	return Finding{Name: "agent", Verdict: Good, Finding: "over virtio-serial, as there is no usable " + vhostVsock}
 }
 
 func examineDirs(dirs layout.Dirs) Finding {
@@ -147,7 +150,7 @@ func examineImage(dirs layout.Dirs) Finding {
 	if err != nil {
 		return finding("image", err, "")
 	}
-	return Finding{"image", Good, fmt.Sprintf("the default image is %s", img.Ref())}
+	return Finding{Name: "image", Verdict: Good, Finding: fmt.Sprintf("the default image is %s", img.Ref())}
 }
 
 // dnsPatience is for a DNS server of the host's to answer a start, twice what one
@@ -163,7 +166,7 @@ func examineDNS(ctx context.Context) Finding {
 		server, err = resolver.ChooseDNS(ctx, doctorPatience, network.FromHere)
 	}
 	if err != nil {
-		return Finding{"dns", Limited, err.Error()}
+		return Finding{Name: "dns", Verdict: Limited, Finding: err.Error()}
 	}
-	return Finding{"dns", Good, fmt.Sprintf("guests ask %s, which answers", server)}
+	return Finding{Name: "dns", Verdict: Good, Finding: fmt.Sprintf("guests ask %s, which answers", server)}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -182,5 +183,5 @@ func (s *Sandbox) checkAPI() error {
 	if st.API == 0 || st.API == api.Version { // 0: its state says nothing, so let it answer
 		return nil
 	}
-	return fmt.Errorf("the sandbox %s was started by another version of sandbox (it speaks version %d of the supervisor's API, this program version %d): stop it (sandbox stop %[1]s works) and start it again, or use the program that started it", s.Name, st.API, api.Version)
+	return remedy.Add(fmt.Errorf("the sandbox %s was started by another version of sandbox (it speaks version %d of the supervisor's API, this program version %d)", s.Name, st.API, api.Version), remedy.StopOther, s.Name)
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -115,7 +117,7 @@ func TestStrangerWithTheSupervisorsPidIsNotSignalled(t *testing.T) {
 func TestSupervisorOfAnotherVersionCanOnlyBeEnded(t *testing.T) {
 	s := create(t, testHost(t), "a")
 	fakeSupervisor(t, s, sleeper, func(st *State) { st.API = api.Version + 1 })
-	if _, err := s.Dial(context.Background()); err == nil || !strings.Contains(err.Error(), "sandbox stop a works") {
+	if _, err := s.Dial(context.Background()); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[stop-other a]") {
 		t.Errorf("error %v, want the remedy", err)
 	}
 	if err := s.Kill(context.Background()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
@@ -29,7 +30,7 @@ func TestTheImageOfADirectoryIsNotAnInstalledOne(t *testing.T) {
 	if _, err := h.Image(c.Image); err == nil || !strings.Contains(err.Error(), c.Image.Dir) {
 		t.Errorf("an empty directory: %v", err)
 	}
-	if _, err := h.Image(image.Ref{Name: "none"}); err == nil || !strings.Contains(err.Error(), "sandbox image build") {
+	if _, err := h.Image(image.Ref{Name: "none"}); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[build-image]") {
 		t.Errorf("a name that is not installed: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -95,7 +96,7 @@ func chooseTransport(t agent.Transport) (agent.Transport, error) {
 	case t == agent.TransportSerial || (t == agent.TransportAuto && err != nil):
 		return agent.TransportSerial, nil
 	case err != nil:
-		return "", fmt.Errorf("the vsock transport needs %s (%w): load the kernel module vhost_vsock and give yourself access to it, or use --transport serial", vhostVsock, err)
+		return "", remedy.Add(fmt.Errorf("the vsock transport needs %s (%w), with the kernel module vhost_vsock and access for you", vhostVsock, err), remedy.Set, "transport", "serial")
 	}
 	return agent.TransportVsock, nil
 }
@@ -111,7 +112,7 @@ func (h *Host) checkSocketPath(c Config) error {
 		}
 	}
 	if over := len(longest) - layout.MaxSocketPath; over > 0 {
-		return fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d): choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory", longest, over, layout.MaxSocketPath)
+		return remedy.Add(fmt.Errorf("the socket path %s is %d bytes too long (the kernel allows %d)", longest, over, layout.MaxSocketPath), remedy.ShorterName)
 	}
 	return nil
 }
@@ -123,7 +124,7 @@ func checkMemory(want int) error {
 	}
 	has := int(uint64(info.Totalram) * uint64(info.Unit) >> 20)
 	if want > has {
-		return fmt.Errorf("the sandbox is to have %d MiB of memory, but this machine has %d MiB: give a smaller --memory", want, has)
+		return remedy.Add(fmt.Errorf("the sandbox is to have %d MiB of memory, but this machine has %d MiB", want, has), remedy.LessMemory)
 	}
 	return nil
 }

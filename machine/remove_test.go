@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -57,7 +59,7 @@ func TestDamagedStateOfARunningSandboxIsBroken(t *testing.T) {
 		t.Errorf("state %s (%s), want broken, with what can be done", st.Status, st.Reason)
 	}
 	// Its home is somebody's work: nobody is to be told to remove it.
-	if _, err := s.Dial(t.Context()); err == nil || !strings.Contains(err.Error(), "sandbox stop a") || strings.Contains(err.Error(), "sandbox rm") {
+	if _, err := s.Dial(t.Context()); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[end a]") {
 		t.Errorf("error %v, want the remedy", err)
 	}
 }

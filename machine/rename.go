@@ -7,6 +7,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -36,7 +37,7 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	case errors.Is(err, flock.ErrLocked) && !s.State().Live():
 		return nil, s.busy() // with another command
 	case errors.Is(err, flock.ErrLocked):
-		return nil, fmt.Errorf("the sandbox %s is %s, and its guest and sockets know it by its name: stop it first (sandbox stop %[1]s)", s.Name, s.State().Status)
+		return nil, remedy.Add(fmt.Errorf("%w, and its guest and sockets know it by its name", s.liveError()), remedy.Stop, s.Name)
 	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("there is no sandbox named %s any more", s.Name)
 	case err != nil:
@@ -48,7 +49,7 @@ func (s *Sandbox) Rename(name string) (*Sandbox, error) {
 	}
 	if err := durable.MoveDir(s.Files().Dir(), renamed.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrExist) {
-			return nil, api.Errorf(api.CodeExist, "a sandbox named %s exists already: choose another name, or remove it (sandbox rm %[1]s)", name)
+			return nil, remedy.Add(api.Errorf(api.CodeExist, "a sandbox named %s exists already", name), remedy.OtherName, name)
 		}
 		return nil, fmt.Errorf("renaming %s to %s: %w", s.Name, name, err)
 	}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
@@ -55,7 +57,7 @@ func TestRenameRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ to, want string }{
 		"a taken name":  {"taken", "exists already"},
 		"a bad name":    {"../x", "not valid"},
-		"what runs":     {"other", "sandbox stop running"},
+		"what runs":     {"other", "[stop running]"},
 		"a socket path": {strings.Repeat("x", 63), "bytes too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +70,7 @@ func TestRenameRefuses(t *testing.T) {
 				s.host = &Host{Dirs: h.Dirs}
 				s.host.Dirs.Runtime = "/" + strings.Repeat("r", 60)
 			}
-			if _, err := s.Rename(tt.to); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := s.Rename(tt.to); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), tt.want) {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
 			if !s.Exists() {

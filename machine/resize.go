@@ -9,6 +9,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -54,7 +55,7 @@ func (c Config) Resized(o Sizes) (Config, error) {
 	}
 	if o.DiskMiB != 0 {
 		if o.DiskMiB < c.DiskMiB {
-			return c, fmt.Errorf("the disk of %s has %s and cannot be made smaller, because what lies at its end would be lost: give --disk a larger size, or make a new sandbox and copy what you need", c.Name, FormatMiB(c.DiskMiB))
+			return c, remedy.Add(fmt.Errorf("the disk of %s has %s and cannot be made smaller, because what lies at its end would be lost", c.Name, FormatMiB(c.DiskMiB)), remedy.LargerDisk)
 		}
 		c.DiskMiB = o.DiskMiB
 	}

@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 func TestResizeChangesTheConfigurationOfWhatDoesNotRun(t *testing.T) {
@@ -25,12 +28,12 @@ func TestResizeChangesTheConfigurationOfWhatDoesNotRun(t *testing.T) {
 		o    Sizes
 		want string
 	}{
-		"too little memory":         {Sizes{MemoryMiB: MinMemoryMiB - 1}, "--memory at least 256M"},
-		"more than the machine has": {Sizes{MemoryMiB: 1 << 30}, "smaller --memory"},
+		"too little memory":         {Sizes{MemoryMiB: MinMemoryMiB - 1}, "[set memory at least 256M]"},
+		"more than the machine has": {Sizes{MemoryMiB: 1 << 30}, "[less-memory]"},
 		"a smaller disk":            {Sizes{MemoryMiB: 512, DiskMiB: 2047}, "has 2G and cannot be made smaller"},
 		"too large a disk":          {Sizes{DiskMiB: maxDiskMiB + 1}, "16T"},
 	} {
-		if _, err := s.Resize(t.Context(), tt.o); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := s.Resize(t.Context(), tt.o); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), tt.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if now, _ := s.Config(); now.MemoryMiB != 400 || now.DiskMiB != 2048 {

@@ -19,5 +19,5 @@ func ParseRestart(text string) (RestartPolicy, error) {
 	case "", RestartNo, RestartOnReboot, RestartAlways:
 		return p, nil
 	}
-	return "", fmt.Errorf("--restart is %q, but must be %s, %s or %s", text, RestartNo, RestartOnReboot, RestartAlways)
+	return "", fmt.Errorf("%q is not a policy for restarts: use %s, %s or %s", text, RestartNo, RestartOnReboot, RestartAlways)
 }

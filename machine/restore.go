@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 )
@@ -20,7 +21,7 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, withHome bool, o Star
 		return nil, err
 	}
 	if withHome && snap.Home == nil {
-		return nil, fmt.Errorf("the snapshot %s has no home: restore it without --with-home, and save with it next time (sandbox snapshot save --with-home %s)", tag, s.Name)
+		return nil, remedy.Add(fmt.Errorf("the snapshot %s has no home", tag), remedy.SaveWithHome, s.Name)
 	}
 	if err := s.checkFits(ctx, snap); err != nil {
 		return nil, err
@@ -73,10 +74,20 @@ func (p *Plan) Fits(snap snapshot.Manifest) error {
 		return nil
 	}
 	text := fmt.Sprintf("the snapshot %s cannot be restored here:", snap.Tag)
+	var memory, host bool
 	for _, d := range differences {
 		text += fmt.Sprintf("\n  %s: %s", d, differenceRemedy(d.Property, snap.Needs))
+		memory = memory || d.Property == snapshot.PropertyMemory
+		host = host || d.Property == snapshot.PropertyAccel || d.Property == snapshot.PropertyTransport
 	}
-	return errors.New(text)
+	err = errors.New(text)
+	if memory {
+		err = remedy.Add(err, remedy.ResizeMemory, p.VM.Name, FormatMiB(snap.Needs.MemoryMiB))
+	}
+	if host {
+		err = remedy.Add(err, remedy.Examine)
+	}
+	return err
 }
 
 // differenceRemedy is what to do about a machine that is not what a snapshot needs.
@@ -87,13 +98,13 @@ func differenceRemedy(p snapshot.Property, needed snapshot.Needs) string {
 	case snapshot.PropertyMachine:
 		return "start the sandbox where KVM is as it was then"
 	case snapshot.PropertyAccel:
-		return "KVM must be usable exactly if it was then: sandbox doctor tells"
+		return "KVM must be usable exactly if it was then"
 	case snapshot.PropertyCPU:
 		return "restore on a machine of the same kind"
 	case snapshot.PropertyMemory:
-		return fmt.Sprintf("stop the sandbox and make it as it was (sandbox resize --memory %s NAME)", FormatMiB(needed.MemoryMiB))
+		return fmt.Sprintf("stop the sandbox and give it %s, as it had", FormatMiB(needed.MemoryMiB))
 	case snapshot.PropertyTransport:
-		return "vsock must be usable exactly if it was then: sandbox doctor tells"
+		return "vsock must be usable exactly if it was then"
 	}
 	return "the sandbox was changed since, and must be as it was"
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -113,7 +114,7 @@ func (h *Host) CheckFree(name string) error {
 }
 
 func errNameTaken(name string) error {
-	return api.Errorf(api.CodeExist, "a sandbox named %s exists already: use it (sandbox exec %[1]s, sandbox start %[1]s), remove it (sandbox rm %[1]s), or choose another --name", name)
+	return remedy.Add(api.Errorf(api.CodeExist, "a sandbox named %s exists already", name), remedy.UseExisting, name)
 }
 
 func (s *Sandbox) fill(c Config) error {
@@ -141,7 +142,7 @@ func (h *Host) Get(name string) (*Sandbox, error) {
 	s := &Sandbox{Name: name, host: h}
 	if _, err := os.Stat(s.Files().Dir()); err != nil {
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, api.Errorf(api.CodeNotExist, "there is no sandbox named %s: sandbox ls shows those that exist", name)
+			return nil, remedy.Add(api.Errorf(api.CodeNotExist, "there is no sandbox named %s", name), remedy.List)
 		}
 		return nil, err
 	}
@@ -243,7 +244,7 @@ func (s *Sandbox) Remove(ctx context.Context, force bool) error {
 	}
 	switch {
 	case errors.Is(err, flock.ErrLocked):
-		return fmt.Errorf("the sandbox %s is %s: stop it first (sandbox stop %[1]s), or remove it at once (sandbox rm --force %[1]s)", s.Name, s.State().Status)
+		return remedy.Add(remedy.Add(s.liveError(), remedy.Stop, s.Name), remedy.RemoveNow, s.Name)
 	case errors.Is(err, os.ErrNotExist):
 		return nil // somebody else has removed it, or it has itself
 	case err != nil:
@@ -252,6 +253,11 @@ func (s *Sandbox) Remove(ctx context.Context, force bool) error {
 	defer lock.Close()
 	s.host.sweep()
 	return s.Erase()
+}
+
+// liveError is why something cannot be done with a sandbox that runs.
+func (s *Sandbox) liveError() error {
+	return fmt.Errorf("the sandbox %s is %s", s.Name, s.State().Status)
 }
 
 // ImageInUse lists the digests of the images that sandboxes are made from.

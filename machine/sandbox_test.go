@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
@@ -173,7 +175,7 @@ func TestRemoveRefusesWhatRuns(t *testing.T) {
 	}
 	defer lock.Close()
 	err = s.Remove(context.Background(), false)
-	if err == nil || !strings.Contains(err.Error(), "sandbox stop a") {
+	if err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[stop a remove-now a]") {
 		t.Fatalf("error %v, want the remedy", err)
 	}
 	if _, err := s.Config(); err != nil {
@@ -231,18 +233,18 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 		want   string
 	}{
 		{func(c *Config) { c.Name = "No" }, "lower-case"},
-		{func(c *Config) { c.MemoryMiB = 16 }, "--memory"},
-		{func(c *Config) { c.CPUs = 0 }, "--cpus"},
-		{func(c *Config) { c.CPUs = 1000 }, "--cpus"},
-		{func(c *Config) { c.Network = network.ModeNone; c.SSHPort = 2222 }, "--net none"},
+		{func(c *Config) { c.MemoryMiB = 16 }, "[set memory "},
+		{func(c *Config) { c.CPUs = 0 }, "[set cpus "},
+		{func(c *Config) { c.CPUs = 1000 }, "[set cpus "},
+		{func(c *Config) { c.Network = network.ModeNone; c.SSHPort = 2222 }, "[no-ports]"},
 		{func(c *Config) { c.Transport = "pigeon" }, "pigeon"},
-		{func(c *Config) { c.ReadyTimeout = 0 }, "--timeout"},
-		{func(c *Config) { c.ReadyTimeout = -time.Second }, "--timeout"},
+		{func(c *Config) { c.ReadyTimeout = 0 }, "[set timeout "},
+		{func(c *Config) { c.ReadyTimeout = -time.Second }, "[set timeout "},
 	}
 	for _, tt := range bad {
 		c := testConfig("a")
 		tt.change(&c)
-		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := c.Validate(); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), tt.want) {
 			t.Errorf("error %v, want one that names %s", err, tt.want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -30,7 +31,7 @@ func (s *Sandbox) SaveSnapshot(ctx context.Context, tag string, o SaveOptions) (
 		return snap, fmt.Errorf("a snapshot is of a sandbox that runs: %w", err)
 	}
 	if c, err := s.Config(); err == nil && o.WithHome && c.NoHome {
-		return snap, fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot: leave out --with-home", s.Name)
+		return snap, remedy.Add(fmt.Errorf("the home of %s is in the guest, and so a part of every snapshot", s.Name), remedy.LeaveOut, "with-home")
 	}
 	return s.api().Save(ctx, api.SaveRequest{Tag: tag, WithHome: o.WithHome, NoSync: o.NoSync})
 }
@@ -40,7 +41,7 @@ func (s *Sandbox) CheckFreeTag(tag string) error {
 		return err
 	}
 	if _, err := os.Lstat(s.Files().Snapshot(tag)); err == nil {
-		return api.Errorf(api.CodeExist, "the sandbox %s has a snapshot %s already: choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)", s.Name, tag)
+		return remedy.Add(api.Errorf(api.CodeExist, "the sandbox %s has a snapshot %s already", s.Name, tag), remedy.OtherTag, s.Name, tag)
 	}
 	return nil
 }

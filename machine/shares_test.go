@@ -2,12 +2,14 @@ package machine
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -60,7 +62,7 @@ func TestChangedShareIsRefusedUntilItIsAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := checkNow(t, h, s)
-	if err == nil || !strings.Contains(err.Error(), "another directory now") || !strings.Contains(err.Error(), `sandbox share accept a '`+base+`/it'"'"'s here'`) {
+	if err == nil || !strings.Contains(err.Error(), "another directory now") || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[accept-share a "+base+"/it's here]") {
 		t.Fatalf("got %v", err)
 	}
 	if _, err := s.AcceptShares([]string{base}, false); err == nil || !strings.Contains(err.Error(), "has no share of "+base) {
@@ -110,7 +112,7 @@ func TestDangerousShareOfAnOlderVersionIsJudged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkNow(t, h, s); err == nil || !strings.Contains(err.Error(), "sandbox share accept --allow-dangerous-share a /etc") {
+	if err := checkNow(t, h, s); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[accept-dangerous a /etc]") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
@@ -35,7 +36,7 @@ func (s *Sandbox) Snapshot(tag string) (snapshot.Manifest, error) {
 	}
 	snap, err := snapshot.Read(s.Files().Snapshot(tag))
 	if errors.Is(err, os.ErrNotExist) {
-		return snap, api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+		return snap, remedy.Add(api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s", s.Name, tag), remedy.ListSnapshots, s.Name)
 	}
 	return snap, err
 }
@@ -75,7 +76,7 @@ func (s *Sandbox) RemoveSnapshot(tag string) error {
 	doomed := filepath.Join(s.Files().Snapshots(), durable.HiddenName(durable.RemovedPrefix, tag))
 	err := os.Rename(s.Files().Snapshot(tag), doomed)
 	if errors.Is(err, os.ErrNotExist) {
-		return api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s: sandbox snapshot ls %[1]s shows those that it has", s.Name, tag)
+		return remedy.Add(api.Errorf(api.CodeNotExist, "the sandbox %s has no snapshot %s", s.Name, tag), remedy.ListSnapshots, s.Name)
 	}
 	if err != nil {
 		return fmt.Errorf("removing the snapshot %s: %w", tag, err)
@@ -93,7 +94,7 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap snapshot.Manifest) er
 			return fmt.Errorf("verifying the snapshot %s: %w", snap.Tag, err)
 		}
 		if got != want.Checksum {
-			return fmt.Errorf("the snapshot %s is damaged: %s is not what was saved; sandbox snapshot rm %s %[1]s removes it", snap.Tag, path, s.Name)
+			return remedy.Add(fmt.Errorf("the snapshot %s is damaged: %s is not what was saved", snap.Tag, path), remedy.RemoveSnapshot, s.Name, snap.Tag)
 		}
 	}
 	if len(snap.Disk) == 0 {
@@ -106,7 +107,7 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap snapshot.Manifest) er
 // ExplainSnapshot says what to do about a snapshot whose disk is not opened.
 func (s *Sandbox) ExplainSnapshot(tag string, err error) error {
 	if _, ok := errors.AsType[*qemu.LayerError](err); ok {
-		return fmt.Errorf("the snapshot %s cannot be used: %w\nRemedy: sandbox snapshot rm %s %[1]s removes it", tag, err, s.Name)
+		return remedy.Add(fmt.Errorf("the snapshot %s cannot be used: %w", tag, err), remedy.RemoveSnapshot, s.Name, tag)
 	}
 	return err
 }

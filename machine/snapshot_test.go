@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -75,7 +77,7 @@ func TestSnapshotsAreListedByAge(t *testing.T) {
 	if err := s.RemoveSnapshot("c-first"); err != nil {
 		t.Error(err)
 	}
-	if err := s.RemoveSnapshot("c-first"); err == nil || !strings.Contains(err.Error(), "snapshot ls a") {
+	if err := s.RemoveSnapshot("c-first"); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[list-snapshots a]") {
 		t.Errorf("removed twice: %v", err)
 	}
 	if got := tags(t, s); got != "b-second" {
@@ -93,7 +95,7 @@ func TestSnapshotIsNeverReplaced(t *testing.T) {
 	if err := snapshot.Publish(draft, s.Files().Snapshot("one")); err == nil {
 		t.Error("published over another one")
 	}
-	if err := s.CheckFreeTag("one"); err == nil || !strings.Contains(err.Error(), "snapshot rm a one") {
+	if err := s.CheckFreeTag("one"); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[other-tag a one]") {
 		t.Errorf("the tag is not seen as taken: %v", err)
 	}
 	if err := s.VerifySnapshot(t.Context(), snap); err != nil {

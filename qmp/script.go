@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Script is a sequence of steps: commands, waits, and what is expected of their results. The
@@ -171,7 +173,7 @@ func (t *stepText) check() error {
 func (s *Step) checkVariables(known []string) error {
 	check := func(name string) (any, error) {
 		if !slices.Contains(known, name) {
-			return nil, fmt.Errorf("the variable $%s is not set before this line: set it in a step above, or with --var %[1]s=VALUE (a plain dollar is $$)", name)
+			return nil, remedy.Add(fmt.Errorf("the variable $%s is not set before this line", name), remedy.SetVariable, name)
 		}
 		return "", nil
 	}

@@ -46,7 +46,7 @@ func doctor(ctx context.Context, c *cli.Context, dirs layout.Dirs) error {
 		case machine.Bad:
 			mark, failed = "BAD ", true
 		}
-		fmt.Fprintf(c.App.Writer, "%s  %-10s %s\n", mark, check.Name, strings.ReplaceAll(check.Finding, "\n", "\n                 "))
+		fmt.Fprintf(c.App.Writer, "%s  %-10s %s\n", mark, check.Name, strings.ReplaceAll(check.Finding+inWords(check.Remedies), "\n", "\n                 "))
 	}
 	if failed {
 		return &exitCode{exitFailure, errors.New("this machine cannot run sandboxes yet: see the lines marked BAD")}

@@ -82,7 +82,7 @@ func warmStart(ctx context.Context, host *machine.Host, config machine.Config, p
 		err = makeTemplate(ctx, template, config)
 	}
 	if err != nil {
-		fmt.Fprintf(notes(), "sandbox: note: the sandbox boots, because the state of its image could not be saved: %v\n", err)
+		fmt.Fprintf(notes(), "sandbox: note: the sandbox boots, because the state of its image could not be saved: %s\n", sentences(err))
 		return coldStart
 	}
 	return func(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {

@@ -68,7 +68,7 @@ func report(err error) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		fmt.Fprintf(notes(), "sandbox: %v\n", explain(err))
+		fmt.Fprintf(notes(), "sandbox: %s\n", sentences(explain(err)))
 	}
 	return code
 }

@@ -100,14 +100,14 @@ func (p *qmpPrompt) answer(ctx context.Context, line string) {
 		err = script.Run(ctx, p.client, qmp.RunOptions{Timeout: p.timeout, Report: report})
 	}
 	if err != nil {
-		fmt.Fprintln(p.terminal, terminal.Text(err.Error()))
+		fmt.Fprintln(p.terminal, terminal.Text(sentences(err)))
 	}
 }
 
 func (p *qmpPrompt) print(before string, value any) {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
-		text = []byte(err.Error())
+		text = []byte(sentences(err))
 	}
 	fmt.Fprintf(p.terminal, "%s%s\n", before, terminal.JSON(text))
 }

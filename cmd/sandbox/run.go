@@ -184,7 +184,7 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machi
 	}
 	if c.Bool("timings") {
 		if err := showTimings(c.Context, notes(), s, asked); err != nil {
-			fmt.Fprintf(notes(), "sandbox: the timings of %s cannot be shown: %v\n", s.Name, err)
+			fmt.Fprintf(notes(), "sandbox: the timings of %s cannot be shown: %s\n", s.Name, sentences(err))
 		}
 	}
 	return held, nil
@@ -217,7 +217,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
 			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		},
-		Access: machine.Access{SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool(machine.WeakIsolationFlag)},
+		Access: machine.Access{SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
 		Life:   machine.Life{ReadyTimeout: c.Duration("timeout")},
 	}
 	rules := host.ShareRules()

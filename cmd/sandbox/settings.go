@@ -78,7 +78,7 @@ func loadSettings(c *cli.Context) (sources, error) {
 	if err != nil {
 		return nil, err
 	}
-	return applySettings(c, cwd, userFile(), func(err error) { fmt.Fprintf(notes(), "sandbox: note: %v\n", err) })
+	return applySettings(c, cwd, userFile(), func(err error) { fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(err)) })
 }
 
 func configCommand() *cli.Command {

@@ -20,6 +20,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image/initrd"
 	"github.com/sourcery-zone/sandbox/internal/flock"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Builder is how manifests name this recipe.
@@ -272,7 +273,7 @@ func cmdline() []string {
 func (o Options) readAgent() ([]byte, error) {
 	data, err := os.ReadFile(o.Agent)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("the guest's agent %s is not there: build it with `make`, or say where it is with --agent", o.Agent)
+		return nil, remedy.Add(fmt.Errorf("the guest's agent %s is not there", o.Agent), remedy.FindAgent)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the guest's agent: %w", err)

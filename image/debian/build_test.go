@@ -17,6 +17,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // fakeAgent is as much of a static program as its check looks at.
@@ -218,13 +219,13 @@ func TestAgentIsCheckedFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, agent := range map[string]string{
-		"is not there: build it":      "/nonexistent/agent",
+		"is not there [find-agent]":   "/nonexistent/agent",
 		"is not a Linux program":      text,
 		"is for EM_AARCH64":           fakeAgent(t, elf.EM_AARCH64, ""),
 		"needs the dynamic linker /l": "/bin/sh",
 	} {
 		_, err := Build(t.Context(), Options{Arch: "x86_64", Agent: agent, CacheDir: t.TempDir()})
-		if err == nil || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -247,5 +248,5 @@ func ExampleBuild() {
 		Agent: "/nonexistent/sandbox-agent", CacheDir: "/var/cache/sandbox/images",
 	})
 	fmt.Println(dir, err)
-	// Output: the guest's agent /nonexistent/sandbox-agent is not there: build it with `make`, or say where it is with --agent
+	// Output: the guest's agent /nonexistent/sandbox-agent is not there
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image/assemble"
 	"github.com/sourcery-zone/sandbox/image/rootfs"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 func TestMasksHaveReasonsAndNoDoubles(t *testing.T) {
@@ -121,13 +123,13 @@ func TestResolveRefusesNonsense(t *testing.T) {
 		`"-o=x" is not the name`:                   {Suite: "trixie", Arch: "x86_64", Packages: []string{"-o=x"}},
 		`"a,b" is not the name`:                    {Suite: "trixie", Arch: "x86_64", Packages: []string{"a,b"}},
 		`name of a suite is empty`:                 {Arch: "x86_64"},
-		`no AI agent "gpt" for --with: choose from claude-code, codex, gemini-cli, opencode`: {Suite: "trixie", Arch: "x86_64", With: []string{"gpt"}},
-		`"" is not a version`:             {Suite: "trixie", Arch: "x86_64", With: []string{"codex@"}},
-		`"1; reboot" is not a version`:    {Suite: "trixie", Arch: "x86_64", With: []string{"codex@1; reboot"}},
-		"leave out --bare":                {Suite: "trixie", Arch: "x86_64", Bare: true, With: []string{"codex"}},
-		`--mirror "mirror.example" is ne`: {Suite: "trixie", Arch: "x86_64", Mirrors: []string{"mirror.example"}},
+		`no AI agent "gpt": choose from claude-code, codex, gemini-cli, opencode`: {Suite: "trixie", Arch: "x86_64", With: []string{"gpt"}},
+		`"" is not a version`:               {Suite: "trixie", Arch: "x86_64", With: []string{"codex@"}},
+		`"1; reboot" is not a version`:      {Suite: "trixie", Arch: "x86_64", With: []string{"codex@1; reboot"}},
+		"[leave-out bare]":                  {Suite: "trixie", Arch: "x86_64", Bare: true, With: []string{"codex"}},
+		`the mirror "mirror.example" is ne`: {Suite: "trixie", Arch: "x86_64", Mirrors: []string{"mirror.example"}},
 	} {
-		if _, err := o.resolve(t.TempDir()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := o.resolve(t.TempDir()); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/image/rootfs"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // revision counts changes of this recipe that its tables do not show.
@@ -106,7 +107,7 @@ func (o Options) resolve(aptDir string) (inputs, error) {
 	if !o.Bare {
 		in.Packages = append(in.Packages, usualPackages()...)
 	} else if len(o.With) > 0 {
-		return inputs{}, errors.New("--with installs by npm, which a bare image does not have: leave out --bare")
+		return inputs{}, remedy.Add(errors.New("AI agents are installed by npm, which a bare image does not have"), remedy.LeaveOut, "bare")
 	}
 	in.Packages = append(in.Packages, o.Packages...)
 	slices.Sort(in.Packages)
@@ -146,7 +147,7 @@ func (o Options) sources(aptDir string) ([]string, error) {
 		case strings.Contains(m, "://"):
 			lines = append(lines, mirrorSources(m, o.Suite)...)
 		default:
-			return nil, fmt.Errorf("--mirror %q is neither an address (SCHEME://…) nor a line of apt's sources.list (deb …)", m)
+			return nil, fmt.Errorf("the mirror %q is neither an address (SCHEME://…) nor a line of apt's sources.list (deb …)", m)
 		}
 	}
 	return lines, nil

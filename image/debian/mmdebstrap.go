@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // bootstrap runs mmdebstrap.
@@ -106,7 +108,7 @@ func newest(dates string) (time.Time, error) {
 		}
 	}
 	if latest.IsZero() {
-		return time.Time{}, errors.New("the archive's indices have no date; give one with --epoch")
+		return time.Time{}, remedy.Add(errors.New("the archive's indices have no date"), remedy.Set, "epoch", "a time in seconds since 1970")
 	}
 	return latest.UTC(), nil
 }

@@ -26,13 +26,13 @@ func npmSpec(with string) (string, error) {
 	name, version, pinned := strings.Cut(with, "@")
 	pkg, ok := npmNames()[name]
 	if !ok {
-		return "", fmt.Errorf("there is no AI agent %q for --with: choose from %s", name, strings.Join(slices.Sorted(maps.Keys(npmNames())), ", "))
+		return "", fmt.Errorf("there is no AI agent %q: choose from %s", name, strings.Join(slices.Sorted(maps.Keys(npmNames())), ", "))
 	}
 	if !pinned {
 		return pkg, nil
 	}
 	if version == "" || strings.ContainsFunc(version, notInVersion) {
-		return "", fmt.Errorf("--with %s: %q is not a version; write NAME@VERSION, such as %s@1.2.3", with, version, name)
+		return "", fmt.Errorf("the AI agent %s: %q is not a version; write NAME@VERSION, such as %s@1.2.3", with, version, name)
 	}
 	return pkg + "@" + version, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/environ"
 	"github.com/sourcery-zone/sandbox/internal/progress"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Builder is how manifests name images that Nix built.
@@ -185,8 +186,8 @@ func noOutput(ctx context.Context, nix string, o Options) error {
 	if names := packages(ctx, nix, o); len(names) > 0 {
 		offer = "its packages are " + strings.Join(names, ", ")
 	}
-	return fmt.Errorf("the flake %s has no output %s: %s. Name one as %[1]s#NAME, or build the published image with `sandbox image build %[4]s`",
-		o.Ref.Flake, strings.Join(sought, " or "), offer, Published)
+	return remedy.Add(fmt.Errorf("the flake %s has no output %s: %s. Name one as %[1]s#NAME",
+		o.Ref.Flake, strings.Join(sought, " or "), offer), remedy.BuildPublished, Published)
 }
 
 // packages lists the names of a flake's packages, or nothing if that fails: it

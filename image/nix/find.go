@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // find looks for Nix where a shell would, and where its installers put it: a
@@ -22,6 +24,6 @@ func find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", errors.New("building an image from a flake needs Nix, which is not installed: https://nixos.org/download tells how to get it " +
-		"(on Debian and Ubuntu also `sudo apt-get install nix-setup-systemd`); without Nix, `sandbox image build --recipe debian` builds an image from Debian packages")
+	return "", remedy.Add(errors.New("building an image from a flake needs Nix, which is not installed: https://nixos.org/download tells how to get it "+
+		"(on Debian and Ubuntu also `sudo apt-get install nix-setup-systemd`)"), remedy.BuildRecipe)
 }

@@ -1,10 +1,13 @@
 package nix
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 func TestNixIsFoundWhereItsInstallersPutIt(t *testing.T) {
@@ -14,8 +17,8 @@ func TestNixIsFoundWhereItsInstallersPutIt(t *testing.T) {
 	if path, err := find(); err == nil {
 		t.Skipf("this machine has Nix where any shell finds it: %s", path)
 	} else {
-		for _, want := range []string{"needs Nix, which is not installed", "nixos.org/download", "apt-get install nix-setup-systemd", "--recipe debian"} {
-			if !strings.Contains(err.Error(), want) {
+		for _, want := range []string{"needs Nix, which is not installed", "nixos.org/download", "apt-get install nix-setup-systemd", "[build-recipe]"} {
+			if !strings.Contains(fmt.Sprint(err, remedy.Of(err)), want) {
 				t.Errorf("%q is missing in: %v", want, err)
 			}
 		}

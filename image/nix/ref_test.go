@@ -1,11 +1,14 @@
 package nix
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // flakeDir makes a directory with a flake and a directory below it, and returns
@@ -110,7 +113,7 @@ func TestWithoutNixTheRemedyIsNamed(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	if found, err := find(); err == nil {
 		t.Skipf("Nix is installed as %s, which is found without a path: run this where it is not", found)
-	} else if !strings.Contains(err.Error(), "nixos.org") || !strings.Contains(err.Error(), "--recipe debian") {
+	} else if !strings.Contains(err.Error(), "nixos.org") || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[build-recipe]") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // Code says what kind of error an Error is, to programs.
@@ -36,7 +38,17 @@ var kinds = map[Code]error{CodeBusy: ErrBusy, CodeNotRunning: ErrNotRunning, Cod
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
+
+	Remedy []Remedy `json:"remedies,omitempty"` // see Remedies
 }
+
+// Remedy is what a person can do about an error: a word such as "start", and what that is
+// about, such as the sandbox's name. Package internal/remedy has all of them.
+type Remedy = remedy.Remedy
+
+// Remedies are what to do about an error: any one of them helps. The words are for
+// whoever shows it, so the error's own text does not have them.
+func Remedies(err error) []Remedy { return remedy.Of(err) }
 
 // Errorf returns an Error.
 func Errorf(code Code, format string, args ...any) error {
@@ -44,6 +56,9 @@ func Errorf(code Code, format string, args ...any) error {
 }
 
 func (e *Error) Error() string { return e.Message }
+
+// Remedies returns what to do about the error.
+func (e *Error) Remedies() []Remedy { return e.Remedy }
 
 // Is lets errors.Is find ErrBusy and the others.
 func (e *Error) Is(target error) bool { return kinds[e.Code] == target && target != nil }
@@ -60,5 +75,5 @@ func portable(err error) *Error {
 			code = of
 		}
 	}
-	return &Error{Code: code, Message: err.Error()}
+	return &Error{Code: code, Message: err.Error(), Remedy: remedy.Of(err)}
 }

@@ -62,7 +62,7 @@ func ReadStart(pipe *os.File) (StartRequest, error) {
 			return r, nil
 		}
 	}
-	return r, errors.Join(errors.New("a supervisor is started by what starts its sandbox, such as sandbox start, and by nobody else"), err)
+	return r, errors.Join(errors.New("a supervisor is started by what starts its sandbox, and by nobody else"), err)
 }
 
 // Report is what a supervisor says while it starts: a stage that was reached, what the

@@ -76,7 +76,7 @@ func Options() []Option {
 		{Name: "disk", Variable: true, Kind: Size, Trust: Project, Saved: true, Usage: "keep what is written outside home and shares, such as installed packages, on a disk of `SIZE` such as 20G, which takes only the space that it needs (default: in memory, forgotten at stop)"},
 		{Name: "no-home", Kind: Switch, Saved: true, Usage: "keep the home in the guest, where all else is, and not in a directory of this machine that outlives each stop; forks of such a sandbox without shares have their memory in common"},
 		{Name: "share", Letter: "v", Kind: Shares, Trust: Inside, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine"},
-		{Name: machine.WeakIsolationFlag, Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
+		{Name: "allow-weak-isolation", Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
 		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only"},
 		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModeUser), Saved: true, Usage: "`MODE` of the network: " + or(modes)},

@@ -25,6 +25,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/nix"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -193,7 +194,7 @@ func (s Setting) resolve(value any, option Option, dir string, layer Layer) ([]s
 			values[i], err = flake(v, dir, held)
 		case Image:
 			if image.IsDirectory(v) {
-				err = fmt.Errorf("%q is a directory: only --image can name one", v)
+				err = remedy.Add(fmt.Errorf("%q is a directory", v), remedy.SetByFlag, "image")
 			}
 		default:
 			err = option.check(v)
@@ -289,7 +290,7 @@ func share(spec, dir string, held bool) (string, error) {
 		return "", err
 	}
 	if held && !inside(dir, share.Source) {
-		return "", fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project; give --share yourself if you want this", share.Source, dir)
+		return "", remedy.Add(fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project", share.Source, dir), remedy.SetYourself, "share")
 	}
 	return share.String(), nil
 }
@@ -302,7 +303,7 @@ func flake(text, dir string, held bool) (string, error) {
 		return "", err
 	}
 	if held && !inside(dir, ref.Dir) {
-		return "", fmt.Errorf("%s is not in the project %s: a project file may name only a flake of its project; give --flake yourself if you want this one", ref, dir)
+		return "", remedy.Add(fmt.Errorf("%s is not in the project %s: a project file may name only a flake of its project", ref, dir), remedy.SetYourself, "flake")
 	}
 	return ref.String(), nil
 }

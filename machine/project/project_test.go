@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 )
 
@@ -90,14 +91,14 @@ func TestMistakesAreShownWithTheirPlace(t *testing.T) {
 		"share = \"..\"":                   "sandbox.toml:1:1: share: BASE lies outside the project BASE/project",
 		"share = \"dir:there:rx\"":         "\"rx\" is neither ro nor rw",
 		"flake = \"..#image\"":             "sandbox.toml:1:1: flake: ",
-		"image = \"./result\"":             "sandbox.toml:1:1: image: \"./result\" is a directory: only --image can name one",
-		"image = \"..\"":                   "sandbox.toml:1:1: image: \"..\" is a directory: only --image can name one",
+		"image = \"./result\"":             "sandbox.toml:1:1: image: \"./result\" is a directory [set-by-flag image]",
+		"image = \"..\"":                   "sandbox.toml:1:1: image: \"..\" is a directory [set-by-flag image]",
 		"image = \"a\"\nflake = \".#x\"\n": "sandbox.toml:1:1: image: image and flake both name an image",
 		"memoy = 1\ncpus = \"x\"":          "sandbox.toml:2:1: cpus: ", // each of several
 		"workdir = \"" + strings.Repeat("x", maxSize) + "\"": "is larger than 1 MiB",
 	} {
 		_, base, err := load(t, text, "")
-		if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), base, "BASE"), want) {
+		if err == nil || !strings.Contains(strings.ReplaceAll(fmt.Sprint(err, remedy.Of(err)), base, "BASE"), want) {
 			t.Errorf("%.60q: %v\nwant %s", text, err, want)
 		}
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -21,7 +23,7 @@ func TestGuestThatIgnoresItsDiskIsRefused(t *testing.T) {
 		t.Errorf("without a disk: %v", err)
 	}
 	v.config.DiskMiB = 64
-	if err := v.checkDisk(agent.Status{}); err == nil || !strings.Contains(err.Error(), "sandbox image build") {
+	if err := v.checkDisk(agent.Status{}); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[rebuild-image]") {
 		t.Errorf("an image without support: %v", err)
 	}
 	if err := v.checkDisk(agent.Status{Disk: "/dev/vdb"}); err != nil {

@@ -3,12 +3,14 @@ package supervisor
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -56,7 +58,7 @@ func TestRestartPoliciesAreChecked(t *testing.T) {
 	}
 	c := testConfig("a")
 	c.Remove, c.Restart = true, machine.RestartAlways
-	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "--rm") {
+	if err := c.Validate(); err == nil || !strings.Contains(fmt.Sprint(err, remedy.Of(err)), "[remove-or-rerun]") {
 		t.Errorf("removed and always run again: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 )
@@ -110,7 +111,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 // of, and what makes that anew.
 func (v *supervisor) explainOldAgent(err error) error {
 	if _, old := errors.AsType[*agent.UnsupportedError](err); old {
-		return fmt.Errorf("%w (sandbox image build; this one has %s)", err, v.config.Image)
+		return remedy.Add(fmt.Errorf("%w (this one has %s)", err, v.config.Image), remedy.RebuildImage)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -111,11 +112,11 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 					t.Errorf("%s in layer %d: %s: %v, want a refusal that names the layer", what, changed, use, err)
 					continue
 				}
-				remedy := "sandbox reset " + s.Name
+				want := "[new-disk " + s.Name + "]"
 				if use == "restore" || use == "a fork" {
-					remedy = "sandbox snapshot rm " + s.Name + " one"
+					want = "[remove-snapshot " + s.Name + " one]"
 				}
-				if !strings.Contains(err.Error(), remedy) {
+				if !strings.Contains(fmt.Sprint(err, remedy.Of(err)), want) {
 					t.Errorf("%s in layer %d: %s does not say what to do: %v", what, changed, use, err)
 				}
 			}

@@ -3,12 +3,13 @@ package supervisor
 import (
 	"fmt"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
 func allowHarmless(command string) error {
 	if reason := qmp.Risk(command); reason != "" {
-		return fmt.Errorf("%s %s: it takes --unsafe", command, reason)
+		return remedy.Add(fmt.Errorf("%s %s", command, reason), remedy.AllowUnsafe)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
@@ -43,13 +44,13 @@ func (v *supervisor) resize(ctx context.Context, o machine.Sizes) (sizes machine
 // checkResize finds out what a running sandbox cannot have.
 func (v *supervisor) checkResize(o machine.Sizes) error {
 	if o.MemoryMiB > v.config.MemoryMiB {
-		return fmt.Errorf("the sandbox %s was started with %s of memory, and a guest that runs can have no more than that: stop it (sandbox stop %[1]s), resize it (sandbox resize --memory %[3]s %[1]s) and start it again", v.s.Name, machine.FormatMiB(v.config.MemoryMiB), machine.FormatMiB(o.MemoryMiB))
+		return remedy.Add(fmt.Errorf("the sandbox %s was started with %s of memory, and a guest that runs can have no more than that", v.s.Name, machine.FormatMiB(v.config.MemoryMiB)), remedy.StopToResize, v.s.Name, "memory", machine.FormatMiB(o.MemoryMiB))
 	}
 	if o.MemoryMiB != 0 && v.memory == nil {
 		return fmt.Errorf("the sandbox %s has its memory in common with others that began with the same snapshot, so none of it can be given back before the sandbox was stopped and started", v.s.Name)
 	}
 	if o.DiskMiB != 0 && v.config.DiskMiB == 0 {
-		return fmt.Errorf("the sandbox %s runs without a disk, and can be given one only when it starts: stop it (sandbox stop %[1]s), resize it (sandbox resize --disk %[2]s %[1]s) and start it again", v.s.Name, machine.FormatMiB(o.DiskMiB))
+		return remedy.Add(fmt.Errorf("the sandbox %s runs without a disk, and can be given one only when it starts", v.s.Name), remedy.StopToResize, v.s.Name, "disk", machine.FormatMiB(o.DiskMiB))
 	}
 	_, err := v.config.Resized(o)
 	return err
@@ -78,7 +79,7 @@ func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
 	v.config.DiskMiB, v.needs.DiskMiB = sizeMiB, sizeMiB
 	v.log.Info("the disk has grown", "MiB", sizeMiB)
 	if err := v.growFileSystem(ctx, sizeMiB); err != nil {
-		return fmt.Errorf("the disk has %s now, but its file system does not: %w\nIt is grown at the next start (sandbox restart %s)", machine.FormatMiB(sizeMiB), err, v.s.Name)
+		return remedy.Add(fmt.Errorf("the disk has %s now, but its file system does not, which is grown at the next start: %w", machine.FormatMiB(sizeMiB), err), remedy.Restart, v.s.Name)
 	}
 	return nil
 }

@@ -2,9 +2,11 @@ package supervisor
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 )
@@ -23,9 +25,9 @@ func TestRunningSandboxIsRefusedWhatItCannotHave(t *testing.T) {
 	}{
 		"less memory":        {0, machine.Sizes{MemoryMiB: 256}, ""},
 		"all its memory":     {0, machine.Sizes{MemoryMiB: 512}, ""},
-		"too little memory":  {0, machine.Sizes{MemoryMiB: 255}, "--memory at least 256M"},
-		"more memory":        {0, machine.Sizes{MemoryMiB: 1024}, "sandbox resize --memory 1G a"},
-		"a first disk":       {0, machine.Sizes{DiskMiB: 64}, "sandbox resize --disk 64M a"},
+		"too little memory":  {0, machine.Sizes{MemoryMiB: 255}, "[set memory at least 256M]"},
+		"more memory":        {0, machine.Sizes{MemoryMiB: 1024}, "[stop-resize a memory 1G]"},
+		"a first disk":       {0, machine.Sizes{DiskMiB: 64}, "[stop-resize a disk 64M]"},
 		"a larger disk":      {64, machine.Sizes{DiskMiB: 128}, ""},
 		"the disk as it is":  {64, machine.Sizes{DiskMiB: 64}, ""},
 		"a smaller disk":     {128, machine.Sizes{DiskMiB: 64}, "cannot be made smaller"},
@@ -33,7 +35,7 @@ func TestRunningSandboxIsRefusedWhatItCannotHave(t *testing.T) {
 	} {
 		v.config.DiskMiB = tt.disk
 		err := v.checkResize(tt.o)
-		if (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(err.Error(), tt.want)) {
+		if (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(fmt.Sprint(err, remedy.Of(err)), tt.want)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

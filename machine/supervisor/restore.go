@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -99,5 +100,5 @@ func (v *supervisor) explainNotRestored(ctx context.Context, err error) error {
 	if v.exited() && v.vm.Err() != nil {
 		err = v.vm.Err()
 	}
-	return fmt.Errorf("the snapshot %s was not restored: %w\nThe sandbox can be started without it: sandbox start %s", v.saved.Tag, err, v.s.Name)
+	return remedy.Add(fmt.Errorf("the snapshot %s was not restored: %w", v.saved.Tag, err), remedy.StartWithout, v.s.Name)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
@@ -129,7 +130,7 @@ func (v *supervisor) describeLayer(ctx context.Context, file string) (snapshot.F
 func (v *supervisor) checkSavable(ctx context.Context) error {
 	version := v.monitor.Greeting().Version.QEMU
 	if err := snapshot.CheckQEMU(qemu.Version{Major: version.Major, Minor: version.Minor, Micro: version.Micro}); err != nil {
-		return fmt.Errorf("%w, and restart the sandbox (sandbox restart %s)", err, v.s.Name)
+		return remedy.Add(err, remedy.Restart, v.s.Name)
 	}
 	blockers, err := v.monitor.MigrationBlockers(ctx)
 	if err == nil && len(blockers) > 0 {
@@ -146,7 +147,8 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 func (v *supervisor) blockedError(blockers []string) error {
 	text := fmt.Sprintf("QEMU cannot save the sandbox %s now: %s", v.s.Name, strings.Join(blockers, "; "))
 	if strings.Contains(text, "vhost-user-fs") {
-		text += fmt.Sprintf("\nThat is its home or a share, which QEMU 10.0 and virtiofsd 1.13 or newer can save: install those (sandbox doctor shows what is there), and restart the sandbox (sandbox restart %s)", v.s.Name)
+		text += "\nThat is its home or a share, which QEMU 10.0 and virtiofsd 1.13 or newer can save: install those"
+		return remedy.Add(remedy.Add(errors.New(text), remedy.Examine), remedy.Restart, v.s.Name)
 	}
 	return errors.New(text)
 }

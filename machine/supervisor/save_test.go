@@ -3,12 +3,14 @@ package supervisor
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -48,12 +50,12 @@ func TestSaveIsRefusedBeforeAnythingIsMade(t *testing.T) {
 	}{
 		"an old QEMU": {
 			unsavable{7, 2, 22, nil},
-			[]string{"need QEMU 9.0 or newer", "QEMU 7.2.22", "install", "sandbox restart a"},
+			[]string{"need QEMU 9.0 or newer", "QEMU 7.2.22", "install", "restart a]"},
 		},
 		"the last that is too old": {unsavable{8, 2, 0, nil}, []string{"QEMU 8.2.0"}},
 		"a virtiofsd that cannot be saved": {
 			unsavable{10, 0, 2, []string{"State blocked by non-migratable device '0000:00:04.0/vhost-user-fs'"}},
-			[]string{"cannot save the sandbox a", "'0000:00:04.0/vhost-user-fs'", "virtiofsd 1.13 or newer", "sandbox restart a"},
+			[]string{"cannot save the sandbox a", "'0000:00:04.0/vhost-user-fs'", "virtiofsd 1.13 or newer", "restart a]"},
 		},
 		"several reasons": {unsavable{10, 0, 2, []string{"one reason", "another"}}, []string{"cannot save the sandbox a now: one reason; another"}},
 	} {
@@ -65,7 +67,7 @@ func TestSaveIsRefusedBeforeAnythingIsMade(t *testing.T) {
 				t.Fatal("it was saved")
 			}
 			for _, want := range tt.want {
-				if !strings.Contains(err.Error(), want) {
+				if !strings.Contains(fmt.Sprint(err, remedy.Of(err)), want) {
 					t.Errorf("the error lacks %q: %v", want, err)
 				}
 			}

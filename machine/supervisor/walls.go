@@ -2,20 +2,18 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
-	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
 // explainWeak adds to a start that was refused how to have it all the same.
 func explainWeak(err error) error {
-	var weak *confine.WeakError
-	if !errors.As(err, &weak) {
+	if _, weak := errors.AsType[*confine.WeakError](err); !weak {
 		return err
 	}
-	return fmt.Errorf("%w\nTo run the sandbox all the same, add --%s: then whoever breaks out of the guest has all that you have", err, machine.WeakIsolationFlag)
+	return remedy.Add(err, remedy.AllowWeak)
 }
 
 // missingWalls says what keeps QEMU less well from the machine than it could.
