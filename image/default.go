@@ -13,8 +13,8 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 )
 
-// hostSystem is the system of images that this machine runs without emulation.
-func hostSystem() string {
+// HostSystem is the system of images that this machine runs without emulation.
+func HostSystem() string {
 	switch runtime.GOARCH {
 	case "amd64":
 		return "x86_64-linux"
@@ -26,7 +26,7 @@ func hostSystem() string {
 
 func (s *Store) defaultPath(system string) string {
 	name := defaultFile
-	if system != hostSystem() {
+	if system != HostSystem() {
 		name += "-" + system
 	}
 	return filepath.Join(s.dir, name)
@@ -79,7 +79,7 @@ func (s *Store) Default(system string) (string, error) {
 	names = slices.Compact(names)
 	switch len(names) {
 	case 0:
-		if system == hostSystem() {
+		if system == HostSystem() {
 			return "", remedy.Add(errors.New("there is no image yet"), remedy.BuildImage)
 		}
 		arch, _, _ := strings.Cut(system, "-")

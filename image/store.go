@@ -173,7 +173,7 @@ func (s *Store) List() ([]*Image, error) {
 func (s *Store) Get(ref string) (*Image, error) {
 	if ref == "" {
 		var err error
-		if ref, err = s.Default(hostSystem()); err != nil {
+		if ref, err = s.Default(HostSystem()); err != nil {
 			return nil, err
 		}
 	}

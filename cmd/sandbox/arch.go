@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/build"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -35,7 +36,7 @@ func imageForRun(c *cli.Context, images *image.Store) (*image.Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		img, err := imageOfFlake(images, flake, system)
+		img, err := build.OfFlake(images, flake, system)
 		if img == nil && err == nil {
 			err = fmt.Errorf("there is no image of the flake %s yet: `sandbox image build %[1]s` builds it", flake)
 		}

@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/build"
 	"github.com/sourcery-zone/sandbox/image/nix"
-	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
@@ -32,16 +30,6 @@ func flakeOption(c *cli.Context) (ref nix.Ref, ok bool, err error) {
 	return ref, true, err
 }
 
-// imageOfFlake is the image that was last built from ref, or nil.
-func imageOfFlake(images *image.Store, ref nix.Ref, system string) (*image.Image, error) {
-	for _, origin := range ref.Origins(system) {
-		if img, err := images.ByOrigin(origin); img != nil || err != nil {
-			return img, err
-		}
-	}
-	return nil, nil
-}
-
 // prepareFlake builds the image of --flake unless that was done before. sources
 // tells where the option came from.
 func prepareFlake(c *cli.Context, images *image.Store, sources sources) error {
@@ -54,7 +42,7 @@ func prepareFlake(c *cli.Context, images *image.Store, sources sources) error {
 		return err
 	}
 	system := string(arch) + "-linux"
-	if img, err := imageOfFlake(images, ref, system); img != nil || err != nil {
+	if img, err := build.OfFlake(images, ref, system); img != nil || err != nil {
 		return err
 	}
 	source, named := sources["flake"], c.String("flake")
@@ -62,7 +50,7 @@ func prepareFlake(c *cli.Context, images *image.Store, sources sources) error {
 	if ofProject {
 		named = "" // by the project, not by the user
 	}
-	if err := checkFlake(ref, named); err != nil {
+	if err := build.CheckFlake(ref, named); err != nil {
 		return err
 	}
 	if ofProject {
@@ -72,42 +60,6 @@ func prepareFlake(c *cli.Context, images *image.Store, sources sources) error {
 	}
 	_, err = buildFlake(c.Context, notes(), images, ref, system)
 	return err
-}
-
-// checkFlake refuses a flake of this machine that was found and not named, if
-// somebody else may have written it: Nix runs what is in it. named is what the user
-// gave, or empty.
-func checkFlake(ref nix.Ref, named string) error {
-	if ref.Dir == "" || names(named, ref.Dir) {
-		return nil
-	}
-	f, err := trust.Caller(os.Getenv).Open(filepath.Join(ref.Dir, nix.FlakeFile))
-	if foreign := (*trust.Error)(nil); errors.As(err, &foreign) {
-		return fmt.Errorf("%w, and Nix would run what is in it: look at it, and name it (sandbox image build %s) if you want that", foreign, ref.Dir)
-	}
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// names tells whether a reference to a flake is the path of that very directory,
-// and not of one below it.
-func names(text, dir string) bool {
-	flake, _, _ := strings.Cut(text, "#")
-	path, isURL := strings.CutPrefix(flake, "path:")
-	if isURL { // Nix looks nowhere else
-		return true
-	}
-	if flake == "" {
-		return false
-	}
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return false
-	}
-	real, err := filepath.EvalSymlinks(path)
-	return err == nil && real == dir
 }
 
 // maxQuestion bounds the name of a flake within a question, in bytes: a long one

@@ -14,11 +14,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/build"
 	"github.com/sourcery-zone/sandbox/image/debian"
 	"github.com/sourcery-zone/sandbox/image/nix"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 	"github.com/sourcery-zone/sandbox/machine/project"
-	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 func imageBuildCommand() *cli.Command {
@@ -104,95 +104,34 @@ func buildFlakeArgument(c *cli.Context, store *image.Store, system string) (*ima
 			return nil, usageError(c, fmt.Errorf("--%s is for recipes, and a flake decides that itself: add --recipe debian, or leave out --%[1]s", name), true)
 		}
 	}
-	ref, err := flakeToBuild(c.Args().First())
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	ref, err := build.ChooseFlake(c.Args().First(), cwd)
 	if err != nil {
 		return nil, err
 	}
 	return buildFlake(c.Context, c.App.Writer, store, ref, system)
 }
 
-// flakeToBuild is the flake that the user names, or else the nearest one, or
-// else ours.
-func flakeToBuild(text string) (nix.Ref, error) {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return nix.Ref{}, err
-	}
-	if text != "" {
-		ref, err := nix.ParseRef(text, cwd)
-		if err == nil {
-			err = checkFlake(ref, text)
-		}
-		return ref, err
-	}
-	if !hasFlake(cwd) {
-		return nix.ParseRef(nix.Published, cwd)
-	}
-	ref, err := nix.ParseRef(".", cwd)
-	if err == nil {
-		err = checkFlake(ref, "")
-	}
-	return ref, err
-}
-
-// hasFlake tells whether there is a flake in dir or above it.
-func hasFlake(dir string) bool {
-	for {
-		if info, err := os.Stat(filepath.Join(dir, nix.FlakeFile)); err == nil && info.Mode().IsRegular() {
-			return true
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return false
-		}
-		dir = parent
-	}
-}
-
 // buildFlake builds an image with Nix, installs it, and tells w about it.
 func buildFlake(ctx context.Context, w io.Writer, store *image.Store, ref nix.Ref, system string) (*image.Image, error) {
-	start, report := time.Now(), progress.New(os.Stderr)
-	built, err := nix.Build(ctx, nix.Options{Ref: ref, System: system, Progress: report})
+	built, err := build.Flake(ctx, store, nix.Options{Ref: ref, System: system, Progress: progress.New(os.Stderr)})
 	if err != nil {
 		return nil, err
 	}
-	defer built.Close()
-	building := time.Since(start)
-	img, err := install(ctx, report, store, built.Dir)
-	if err != nil {
-		return nil, err
-	}
-	root, err := store.RootLink(img)
-	if err == nil {
-		err = built.Keep(ctx, root)
-	}
-	if err == nil {
-		err = store.SetOrigin(built.Origin, img)
-	}
-	if err != nil {
-		return nil, err
-	}
-	printBuilt(w, img, building, time.Since(start)-building)
-	return img, nil
+	printBuilt(w, built)
+	return built.Image, nil
 }
 
-func install(ctx context.Context, report *progress.Reporter, store *image.Store, dir string) (*image.Image, error) {
-	step := report.Start("installing the image", 0)
-	defer step.Fail()
-	img, err := store.Install(ctx, dir)
-	if err == nil {
-		step.Done()
-	}
-	return img, err
-}
-
-func printBuilt(w io.Writer, img *image.Image, building, installing time.Duration) {
+func printBuilt(w io.Writer, b build.Built) {
 	human := func(bytes int64) string { return units.HumanSize(float64(bytes)) }
 	const tenth = 100 * time.Millisecond
-	m := img.Manifest
+	m := b.Manifest
 	fmt.Fprintf(w, "%s is ready: %s (kernel %s, initrd %s, store %s), built in %s, installed in %s\nsha256 of its manifest: %s\n",
-		img.Ref(), human(img.Size()), human(m.Kernel.Size), human(m.Initrd.Size), human(m.Store.Size),
-		building.Round(tenth), installing.Round(tenth), img.Digest)
+		b.Ref(), human(b.Size()), human(m.Kernel.Size), human(m.Initrd.Size), human(m.Store.Size),
+		b.Building.Round(tenth), b.Installing.Round(tenth), b.Digest)
 }
 
 func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {
@@ -203,46 +142,27 @@ func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := upToDate(store, o)
+	built, err := build.Recipe(c.Context, store, o)
 	if err != nil {
 		return nil, err
 	}
-	if img != nil && !o.Force {
-		fmt.Fprintf(c.App.Writer, "%s is up to date\n", img.Ref())
-		return img, nil
+	if built.UpToDate {
+		fmt.Fprintf(c.App.Writer, "%s is up to date\n", built.Ref())
+	} else {
+		printBuilt(c.App.Writer, built)
 	}
-	start := time.Now()
-	dir, err := debian.Build(c.Context, o)
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	building := time.Since(start)
-	if img, err = install(c.Context, o.Progress, store, dir); err != nil {
-		return nil, err
-	}
-	printBuilt(c.App.Writer, img, building, time.Since(start)-building)
-	return img, nil
+	return built.Image, nil
 }
 
 func buildOptions(c *cli.Context) (debian.Options, error) {
+	arch, err := parseArch(c)
+	if err != nil {
+		return debian.Options{}, err
+	}
 	o := debian.Options{
-		Name: c.String("name"), Suite: c.String("suite"), Arch: string(qemu.HostArch()),
+		Name: c.String("name"), Suite: c.String("suite"), Arch: string(arch),
 		Bare: c.Bool("bare"), Packages: c.StringSlice("package"), With: splitLists(c.StringSlice("with")), Mirrors: c.StringSlice("mirror"),
 		Agent: c.String("agent"), Force: c.Bool("force"), Progress: progress.New(os.Stderr),
-	}
-	agent, suffix := "sandbox-agent", ""
-	if o.Bare {
-		suffix = "-bare"
-	}
-	if arch, err := parseArch(c); err != nil {
-		return o, err
-	} else if arch != qemu.HostArch() {
-		o.Arch, agent = string(arch), "sandbox-agent-"+string(arch)
-		suffix += "-" + string(arch)
-	}
-	if o.Name == "" {
-		o.Name = debian.Builder + suffix
 	}
 	if e := c.String("epoch"); e != "" {
 		seconds, err := strconv.ParseInt(e, 10, 64)
@@ -261,7 +181,7 @@ func buildOptions(c *cli.Context) (debian.Options, error) {
 		if err != nil {
 			return o, fmt.Errorf("this program's own file cannot be found, so neither can sandbox-agent: say where it is with --agent: %w", err)
 		}
-		o.Agent = filepath.Join(filepath.Dir(self), agent)
+		o.Agent = filepath.Join(filepath.Dir(self), build.AgentFile(o.Arch))
 	}
 	return o, nil
 }
@@ -273,27 +193,4 @@ func splitLists(values []string) []string {
 		all = append(all, strings.Split(v, ",")...)
 	}
 	return all
-}
-
-// upToDate finds the image that a build would make, or returns nil.
-func upToDate(store *image.Store, o debian.Options) (*image.Image, error) {
-	inputs, err := o.Inputs()
-	if err != nil {
-		return nil, err
-	}
-	agent, err := o.AgentDigest()
-	if err != nil {
-		return nil, err
-	}
-	images, err := store.List()
-	if err != nil {
-		return nil, err
-	}
-	for _, img := range images {
-		p := img.Manifest.Provenance
-		if img.Broken == nil && img.Manifest.Name == o.Name && p.Builder == debian.Builder && p.Inputs == inputs && p.AgentSHA == agent {
-			return img, nil
-		}
-	}
-	return nil, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/image/build"
 	"github.com/sourcery-zone/sandbox/internal/progress"
 )
 
@@ -18,7 +19,7 @@ func prepareImageDir(c *cli.Context, images *image.Store) error {
 		return nil
 	}
 	report := progress.New(os.Stderr)
-	img, err := install(c.Context, report, images, dir)
+	img, err := build.Install(c.Context, images, dir, report)
 	if err != nil {
 		return fmt.Errorf("the directory %s holds no image that can be used: %w", dir, err)
 	}

@@ -44,6 +44,7 @@ var words = map[remedy.Action]string{
 	remedy.RebuildImage:   " (sandbox image build)",
 	remedy.BuildPublished: ", or build the published image with `sandbox image build %[1]s`",
 	remedy.BuildRecipe:    "; without Nix, `sandbox image build --recipe debian` builds an image from Debian packages",
+	remedy.NameFlake:      "look at it, and name it (sandbox image build %[1]s) if you want that",
 	remedy.ChooseImage:    "choose one with --image, or for good with `sandbox image default NAME`",
 	remedy.OtherImage:     "choose an image for that with --image, or another --arch",
 	remedy.ReplaceImage:   "; remove it with `sandbox image rm %[1]s` and build it again",

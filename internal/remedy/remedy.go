@@ -42,6 +42,7 @@ const (
 	RebuildImage   Action = "rebuild-image"    // one with a newer agent
 	BuildPublished Action = "build-published"  // FLAKE
 	BuildRecipe    Action = "build-recipe"     // without Nix
+	NameFlake      Action = "name-flake"       // DIRECTORY
 	ChooseImage    Action = "choose-image"     // as the default, or for once
 	OtherImage     Action = "other-image"      // or another architecture
 	ReplaceImage   Action = "replace-image"    // REFERENCE
