@@ -155,8 +155,7 @@ func memoryFile(name string, content []byte) (*os.File, error) {
 func (g probeGuest) judge(ended error, written string, timeout error, deadline time.Duration) error {
 	status := 0
 	why := "QEMU ended as if all were well"
-	var exit *process.ExitError
-	if errors.As(ended, &exit) {
+	if exit, ok := errors.AsType[*process.ExitError](ended); ok {
 		status = exit.State.ExitCode()
 		// One line, because it becomes part of a sentence.
 		why = strings.Join(append([]string{exit.Name + " ended with " + exit.State.String()}, exit.Tail...), "; ")

@@ -42,8 +42,8 @@ func (e *Error) Error() string {
 
 // IsClass reports whether err is, or wraps, a refusal by QEMU with the given class.
 func IsClass(err error, class string) bool {
-	var refused *Error
-	return errors.As(err, &refused) && refused.Class == class
+	refused, ok := errors.AsType[*Error](err)
+	return ok && refused.Class == class
 }
 
 // endOfConnection turns what a read returned into the reason that the connection ended with. rest

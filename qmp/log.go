@@ -43,7 +43,7 @@ func (t transcript) received(m *message) {
 }
 
 func (t transcript) ended(err error) {
-	t.log.Debug("QMP connection ended", "reason", err)
+	t.log.Debug("QMP connection ended", "err", err)
 }
 
 func (t transcript) cutOff(limit int) {

@@ -74,8 +74,7 @@ func (s *server) read(ctx context.Context, commands chan<- json.RawMessage) erro
 	for {
 		var text json.RawMessage
 		if err := in.Decode(&text); err != nil {
-			var syntax *json.SyntaxError
-			if errors.As(err, &syntax) {
+			if _, ok := errors.AsType[*json.SyntaxError](err); ok {
 				return s.refuse(nil, ClassGenericError, fmt.Sprintf("JSON parse error, %v", err))
 			}
 			return nil // it left

@@ -205,8 +205,8 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 
 // namespaceRefused tells whether err came from making the sandbox and not from the share or from virtiofsd.
 func namespaceRefused(err error) bool {
-	var exit *process.ExitError
-	if !errors.As(err, &exit) {
+	exit, ok := errors.AsType[*process.ExitError](err)
+	if !ok {
 		// From clone(2): not permitted, not in this kernel, or the limit on namespaces is reached. EINVAL is
 		// the kernel's answer to CLONE_NEWUSER without user namespaces.
 		for _, refusal := range []error{unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.EINVAL} {

@@ -106,7 +106,7 @@ func (d *disk) mount() error {
 		return err
 	}
 	if err := d.grow(); err != nil { // smaller than it should be, it is still good
-		d.logger.Warn("the disk stays as small as it was", "error", err)
+		d.logger.Warn("the disk stays as small as it was", "err", err)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (d *disk) tool(name string, args ...string) (code int, err error) {
 	}
 	defer func() {
 		if err := unix.Unmount(dev.target, unix.MNT_DETACH); err != nil {
-			d.logger.Warn("the store's /dev stays mounted", "error", err)
+			d.logger.Warn("the store's /dev stays mounted", "err", err)
 		}
 	}()
 	path := ""
@@ -175,8 +175,7 @@ func (d *disk) tool(name string, args ...string) (code int, err error) {
 		SysProcAttr: &syscall.SysProcAttr{Chroot: lowerDir},
 	}
 	err = cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Exited() {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode(), nil
 	}
 	if err != nil {
@@ -260,7 +259,7 @@ func freshTmp(target string, logger *slog.Logger) error {
 	go func() {
 		defer upper.Close()
 		if err := removeOldTmp(upper); err != nil {
-			logger.Warn("files that earlier boots left in /tmp take space on the disk", "error", err)
+			logger.Warn("files that earlier boots left in /tmp take space on the disk", "err", err)
 		}
 	}()
 	// A bind mount takes its flags only in a second call (mount(2)).

@@ -146,7 +146,7 @@ func switchRoot(init string, sockets []string) error {
 	}
 	for _, path := range sockets {
 		if err := listenFor(path); err != nil {
-			openLog().Warn("commands wait for systemd", "error", err)
+			openLog().Warn("commands wait for systemd", "err", err)
 		}
 	}
 	// The kernel itself gives an init these two and nothing else.

@@ -216,10 +216,10 @@ func TestLinesOfTheKernelLog(t *testing.T) {
 	logger := slog.New(newKernelLog(&out))
 	logger.Info("ready", "uptime", time.Second)
 	logger.Debug("not shown")
-	logger.Warn("two\nlines", "error", errors.New("a\nb"))
+	logger.Warn("two\nlines", "err", errors.New("a\nb"))
 	logger.With("share", "home").Error("bad")
 	want := "<6>sandbox-agent: ready uptime=1s\n" +
-		"<4>sandbox-agent: two; lines error=\"a\\nb\"\n" +
+		"<4>sandbox-agent: two; lines err=\"a\\nb\"\n" +
 		"<1>sandbox-agent: bad share=home\n"
 	if out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)

@@ -34,7 +34,7 @@ func openLateModules(dir string) (modules []*os.File) {
 func (s *service) loadLateModules() {
 	for _, module := range s.late {
 		if err := loadModuleFile(module); err != nil && !errors.Is(err, fs.ErrExist) {
-			s.logger.Warn("a device of the guest is not used", "module", filepath.Base(module.Name()), "error", err)
+			s.logger.Warn("a device of the guest is not used", "module", filepath.Base(module.Name()), "err", err)
 		}
 		module.Close()
 	}

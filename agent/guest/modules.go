@@ -41,7 +41,7 @@ func loadModules(dir string, vsock bool, logger *slog.Logger) error {
 	}
 	chains.Wait()
 	if err := os.RemoveAll(dir); err != nil {
-		logger.Warn("the kernel modules could not be removed from memory", "error", err)
+		logger.Warn("the kernel modules could not be removed from memory", "err", err)
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ func loadChain(dir string, names []string, logger *slog.Logger) {
 	for _, name := range names {
 		err := loadModule(filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
-			logger.Warn("a kernel module could not be loaded", "module", name, "error", err)
+			logger.Warn("a kernel module could not be loaded", "module", name, "err", err)
 		}
 	}
 }

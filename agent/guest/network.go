@@ -74,7 +74,7 @@ func (n *network) run(ctx context.Context, settled chan<- struct{}) {
 }
 
 func (n *network) problem(err error) {
-	n.logger.Warn("the network is not up", "error", err)
+	n.logger.Warn("the network is not up", "err", err)
 	n.progress.update(func(s *agent.Status) {
 		s.Network.Up = false
 		s.Network.Problem = err.Error()
@@ -172,7 +172,7 @@ func (n *network) apply(ctx context.Context, link netlink.Link, ack *dhcpv4.DHCP
 	}
 	if mtu, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, ack.Options); err == nil {
 		if err := netlink.LinkSetMTU(link, int(mtu)); err != nil {
-			n.logger.Warn("the MTU that the DHCP server names cannot be set", "mtu", mtu, "error", err)
+			n.logger.Warn("the MTU that the DHCP server names cannot be set", "mtu", mtu, "err", err)
 		}
 	}
 	if routers := ack.Router(); len(routers) > 0 {

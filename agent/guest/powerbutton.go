@@ -45,7 +45,7 @@ func (s *service) watchPowerButtons(ctx context.Context) {
 		return false
 	})
 	if ctx.Err() == nil {
-		s.logger.Warn("the power button is not watched", "error", err)
+		s.logger.Warn("the power button is not watched", "err", err)
 	}
 }
 
@@ -65,7 +65,7 @@ func (s *service) watchPowerButton(ctx context.Context, device *os.File) {
 		}
 		if event.Type == eventKey && event.Code == keyPower && event.Value == 1 {
 			if err := s.PowerOff(ctx); err != nil {
-				s.logger.Error("the power button has no effect", "error", err)
+				s.logger.Error("the power button has no effect", "err", err)
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func serveSerial(ctx context.Context, open func(context.Context) (serialStream, 
 		if ctx.Err() != nil {
 			return nil
 		}
-		logger.Info("the host has let go of the serial port", "error", err)
+		logger.Info("the host has let go of the serial port", "err", err)
 	}
 }
 

@@ -79,19 +79,19 @@ func (s *service) hostServer() (*server.Server, error) {
 func (s *service) serveTCP(ctx context.Context, config agent.BootConfig) (stop func()) {
 	signer, keys, err := parseKeys(config)
 	if err != nil {
-		s.logger.Error("ssh is not answered", "error", err)
+		s.logger.Error("ssh is not answered", "err", err)
 		return func() {}
 	}
 	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", s.image.ListenSSH))
 	if err != nil {
-		s.logger.Error("ssh is not answered", "error", err)
+		s.logger.Error("ssh is not answered", "err", err)
 		return func() {}
 	}
 	answering := s.completed(server.Server{HostKey: signer, Admit: server.AdmitKeys(s.image.User.Name, keys...)})
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
 		if err := answering.Serve(ctx, listener); err != nil {
-			s.logger.Error("ssh is no longer answered", "error", err)
+			s.logger.Error("ssh is no longer answered", "err", err)
 		}
 	}()
 	return func() {

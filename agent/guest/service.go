@@ -125,7 +125,7 @@ func (s *service) start(ctx context.Context) (err error) {
 	serve := func(transport func(context.Context) error) {
 		err := transport(ctx)
 		if err != nil {
-			s.logger.Error("the host can no longer be answered", "error", err)
+			s.logger.Error("the host can no longer be answered", "err", err)
 		}
 		serving <- err
 	}
@@ -182,20 +182,20 @@ func (s *service) start(ctx context.Context) (err error) {
 // inherit. Failure makes a guest that is worse, but of use.
 func (s *service) prepareProcess() {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(serviceOOMScore), 0o644); err != nil {
-		s.logger.Warn("the agent is not protected from being killed for memory", "error", err)
+		s.logger.Warn("the agent is not protected from being killed for memory", "err", err)
 	}
 	memory, err := totalMemory()
 	if err == nil {
 		err = memory.setLimits("/proc/sys")
 	}
 	if err != nil {
-		s.logger.Warn("the kernel's limits stay as they are", "error", err)
+		s.logger.Warn("the kernel's limits stay as they are", "err", err)
 	}
 	// Through package syscall, which would otherwise restore the kernel's own
 	// limit in each child.
 	limit := &syscall.Rlimit{Cur: softFiles, Max: hardFiles}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, limit); err != nil {
-		s.logger.Warn("the limit of open files stays low", "error", err)
+		s.logger.Warn("the limit of open files stays low", "err", err)
 	}
 }
 
@@ -212,7 +212,7 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 	zone := s.config.TimeZone
 	s.mu.Unlock()
 	if err := setTimeZone("/", zone); err != nil {
-		s.logger.Warn("the guest has another time zone than its host", "error", err)
+		s.logger.Warn("the guest has another time zone than its host", "err", err)
 	}
 	if s.image.Readiness.System == "systemd" {
 		if err := instructSystemd("/", s.image.User.UID); err != nil {
@@ -243,7 +243,7 @@ func (s *service) finish(ctx context.Context) {
 		return
 	}
 	if err := awaitListeners(ctx, s.image.Listen); err != nil {
-		s.logger.Warn("commands may not find all that they need", "error", err)
+		s.logger.Warn("commands may not find all that they need", "err", err)
 	}
 	s.progress.reach(agent.StageAgent)
 	go s.watchPowerButtons(ctx)
@@ -286,11 +286,11 @@ func (s *service) awaitSystem(ctx context.Context) {
 	})
 	if err != nil {
 		s.progress.fail(err)
-		s.logger.Error("the system is not ready", "error", err)
+		s.logger.Error("the system is not ready", "err", err)
 		return
 	}
 	if err := startUserManager(ctx, s.image.User.UID); err != nil {
-		s.logger.Warn("systemctl --user does not work", "error", err)
+		s.logger.Warn("systemctl --user does not work", "err", err)
 	}
 	s.progress.reach(agent.StageSystem)
 	s.logger.Info("the system is ready", "state", state, "failed", failed, "uptime", uptime().Round(time.Millisecond))

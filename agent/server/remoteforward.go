@@ -75,7 +75,7 @@ func (l *listeners) listenTCP(payload []byte) (accepted bool, reply []byte) {
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(wanted.Port))))
 	if err != nil {
-		l.server.Logger.Info("a port cannot be forwarded", "port", wanted.Port, "error", err)
+		l.server.Logger.Info("a port cannot be forwarded", "port", wanted.Port, "err", err)
 		return false, nil
 	}
 	if wanted.Port == 0 {

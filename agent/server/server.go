@@ -77,7 +77,7 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(loginTimeout))
 	sshConn, channels, requests, err := ssh.NewServerConn(conn, s.config())
 	if err != nil {
-		s.Logger.Info("a login failed", "from", conn.RemoteAddr(), "error", err)
+		s.Logger.Info("a login failed", "from", conn.RemoteAddr(), "err", err)
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})

@@ -38,7 +38,7 @@ func LoginSettings(processes *Starter, logger *slog.Logger) func(context.Context
 		text, _ := os.ReadFile("/etc/environment")
 		settings, err := script.of(ctx, user)
 		if err != nil {
-			logger.Warn("a command lacks what its shell would have", "error", err)
+			logger.Warn("a command lacks what its shell would have", "err", err)
 		}
 		return append(parseEnvironment(string(text)), settings...)
 	}

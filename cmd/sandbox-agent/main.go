@@ -25,7 +25,7 @@ func main() {
 		guest.Init()
 	}
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("this program runs inside a guest; start one with \"sandbox run\""))
+		fail(fmt.Errorf("this program runs inside a guest; start one with sandbox run"))
 	}
 	switch os.Args[1] {
 	case "service":

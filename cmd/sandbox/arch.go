@@ -20,7 +20,7 @@ func parseArch(c *cli.Context) (qemu.Arch, error) {
 	case "aarch64", "arm64":
 		return "aarch64", nil
 	default:
-		return "", usageError(c, fmt.Errorf("--arch %q is not an architecture of guests: use x86_64 or aarch64", arch), true)
+		return "", usage("--arch %q is not an architecture of guests: use x86_64 or aarch64", arch)
 	}
 }
 
@@ -38,7 +38,7 @@ func imageForRun(c *cli.Context, images *image.Store) (*image.Image, error) {
 		}
 		img, err := build.OfFlake(images, flake, system)
 		if img == nil && err == nil {
-			err = fmt.Errorf("there is no image of the flake %s yet: `sandbox image build %[1]s` builds it", flake)
+			err = fmt.Errorf("there is no image of the flake %s yet: sandbox image build %[1]s builds it", flake)
 		}
 		return img, err
 	}

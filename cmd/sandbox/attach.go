@@ -35,11 +35,11 @@ EXAMPLES
 
 func attach(c *cli.Context) error {
 	if err := checkAttach(c); err != nil {
-		return &exitCode{exitUsage, err}
+		return usage("%w", err)
 	}
 	command, err := parseCommand(c, nil)
 	if err != nil {
-		return &exitCode{exitUsage, err}
+		return usage("%w", err)
 	}
 	s, err := named(c)
 	if err != nil {

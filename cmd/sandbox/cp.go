@@ -46,17 +46,17 @@ EXAMPLES
 
 func cp(c *cli.Context) error {
 	if c.NArg() != 2 {
-		return &exitCode{exitUsage, errors.New("sandbox cp needs a source and a destination, one of them as NAME:PATH")}
+		return usage("sandbox cp needs a source and a destination, one of them as NAME:PATH")
 	}
 	from, to := parseEndpoint(c.Args().Get(0)), parseEndpoint(c.Args().Get(1))
 	name := from.sandbox + to.sandbox
 	switch {
 	case from.sandbox != "" && to.sandbox != "":
-		return &exitCode{exitUsage, errors.New("sandbox cp does not copy from one sandbox to another: use sandbox cp A:PATH - | sandbox cp - B:PATH")}
+		return usage("sandbox cp does not copy from one sandbox to another: use sandbox cp A:PATH - | sandbox cp - B:PATH")
 	case name == "":
-		return &exitCode{exitUsage, errors.New("neither the source nor the destination is in a sandbox: write one of them as NAME:PATH")}
+		return usage("neither the source nor the destination is in a sandbox: write one of them as NAME:PATH")
 	case to.path == "-" && to.sandbox == "" && isTerminal(os.Stdout):
-		return &exitCode{exitUsage, errors.New("a tar archive would spoil the terminal: send it to a file or a program")}
+		return usage("a tar archive would spoil the terminal: send it to a file or a program")
 	}
 	host, err := machine.Open()
 	if err != nil {

@@ -26,8 +26,7 @@ func completeEnvironment() {
 
 // explain replaces an error of the system that does not say what to do.
 func explain(err error) error {
-	var call *os.SyscallError
-	if errors.As(err, &call) && call.Syscall == "getwd" {
+	if call, ok := errors.AsType[*os.SyscallError](err); ok && call.Syscall == "getwd" {
 		return errors.New("the current directory was removed, or cannot be reached any more: change to another one, such as with cd")
 	}
 	return err

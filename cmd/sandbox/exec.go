@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -28,7 +27,7 @@ EXAMPLES
 		Action: func(c *cli.Context) error {
 			args := c.Args().Slice()
 			if len(args) == 0 {
-				return &exitCode{exitUsage, errors.New("sandbox exec needs the name of a sandbox: sandbox ls shows them")}
+				return usage("sandbox exec needs the name of a sandbox: sandbox ls shows them")
 			}
 			command, err := parseCommand(c, args[1:])
 			if err != nil {

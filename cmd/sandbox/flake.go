@@ -71,10 +71,10 @@ const maxQuestion = 300
 // user can read, so that this is not for the project to decide.
 func allowBuild(file string, ref nix.Ref) error {
 	if len(ref.String()) > maxQuestion {
-		return fmt.Errorf("%s names a flake by more than %d characters, which is more than one can judge: look at it, and run `sandbox image build` with it yourself", file, maxQuestion)
+		return fmt.Errorf("%s names a flake by more than %d characters, which is more than one can judge: look at it, and run sandbox image build with it yourself", file, maxQuestion)
 	}
 	if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
-		return fmt.Errorf("%s asks for an image that is not built yet: look at the flake, for Nix runs it on this machine; then run `sandbox image build %s`", file, ref)
+		return fmt.Errorf("%s asks for an image that is not built yet: look at the flake, for Nix runs it on this machine; then run sandbox image build %s", file, ref)
 	}
 	if !confirm(os.Stdin, notes(), fmt.Sprintf("%s asks for an image that is not built yet. Let Nix run the flake %q on this machine and build it?", file, ref.String())) {
 		return errors.New("the project's image was not built; choose another with --image")

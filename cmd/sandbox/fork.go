@@ -50,20 +50,20 @@ const maxForks = 256
 func fork(c *cli.Context) error {
 	ctx := c.Context
 	if count := c.Int("count"); count < 1 || count > maxForks {
-		return &exitCode{exitUsage, fmt.Errorf("--count is %d, but must be from 1 to %d", count, maxForks)}
+		return usage("--count is %d, but must be from 1 to %d", count, maxForks)
 	}
 	if home := c.String("home"); home != "copy" && home != "empty" {
-		return &exitCode{exitUsage, fmt.Errorf("--home is %q, but must be copy or empty", home)}
+		return usage("--home is %q, but must be copy or empty", home)
 	}
 	if shares := c.String("shares"); shares != "ro" && shares != "same" {
-		return &exitCode{exitUsage, fmt.Errorf("--shares is %q, but must be ro or same", shares)}
+		return usage("--shares is %q, but must be ro or same", shares)
 	}
 	if c.NArg() != 1 {
-		return &exitCode{exitUsage, errors.New("sandbox fork needs the name of one sandbox, or NAME@TAG for one of its snapshots: sandbox ls and sandbox snapshot ls NAME show them")}
+		return usage("sandbox fork needs the name of one sandbox, or NAME@TAG for one of its snapshots: sandbox ls and sandbox snapshot ls NAME show them")
 	}
 	name, tag, tagged := strings.Cut(c.Args().First(), "@")
 	if tagged && tag == "" {
-		return &exitCode{exitUsage, fmt.Errorf("a tag is missing after %s@: sandbox snapshot ls %[1]s shows those that there are", name)}
+		return usage("a tag is missing after %s@: sandbox snapshot ls %[1]s shows those that there are", name)
 	}
 	host, err := machine.Open()
 	if err != nil {

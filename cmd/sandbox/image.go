@@ -176,7 +176,7 @@ EXAMPLES
 // imageArgument is the image that the only argument names, or the default one.
 func imageArgument(c *cli.Context) (*image.Store, *image.Image, error) {
 	if c.NArg() > 1 {
-		return nil, nil, usageError(c, errors.New("name one image"), true)
+		return nil, nil, usage("name one image")
 	}
 	store, err := openImages()
 	if err != nil {
@@ -197,7 +197,7 @@ func imageRmCommand() *cli.Command {
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if !c.Args().Present() {
-				return usageError(c, errors.New("name the images to remove; `sandbox image ls` lists them"), true)
+				return usage("name the images to remove; sandbox image ls lists them")
 			}
 			store, err := openImages()
 			if err != nil {

@@ -83,7 +83,7 @@ func imageBuild(c *cli.Context) error {
 	case "":
 		img, err = buildFlakeArgument(c, store, string(arch)+"-linux")
 	default:
-		err = usageError(c, fmt.Errorf("there is no recipe %q: use %s, or leave out --recipe and name a flake", c.String("recipe"), debian.Builder), true)
+		err = usage("there is no recipe %q: use %s, or leave out --recipe and name a flake", c.String("recipe"), debian.Builder)
 	}
 	if err != nil {
 		return err
@@ -96,12 +96,12 @@ func imageBuild(c *cli.Context) error {
 
 func buildFlakeArgument(c *cli.Context, store *image.Store, system string) (*image.Image, error) {
 	if c.NArg() > 1 {
-		return nil, usageError(c, fmt.Errorf("unexpected argument %q: name one flake", c.Args().Get(1)), true)
+		return nil, usage("unexpected argument %q: name one flake", c.Args().Get(1))
 	}
 	for _, f := range recipeFlags() {
 		// SOURCE_DATE_EPOCH may be set for other reasons.
 		if name := f.Names()[0]; c.IsSet(name) && name != "epoch" {
-			return nil, usageError(c, fmt.Errorf("--%s is for recipes, and a flake decides that itself: add --recipe debian, or leave out --%[1]s", name), true)
+			return nil, usage("--%s is for recipes, and a flake decides that itself: add --recipe debian, or leave out --%[1]s", name)
 		}
 	}
 	cwd, err := os.Getwd()
@@ -136,7 +136,7 @@ func printBuilt(w io.Writer, b build.Built) {
 
 func buildRecipe(c *cli.Context, store *image.Store) (*image.Image, error) {
 	if c.Args().Present() {
-		return nil, usageError(c, fmt.Errorf("unexpected argument %q: a recipe takes no flake, and the image's name is given with --name", c.Args().First()), true)
+		return nil, usage("unexpected argument %q: a recipe takes no flake, and the image's name is given with --name", c.Args().First())
 	}
 	o, err := buildOptions(c)
 	if err != nil {
@@ -167,7 +167,7 @@ func buildOptions(c *cli.Context) (debian.Options, error) {
 	if e := c.String("epoch"); e != "" {
 		seconds, err := strconv.ParseInt(e, 10, 64)
 		if err != nil || seconds <= 0 {
-			return o, usageError(c, fmt.Errorf("--epoch %q is not a number of seconds since 1970", e), true)
+			return o, usage("--epoch %q is not a number of seconds since 1970", e)
 		}
 		o.Epoch = time.Unix(seconds, 0)
 	}

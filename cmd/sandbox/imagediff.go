@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -29,7 +28,7 @@ EXAMPLES
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usageError(c, errors.New("name two images; `sandbox image ls` lists them"), true)
+				return usage("name two images; sandbox image ls lists them")
 			}
 			store, err := openImages()
 			if err != nil {

@@ -26,10 +26,10 @@ EXAMPLES
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 1 {
-				return &exitCode{exitUsage, fmt.Errorf("sandbox image warm takes one image, not %d", c.NArg())}
+				return usage("sandbox image warm takes one image, not %d", c.NArg())
 			}
 			if n := c.Int("shares"); n < 0 || n > maxWarmShares {
-				return &exitCode{exitUsage, fmt.Errorf("--shares is %d, but must be from 0 to %d", n, maxWarmShares)}
+				return usage("--shares is %d, but must be from 0 to %d", n, maxWarmShares)
 			}
 			return imageWarm(c)
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -124,7 +123,7 @@ EXAMPLES
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return &exitCode{exitUsage, errors.New("sandbox rename needs two names, the present one and the new one")}
+				return usage("sandbox rename needs two names, the present one and the new one")
 			}
 			host, err := machine.Open()
 			if err != nil {

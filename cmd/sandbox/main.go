@@ -63,8 +63,7 @@ func report(err error) int {
 		return 0
 	}
 	code := exitFailure
-	var exit *exitCode
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exitCode](err); ok {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
@@ -160,7 +159,7 @@ func withoutCommand(c *cli.Context) error {
 		_, err := fmt.Fprint(c.App.Writer, helpText(command))
 		return err
 	}
-	return &exitCode{exitUsage, fmt.Errorf("there is no command %q: %s --help shows those that exist", c.Args().First(), c.Command.HelpName)}
+	return usage("there is no command %q: %s --help shows those that exist", c.Args().First(), c.Command.HelpName)
 }
 
 // checkArguments makes the commands that take no argument refuse one before
@@ -174,15 +173,21 @@ func checkArguments(commands []*cli.Command) {
 		}
 		command.Action = func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return &exitCode{exitUsage, fmt.Errorf("%s takes no argument, and %q is one", command.HelpName, c.Args().First())}
+				return usage("%s takes no argument, and %q is one", command.HelpName, c.Args().First())
 			}
 			return action(c)
 		}
 	}
 }
 
+// usage is a mistake in the command line, which the message tells how to mend.
+func usage(format string, args ...any) error {
+	return &exitCode{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// usageError is for the mistakes that the library finds, which says little.
 func usageError(c *cli.Context, err error, _ bool) error {
-	return &exitCode{exitUsage, fmt.Errorf("%w (%s --help shows the options)", err, c.Command.HelpName)}
+	return usage("%w (%s --help shows the options)", err, c.Command.HelpName)
 }
 
 func buildVersion() string {
@@ -198,7 +203,7 @@ func buildVersion() string {
 // named opens the sandbox that the command's only argument names.
 func named(c *cli.Context) (*machine.Sandbox, error) {
 	if c.NArg() != 1 {
-		return nil, &exitCode{exitUsage, fmt.Errorf("sandbox %s needs the name of one sandbox: sandbox ls shows them", c.Command.Name)}
+		return nil, usage("sandbox %s needs the name of one sandbox: sandbox ls shows them", c.Command.Name)
 	}
 	host, err := machine.Open()
 	if err != nil {

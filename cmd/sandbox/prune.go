@@ -49,7 +49,7 @@ func pruneAction(c *cli.Context) error {
 	}
 	if !c.Bool("force") {
 		if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
-			return &exitCode{exitUsage, fmt.Errorf("sandbox prune would remove %d sandboxes with their homes, and there is no terminal to ask on: add --force", len(leftovers))}
+			return usage("sandbox prune would remove %d sandboxes with their homes, and there is no terminal to ask on: add --force", len(leftovers))
 		}
 		if err := listLeftovers(notes(), leftovers); err != nil {
 			return err

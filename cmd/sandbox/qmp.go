@@ -61,7 +61,7 @@ EXAMPLES
 		Action: func(c *cli.Context) error {
 			job, err := parseQMP(c)
 			if err != nil {
-				return &exitCode{exitUsage, err}
+				return usage("%w", err)
 			}
 			return qmpExit(job.run(c))
 		},

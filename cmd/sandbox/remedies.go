@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -39,17 +40,17 @@ var words = map[remedy.Action]string{
 	remedy.OtherTag:       "choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)",
 	remedy.SaveWithHome:   "restore it without --with-home, and save with it next time (sandbox snapshot save --with-home %[1]s)",
 
-	remedy.BuildImage:     "make one with `sandbox image build`",
-	remedy.BuildForeign:   "make one with `sandbox image build --arch %[1]s`",
+	remedy.BuildImage:     "make one with sandbox image build",
+	remedy.BuildForeign:   "make one with sandbox image build --arch %[1]s",
 	remedy.RebuildImage:   " (sandbox image build)",
-	remedy.BuildPublished: ", or build the published image with `sandbox image build %[1]s`",
-	remedy.BuildRecipe:    "; without Nix, `sandbox image build --recipe debian` builds an image from Debian packages",
+	remedy.BuildPublished: ", or build the published image with sandbox image build %[1]s",
+	remedy.BuildRecipe:    "; without Nix, sandbox image build --recipe debian builds an image from Debian packages",
 	remedy.NameFlake:      "look at it, and name it (sandbox image build %[1]s) if you want that",
-	remedy.ChooseImage:    "choose one with --image, or for good with `sandbox image default NAME`",
+	remedy.ChooseImage:    "choose one with --image, or for good with sandbox image default NAME",
 	remedy.OtherImage:     "choose an image for that with --image, or another --arch",
-	remedy.ReplaceImage:   "; remove it with `sandbox image rm %[1]s` and build it again",
-	remedy.RemoveItsUsers: "`sandbox ls` shows which; remove that with `sandbox rm NAME` first",
-	remedy.FindAgent:      "build it with `make`, or say where it is with --agent",
+	remedy.ReplaceImage:   "; remove it with sandbox image rm %[1]s and build it again",
+	remedy.RemoveItsUsers: "sandbox ls shows which; remove that with sandbox rm NAME first",
+	remedy.FindAgent:      "build it with make, or say where it is with --agent",
 
 	remedy.Set:           "give --%[1]s %[2]s",
 	remedy.SetYourself:   "; give --%[1]s yourself if you want this",
@@ -65,6 +66,11 @@ var words = map[remedy.Action]string{
 
 // sentences are an error with what to do about it. Of several errors, each has its own.
 func sentences(err error) string {
+	if inner := errors.Unwrap(err); inner != nil && inner.Error() == err.Error() {
+		if _, ok := err.(*remedy.Error); !ok { // it adds a kind and no words
+			return sentences(inner)
+		}
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return err.Error() + inWords(remedy.Of(err))

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"go/ast"
-	"go/parser"
 	"go/token"
-	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -31,6 +29,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"one: restart it (sandbox restart a)\nnothing helps\ntwo: sandbox ls shows those that exist":                                     errors.Join(remedy.Add(errors.New("one"), remedy.Restart, "a"), none, remedy.Add(errors.New("two"), remedy.List)),
 		"one and two: restart it (sandbox restart a), or sandbox ls shows those that exist":                                              fmt.Errorf("%w and %w", remedy.Add(errors.New("one"), remedy.Restart, "a"), remedy.Add(errors.New("two"), remedy.List)),
 		"moved\nPut back what was there; or, if you want the guest to have what is there now: sandbox share accept a '/it'\"'\"'s here'": remedy.Add(errors.New("moved"), remedy.AcceptShare, "a", "/it's here"),
+		"three: restart it (sandbox restart a)\nfour":                                                                                    usage("%w", errors.Join(remedy.Add(errors.New("three"), remedy.Restart, "a"), errors.New("four"))),
 		"once: restart it (sandbox restart a)":                                                                                           remedy.Add(remedy.Add(errors.New("once"), remedy.Restart, "a"), remedy.Restart, "a"),
 		"from the supervisor: start it with sandbox start a":                                                                             &api.Error{Message: "from the supervisor", Remedy: []api.Remedy{{Do: remedy.Start, Args: []string{"a"}}}},
 		"from a newer one": &api.Error{Message: "from a newer one", Remedy: []api.Remedy{{Do: "pray"}, {Do: remedy.AcceptShare}}},
@@ -45,21 +44,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 // programs of this module, and no tests.
 func literals(t *testing.T, dir string, found func(at token.Position, text string)) {
 	t.Helper()
-	files := token.NewFileSet()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && d.Name() == "testdata" {
-			return fs.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		file, err := parser.ParseFile(files, path, nil, 0)
-		if err != nil {
-			return err
-		}
+	parseAll(t, dir, func(files *token.FileSet, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
 				text, err := strconv.Unquote(literal.Value)
@@ -70,11 +55,7 @@ func literals(t *testing.T, dir string, found func(at token.Position, text strin
 			}
 			return true
 		})
-		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestRemediesAreCommandsAndOptionsThatExist reads the words for each remedy.

@@ -38,7 +38,7 @@ EXAMPLES
 func resizeAction(c *cli.Context) error {
 	o, err := resizeOptions(c)
 	if err != nil {
-		return &exitCode{exitUsage, err}
+		return usage("%w", err)
 	}
 	s, err := named(c)
 	if err != nil {

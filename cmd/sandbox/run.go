@@ -59,8 +59,7 @@ func waitFlag() cli.Flag {
 
 func runAction(c *cli.Context) error {
 	err := run(c)
-	var exit *exitCode
-	if err == nil || errors.As(err, &exit) {
+	if _, decided := errors.AsType[*exitCode](err); err == nil || decided {
 		return err
 	}
 	return &exitCode{exitRunFailure, err}
@@ -155,7 +154,7 @@ func stillRunning(s *machine.Sandbox) {
 
 func checkWait(c *cli.Context) error {
 	if w := c.String("wait"); w != machine.StageAgent && w != machine.StageSystem {
-		return &exitCode{exitUsage, fmt.Errorf("--wait is %q, but must be agent or system", w)}
+		return usage("--wait is %q, but must be agent or system", w)
 	}
 	return nil
 }

@@ -138,7 +138,7 @@ func configAction(c *cli.Context) error {
 func printSchema(c *cli.Context) error {
 	layer, ok := map[string]project.Layer{"project": project.ProjectFile, "user": project.UserFile}[c.String("schema")]
 	if !ok {
-		return &exitCode{exitUsage, fmt.Errorf("--schema is %q, but must be project or user", c.String("schema"))}
+		return usage("--schema is %q, but must be project or user", c.String("schema"))
 	}
 	schema, err := project.Schema(layer)
 	if err != nil {

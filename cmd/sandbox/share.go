@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v2"
@@ -39,7 +38,7 @@ EXAMPLES
 
 func shareAccept(c *cli.Context) error {
 	if c.NArg() < 2 {
-		return &exitCode{exitUsage, errors.New("sandbox share accept needs the name of a sandbox and the paths of its shares: sandbox inspect NAME lists them")}
+		return usage("sandbox share accept needs the name of a sandbox and the paths of its shares: sandbox inspect NAME lists them")
 	}
 	host, err := machine.Open()
 	if err != nil {

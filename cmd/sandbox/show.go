@@ -55,7 +55,7 @@ EXAMPLES
 			}
 			keep, err := parseFilters(c.StringSlice("filter"))
 			if err != nil {
-				return &exitCode{exitUsage, err}
+				return usage("%w", err)
 			}
 			infos := []machine.Info{}
 			for _, s := range all {
@@ -258,13 +258,13 @@ func printLog(c *cli.Context, w io.Writer, s *machine.Sandbox) error {
 		return s.Console(c.Context, w, c.Bool("follow"))
 	}
 	if c.Bool("follow") {
-		return &exitCode{exitUsage, fmt.Errorf("only the console can be followed: leave out --follow, or --of %s", of)}
+		return usage("only the console can be followed: leave out --follow, or --of %s", of)
 	}
 	name, ok := map[string]string{
 		"supervisor": layout.SupervisorLog, "qemu": layout.QEMULog, "virtiofsd": layout.VirtiofsdLog,
 	}[of]
 	if !ok {
-		return &exitCode{exitUsage, fmt.Errorf("there is no log of %q: use console, supervisor, qemu or virtiofsd", of)}
+		return usage("there is no log of %q: use console, supervisor, qemu or virtiofsd", of)
 	}
 	f, err := os.Open(s.Files().Log(name))
 	if os.IsNotExist(err) {

@@ -73,7 +73,7 @@ func smokeAction(c *cli.Context) error {
 	}
 	o, err := smokeOptions(c, host)
 	if err != nil {
-		return usageError(c, err, true)
+		return usage("%w", err)
 	}
 	copies, err := os.MkdirTemp(host.Dirs.Cache, "smoke-")
 	if err != nil {

@@ -177,7 +177,7 @@ func snapshotRmCommand() *cli.Command {
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() < 2 {
-				return &exitCode{exitUsage, errors.New("sandbox snapshot rm needs the name of a sandbox and at least one tag: sandbox snapshot ls NAME shows them")}
+				return usage("sandbox snapshot rm needs the name of a sandbox and at least one tag: sandbox snapshot ls NAME shows them")
 			}
 			host, err := machine.Open()
 			if err != nil {
@@ -208,7 +208,7 @@ func namedSnapshot(c *cli.Context, otherwise string) (*machine.Sandbox, string, 
 		tag = otherwise
 	}
 	if c.NArg() < 1 || c.NArg() > 2 || tag == "" {
-		return nil, "", &exitCode{exitUsage, fmt.Errorf("sandbox snapshot %s needs %s: sandbox ls and sandbox snapshot ls NAME show what there is", c.Command.Name, c.Command.ArgsUsage)}
+		return nil, "", usage("sandbox snapshot %s needs %s: sandbox ls and sandbox snapshot ls NAME show what there is", c.Command.Name, c.Command.ArgsUsage)
 	}
 	host, err := machine.Open()
 	if err != nil {

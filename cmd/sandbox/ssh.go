@@ -34,7 +34,7 @@ EXAMPLES
 		Action: func(c *cli.Context) error {
 			args := c.Args().Slice()
 			if len(args) == 0 {
-				return &exitCode{exitUsage, errors.New("sandbox ssh needs the name of a sandbox: sandbox ls shows them")}
+				return usage("sandbox ssh needs the name of a sandbox: sandbox ls shows them")
 			}
 			s, err := runningForSSH(args[0])
 			if err != nil {
@@ -86,7 +86,7 @@ EXAMPLES
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return &exitCode{exitUsage, errors.New("sandbox proxy needs the name of one sandbox: sandbox ls shows them")}
+				return usage("sandbox proxy needs the name of one sandbox: sandbox ls shows them")
 			}
 			s, err := runningForSSH(c.Args().First())
 			if err != nil {

@@ -43,7 +43,7 @@ EXAMPLES
 
 func statsAction(c *cli.Context) error {
 	if c.Duration("interval") < 100*time.Millisecond {
-		return &exitCode{exitUsage, errors.New("--interval must be at least 100ms: the kernel counts time in hundredths of a second")}
+		return usage("--interval must be at least 100ms: the kernel counts time in hundredths of a second")
 	}
 	host, err := machine.Open()
 	if err != nil {

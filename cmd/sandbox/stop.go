@@ -44,7 +44,7 @@ func timeFlag() cli.Flag {
 
 func checkTime(c *cli.Context) error {
 	if c.Duration("time") < 0 {
-		return &exitCode{exitUsage, errors.New("--time must not be negative")}
+		return usage("--time must not be negative")
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func eachNamed(c *cli.Context, do func(context.Context, *machine.Sandbox) error)
 // one of them stops no other.
 func forNamed(c *cli.Context, do func(context.Context, *machine.Sandbox) (line string, err error)) error {
 	if c.NArg() == 0 {
-		return &exitCode{exitUsage, fmt.Errorf("sandbox %s needs the name of at least one sandbox: sandbox ls shows them", c.Command.Name)}
+		return usage("sandbox %s needs the name of at least one sandbox: sandbox ls shows them", c.Command.Name)
 	}
 	host, err := machine.Open()
 	if err != nil {

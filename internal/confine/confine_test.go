@@ -61,8 +61,7 @@ func shell(t *testing.T, w way, r *Room, script string, files ...File) string {
 	var out bytes.Buffer
 	program := Program{Path: "/bin/bash", Args: []string{"-c", "exec 2>&1; " + script}, Env: []string{"LC_ALL=C"}, Stdout: &out, Files: files}
 	p, err := w.start(t, program, r)
-	var closed *closedError
-	if errors.As(err, &closed) {
+	if _, ok := errors.AsType[*closedError](err); ok {
 		t.Skipf("this machine does not offer it: %v: %s", err, Remedy)
 	}
 	if err != nil {

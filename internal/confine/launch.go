@@ -29,8 +29,8 @@ func Main() {
 	} else {
 		err = fmt.Errorf("the launcher was not told what to do: %w", err)
 	}
-	var closed *closedError
-	_ = reply(control, answer{Error: err.Error(), Closed: errors.As(err, &closed)}) // there is nobody else to tell
+	_, closed := errors.AsType[*closedError](err)
+	_ = reply(control, answer{Error: err.Error(), Closed: closed}) // there is nobody else to tell
 	os.Exit(1)
 }
 

@@ -80,8 +80,7 @@ func (p Parts) Executes() []string {
 // loader returns the program's interpreter, the loader of shared libraries.
 func loader(program string) (string, error) {
 	f, err := elf.Open(program)
-	var format *elf.FormatError
-	if errors.As(err, &format) || errors.Is(err, io.EOF) {
+	if _, bad := errors.AsType[*elf.FormatError](err); bad || errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("%s is no program that can be confined (such as a script): name the program that it starts", program)
 	}
 	if err != nil {

@@ -75,8 +75,7 @@ func (e *manualError) Error() string {
 }
 
 func exitCode(err error) int {
-	var manual *manualError
-	if errors.As(err, &manual) {
+	if _, ok := errors.AsType[*manualError](err); ok {
 		return exitManual
 	}
 	return 1

@@ -51,8 +51,7 @@ func Pack(ctx context.Context, w io.Writer, source, name string, o PackOptions) 
 	default:
 		err = fmt.Errorf("%s is a socket, of which nothing can be copied", Show(source))
 	}
-	var unread *readError
-	if errors.As(err, &unread) {
+	if unread, ok := errors.AsType[*readError](err); ok {
 		return &os.PathError{Op: "read", Path: Show(source), Err: unread.err}
 	}
 	if err != nil {
@@ -119,8 +118,7 @@ func (p *packer) other(e *entry) error {
 	switch e.st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		err := p.file(e.fd, &e.st, p.in(e))
-		var unread *readError
-		if errors.As(err, &unread) {
+		if unread, ok := errors.AsType[*readError](err); ok {
 			return p.failed(e.name, e.failed(unread.err))
 		}
 		return err

@@ -65,9 +65,8 @@ func (e *Error) Is(target error) bool { return kinds[e.Code] == target && target
 
 // portable is err as the other process is to have it.
 func portable(err error) *Error {
-	var inner *Error
 	code := CodeFailed
-	if errors.As(err, &inner) {
+	if inner, ok := errors.AsType[*Error](err); ok {
 		code = inner.Code
 	}
 	for of, kind := range kinds {

@@ -119,7 +119,7 @@ func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 func (d Dirs) Prepare() error {
 	for _, dir := range []string{d.Data, d.State, d.Cache, d.Runtime} {
 		f, err := trust.MakeDir(dir)
-		if foreign := (*trust.Error)(nil); errors.As(err, &foreign) {
+		if foreign, ok := errors.AsType[*trust.Error](err); ok {
 			return fmt.Errorf("the directory %s cannot be used: %w; mend that, or set the variables XDG_DATA_HOME, XDG_STATE_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR to directories of yours (or unset those that another user's session has set)", dir, foreign)
 		}
 		if err != nil {

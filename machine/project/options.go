@@ -69,7 +69,7 @@ func Options() []Option {
 	return []Option{
 		{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
 		{Name: "image", Variable: true, Kind: Image, Trust: Project, Usage: "`IMAGE` to start: NAME, NAME@DIGEST, or a directory, written with a slash, whose image is then installed (default: the store's default image)"},
-		{Name: "flake", Variable: true, Kind: Flake, Trust: Inside, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and `sandbox image build FLAKE` builds it anew"},
+		{Name: "flake", Variable: true, Kind: Flake, Trust: Inside, Usage: "start the image of this `FLAKE`, such as .#image; it is built with Nix if that was not done before, and sandbox image build FLAKE builds it anew"},
 		{Name: "arch", Variable: true, Usage: "`ARCH` of the guest: x86_64 or aarch64 (default: this machine's); another than this machine's is emulated"},
 		{Name: "memory", Letter: "m", Variable: true, Kind: Size, Trust: Project, Saved: true, Usage: "memory of the guest, as `SIZE` such as 512M or 4G (default: the image's)"},
 		{Name: "cpus", Variable: true, Kind: Number, Trust: Project, Saved: true, Usage: "`NUMBER` of virtual CPUs (default: the image's)"},

@@ -168,8 +168,7 @@ func TestLibvirtsDomainIsAClientLikeAnother(t *testing.T) {
 
 	// Its failure is all that a job without a disk can show, and it is one job all the same.
 	err = client.RunJob(ctx, "snapshot-save", map[string]any{"tag": "x", "vmstate": "none", "devices": []string{}}, "save")
-	var failed *qmp.JobError
-	if !errors.As(err, &failed) {
+	if _, ok := errors.AsType[*qmp.JobError](err); !ok {
 		t.Errorf("a job that fails: %v", err)
 	}
 	if jobs, err := client.Jobs(ctx); err != nil || len(jobs) != 0 {
