@@ -1,0 +1,5 @@
+// Package policy decides which addresses a guest may reach.
+//
+// It computes and does nothing else: a [Policy] is asked about the address that is about to be dialled, after names
+// were resolved, so that neither a name nor an unusual way to write an address leads around it.
+package policy
