@@ -1,0 +1,247 @@
+package stack
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/net/dns/dnsmessage"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+)
+
+// Resolver finds the addresses of a name, as net.Resolver does.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+const (
+	dnsPort = 53
+	// maxQuestions is how many may be in flight. Those beyond are answered at once, by an error after which a client
+	// asks again.
+	maxQuestions = 128
+	// maxDNSConns is how many connections the DNS server takes at once.
+	maxDNSConns = 32
+	// maxQuestion is more than a question with the longest name has, in bytes.
+	maxQuestion = 4096
+	// lookupTimeout is what a client waits at most before it asks again.
+	lookupTimeout = 5 * time.Second
+	// dnsIdle is how long a connection to the DNS server may wait for its next question.
+	dnsIdle = 10 * time.Second
+	// answerTTL is how long a guest may keep addresses, in seconds. The host's resolver does not tell the real time.
+	answerTTL = 30
+)
+
+// internal is the domain of names that are no other's business.
+const internal = "sandbox.internal"
+
+func (n *Network) serveDNS() error {
+	packets, err := gonet.DialUDP(n.stack, &tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(DNS), Port: dnsPort}, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		return err
+	}
+	listener, err := gonet.ListenTCP(n.stack, tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(DNS), Port: dnsPort}, ipv4.ProtocolNumber)
+	if err != nil {
+		packets.Close()
+		return err
+	}
+	context.AfterFunc(n.ctx, func() {
+		packets.Close()
+		listener.Shutdown()
+	})
+	go n.serveDNSPackets(packets)
+	go n.serveDNSConns(listener)
+	return nil
+}
+
+func (n *Network) serveDNSPackets(conn net.PacketConn) {
+	b := make([]byte, maxQuestion)
+	for {
+		k, from, err := conn.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		q, ok := parseQuestion(b[:k])
+		if !ok {
+			continue
+		}
+		select {
+		case n.questions <- struct{}{}:
+		default:
+			_, _ = conn.WriteTo(q.fail(dnsmessage.RCodeServerFailure).pack(q.size), from)
+			continue
+		}
+		go func() {
+			defer func() { <-n.questions }()
+			_, _ = conn.WriteTo(n.answer(q).pack(q.size), from)
+		}()
+	}
+}
+
+func (n *Network) serveDNSConns(l net.Listener) {
+	places := make(chan struct{}, maxDNSConns)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		select {
+		case places <- struct{}{}:
+			go func() {
+				defer func() { <-places }()
+				n.serveDNSConn(conn)
+			}()
+		default:
+			conn.Close()
+		}
+	}
+}
+
+// serveDNSConn answers questions in their order, each with its length before it (RFC 7766).
+func (n *Network) serveDNSConn(conn net.Conn) {
+	defer conn.Close()
+	stop := context.AfterFunc(n.ctx, func() { conn.Close() })
+	defer stop()
+	b := make([]byte, maxQuestion)
+	for {
+		_ = conn.SetDeadline(time.Now().Add(dnsIdle))
+		if _, err := io.ReadFull(conn, b[:2]); err != nil {
+			return
+		}
+		length := int(binary.BigEndian.Uint16(b))
+		if length > len(b) {
+			return
+		}
+		if _, err := io.ReadFull(conn, b[:length]); err != nil {
+			return
+		}
+		q, ok := parseQuestion(b[:length])
+		if !ok {
+			return
+		}
+		var a reply
+		select {
+		case n.questions <- struct{}{}:
+			a = n.answer(q)
+			<-n.questions
+		default:
+			a = q.fail(dnsmessage.RCodeServerFailure)
+		}
+		_ = conn.SetDeadline(time.Now().Add(dnsIdle))
+		message := a.pack(maxMessage)
+		if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(message))), message...)); err != nil {
+			return
+		}
+	}
+}
+
+// answer finds the answer to a question, and logs both.
+func (n *Network) answer(q question) reply {
+	if q.rcode != dnsmessage.RCodeSuccess {
+		return q.fail(q.rcode)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
+	defer cancel()
+	e, began := Event{Proto: "dns", Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
+	var a reply
+	switch {
+	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
+		e.Rule = RuleNoName
+		a = q.fail(dnsmessage.RCodeNameError)
+	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
+		a = n.answerAddresses(ctx, q, &e)
+	case q.Type == typeSVCB || q.Type == typeHTTPS:
+		// They lead around a name's addresses, and a name has all that it needs without.
+		a = q.fail(dnsmessage.RCodeSuccess)
+	case q.Type == dnsmessage.TypePTR:
+		a = n.answerPointer(ctx, q, &e)
+	case forwarded[q.Type]:
+		a = n.forward(ctx, q)
+	default:
+		a = q.fail(dnsmessage.RCodeNotImplemented)
+	}
+	n.event(e, began)
+	return a
+}
+
+// answerAddresses finds the open addresses of a name. If all are closed, the name is one that does not exist, with a
+// note why: after any other error, programs try again for a while.
+func (n *Network) answerAddresses(ctx context.Context, q question, e *Event) reply {
+	found, err := n.lookup(ctx, q.host())
+	if err != nil {
+		if dnsErr, ok := errors.AsType[*net.DNSError](err); !ok || !dnsErr.IsNotFound {
+			return q.fail(dnsmessage.RCodeServerFailure)
+		}
+		return q.fail(n.notFound(ctx, q))
+	}
+	a := q.fail(dnsmessage.RCodeSuccess)
+	open := 0
+	for _, addr := range found {
+		addr = addr.Unmap()
+		if v := n.config.Policy.Address(netip.AddrPortFrom(addr, 0), policy.TCP); !v.Allow {
+			e.Rule, e.Addr = v.Rule, netip.AddrPortFrom(addr, 0)
+			continue
+		}
+		open++
+		n.names.add(addr, q.host())
+		if addr.Is4() == (q.Type == dnsmessage.TypeA) {
+			a.addresses = append(a.addresses, addr)
+		}
+	}
+	if open == 0 && len(found) > 0 {
+		e.Allowed = false
+		a = q.fail(dnsmessage.RCodeNameError)
+		a.blocked = true
+		return a
+	}
+	e.Rule, e.Addr = policy.RulePublic, netip.AddrPort{}
+	return a
+}
+
+// lookup finds all addresses of a name, once for those who ask at the same time: a program asks for those of IPv4 and
+// of IPv6 one after the other, and whether there is such a name, only both together can tell.
+func (n *Network) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	result := n.lookups.DoChan(host, func() (any, error) {
+		ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
+		defer cancel()
+		return n.config.Resolver.LookupNetIP(ctx, "ip", host+".")
+	})
+	select {
+	case r := <-result:
+		addrs, _ := r.Val.([]netip.Addr)
+		return addrs, r.Err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// notFound tells a name that does not exist from one that has no addresses, which package net does not.
+func (n *Network) notFound(ctx context.Context, q question) dnsmessage.RCode {
+	if a := n.forward(ctx, q); a.rcode == dnsmessage.RCodeSuccess {
+		return dnsmessage.RCodeSuccess
+	}
+	return dnsmessage.RCodeNameError
+}
+
+// answerPointer finds the name of an address, unless it is a closed one: what the machines of a network are called is
+// that network's business.
+func (n *Network) answerPointer(ctx context.Context, q question, e *Event) reply {
+	addr, ok := reversed(q.host())
+	if !ok {
+		return n.forward(ctx, q) // such as _http._tcp.example.com
+	}
+	if v := n.config.Policy.Address(netip.AddrPortFrom(addr, 0), policy.TCP); !v.Allow {
+		e.Allowed, e.Rule, e.Addr = false, v.Rule, netip.AddrPortFrom(addr, 0)
+		a := q.fail(dnsmessage.RCodeNameError)
+		a.blocked = true
+		return a
+	}
+	return n.forward(ctx, q)
+}

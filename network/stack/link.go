@@ -1,0 +1,339 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// linkBuffer is what the kernel may hold of what was sent, in bytes. It counts a frame of 64 KiB as 80, and takes
+	// 11 datagrams at most (net.unix.max_dgram_qlen).
+	linkBuffer = 1 << 20
+
+	// maxQueue bounds what waits for a guest that does not take it, in bytes. There is no gain in more: the guest's
+	// connections have buffers of their own, whose contents a frame shares, and a longer queue is what a small answer
+	// has to wait for behind a download.
+	maxQueue = 1 << 20
+	// frameOverhead is about what a queued frame takes besides its bytes.
+	frameOverhead = 512
+)
+
+// Pair returns both ends of a new link: the first for Config.Link, the second for the guest's card.
+func Pair() (ours, guests *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot make a pair of sockets for the network: %w", err)
+	}
+	for _, fd := range fds {
+		growBuffer(fd)
+	}
+	return os.NewFile(uintptr(fds[0]), "network"), os.NewFile(uintptr(fds[1]), "network"), nil
+}
+
+// growBuffer makes room for some frames; the kernel's default has room for two or three.
+func growBuffer(fd int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, linkBuffer) != nil {
+		// Without privileges there is an upper limit, to which the kernel cuts the wish.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, linkBuffer)
+	}
+}
+
+// link is a stack's end of an Ethernet with two ends.
+type link struct {
+	file *os.File
+	conn syscall.RawConn
+	mtu  int
+
+	mac   tcpip.LinkAddress
+	admit func(frame []byte) bool // tells whether a frame may be read by the stack
+
+	attached atomic.Pointer[netstack.NetworkDispatcher]
+
+	mu      sync.Mutex
+	queue   []*netstack.PacketBuffer
+	queued  int  // bytes
+	sending bool // the sender waits for the guest; frames queue
+	gone    bool // the file is closed
+	ended   bool // by shut
+	wake    chan struct{}
+	vector  [][]byte
+
+	refused, dropped atomic.Uint64
+}
+
+func newLink(f *os.File, mtu int, mac tcpip.LinkAddress, admit func([]byte) bool) (*link, error) {
+	if f == nil {
+		return nil, errors.New("a network needs a link")
+	}
+	own, err := nonblocking(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the network's link: %w", err)
+	}
+	conn, err := own.SyscallConn()
+	if err != nil {
+		own.Close()
+		return nil, fmt.Errorf("cannot use the network's link: %w", err)
+	}
+	l := &link{file: own, conn: conn, mtu: mtu, mac: mac, admit: admit, wake: make(chan struct{}, 1)}
+	go l.send()
+	return l, nil
+}
+
+// nonblocking takes f's socket over in a File that waits without a thread, whatever f does.
+func nonblocking(f *os.File) (*os.File, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var own *os.File
+	cerr := conn.Control(func(fd uintptr) {
+		var kind, n int
+		if kind, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind != unix.SOCK_DGRAM {
+			err = errors.New("it is no socket of datagrams")
+		}
+		if err != nil {
+			return
+		}
+		growBuffer(int(fd))
+		if n, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return
+		}
+		if err = unix.SetNonblock(n, true); err != nil {
+			unix.Close(n)
+			return
+		}
+		own = os.NewFile(uintptr(n), f.Name())
+	})
+	if err = errors.Join(err, cerr); err != nil {
+		return nil, err
+	}
+	return own, f.Close()
+}
+
+// serve hands the guest's frames to the stack until the link ends.
+func (l *link) serve() error {
+	frame := make([]byte, header.EthernetMinimumSize+l.mtu)
+	for {
+		var n int
+		var err error
+		rerr := l.conn.Read(func(fd uintptr) bool {
+			// The length of a datagram that does not fit is that which it has.
+			n, _, err = unix.Recvfrom(int(fd), frame, unix.MSG_TRUNC)
+			return err != unix.EAGAIN
+		})
+		switch {
+		case rerr != nil:
+			return l.end(rerr)
+		case err == unix.EINTR:
+		case err != nil:
+			return l.end(fmt.Errorf("cannot receive from the guest: %w", err))
+		case n > len(frame):
+			l.refused.Add(1)
+		default:
+			l.deliver(frame[:n])
+		}
+	}
+}
+
+// end returns why the link ended. The file says only that it was closed.
+func (l *link) end(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.ended:
+		return net.ErrClosed
+	case l.gone:
+		return errors.New("nobody has the other end of the network's link any more")
+	}
+	return err
+}
+
+func (l *link) deliver(frame []byte) {
+	attached := l.attached.Load()
+	if attached == nil {
+		return
+	}
+	if len(frame) < header.EthernetMinimumSize || !l.admit(frame) {
+		l.refused.Add(1)
+		return
+	}
+	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
+	defer pkt.DecRef()
+	if h, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize); ok {
+		(*attached).DeliverNetworkPacket(header.Ethernet(h).Type(), pkt)
+	}
+}
+
+// WritePackets implements netstack.LinkWriter. It never waits: what the guest does not take is queued, and dropped
+// when there is too much of it, as by any router.
+func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, pkt := range pkts.AsSlice() {
+		if l.gone {
+			return i, &tcpip.ErrClosedForSend{}
+		}
+		if !l.sending {
+			if err := l.write(pkt); err == nil {
+				continue
+			} else if err != unix.EAGAIN {
+				return i, l.failed(err)
+			}
+		}
+		size := pkt.Size() + frameOverhead
+		if l.queued+size > maxQueue {
+			l.dropped.Add(uint64(pkts.Len() - i))
+			return i, &tcpip.ErrNoBufferSpace{}
+		}
+		l.queue = append(l.queue, pkt.IncRef())
+		l.queued += size
+		if !l.sending {
+			l.sending = true
+			l.wake <- struct{}{}
+		}
+	}
+	return pkts.Len(), nil
+}
+
+// failed notes an error that is not the fault of one frame.
+func (l *link) failed(err error) tcpip.Error {
+	switch err {
+	case unix.EMSGSIZE, unix.ENOBUFS, unix.ENOMEM:
+		l.dropped.Add(1)
+		return &tcpip.ErrNoBufferSpace{}
+	}
+	if !l.gone {
+		l.gone = true
+		l.file.Close()
+	}
+	return &tcpip.ErrClosedForSend{}
+}
+
+// write sends one frame, if that is possible at once. The lock is held.
+func (l *link) write(pkt *netstack.PacketBuffer) (err error) {
+	vector := l.vector[:0]
+	views, offset := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if offset >= len(b) {
+			offset -= len(b)
+			continue
+		}
+		vector = append(vector, b[offset:])
+		offset = 0
+	}
+	cerr := l.conn.Control(func(fd uintptr) {
+		for {
+			if _, err = unix.Writev(int(fd), vector); err != unix.EINTR {
+				return
+			}
+		}
+	})
+	clear(vector)
+	l.vector = vector
+	if err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// send sends what is queued, as the guest takes it.
+func (l *link) send() {
+	for range l.wake {
+		// It waits for the socket in here, without the lock, and tries with it.
+		err := l.conn.Write(func(uintptr) bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for len(l.queue) > 0 {
+				pkt := l.queue[0]
+				err := l.write(pkt)
+				if err == unix.EAGAIN {
+					return false
+				}
+				l.queue[0] = nil
+				l.queue = l.queue[1:]
+				l.queued -= pkt.Size() + frameOverhead
+				pkt.DecRef()
+				if err != nil {
+					l.failed(err)
+				}
+			}
+			l.queue = nil
+			l.sending = false
+			return true
+		})
+		if err != nil {
+			break
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, pkt := range l.queue {
+		pkt.DecRef()
+	}
+	l.queue, l.queued = nil, 0
+}
+
+// shut ends the link. It is called once.
+func (l *link) shut() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	close(l.wake)
+	if l.gone {
+		return nil
+	}
+	l.gone = true
+	return l.file.Close()
+}
+
+// The rest of netstack.LinkEndpoint.
+
+func (l *link) MTU() uint32                             { return uint32(l.mtu) }
+func (l *link) SetMTU(uint32)                           {}
+func (l *link) MaxHeaderLength() uint16                 { return header.EthernetMinimumSize }
+func (l *link) LinkAddress() tcpip.LinkAddress          { return l.mac }
+func (l *link) SetLinkAddress(tcpip.LinkAddress)        {}
+func (l *link) Wait()                                   {}
+func (l *link) Close()                                  {}
+func (l *link) SetOnCloseAction(func())                 {}
+func (l *link) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
+func (l *link) IsAttached() bool                        { return l.attached.Load() != nil }
+func (l *link) ParseHeader(p *netstack.PacketBuffer) bool {
+	_, ok := p.LinkHeader().Consume(header.EthernetMinimumSize)
+	return ok
+}
+
+// Capabilities implements netstack.NetworkLinkEndpoint. A Unix socket damages nothing, so nothing is summed twice.
+func (l *link) Capabilities() netstack.LinkEndpointCapabilities {
+	return netstack.CapabilityResolutionRequired | netstack.CapabilityRXChecksumOffload
+}
+
+// Attach implements netstack.NetworkLinkEndpoint.
+func (l *link) Attach(d netstack.NetworkDispatcher) {
+	if d == nil {
+		l.attached.Store(nil)
+		return
+	}
+	l.attached.Store(&d)
+}
+
+// AddHeader implements netstack.NetworkLinkEndpoint.
+func (l *link) AddHeader(p *netstack.PacketBuffer) {
+	header.Ethernet(p.LinkHeader().Push(header.EthernetMinimumSize)).Encode(&header.EthernetFields{
+		SrcAddr: l.mac,
+		DstAddr: p.EgressRoute.RemoteLinkAddress,
+		Type:    p.NetworkProtocolNumber,
+	})
+}

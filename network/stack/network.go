@@ -1,0 +1,313 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+)
+
+// The addresses of a guest's network, which are those of QEMU's user network.
+var (
+	Guest   = netip.MustParseAddr("10.0.2.15")
+	Gateway = netip.MustParseAddr("10.0.2.2") // the router and the DHCP server
+	DNS     = netip.MustParseAddr("10.0.2.3")
+)
+
+// gatewayMAC stays the same for ever, so that a guest that was restored finds its router where it was.
+const gatewayMAC = tcpip.LinkAddress("\x52\x55\x0a\x00\x02\x02")
+
+const (
+	prefixLength = 24
+	nic          = tcpip.NICID(1)
+)
+
+// MaxMTU is the largest MTU: with it, whole packets have the length that fills the memory pages of a Linux guest.
+const MaxMTU = 65520
+
+// Config says what a Network is made of.
+type Config struct {
+	// Link is a connected Unix socket of datagrams, such as Pair makes. The Network owns it, and closes it.
+	Link *os.File
+	// MTU is what a packet has at most, in bytes. The guest is told by DHCP.
+	MTU int
+	// Policy decides what the guest may reach.
+	Policy *policy.Policy
+	// Search are the domains that the guest appends to short names.
+	Search []string
+	// HostName is the guest's name, if it is to get one by DHCP.
+	HostName string
+	// Connections is how many connections there may be at once: DefaultConnections, if it is 0.
+	// Those beyond are refused by a reset.
+	Connections int
+	// Log is called for each connection and lookup that ended or was refused. It must not block.
+	Log func(Event)
+	// Logger gets what is of interest to the developer; nothing, if it is nil.
+	Logger *slog.Logger
+
+	// Dial opens a connection of the host's: DialPolicy, if it is nil. The connections that it returns must be of
+	// package net, as their descriptors are used.
+	Dial func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error)
+	// Resolver finds the addresses of names: Go's own, with what the host's /etc says, if it is nil.
+	Resolver Resolver
+	// Servers are the DNS servers for all that is not an address: those of the host, if it is nil.
+	Servers func() ([]netip.AddrPort, error)
+}
+
+// DefaultConnections is how many TCP connections a guest may have at once.
+const DefaultConnections = 1024
+
+// Event is one thing that a guest did, or was not allowed to do.
+type Event struct {
+	Time           time.Time // when it began
+	Proto          string    // tcp, udp, icmp or dns
+	Name           string    // that was asked for, or for which the address was an answer; may be empty
+	Addr           netip.AddrPort
+	Sent, Received int64 // bytes, seen from the guest
+	Duration       time.Duration
+	Allowed        bool
+	Rule           string // what decided: a rule of package policy, or one of the constants below
+}
+
+// Rules that the Network adds to those of its policy.
+const (
+	RuleGateway = "gateway" // the network's own addresses offer nothing else
+	RuleLimit   = "limit"   // there are too many already
+	RuleNoName  = "no-such-name"
+)
+
+// Network is a guest's network.
+type Network struct {
+	config Config
+	stack  *netstack.Stack
+	link   *link
+	filter filter          // is used by Serve only
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	closed sync.Once
+
+	mu      sync.Mutex
+	dialing map[netstack.TransportEndpointID]*netstack.PacketBuffer // the SYN
+	tcp     int                                                     // connections, and attempts
+	udp     int
+
+	names     names
+	lookups   singleflight.Group
+	questions chan struct{} // as many as may be in flight
+}
+
+// New makes a network. It works while Serve runs.
+func New(config Config) (_ *Network, err error) {
+	if config.MTU < header.IPv4MinimumMTU || config.MTU > MaxMTU {
+		return nil, fmt.Errorf("an MTU of %d is not between %d and %d", config.MTU, header.IPv4MinimumMTU, MaxMTU)
+	}
+	if config.Policy == nil {
+		return nil, errors.New("a network needs a policy")
+	}
+	if config.Connections == 0 {
+		config.Connections = DefaultConnections
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Log == nil {
+		config.Log = func(Event) {}
+	}
+	if config.Dial == nil {
+		config.Dial = DialPolicy(config.Policy)
+	}
+	if config.Resolver == nil {
+		config.Resolver = &net.Resolver{PreferGo: true}
+	}
+	if config.Servers == nil {
+		config.Servers = HostServers
+	}
+	n := &Network{
+		config:    config,
+		filter:    filter{mtu: config.MTU},
+		dialing:   map[netstack.TransportEndpointID]*netstack.PacketBuffer{},
+		questions: make(chan struct{}, maxQuestions),
+	}
+	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {
+		return nil, err
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.start(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Network) start() error {
+	n.stack = netstack.New(netstack.Options{
+		NetworkProtocols: []netstack.NetworkProtocolFactory{
+			// What is for a loopback address is refused by the policy, with an answer, and not dropped.
+			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}),
+			arp.NewProtocol,
+		},
+		TransportProtocols: []netstack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+	})
+	if err := n.setOptions(); err != nil {
+		return err
+	}
+	if err := n.stack.CreateNIC(nic, n.link); err != nil {
+		return fmt.Errorf("cannot make the network's interface: %s", err)
+	}
+	for _, a := range []netip.Addr{Gateway, DNS} {
+		err := n.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+			Protocol:          ipv4.ProtocolNumber,
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpipAddress(a), PrefixLen: prefixLength},
+		}, netstack.AddressProperties{})
+		if err != nil {
+			return fmt.Errorf("cannot give the network the address %s: %s", a, err)
+		}
+	}
+	// The stack is every host of the Internet: it takes packets for all addresses, and answers from them.
+	n.stack.SetPromiscuousMode(nic, true)
+	n.stack.SetSpoofing(nic, true)
+	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
+
+	forwarder := tcp.NewForwarder(n.stack, receiveBuffer, n.config.Connections, n.connect)
+	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
+		return n.handleTCP(id, pkt, forwarder)
+	})
+	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
+	if err := n.serveDHCP(); err != nil {
+		return fmt.Errorf("cannot start the network's DHCP server: %w", err)
+	}
+	if err := n.serveDNS(); err != nil {
+		return fmt.Errorf("cannot start the network's DNS server: %w", err)
+	}
+	return nil
+}
+
+// Options of TCP towards the guest.
+const (
+	// A guest that is paused answers nothing for as long as its user likes, and goes on at once afterwards: so
+	// segments are sent again for ever, and often. How many can be waiting is bounded elsewhere.
+	maxRTO     = 2 * time.Second
+	maxRetries = 1 << 30
+	// The link does not send twice and changes no order, which is what TIME-WAIT guards against.
+	timeWait = time.Second
+
+	// receiveBuffer and sendBuffer are what a connection has in each direction, in bytes, while there are few; see
+	// buffers.
+	receiveBuffer = 512 << 10
+	sendBuffer    = 512 << 10
+	// leastBuffer holds two whole packets: with less, a sender waits for each to be acknowledged.
+	leastBuffer = 2 * (MaxMTU + 1)
+)
+
+func (n *Network) setOptions() error {
+	sack := tcpip.TCPSACKEnabled(true)
+	// What the guest reads at its own pace would grow the buffers of a thousand connections to gigabytes.
+	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: receiveBuffer, Max: receiveBuffer}
+	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: sendBuffer, Max: sendBuffer}
+	rto := tcpip.TCPMaxRTOOption(maxRTO)
+	retries := tcpip.TCPMaxRetriesOption(maxRetries)
+	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
+	for _, option := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd, &rto, &retries, &wait} {
+		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
+			return fmt.Errorf("cannot set the option %T: %s", option, err)
+		}
+	}
+	// A limit would turn a refusal into silence, and there is nobody to protect: they go to the guest only.
+	n.stack.SetICMPLimit(rate.Inf)
+	return nil
+}
+
+// Serve takes the guest's frames until ctx or the network ends, or nobody has the link's other end any more.
+func (n *Network) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { n.Close() })
+	defer stop()
+	err := n.link.serve()
+	n.Close()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// admit keeps frames that are not the guest's own from the stack.
+func (n *Network) admit(frame []byte) bool {
+	known := n.filter.guest != ""
+	if !n.filter.take(frame) {
+		return false
+	}
+	if !known {
+		if err := n.stack.AddStaticNeighbor(nic, ipv4.ProtocolNumber, tcpipAddress(Guest), n.filter.guest); err != nil {
+			n.config.Logger.Debug("the guest has to be asked for its hardware address", "error", err)
+		}
+	}
+	return true
+}
+
+// Close ends the network and all that goes over it.
+func (n *Network) Close() error {
+	var err error
+	n.closed.Do(func() {
+		n.cancel()
+		err = n.link.shut()
+		if n.stack != nil {
+			n.stack.Close()
+		}
+	})
+	return err
+}
+
+// Dropped returns how many frames of the guest's were not taken because they were not from its addresses, or no
+// frames of this network, and how many for the guest were lost because it did not take them.
+func (n *Network) Dropped() (received, sent uint64) {
+	return n.link.refused.Load(), n.link.dropped.Load()
+}
+
+func (n *Network) event(e Event, began time.Time) {
+	e.Time, e.Duration = began, time.Since(began)
+	if e.Name == "" {
+		e.Name = n.names.of(e.Addr.Addr())
+	}
+	n.config.Log(e)
+}
+
+func (n *Network) refused(proto policy.Proto, a netip.AddrPort, rule string) {
+	n.event(Event{Proto: string(proto), Addr: a, Rule: rule}, time.Now())
+}
+
+// reject answers a packet with an error. The packet must have its headers.
+func (n *Network) reject(pkt *netstack.PacketBuffer, how netstack.RejectIPv4WithICMPType) {
+	p, ok := n.stack.NetworkProtocolInstance(ipv4.ProtocolNumber).(netstack.RejectIPv4WithHandler)
+	if !ok {
+		return
+	}
+	if err := p.SendRejectionError(pkt, how, true); err != nil {
+		n.config.Logger.Debug("a packet's refusal could not be sent", "error", err)
+	}
+}
+
+func tcpipAddress(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
+
+func destination(id netstack.TransportEndpointID) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+}
+
+// ours tells whether an address is one of the network's own, which lead nowhere.
+func ours(a netip.Addr) bool { return a == Gateway || a == DNS }

@@ -1,0 +1,187 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// handleTCP takes segments that belong to no connection. What it does not handle is answered by a reset, which is
+// what a connection of a network before this one gets for its next segment.
+func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer, forwarder *tcp.Forwarder) bool {
+	h := header.TCP(pkt.TransportHeader().Slice())
+	if len(h) < header.TCPMinimumSize || h.Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+		return false
+	}
+	a := destination(id)
+	if ours(a.Addr()) {
+		n.refused(policy.TCP, a, RuleGateway)
+		return false
+	}
+	if v := n.config.Policy.Address(a, policy.TCP); !v.Allow {
+		n.refused(policy.TCP, a, v.Rule)
+		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
+		return true
+	}
+	n.mu.Lock()
+	if _, ok := n.dialing[id]; ok {
+		n.mu.Unlock()
+		return true // sent again, as the host that is dialled takes its time
+	}
+	if n.tcp >= n.config.Connections {
+		n.mu.Unlock()
+		n.refused(policy.TCP, a, RuleLimit)
+		return false
+	}
+	n.tcp++
+	n.dialing[id] = pkt.Clone()
+	n.mu.Unlock()
+	if !forwarder.HandlePacket(id, pkt) {
+		n.dialed(id).DecRef()
+		n.finished()
+		return false
+	}
+	return true
+}
+
+// dialed ends an attempt, whose first segment it returns.
+func (n *Network) dialed(id netstack.TransportEndpointID) *netstack.PacketBuffer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	syn := n.dialing[id]
+	delete(n.dialing, id)
+	return syn
+}
+
+// finished frees a connection's place.
+func (n *Network) finished() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tcp--
+}
+
+// connect dials the host for the guest, and only then answers the guest, so that what the host says is what the guest
+// sees.
+func (n *Network) connect(r *tcp.ForwarderRequest) {
+	defer n.finished()
+	id := r.ID()
+	e, began := Event{Proto: string(policy.TCP), Addr: destination(id), Allowed: true, Rule: policy.RulePublic}, time.Now()
+	defer func() { n.event(e, began) }()
+	host, err := n.dialTCP(e)
+	if err != nil {
+		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "error", err)
+		if closed, ok := errors.AsType[*ClosedError](err); ok {
+			e.Allowed, e.Rule = false, closed.Rule
+		}
+		answer, ok := rejection(err)
+		r.Complete(!ok)
+		syn := n.dialed(id)
+		if ok {
+			n.reject(syn, answer)
+		}
+		syn.DecRef()
+		return
+	}
+	var queue waiter.Queue
+	ep, terr := r.CreateEndpoint(&queue)
+	r.Complete(false)
+	n.dialed(id).DecRef()
+	if terr != nil {
+		abort(host)
+		return
+	}
+	n.tune(ep)
+	e.Sent, e.Received = relay(n.ctx, ep, &queue, host)
+}
+
+func (n *Network) dialTCP(e Event) (hostConn, error) {
+	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+	defer cancel()
+	c, err := n.config.Dial(ctx, policy.TCP, e.Addr)
+	if err != nil {
+		return nil, err
+	}
+	host, ok := c.(hostConn)
+	if !ok {
+		c.Close()
+		return nil, errors.New("a connection that was dialled is not of package net")
+	}
+	return host, nil
+}
+
+// rejection is what tells a guest the error that the host met. If there is none, a reset does.
+func rejection(err error) (netstack.RejectIPv4WithICMPType, bool) {
+	closed, _ := errors.AsType[*ClosedError](err)
+	switch {
+	case closed != nil, errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM): // the latter two by the host's firewall
+		return netstack.RejectIPv4WithICMPAdminProhibited, true
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL):
+		return netstack.RejectIPv4WithICMPNetUnreachable, true
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
+		return netstack.RejectIPv4WithICMPHostUnreachable, true
+	}
+	return 0, false
+}
+
+// Times of a connection's guest side.
+const (
+	// The guest is asked after a while whether it still knows the connection, because one that was booted anew does
+	// not, and says so. One that is paused says nothing and is asked for as long as it takes.
+	keepAliveIdle     = 2 * time.Minute
+	keepAliveInterval = time.Minute
+	keepAliveCount    = 1 << 30
+)
+
+// tune sets up the guest's side of a connection.
+func (n *Network) tune(ep tcpip.Endpoint) {
+	o := ep.SocketOptions()
+	o.SetDelayOption(false)
+	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
+	for _, option := range []tcpip.SettableSocketOption{&idle, &interval} {
+		if err := ep.SetSockOpt(option); err != nil {
+			n.config.Logger.Debug("cannot set an option of a connection", "error", err)
+		}
+	}
+	if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount); err != nil {
+		n.config.Logger.Debug("cannot set an option of a connection", "error", err)
+	}
+	o.SetKeepAlive(true)
+	n.mu.Lock()
+	open := n.tcp
+	n.mu.Unlock()
+	size := int64(buffers(open))
+	o.SetSendBufferSize(size, true)
+	o.SetReceiveBufferSize(size, true)
+}
+
+// buffers is how large the buffers of a connection are that is one of several. With few connections, a guest gets what
+// keeps its link busy; with a thousand, all of them together hold no more than a quarter of a gigabyte.
+func buffers(connections int) int {
+	const together = 4 << 20
+	return min(max(together/max(connections, 1), leastBuffer), sendBuffer)
+}
+
+// hostConn is a TCP connection of the host's.
+type hostConn interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+	SetLinger(seconds int) error
+}
+
+// abort ends a connection with a reset.
+func abort(c hostConn) {
+	_ = c.SetLinger(0)
+	_ = c.Close()
+}
