@@ -45,7 +45,7 @@ func (f *filter) take(frame []byte) bool {
 	case uint16(header.IPv4ProtocolNumber):
 		ok = takeIPv4(packet, to == broadcastMAC)
 	}
-	if ok {
+	if ok && f.guest == "" {
 		f.guest = from
 	}
 	return ok

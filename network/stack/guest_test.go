@@ -3,9 +3,11 @@ package stack
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +25,9 @@ import (
 )
 
 const guestMAC = tcpip.LinkAddress("\x52\x54\x00\x01\x02\x03")
+
+// patience is how long a test waits for what has to come.
+const patience = 4 * time.Second
 
 // public is where services of the Internet listen in tests. Dialling leads to a listener of the test's.
 var public = netip.MustParseAddr("93.184.215.14")
@@ -69,6 +74,9 @@ func newBareLab(t testing.TB, options ...option) *lab {
 			return nil, errors.New("the test has no servers")
 		},
 	}
+	if testing.Verbose() {
+		l.config.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	for _, o := range options {
 		o(&l.config)
 	}
@@ -101,6 +109,8 @@ func (l *lab) startGuest() {
 	if l.link, err = newLink(l.socket, l.config.MTU, guestMAC, func([]byte) bool { return true }); err != nil {
 		l.t.Fatal(err)
 	}
+	gateway := gatewayMAC
+	l.link.peer.Store(&gateway)
 	if err := l.guest.CreateNIC(nic, l.link); err != nil {
 		l.t.Fatal(err)
 	}
@@ -122,6 +132,7 @@ func (l *lab) startGuest() {
 		_ = l.link.serve()
 	}()
 	l.t.Cleanup(func() {
+		l.network.Close()
 		l.guest.Close()
 		_ = l.link.shut()
 		<-done
@@ -141,7 +152,7 @@ func (l *lab) log(e Event) {
 // event waits for an event.
 func (l *lab) event(match func(Event) bool) Event {
 	l.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for {
 		l.mu.Lock()
 		for _, e := range l.events {
@@ -160,6 +171,13 @@ func (l *lab) event(match func(Event) bool) Event {
 	}
 }
 
+// seen returns what was logged and dialled until now.
+func (l *lab) seen() ([]Event, []netip.AddrPort) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.events), slices.Clone(l.dialed)
+}
+
 // dial stands for the Internet, behind the check that the real one has.
 func (l *lab) dial(ctx context.Context, proto policy.Proto, a netip.AddrPort) (net.Conn, error) {
 	l.mu.Lock()
@@ -168,6 +186,9 @@ func (l *lab) dial(ctx context.Context, proto policy.Proto, a netip.AddrPort) (n
 	l.mu.Unlock()
 	if !ok {
 		to = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1) // where nothing listens
+	}
+	if proto == policy.ICMP {
+		proto = policy.UDP // a service of the test's does what the kernel does
 	}
 	var d net.Dialer
 	return d.DialContext(ctx, string(proto), to.String())
@@ -203,7 +224,7 @@ func full(a netip.AddrPort) tcpip.FullAddress {
 
 // connect connects the guest.
 func (l *lab) connect(a netip.AddrPort) (*gonet.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return gonet.DialContextTCP(ctx, l.guest, full(a), ipv4.ProtocolNumber)
 }

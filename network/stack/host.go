@@ -62,6 +62,12 @@ func (e *ClosedError) Error() string {
 // connect to, which nothing can change any more.
 func DialPolicy(p *policy.Policy) func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error) {
 	return func(ctx context.Context, proto policy.Proto, address netip.AddrPort) (net.Conn, error) {
+		if proto == policy.ICMP {
+			if v := p.Address(address, proto); !v.Allow {
+				return nil, &ClosedError{address, v.Rule}
+			}
+			return dialPing(address.Addr())
+		}
 		d := net.Dialer{
 			Timeout: dialTimeout,
 			Control: func(_, dialed string, c syscall.RawConn) error {

@@ -56,7 +56,8 @@ type link struct {
 	mtu  int
 
 	mac   tcpip.LinkAddress
-	admit func(frame []byte) bool // tells whether a frame may be read by the stack
+	peer  atomic.Pointer[tcpip.LinkAddress] // the card at the other end, once it is known
+	admit func(frame []byte) bool           // tells whether a frame may be read by the stack
 
 	attached atomic.Pointer[netstack.NetworkDispatcher]
 
@@ -315,9 +316,10 @@ func (l *link) ParseHeader(p *netstack.PacketBuffer) bool {
 	return ok
 }
 
-// Capabilities implements netstack.NetworkLinkEndpoint. A Unix socket damages nothing, so nothing is summed twice.
+// Capabilities implements netstack.NetworkLinkEndpoint. A Unix socket damages nothing, so nothing is summed twice,
+// and there is nobody else at its other end, so nobody's address has to be asked for before something is sent.
 func (l *link) Capabilities() netstack.LinkEndpointCapabilities {
-	return netstack.CapabilityResolutionRequired | netstack.CapabilityRXChecksumOffload
+	return netstack.CapabilityRXChecksumOffload
 }
 
 // Attach implements netstack.NetworkLinkEndpoint.
@@ -331,9 +333,16 @@ func (l *link) Attach(d netstack.NetworkDispatcher) {
 
 // AddHeader implements netstack.NetworkLinkEndpoint.
 func (l *link) AddHeader(p *netstack.PacketBuffer) {
+	to := p.EgressRoute.RemoteLinkAddress
+	if to == "" {
+		to = broadcastMAC
+		if peer := l.peer.Load(); peer != nil {
+			to = *peer
+		}
+	}
 	header.Ethernet(p.LinkHeader().Push(header.EthernetMinimumSize)).Encode(&header.EthernetFields{
 		SrcAddr: l.mac,
-		DstAddr: p.EgressRoute.RemoteLinkAddress,
+		DstAddr: to,
 		Type:    p.NetworkProtocolNumber,
 	})
 }

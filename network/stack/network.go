@@ -14,6 +14,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -78,7 +79,7 @@ const DefaultConnections = 1024
 type Event struct {
 	Time           time.Time // when it began
 	Proto          string    // tcp, udp, icmp or dns
-	Name           string    // that was asked for, or for which the address was an answer; may be empty
+	Name           string    // that was asked for, as the guest wrote it, or for which the address was an answer
 	Addr           netip.AddrPort
 	Sent, Received int64 // bytes, seen from the guest
 	Duration       time.Duration
@@ -88,9 +89,10 @@ type Event struct {
 
 // Rules that the Network adds to those of its policy.
 const (
-	RuleGateway = "gateway" // the network's own addresses offer nothing else
-	RuleLimit   = "limit"   // there are too many already
-	RuleNoName  = "no-such-name"
+	RuleGateway    = "gateway" // the network's own addresses offer nothing else
+	RuleLimit      = "limit"   // there are too many already
+	RuleNoName     = "no-such-name"
+	RuleHostCannot = "host-cannot" // the host's own system forbids it to the host
 )
 
 // Network is a guest's network.
@@ -99,6 +101,7 @@ type Network struct {
 	stack  *netstack.Stack
 	link   *link
 	filter filter          // is used by Serve only
+	met    chan struct{}   // is closed when the guest has sent something
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	closed sync.Once
@@ -107,6 +110,7 @@ type Network struct {
 	dialing map[netstack.TransportEndpointID]*netstack.PacketBuffer // the SYN
 	tcp     int                                                     // connections, and attempts
 	udp     int
+	pings   map[pingID]*ping
 
 	names     names
 	lookups   singleflight.Group
@@ -142,7 +146,9 @@ func New(config Config) (_ *Network, err error) {
 	n := &Network{
 		config:    config,
 		filter:    filter{mtu: config.MTU},
+		met:       make(chan struct{}),
 		dialing:   map[netstack.TransportEndpointID]*netstack.PacketBuffer{},
+		pings:     map[pingID]*ping{},
 		questions: make(chan struct{}, maxQuestions),
 	}
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {
@@ -190,6 +196,7 @@ func (n *Network) start() error {
 		return n.handleTCP(id, pkt, forwarder)
 	})
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
+	n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.handleICMP)
 	if err := n.serveDHCP(); err != nil {
 		return fmt.Errorf("cannot start the network's DHCP server: %w", err)
 	}
@@ -249,16 +256,52 @@ func (n *Network) Serve(ctx context.Context) error {
 
 // admit keeps frames that are not the guest's own from the stack.
 func (n *Network) admit(frame []byte) bool {
-	known := n.filter.guest != ""
 	if !n.filter.take(frame) {
 		return false
 	}
-	if !known {
-		if err := n.stack.AddStaticNeighbor(nic, ipv4.ProtocolNumber, tcpipAddress(Guest), n.filter.guest); err != nil {
-			n.config.Logger.Debug("the guest has to be asked for its hardware address", "error", err)
-		}
+	if n.link.peer.Load() == nil {
+		guest := n.filter.guest
+		n.link.peer.Store(&guest)
+		close(n.met)
 	}
 	return true
+}
+
+// meet waits until the guest has sent something. One that was restored may have no reason to, so it is asked for its
+// hardware address.
+func (n *Network) meet(ctx context.Context) error {
+	again := time.NewTicker(250 * time.Millisecond) // as it may be about to start
+	defer again.Stop()
+	for {
+		select {
+		case <-n.met:
+			return nil
+		default:
+		}
+		if err := n.askForGuest(); err != nil {
+			return err
+		}
+		select {
+		case <-n.met:
+			return nil
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (n *Network) askForGuest() error {
+	request := make(header.ARP, header.ARPSize)
+	request.SetIPv4OverEthernet()
+	request.SetOp(header.ARPRequest)
+	copy(request.HardwareAddressSender(), gatewayMAC)
+	copy(request.ProtocolAddressSender(), Gateway.AsSlice())
+	copy(request.ProtocolAddressTarget(), Guest.AsSlice())
+	if err := n.stack.WritePacketToRemote(nic, broadcastMAC, header.ARPProtocolNumber, buffer.MakeWithData(request)); err != nil {
+		return errors.New(err.String())
+	}
+	return nil
 }
 
 // Close ends the network and all that goes over it.

@@ -81,6 +81,11 @@ func (n *Network) toPort(ctx context.Context, host hostConn, port uint16) {
 }
 
 func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port uint16) (tcpip.Endpoint, error) {
+	ctx, cancel := context.WithTimeout(ctx, guestTimeout)
+	defer cancel()
+	if err := n.meet(ctx); err != nil {
+		return nil, err
+	}
 	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, queue)
 	if terr != nil {
 		return nil, errors.New(terr.String())
@@ -93,8 +98,6 @@ func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port ui
 		terr = ep.Connect(tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(Guest), Port: port})
 	}
 	if _, ok := terr.(*tcpip.ErrConnectStarted); ok {
-		ctx, cancel := context.WithTimeout(ctx, guestTimeout)
-		defer cancel()
 		select {
 		case <-connected:
 			terr = ep.LastError()

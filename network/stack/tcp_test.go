@@ -63,8 +63,8 @@ func TestClosedAddressesAreRefusedAndNotDialled(t *testing.T) {
 			t.Errorf("%s is logged as %+v, want the rule %s", addr, e, want.rule)
 		}
 	}
-	if len(l.dialed) > 0 {
-		t.Errorf("the host dialled %v", l.dialed)
+	if _, dialed := l.seen(); len(dialed) > 0 {
+		t.Errorf("the host dialled %v", dialed)
 	}
 }
 
@@ -164,7 +164,7 @@ func TestConnectionsBeyondTheLimitAreReset(t *testing.T) {
 	open[0].Close()
 	l.event(func(e Event) bool { return e.Allowed })
 	// The place is free with the event, or in a moment.
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if _, err := l.connect(a); err == nil {
 			break
 		} else if time.Now().After(deadline) {

@@ -1,0 +1,285 @@
+package stack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+)
+
+func ethernet(to, from tcpip.LinkAddress, kind tcpip.NetworkProtocolNumber, packet []byte) []byte {
+	f := make(header.Ethernet, header.EthernetMinimumSize)
+	f.Encode(&header.EthernetFields{SrcAddr: from, DstAddr: to, Type: kind})
+	return append(f, packet...)
+}
+
+func arpPacket(op header.ARPOp, mac tcpip.LinkAddress, sender, target netip.Addr) []byte {
+	a := make(header.ARP, header.ARPSize)
+	a.SetIPv4OverEthernet()
+	a.SetOp(op)
+	copy(a.HardwareAddressSender(), mac)
+	copy(a.ProtocolAddressSender(), sender.AsSlice())
+	copy(a.ProtocolAddressTarget(), target.AsSlice())
+	return a
+}
+
+func ipPacket(from, to netip.Addr, proto tcpip.TransportProtocolNumber, payload []byte) header.IPv4 {
+	h := make(header.IPv4, header.IPv4MinimumSize)
+	h.Encode(&header.IPv4Fields{TotalLength: uint16(len(h) + len(payload)), TTL: 64, Protocol: uint8(proto), SrcAddr: tcpipAddress(from), DstAddr: tcpipAddress(to)})
+	h.SetChecksum(^h.CalculateChecksum())
+	return append(h, payload...)
+}
+
+func tcpSegment(from, to netip.AddrPort, flags header.TCPFlags) []byte {
+	h := make(header.TCP, header.TCPMinimumSize)
+	h.Encode(&header.TCPFields{SrcPort: from.Port(), DstPort: to.Port(), SeqNum: 1, AckNum: 7, DataOffset: header.TCPMinimumSize, Flags: flags, WindowSize: 65535})
+	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, tcpipAddress(from.Addr()), tcpipAddress(to.Addr()), uint16(len(h)))
+	h.SetChecksum(^h.CalculateChecksum(sum))
+	return ipPacket(from.Addr(), to.Addr(), header.TCPProtocolNumber, h)
+}
+
+func udpDatagram(from, to netip.AddrPort, payload []byte) header.IPv4 {
+	h := make(header.UDP, header.UDPMinimumSize)
+	h.Encode(&header.UDPFields{SrcPort: from.Port(), DstPort: to.Port(), Length: uint16(len(h) + len(payload))})
+	sum := header.PseudoHeaderChecksum(header.UDPProtocolNumber, tcpipAddress(from.Addr()), tcpipAddress(to.Addr()), uint16(len(h)+len(payload)))
+	h.SetChecksum(^h.CalculateChecksum(checksum.Checksum(payload, sum)))
+	return ipPacket(from.Addr(), to.Addr(), header.UDPProtocolNumber, append(h, payload...))
+}
+
+func echoRequest(to netip.Addr) []byte {
+	h := make(header.ICMPv4, header.ICMPv4MinimumSize)
+	h.SetType(header.ICMPv4Echo)
+	h.SetChecksum(header.ICMPv4Checksum(h, 0))
+	return ipPacket(Guest, to, header.ICMPv4ProtocolNumber, h)
+}
+
+func (l *lab) send(frame []byte) {
+	l.t.Helper()
+	if _, err := l.socket.Write(frame); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// sendIP sends a packet as the guest does.
+func (l *lab) sendIP(packet []byte) {
+	l.t.Helper()
+	l.send(ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, packet))
+}
+
+func (l *lab) receive() []byte {
+	l.t.Helper()
+	_ = l.socket.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 70000)
+	n, err := l.socket.Read(b)
+	if err != nil {
+		l.t.Fatalf("the network sends nothing: %v", err)
+	}
+	return b[:n]
+}
+
+// barrier sends a question that has an answer, and returns all that was sent before that. All frames are handled in
+// their order, and what is refused at once is so before the next one is read.
+func (l *lab) barrier() (before [][]byte) {
+	l.t.Helper()
+	l.send(ethernet(broadcastMAC, guestMAC, header.ARPProtocolNumber, arpPacket(header.ARPRequest, guestMAC, Guest, DNS)))
+	for {
+		f := l.receive()
+		if header.Ethernet(f).Type() == header.ARPProtocolNumber {
+			a := header.ARP(f[header.EthernetMinimumSize:])
+			if a.Op() == header.ARPReply && slices.Equal(a.ProtocolAddressSender(), DNS.AsSlice()) {
+				return before
+			}
+		}
+		before = append(before, f)
+	}
+}
+
+// what describes a frame: its ICMP error, or the flags of its segment.
+func what(frame []byte) string {
+	if header.Ethernet(frame).Type() != header.IPv4ProtocolNumber {
+		return "no IP"
+	}
+	p := header.IPv4(frame[header.EthernetMinimumSize:])
+	switch p.TransportProtocol() {
+	case header.ICMPv4ProtocolNumber:
+		h := header.ICMPv4(p.Payload())
+		return fmt.Sprintf("ICMP %d/%d", h.Type(), h.Code())
+	case header.TCPProtocolNumber:
+		return header.TCP(p.Payload()).Flags().String()
+	}
+	return fmt.Sprint("protocol ", p.TransportProtocol())
+}
+
+var (
+	prohibited  = "ICMP 3/13"
+	unreachable = "ICMP 3/3"
+	reset       = (header.TCPFlagRst | header.TCPFlagAck).String()
+)
+
+func TestRefusalsOnTheWire(t *testing.T) {
+	from := netip.AddrPortFrom(Guest, 4000)
+	for _, c := range []struct{ to, rule, tcp, udp, icmp string }{
+		{"127.0.0.1:80", policy.RuleLoopback, prohibited, prohibited, prohibited},
+		{"127.1.2.3:80", policy.RuleLoopback, prohibited, prohibited, prohibited},
+		{"93.0.0.1:80", policy.RuleHost, prohibited, prohibited, prohibited},
+		{"192.168.1.1:80", policy.RulePrivate, prohibited, prohibited, prohibited},
+		{"169.254.169.254:80", policy.RuleMetadata, prohibited, prohibited, prohibited},
+		{"100.64.0.1:80", policy.RuleShared, prohibited, prohibited, prohibited},
+		{"198.18.0.1:80", policy.RuleReserved, prohibited, prohibited, prohibited},
+		{"240.0.0.1:80", policy.RuleReserved, prohibited, prohibited, prohibited},
+		{"10.0.2.99:80", policy.RulePrivate, prohibited, prohibited, prohibited},
+		{"10.0.2.2:22", RuleGateway, reset, unreachable, "ICMP 0/0"},
+		{"10.0.2.3:80", RuleGateway, reset, unreachable, "ICMP 0/0"},
+	} {
+		l := newBareLab(t)
+		l.barrier()
+		to := netip.MustParseAddrPort(c.to)
+		for _, p := range []struct {
+			packet []byte
+			want   string
+		}{
+			{tcpSegment(from, to, header.TCPFlagSyn), c.tcp},
+			{udpDatagram(from, to, []byte("x")), c.udp},
+			{echoRequest(to.Addr()), c.icmp},
+		} {
+			l.sendIP(p.packet)
+			answers := l.barrier()
+			if len(answers) != 1 || what(answers[0]) != p.want {
+				t.Errorf("%s: protocol %d gets %d answers (want 1, %s):", to, header.IPv4(p.packet).Protocol(), len(answers), p.want)
+				for _, a := range answers {
+					t.Errorf("\t%s", what(a))
+				}
+			}
+		}
+		events, _ := l.seen()
+		for _, e := range events {
+			if e.Allowed || e.Rule != c.rule {
+				t.Errorf("%s is logged as %+v", to, e)
+			}
+		}
+		if _, dialed := l.seen(); len(dialed) > 0 {
+			t.Errorf("the host dialled %v", dialed)
+		}
+	}
+}
+
+func TestASegmentOfAConnectionFromBeforeIsReset(t *testing.T) {
+	l := newBareLab(t)
+	l.sendIP(tcpSegment(netip.AddrPortFrom(Guest, 4000), netip.AddrPortFrom(public, 443), header.TCPFlagAck|header.TCPFlagPsh))
+	answers := l.barrier()
+	if len(answers) != 1 || header.TCP(header.IPv4(answers[0][header.EthernetMinimumSize:]).Payload()).Flags()&header.TCPFlagRst == 0 {
+		t.Errorf("it gets %d answers", len(answers))
+	}
+}
+
+func TestFlowsBeyondTheLimitAreRefused(t *testing.T) {
+	l := newBareLab(t)
+	for range maxFlows {
+		if !l.network.addFlow() {
+			t.Fatal("there are fewer places than the limit says")
+		}
+	}
+	l.sendIP(udpDatagram(netip.AddrPortFrom(Guest, 4000), netip.AddrPortFrom(public, 53), []byte("x")))
+	if answers := l.barrier(); len(answers) != 1 || what(answers[0]) != unreachable {
+		t.Errorf("beyond the limit, there are %d answers", len(answers))
+	}
+}
+
+func TestFramesThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
+	const otherMAC = tcpip.LinkAddress("\x52\x54\x00\x09\x09\x09")
+	gatewayIP, other := Gateway, netip.MustParseAddr("10.0.2.77")
+	syn := func(from netip.Addr) []byte {
+		return tcpSegment(netip.AddrPortFrom(from, 4000), netip.AddrPortFrom(public, 80), header.TCPFlagSyn)
+	}
+	fragment := header.IPv4(syn(Guest))
+	fragment.SetFlagsFragmentOffset(header.IPv4FlagMoreFragments, 0)
+	fragment.SetChecksum(0)
+	fragment.SetChecksum(^fragment.CalculateChecksum())
+	short := header.IPv4(syn(Guest))
+	short.SetTotalLength(2000)
+	l := newBareLab(t)
+	l.barrier()
+	dropped, _ := l.network.Dropped()
+	for name, frame := range map[string][]byte{
+		"another MAC":                    ethernet(gatewayMAC, otherMAC, header.IPv4ProtocolNumber, syn(Guest)),
+		"the gateway's MAC":              ethernet(gatewayMAC, gatewayMAC, header.IPv4ProtocolNumber, syn(Guest)),
+		"a multicast MAC":                ethernet(gatewayMAC, "\x01\x00\x5e\x00\x00\x01", header.IPv4ProtocolNumber, syn(Guest)),
+		"to another MAC":                 ethernet(otherMAC, guestMAC, header.IPv4ProtocolNumber, syn(Guest)),
+		"another IP address":             ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, syn(other)),
+		"the gateway's IP address":       ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, syn(gatewayIP)),
+		"a public IP address":            ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, syn(public)),
+		"no IP address":                  ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, syn(netip.IPv4Unspecified())),
+		"a loopback IP address":          ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, syn(netip.MustParseAddr("127.0.0.1"))),
+		"a fragment of TCP":              ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, fragment),
+		"a packet longer than its frame": ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, short),
+		"to all":                         ethernet(broadcastMAC, guestMAC, header.IPv4ProtocolNumber, udpDatagram(netip.AddrPortFrom(Guest, 1), netip.AddrPortFrom(broadcast, 137), nil)),
+		"to all, directed":               ethernet(broadcastMAC, guestMAC, header.IPv4ProtocolNumber, syn(Guest)),
+		"multicast":                      ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, udpDatagram(netip.AddrPortFrom(Guest, 1), netip.MustParseAddrPort("224.0.0.251:5353"), nil)),
+		"ARP for the gateway's address":  ethernet(broadcastMAC, guestMAC, header.ARPProtocolNumber, arpPacket(header.ARPRequest, guestMAC, gatewayIP, gatewayIP)),
+		"ARP for others":                 ethernet(broadcastMAC, guestMAC, header.ARPProtocolNumber, arpPacket(header.ARPRequest, guestMAC, Guest, other)),
+		"ARP with another MAC":           ethernet(broadcastMAC, guestMAC, header.ARPProtocolNumber, arpPacket(header.ARPReply, otherMAC, Guest, gatewayIP)),
+		"ARP that is cut off":            ethernet(broadcastMAC, guestMAC, header.ARPProtocolNumber, []byte{0, 1}),
+		"IPv6":                           ethernet(gatewayMAC, guestMAC, header.IPv6ProtocolNumber, make([]byte, 60)),
+		"VLAN":                           ethernet(gatewayMAC, guestMAC, 0x8100, syn(Guest)),
+		"half a header":                  []byte("\x52\x55\x0a\x00\x02\x02\x52\x54"),
+		"nothing":                        {},
+		"too much":                       ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, make([]byte, MaxMTU+1)),
+	} {
+		l.send(frame)
+		if answers := l.barrier(); len(answers) > 0 {
+			t.Errorf("%s is answered: %s", name, what(answers[0]))
+		}
+		dropped++
+		if n, _ := l.network.Dropped(); n != dropped {
+			t.Errorf("%s: %d frames are dropped, want %d", name, n, dropped)
+			dropped = n
+		}
+	}
+	if _, dialed := l.seen(); len(dialed) > 0 {
+		t.Errorf("the host dialled %v", dialed)
+	}
+}
+
+func FuzzFrames(f *testing.F) {
+	to := netip.AddrPortFrom(public, 80)
+	from := netip.AddrPortFrom(Guest, 4000)
+	f.Add(arpPacket(header.ARPRequest, guestMAC, Guest, Gateway), uint16(header.ARPProtocolNumber))
+	f.Add(tcpSegment(from, to, header.TCPFlagSyn), uint16(header.IPv4ProtocolNumber))
+	f.Add([]byte(udpDatagram(from, netip.AddrPortFrom(DNS, 53), query("a.test", 1, 512))), uint16(header.IPv4ProtocolNumber))
+	f.Add([]byte(udpDatagram(netip.AddrPortFrom(netip.IPv4Unspecified(), 68), netip.AddrPortFrom(broadcast, 67), discover())), uint16(header.IPv4ProtocolNumber))
+	f.Add(echoRequest(Gateway), uint16(header.IPv4ProtocolNumber))
+	l := newBareLab(f)
+	go func() {
+		b := make([]byte, 70000)
+		for {
+			if _, err := l.socket.Read(b); errors.Is(err, os.ErrClosed) {
+				return
+			}
+		}
+	}()
+	f.Fuzz(func(t *testing.T, packet []byte, kind uint16) {
+		if len(packet) > MaxMTU {
+			return
+		}
+		if kind == uint16(header.IPv4ProtocolNumber) && len(packet) >= header.IPv4MinimumSize {
+			// So that more gets through than the first test.
+			h := header.IPv4(packet)
+			if int(h.HeaderLength()) >= header.IPv4MinimumSize && int(h.HeaderLength()) <= len(packet) {
+				binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
+				h.SetChecksum(0)
+				h.SetChecksum(^h.CalculateChecksum())
+			}
+		}
+		l.network.link.deliver(ethernet(gatewayMAC, guestMAC, tcpip.NetworkProtocolNumber(kind), packet))
+		l.network.link.deliver(packet)
+	})
+}
