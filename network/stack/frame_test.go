@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -271,6 +272,7 @@ func FuzzFrames(f *testing.F) {
 			return
 		}
 		if kind == uint16(header.IPv4ProtocolNumber) && len(packet) >= header.IPv4MinimumSize {
+			packet = bytes.Clone(packet)
 			// So that more gets through than the first test.
 			h := header.IPv4(packet)
 			if int(h.HeaderLength()) >= header.IPv4MinimumSize && int(h.HeaderLength()) <= len(packet) {

@@ -27,7 +27,7 @@ import (
 const guestMAC = tcpip.LinkAddress("\x52\x54\x00\x01\x02\x03")
 
 // patience is how long a test waits for what has to come.
-const patience = 4 * time.Second
+const patience = 60 * time.Second
 
 // public is where services of the Internet listen in tests. Dialling leads to a listener of the test's.
 var public = netip.MustParseAddr("93.184.215.14")
@@ -40,6 +40,8 @@ type lab struct {
 	guest   *netstack.Stack
 	link    *link
 	socket  *os.File // the guest's end of the link, where there is no stack
+
+	paused sync.Mutex // is held while the guest takes nothing
 
 	mu       sync.Mutex
 	events   []Event
@@ -106,7 +108,11 @@ func (l *lab) startGuest() {
 		l.t.Fatal(err)
 	}
 	var err error
-	if l.link, err = newLink(l.socket, l.config.MTU, guestMAC, func([]byte) bool { return true }); err != nil {
+	if l.link, err = newLink(l.socket, l.config.MTU, guestMAC, func([]byte) bool {
+		l.paused.Lock()
+		defer l.paused.Unlock()
+		return true
+	}); err != nil {
 		l.t.Fatal(err)
 	}
 	gateway := gatewayMAC

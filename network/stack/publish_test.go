@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 )
 
@@ -96,5 +98,81 @@ func TestAPublishedPortThatTheGuestDoesNotServeResets(t *testing.T) {
 	}
 	if err == nil || !strings.Contains(err.Error(), "reset") {
 		t.Errorf("it is %v", err)
+	}
+}
+
+func TestPublishedPacketPorts(t *testing.T) {
+	l := newLab(t)
+	local := full(netip.AddrPortFrom(Guest, 5353))
+	server, err := gonet.DialUDP(l.guest, &local, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		b := make([]byte, 65536)
+		for {
+			n, from, err := server.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(append([]byte("re:"), b[:n]...), from)
+		}
+	}()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, err := l.network.PublishPacket(c, 5353)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []net.Conn
+	for i := range 3 { // of whom each gets its own answer
+		client, err := net.Dial("udp", c.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		_ = client.SetReadDeadline(time.Now().Add(patience))
+		clients = append(clients, client)
+		_, _ = client.Write(bytes.Repeat([]byte{byte('a' + i)}, 1+i*20000))
+	}
+	for i, client := range clients {
+		b := make([]byte, 65536)
+		n, err := client.Read(b)
+		if want := "re:" + strings.Repeat(string(rune('a'+i)), 1+i*20000); err != nil || string(b[:n]) != want {
+			t.Errorf("client %d reads %d bytes, %v, want %d", i, n, err, len(want))
+		}
+	}
+	stop()
+	if _, err := c.WriteTo(nil, c.LocalAddr()); err == nil {
+		t.Error("the socket is still open")
+	}
+}
+
+func TestARestoredGuestIsReachedBeforeItHasSentAnything(t *testing.T) {
+	l := newBareLab(t)
+	listener := listenLocal(t)
+	stop, err := l.network.Publish(listener, 22)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	c, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f := l.receive()
+	if a := header.ARP(f[header.EthernetMinimumSize:]); header.Ethernet(f).Type() != header.ARPProtocolNumber || a.Op() != header.ARPRequest || !bytes.Equal(a.ProtocolAddressTarget(), Guest.AsSlice()) {
+		t.Fatalf("the network sends %x", f)
+	}
+	l.send(ethernet(gatewayMAC, guestMAC, header.ARPProtocolNumber, arpPacket(header.ARPReply, guestMAC, Guest, Gateway)))
+	for what(f) != header.TCPFlagSyn.String() {
+		f = l.receive()
+	}
+	if to := header.Ethernet(f).DestinationAddress(); to != guestMAC {
+		t.Errorf("the connection goes to %s", to)
 	}
 }
