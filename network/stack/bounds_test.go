@@ -77,12 +77,13 @@ func TestAPausedGuestHoldsNobodyUp(t *testing.T) {
 			defer c.Close()
 			b := make([]byte, 64<<10)
 			for at := 0; at < len(data); at += len(b) {
-				if _, err := io.ReadFull(c, b); err != nil || !bytes.Equal(b, data[at:at+len(b)]) {
-					t.Errorf("a download is not what was sent from byte %d on: %v", at, err)
-					break
-				}
+				_, err := io.ReadFull(c, b)
 				if at == 0 {
 					started.Done()
+				}
+				if err != nil || !bytes.Equal(b, data[at:at+len(b)]) {
+					t.Errorf("a download is not what was sent from byte %d on: %v", at, err)
+					return
 				}
 			}
 		})

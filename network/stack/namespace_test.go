@@ -1,0 +1,205 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// newLinuxGuest gives the network a guest that has Linux's own TCP/IP: a network namespace with a TAP device. The
+// functions that are sent run in there, one at a time.
+func (l *lab) newLinuxGuest() (run func(func())) {
+	l.t.Helper()
+	if os.Geteuid() != 0 {
+		l.t.Skip("only root may make a network namespace with a TAP device: run the test as root")
+	}
+	work, ready := make(chan func()), make(chan error)
+	var tap *os.File
+	go func() {
+		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+		var err error
+		tap, err = enterNamespace()
+		ready <- err
+		for f := range work {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		l.t.Fatalf("no network namespace: %v", err)
+	}
+	pump := func(to, from *os.File) {
+		b := make([]byte, 70000)
+		for {
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			if _, err := to.Write(b[:n]); err != nil && !errors.Is(err, unix.EIO) {
+				return
+			}
+		}
+	}
+	go pump(tap, l.socket)
+	go pump(l.socket, tap)
+	l.t.Cleanup(func() {
+		close(work)
+		l.network.Close()
+		tap.Close()
+	})
+	return func(f func()) {
+		done := make(chan struct{})
+		work <- func() {
+			defer close(done)
+			f()
+		}
+		<-done
+	}
+}
+
+// enterNamespace moves this thread into a new network namespace and returns the TAP device that is its network.
+func enterNamespace() (*os.File, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, os.NewSyscallError("unshare", err)
+	}
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
+	}
+	request, err := unix.NewIfreq("guest0")
+	if err != nil {
+		return nil, err
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return nil, os.NewSyscallError("ioctl", err)
+	}
+	card, err := netlink.LinkByName("guest0")
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "tap"), errors.Join(
+		netlink.LinkSetMTU(card, MaxMTU),
+		netlink.LinkSetHardwareAddr(card, net.HardwareAddr(guestMAC)),
+		netlink.AddrAdd(card, &netlink.Addr{IPNet: &net.IPNet{IP: Guest.AsSlice(), Mask: net.CIDRMask(prefixLength, 32)}}),
+		netlink.LinkSetUp(card),
+		netlink.RouteAdd(&netlink.Route{LinkIndex: card.Attrs().Index, Gw: Gateway.AsSlice()}),
+	)
+}
+
+func TestWhatALinuxGuestIsTold(t *testing.T) {
+	l := newBareLab(t)
+	run := l.newLinuxGuest()
+	echo := l.listen(80, serveSpeed)
+	quiet := l.listenPackets(123, func(b []byte) []byte { return b })
+	d := net.Dialer{Timeout: patience}
+	for _, c := range []struct {
+		network, address string
+		want             error
+	}{
+		{"tcp", echo.String(), nil},
+		{"udp", quiet.String(), nil},
+		{"tcp", netip.AddrPortFrom(public, 81).String(), unix.ECONNREFUSED},
+		{"udp", netip.AddrPortFrom(public, 81).String(), unix.ECONNREFUSED},
+		{"tcp", "10.0.2.2:22", unix.ECONNREFUSED},
+		{"tcp", "10.0.2.3:80", unix.ECONNREFUSED},
+		{"udp", "10.0.2.2:161", unix.ECONNREFUSED},
+		{"tcp", "93.0.0.1:22", unix.EHOSTUNREACH},
+		{"tcp", "192.168.1.1:80", unix.EHOSTUNREACH},
+		{"tcp", "169.254.169.254:80", unix.EHOSTUNREACH},
+		{"tcp", "100.64.0.1:80", unix.EHOSTUNREACH},
+		{"udp", "192.168.1.1:53", unix.EHOSTUNREACH},
+	} {
+		run(func() {
+			conn, err := d.Dial(c.network, c.address)
+			if err == nil {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				_, _ = conn.Write([]byte("ex"))
+				_, err = conn.Read(make([]byte, 1))
+			}
+			if !errors.Is(err, c.want) {
+				t.Errorf("%s %s: %v, want %v", c.network, c.address, err, c.want)
+			}
+		})
+	}
+}
+
+// TestNothingOfTheHostIsReached has the dialler and the host's addresses that are used outside of tests.
+func TestNothingOfTheHostIsReached(t *testing.T) {
+	l := newBareLab(t, func(c *Config) {
+		c.Policy = &policy.Policy{Host: HostAddresses}
+		c.Dial = nil
+	})
+	run := l.newLinuxGuest()
+	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	port := uint16(listener.Addr().(*net.TCPAddr).Port)
+	reached := make(chan string, 100)
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			reached <- c.LocalAddr().String()
+			c.Close()
+		}
+	}()
+	addrs, err := HostAddresses()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs = append(addrs, Gateway, DNS, netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("0.0.0.0"))
+	d := net.Dialer{Timeout: patience}
+	for _, a := range addrs {
+		if !a.Is4() {
+			continue
+		}
+		run(func() {
+			c, err := d.Dial("tcp", netip.AddrPortFrom(a, port).String())
+			if err == nil {
+				c.Close()
+				t.Errorf("the guest connects to %s", a)
+			}
+		})
+	}
+	// What the listener does hear comes after all of that.
+	c, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.ReadAll(c)
+	c.Close()
+	if first := <-reached; !strings.HasPrefix(first, "127.0.0.1:") || len(reached) > 0 {
+		t.Errorf("the host's service was reached at %s, and %d times after that", first, len(reached))
+	}
+}
+
+func TestDialPolicyAsksAboutTheAddressThatIsDialled(t *testing.T) {
+	listener := listenLocal(t)
+	defer listener.Close()
+	at := listener.Addr().(*net.TCPAddr).AddrPort()
+	dial := DialPolicy(&policy.Policy{Host: HostAddresses})
+	for _, a := range []netip.AddrPort{at, netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())} {
+		for _, proto := range []policy.Proto{policy.TCP, policy.UDP, policy.ICMP} {
+			c, err := dial(context.Background(), proto, a)
+			if closed, ok := errors.AsType[*ClosedError](err); !ok || closed.Rule != policy.RuleLoopback {
+				t.Errorf("%s over %s: %v, %v", a, proto, c, err)
+			}
+		}
+	}
+}
