@@ -352,6 +352,8 @@ func BenchmarkThroughput(b *testing.B) {
 					})
 				}
 				wg.Wait()
+				_, dropped := l.network.Dropped()
+				b.ReportMetric(float64(dropped)/float64(b.N), "dropped/op")
 			})
 		}
 	}

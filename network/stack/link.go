@@ -21,10 +21,11 @@ const (
 	// 11 datagrams at most (net.unix.max_dgram_qlen).
 	linkBuffer = 1 << 20
 
-	// maxQueue bounds what waits for a guest that does not take it, in bytes. There is no gain in more: the guest's
-	// connections have buffers of their own, whose contents a frame shares, and a longer queue is what a small answer
-	// has to wait for behind a download.
-	maxQueue = 1 << 20
+	// maxQueue bounds what waits for a guest that does not take it, in bytes. It is a little more than what sixteen
+	// connections that send at once have in flight (see buffers), so that nothing of theirs is lost; more would be of
+	// no use, and is what a small answer has to wait for behind a download. The bytes are shared with the buffers of
+	// the connections.
+	maxQueue = 3 << 20
 	// frameOverhead is about what a queued frame takes besides its bytes.
 	frameOverhead = 512
 )

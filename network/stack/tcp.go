@@ -168,7 +168,7 @@ func (n *Network) tune(ep tcpip.Endpoint) {
 // buffers is how large the buffers of a connection are that is one of several. With few connections, a guest gets what
 // keeps its link busy; with a thousand, all of them together hold no more than a quarter of a gigabyte.
 func buffers(connections int) int {
-	const together = 4 << 20
+	const together = 2 << 20
 	return min(max(together/max(connections, 1), leastBuffer), sendBuffer)
 }
 
