@@ -18,6 +18,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
@@ -26,6 +27,7 @@ import (
 // Program is what is executed, and with what. It gets no variable of our own environment.
 type Program struct {
 	Path string   // absolute; empty: nothing is executed, see Examine
+	Self string   // in place of Path: this very program is executed anew, under that name. A Room must show its OwnParts
 	Args []string // without the program's own name
 	Env  []string // all that its environment holds
 	Dir  string   // its working directory, without a Room; empty: ours
@@ -35,6 +37,14 @@ type Program struct {
 	Stdout io.Writer
 
 	Files []File // its descriptors 3, 4, …; they stay the caller's to close
+}
+
+// name is what messages call the program.
+func (p Program) name() string {
+	if p.Self != "" {
+		return p.Self
+	}
+	return filepath.Base(p.Path)
 }
 
 // File is an open file that a program inherits. There, its name is /proc/self/fd/N, by which the program can

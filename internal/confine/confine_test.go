@@ -13,6 +13,10 @@ import (
 
 func TestMain(m *testing.M) {
 	Main()
+	if os.Args[0] == selfTest {
+		trySelf()
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -54,6 +54,10 @@ var commonDevices = []string{"/dev/null", "/dev/zero", "/dev/urandom"}
 
 func (w way) job(p Program, s Spec) (j job, err error) {
 	j = job{Path: p.Path, Args: append([]string{p.Path}, p.Args...), Env: p.Env, Credential: w.credential(s.Room), Filter: s.Filter}
+	if p.Self != "" {
+		// The launcher is this program, whatever was installed at its path since.
+		j.Path, j.Args[0] = selfPath, p.Self
+	}
 	for _, f := range p.Files {
 		j.Files = append(j.Files, jobFile{f.Path, f.Reopen})
 	}
@@ -64,7 +68,10 @@ func (w way) job(p Program, s Spec) (j job, err error) {
 		Namespaces: w.namespaces, UserSpace: w.userspace, User: s.Room.User, Links: map[string]string{}, Network: s.Room.Network,
 		Devices: append(append([]string{}, commonDevices...), s.Room.Devices...), Executes: s.Room.Executes,
 	}
-	if p.Path != "" {
+	switch {
+	case p.Self != "":
+		r.Executes = append(slices.Clone(r.Executes), selfPath)
+	case p.Path != "":
 		if j.Path, err = filepath.EvalSymlinks(p.Path); err != nil {
 			return j, fmt.Errorf("looking for the program: %w", err)
 		}
@@ -78,7 +85,7 @@ func (w way) job(p Program, s Spec) (j job, err error) {
 		// A path with symbolic links is one to the end of them, which is what is mounted.
 		real, err := filepath.EvalSymlinks(path)
 		if err != nil {
-			return j, fmt.Errorf("looking for what %s needs: %w", filepath.Base(p.Path), err)
+			return j, fmt.Errorf("looking for what %s needs: %w", p.name(), err)
 		}
 		if real != path {
 			r.Links[path] = real

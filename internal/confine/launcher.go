@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -66,7 +65,7 @@ func (l *Launcher) Start(args []string, files []File) (*process.Process, Report,
 		}
 		missing = append(missing, closed.err)
 	}
-	return nil, Report{}, fmt.Errorf("starting %s: %w", filepath.Base(p.Path), errors.Join(missing...))
+	return nil, Report{}, fmt.Errorf("starting %s: %w", p.name(), errors.Join(missing...))
 }
 
 // Close ends a launcher that has started nothing. It may be called on nil, and more than once.
@@ -117,7 +116,7 @@ func (l *Launcher) launch(w way) (*launched, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.SysProcAttr = w.attr(l.spec)
 	o := l.options
-	o.Name = filepath.Base(l.program.Path)
+	o.Name = l.program.name()
 	started, err := process.Start(cmd, o)
 	if err != nil && w.namespaces {
 		err = refused(w.name, errors.Unwrap(err)) // without what was executed, which is ourselves
@@ -180,10 +179,13 @@ func (s self) close() {
 	}
 }
 
+// selfPath leads every process to its program, also where no directory has it.
+const selfPath = "/proc/self/exe"
+
 // findLauncher returns this program as it was started, whatever was installed at its path since. The user of a
 // Room executes it, for whom it is copied if its mode is against that.
 func findLauncher(s Spec) (self, error) {
-	const path = "/proc/self/exe"
+	const path = selfPath
 	if s.Room == nil || s.Room.User == nil {
 		return self{path: path}, nil
 	}

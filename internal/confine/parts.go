@@ -50,13 +50,25 @@ func FindParts(ctx context.Context, path string) (Parts, error) {
 	return p, nil
 }
 
+// OwnParts finds out what this program is made of besides itself, for Program.Self.
+func OwnParts(ctx context.Context) (Parts, error) {
+	p, err := FindParts(ctx, selfPath)
+	if !slices.Contains(p.Dirs, nixStore) {
+		p.Program = ""
+	}
+	return p, err
+}
+
 // loaderCache tells the loader which libraries are where, of those that are not in its own directories, such as
 // /usr/local/lib (ld.so(8)).
 const loaderCache = "/etc/ld.so.cache"
 
 // Paths are what a Room must show of the program.
 func (p Parts) Paths() []string {
-	list := append([]string{p.Program}, p.Dirs...)
+	list := slices.Clone(p.Dirs)
+	if p.Program != "" {
+		list = append([]string{p.Program}, list...)
+	}
 	if p.Loader == "" {
 		return list
 	}
@@ -68,13 +80,10 @@ func (p Parts) Paths() []string {
 
 // Executes are those of the Paths that a Room must allow to be executed.
 func (p Parts) Executes() []string {
-	switch {
-	case slices.Contains(p.Dirs, nixStore):
+	if slices.Contains(p.Dirs, nixStore) {
 		return []string{nixStore}
-	case p.Loader == "":
-		return []string{p.Program}
 	}
-	return []string{p.Program, p.Loader}
+	return slices.DeleteFunc([]string{p.Program, p.Loader}, func(path string) bool { return path == "" })
 }
 
 // loader returns the program's interpreter, the loader of shared libraries.

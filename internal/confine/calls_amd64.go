@@ -1,4 +1,4 @@
-package qemu
+package confine
 
 import "golang.org/x/sys/unix"
 
