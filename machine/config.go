@@ -90,7 +90,7 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	c.Created = time.Now().UTC()
 	c.MemoryMiB = cmp.Or(c.MemoryMiB, m.Defaults.MemoryMiB, DefaultMemoryMiB)
 	c.CPUs = cmp.Or(c.CPUs, m.Defaults.CPUs, DefaultCPUs)
-	c.Network = cmp.Or(c.Network, network.ModeUser)
+	c.Network = cmp.Or(c.Network, network.ModePublic)
 	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
 	c.Shares = slices.Clone(c.Shares)
@@ -117,8 +117,8 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 func (c Config) Validate() error {
 	errs := []error{layout.CheckName(c.Name), network.CheckConflicts(c.Forwards)}
 	for _, f := range c.Forwards {
-		if !f.HostIP.Is4() {
-			errs = append(errs, fmt.Errorf("the port forward %s cannot be had: QEMU forwards from IPv4 addresses only, such as 127.0.0.1", f))
+		if c.Network == network.ModeUser && !f.HostIP.Is4() {
+			errs = append(errs, remedy.Add(fmt.Errorf("the port forward %s cannot be had: QEMU's own network forwards from IPv4 addresses only, such as 127.0.0.1", f), remedy.Set, "net", string(network.ModePublic)))
 		}
 	}
 	if c.MemoryMiB < MinMemoryMiB {

@@ -163,7 +163,7 @@ func examineDNS(ctx context.Context) Finding {
 	resolver, err := network.ReadResolver()
 	var server string
 	if err == nil {
-		server, err = resolver.ChooseDNS(ctx, doctorPatience, network.FromHere)
+		server, err = resolver.ChooseDNS(ctx, network.ModePublic, doctorPatience, network.FromHere)
 	}
 	if err != nil {
 		return Finding{Name: "dns", Verdict: Limited, Finding: err.Error()}

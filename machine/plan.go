@@ -12,6 +12,8 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -78,6 +80,21 @@ func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) err
 	}
 	p.KVM, err = qemu.ProbeKVM(ctx, p.QEMU, arch, cache)
 	return err
+}
+
+// NIC returns the network card of a sandbox of that name, or nil if it has none. That of
+// a network of ours has the socket fd.
+func (h Hardware) NIC(name string, fd int) *qemu.NIC {
+	nic := &qemu.NIC{MAC: network.MAC(name)}
+	switch h.Network {
+	case network.ModeNone:
+		return nil
+	case network.ModePublic:
+		nic.MTU, nic.Backend = gateway.MTU, qemu.DatagramSocket{FD: fd}
+	default:
+		nic.Backend = qemu.UserNetwork{}
+	}
+	return nic
 }
 
 func guestArch(system string) (qemu.Arch, error) {

@@ -27,28 +27,30 @@ const (
 
 // State is what became of a sandbox, as its supervisor last wrote it.
 type State struct {
-	Status     Status            `json:"status"`
-	Reason     string            `json:"reason,omitempty"`
-	API        int               `json:"api,omitempty"`        // version of the supervisor's API
-	Supervisor int               `json:"supervisor,omitempty"` // pid
-	Identity   *process.Identity `json:"identity,omitempty"`   // of the supervisor, while it lives
-	QEMU       int               `json:"qemu,omitempty"`       // pid
-	Started    time.Time         `json:"started,omitzero"`
-	Ended      time.Time         `json:"ended,omitzero"`
-	Timings    []Timing          `json:"timings,omitempty"`
-	Accel      string            `json:"accel,omitempty"`
-	AccelNote  string            `json:"accelNote,omitempty"` // why not KVM, and what to do
-	Machine    string            `json:"machine,omitempty"`
-	QEMUVer    string            `json:"qemuVersion,omitempty"`
-	Transport  agent.Transport   `json:"transport,omitempty"`
-	SSHPort    int               `json:"sshPort,omitempty"`
-	Forwards   []network.Forward `json:"forwards,omitempty"`
-	Argv       []string          `json:"argv,omitempty"`   // of QEMU
-	Files      []qemu.OpenFile   `json:"files,omitempty"`  // that QEMU inherited, besides its sockets
-	Walls      []confine.Wall    `json:"walls,omitempty"`  // that keep QEMU from the rest of the machine
-	Shares     []ServedShare     `json:"shares,omitempty"` // the home first
-	System     string            `json:"system,omitempty"`
-	Failed     []string          `json:"failedUnits,omitempty"`
+	Status       Status            `json:"status"`
+	Reason       string            `json:"reason,omitempty"`
+	API          int               `json:"api,omitempty"`        // version of the supervisor's API
+	Supervisor   int               `json:"supervisor,omitempty"` // pid
+	Identity     *process.Identity `json:"identity,omitempty"`   // of the supervisor, while it lives
+	QEMU         int               `json:"qemu,omitempty"`       // pid
+	Gateway      int               `json:"gateway,omitempty"`    // pid of the process between guest and network
+	Started      time.Time         `json:"started,omitzero"`
+	Ended        time.Time         `json:"ended,omitzero"`
+	Timings      []Timing          `json:"timings,omitempty"`
+	Accel        string            `json:"accel,omitempty"`
+	AccelNote    string            `json:"accelNote,omitempty"` // why not KVM, and what to do
+	Machine      string            `json:"machine,omitempty"`
+	QEMUVer      string            `json:"qemuVersion,omitempty"`
+	Transport    agent.Transport   `json:"transport,omitempty"`
+	SSHPort      int               `json:"sshPort,omitempty"`
+	Forwards     []network.Forward `json:"forwards,omitempty"`
+	Argv         []string          `json:"argv,omitempty"`         // of QEMU
+	Files        []qemu.OpenFile   `json:"files,omitempty"`        // that QEMU inherited, besides its sockets
+	Walls        []confine.Wall    `json:"walls,omitempty"`        // that keep QEMU from the rest of the machine
+	GatewayWalls []confine.Wall    `json:"gatewayWalls,omitempty"` // the same of the gateway
+	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
+	System       string            `json:"system,omitempty"`
+	Failed       []string          `json:"failedUnits,omitempty"`
 }
 
 // ServedShare is how a directory is served to the guest.

@@ -16,7 +16,6 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
-	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -77,9 +76,7 @@ func (p *Plan) TemplateKey(shares int) (string, error) {
 	for _, tag := range p.Hardware.Tags(shares) {
 		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
 	}
-	if p.Hardware.Network != network.ModeNone {
-		vm.NIC = &qemu.NIC{MAC: network.MAC(""), Backend: qemu.UserNetwork{}}
-	}
+	vm.NIC = p.Hardware.NIC("", 6)
 	args, err := vm.Args(p.QEMU)
 	if err != nil {
 		return "", err

@@ -147,14 +147,18 @@ func FromHere(ctx context.Context, server string, query []byte) ([]byte, error) 
 	return answer[:n], err
 }
 
-// ChooseDNS returns the first server of IPv4 that answers. QEMU's user networking
-// passes a guest's questions on to the first one that it reads, whether it answers or
-// not, and to none of IPv6: see PutFirst. The error is why names cannot be resolved in
-// the guest, with what to do. ChooseDNS takes as long as the server that it returns
-// does to answer, and at most patience.
-func (r Resolver) ChooseDNS(ctx context.Context, patience time.Duration, by Exchange) (server string, err error) {
+// ChooseDNS returns the first server that answers and that a network of that mode asks.
+// QEMU's user networking passes a guest's questions on to the first one that it reads,
+// whether it answers or not, and to none of IPv6; ours waits in vain before it asks the
+// next one: see PutFirst. The error is why names cannot be resolved in the guest, with
+// what to do. ChooseDNS takes as long as the server that it returns does to answer, and
+// at most patience.
+func (r Resolver) ChooseDNS(ctx context.Context, mode Mode, patience time.Duration, by Exchange) (server string, err error) {
 	const effect = "so names cannot be resolved in the guest"
-	servers := r.ipv4()
+	servers := r.Servers
+	if mode == ModeUser {
+		servers = r.ipv4()
+	}
 	switch {
 	case len(r.Servers) == 0:
 		return "", fmt.Errorf("this machine has no DNS server, %s: write one into %s", effect, ResolverFile)
@@ -180,9 +184,9 @@ func (r Resolver) ChooseDNS(ctx context.Context, patience time.Duration, by Exch
 }
 
 // PutFirst returns the text of a resolv.conf(5) with a server before all others; it
-// is the text itself if the server is the first of IPv4 already.
+// is the text itself if the server is the first already.
 func PutFirst(text, server string) string {
-	if servers := ParseResolver(text).ipv4(); len(servers) > 0 && servers[0] == server {
+	if servers := ParseResolver(text).Servers; len(servers) > 0 && servers[0] == server {
 		return text
 	}
 	return "nameserver " + server + "\n" + text

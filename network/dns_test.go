@@ -80,7 +80,7 @@ func TestTheFirstServerThatAnswersIsChosen(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := ParseResolver("nameserver " + strings.ReplaceAll(servers, " ", "\nnameserver "))
-			server, err := r.ChooseDNS(t.Context(), time.Second, world(strings.Fields(tt.alive)...))
+			server, err := r.ChooseDNS(t.Context(), ModeUser, time.Second, world(strings.Fields(tt.alive)...))
 			if server != tt.server || (err == nil) != (tt.err == "") || !strings.Contains(fmt.Sprint(err), tt.err) && err != nil {
 				t.Errorf("%q with %q alive: %q, %v; want %q, %q", servers, tt.alive, server, err, tt.server, tt.err)
 			}
@@ -88,9 +88,18 @@ func TestTheFirstServerThatAnswersIsChosen(t *testing.T) {
 	}
 }
 
+func TestOurNetworkAsksServersOfIPv6Too(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := ParseResolver("nameserver fd00::3\nnameserver 192.0.2.1")
+		if server, err := r.ChooseDNS(t.Context(), ModePublic, time.Second, world("fd00::3", "192.0.2.1")); server != "fd00::3" || err != nil {
+			t.Errorf("%q, %v", server, err)
+		}
+	})
+}
+
 func TestPutFirst(t *testing.T) {
 	const text = "search x\nnameserver fd00::3\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n"
-	for server, want := range map[string]string{"192.0.2.1": text, "192.0.2.2": "nameserver 192.0.2.2\n" + text} {
+	for server, want := range map[string]string{"fd00::3": text, "192.0.2.2": "nameserver 192.0.2.2\n" + text} {
 		if got := PutFirst(text, server); got != want {
 			t.Errorf("%s: got %q, want %q", server, got, want)
 		}
@@ -100,7 +109,7 @@ func TestPutFirst(t *testing.T) {
 func TestALostDatagramIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		_, err := Resolver{Servers: []string{"192.0.2.1"}}.ChooseDNS(t.Context(), time.Second, func(ctx context.Context, _ string, query []byte) ([]byte, error) {
+		_, err := Resolver{Servers: []string{"192.0.2.1"}}.ChooseDNS(t.Context(), ModePublic, time.Second, func(ctx context.Context, _ string, query []byte) ([]byte, error) {
 			if tries++; tries == 1 {
 				<-ctx.Done()
 				return nil, ctx.Err()

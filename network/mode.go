@@ -11,6 +11,9 @@ import (
 type Mode string
 
 const (
+	// ModePublic gives the guest the public Internet and nothing that is nearer: not the host, nor its loopback, nor
+	// the networks around it.
+	ModePublic Mode = "public"
 	// ModeUser gives the guest the network that the host's user has, through QEMU's user-mode stack. The guest
 	// also reaches what listens on the host's loopback, at 10.0.2.2.
 	ModeUser Mode = "user"
@@ -19,14 +22,14 @@ const (
 )
 
 // Modes are all modes, the default first.
-func Modes() []Mode { return []Mode{ModeUser, ModeNone} }
+func Modes() []Mode { return []Mode{ModePublic, ModeUser, ModeNone} }
 
 // ParseMode reads the name of a mode.
 func ParseMode(name string) (Mode, error) {
 	if m := Mode(name); slices.Contains(Modes(), m) {
 		return m, nil
 	}
-	return "", fmt.Errorf("%q is not a network mode: use %s or %s", name, ModeUser, ModeNone)
+	return "", fmt.Errorf("%q is not a network mode: use %s, %s or %s", name, ModePublic, ModeUser, ModeNone)
 }
 
 // MAC returns the hardware address of the network device of the sandbox called name: always the same for one

@@ -24,23 +24,37 @@ const (
 // CheckFree tells whether the host's port can be opened now, and if not, what to do about it. For port 0 it
 // looks at the address only. It says nothing about the next moment.
 func (f Forward) CheckFree() error {
-	_, err := listen(f.Proto, netip.AddrPortFrom(f.HostIP, uint16(f.HostPort)))
+	file, _, err := f.Open()
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// PortError says why a port of the host cannot be opened, and what to do about it.
+type PortError struct {
+	message string
+	err     error
+}
+
+func (e *PortError) Error() string { return e.message }
+func (e *PortError) Unwrap() error { return e.err }
+
+func (f Forward) explain(err error) error {
+	message := fmt.Sprintf("trying to listen on the host's %s port %s: %v", f.Proto, f.address(), err)
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, syscall.EADDRINUSE):
 		by := ""
 		if holder := findHolder(f); holder != "" {
 			by = " by " + holder
 		}
-		return fmt.Errorf("the host's %s port %s is taken%s: end the program that holds it, or choose another port", f.Proto, f.address(), by)
+		message = fmt.Sprintf("the host's %s port %s is taken%s: end the program that holds it, or choose another port", f.Proto, f.address(), by)
 	case errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("the host's port %d may not be opened by this user: choose one from %d on, as in %d:%d, or allow it (sysctl net.ipv4.ip_unprivileged_port_start)", f.HostPort, firstUnprivilegedPort(), f.HostPort%1000+8000, f.GuestPort)
+		message = fmt.Sprintf("the host's port %d may not be opened by this user: choose one from %d on, as in %d:%d, or allow it (sysctl net.ipv4.ip_unprivileged_port_start)", f.HostPort, firstUnprivilegedPort(), f.HostPort%1000+8000, f.GuestPort)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("this machine has no address %s to listen on: choose one of those that ip addr shows, 127.0.0.1 for this machine only, or 0.0.0.0 for all", f.HostIP)
-	default:
-		return fmt.Errorf("trying to listen on the host's %s port %s: %w", f.Proto, f.address(), err)
+		message = fmt.Sprintf("this machine has no address %s to listen on: choose one of those that ip addr shows, 127.0.0.1 for this machine only, or 0.0.0.0 for all", f.HostIP)
 	}
+	return &PortError{message, err}
 }
 
 // Resolve returns f with a port of the host that is free now: its own, or any if that is 0.
@@ -53,15 +67,43 @@ func (f Forward) Resolve() (Forward, error) {
 	return f, err
 }
 
+// Open opens the host's port, its own or any that is free if that is 0, and returns the socket, of which the caller
+// is the owner, with f as it is then. A TCP socket listens.
+func (f Forward) Open() (*os.File, Forward, error) {
+	address := netip.AddrPortFrom(f.HostIP, uint16(f.HostPort))
+	family := "4"
+	if f.HostIP.Is6() {
+		family = "6"
+	}
+	if f.Proto == UDP {
+		conn, err := net.ListenPacket(UDP+family, address.String())
+		if err != nil {
+			return nil, f, f.explain(err)
+		}
+		defer conn.Close() // the file is a duplicate
+		f.HostPort = conn.LocalAddr().(*net.UDPAddr).Port
+		file, err := conn.(*net.UDPConn).File()
+		return file, f, err
+	}
+	listener, err := net.Listen(TCP+family, address.String())
+	if err != nil {
+		return nil, f, f.explain(err)
+	}
+	defer listener.Close()
+	f.HostPort = listener.Addr().(*net.TCPAddr).Port
+	file, err := listener.(*net.TCPListener).File()
+	return file, f, err
+}
+
 // FreePort returns a port of ip on which nobody listens. Nothing keeps it free: somebody else may open it before
 // the caller does, who must then try again. The kernel hands the same port out again only after many others, so
 // this is rare unless two callers ask at once; those had better hold a lock until the port is open.
 func FreePort(proto string, ip netip.Addr) (int, error) {
-	port, err := listen(proto, netip.AddrPortFrom(ip, 0))
+	file, f, err := Forward{Proto: proto, HostIP: ip}.Open()
 	if err != nil {
 		return 0, fmt.Errorf("looking for a free %s port of %s: %w", proto, ip, err)
 	}
-	return port, nil
+	return f.HostPort, file.Close()
 }
 
 // SSHForward returns the forward to the guest's ssh server, on the host's loopback. The port asked for must be
@@ -101,26 +143,6 @@ func (f Forward) conflictsWithAny(others []Forward) bool {
 		}
 	}
 	return false
-}
-
-// listen opens the port, closes it again, and returns its number.
-func listen(proto string, address netip.AddrPort) (int, error) {
-	family := "4"
-	if address.Addr().Is6() {
-		family = "6"
-	}
-	if proto == UDP {
-		conn, err := net.ListenPacket(UDP+family, address.String())
-		if err != nil {
-			return 0, err
-		}
-		return conn.LocalAddr().(*net.UDPAddr).Port, conn.Close()
-	}
-	listener, err := net.Listen(TCP+family, address.String())
-	if err != nil {
-		return 0, err
-	}
-	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
 }
 
 func firstUnprivilegedPort() int {

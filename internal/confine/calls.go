@@ -61,6 +61,8 @@ func WorkingFilter(sockets ...Socket) *Filter {
 		{Calls: []int{unix.SYS_IOCTL}, When: []Condition{is(1, unix.TIOCSTI)}, Do: forbidden},
 		{Calls: []int{unix.SYS_IOCTL}, When: []Condition{is(1, unix.TIOCLINUX)}, Do: forbidden},
 		{Calls: []int{unix.SYS_IOCTL}, Do: Allow},
+		// Nobody may look into the program, which it can say of itself.
+		{Calls: []int{unix.SYS_PRCTL}, When: []Condition{is(0, unix.PR_SET_DUMPABLE), is(1, 0)}, Do: Allow},
 		// Limits are read, not changed.
 		{Calls: []int{unix.SYS_PRLIMIT64}, When: []Condition{is(2, 0)}, Do: Allow},
 	}

@@ -15,6 +15,9 @@ const (
 	// it, are below 2^22.
 	firstUID = 0x70000000
 
+	// Another is what a process adds to its pid to choose a user for the second program that it starts.
+	Another = 1 << 22
+
 	// smallUID begins what systemd's UIDS-GIDS has for services without accounts, smallUIDs many. It is for a
 	// root whose user namespace does not reach firstUID, as in rootless containers.
 	smallUID  = 61184
@@ -31,7 +34,7 @@ type User struct {
 	Groups []uint32
 }
 
-// ChooseUser returns the user for a program that the process pid starts and that opens the devices. It is nil
+// ChooseUser returns the user for a program that the process pid starts and that opens the devices; see Another. It is nil
 // where none is needed, because the caller is not root, or possible, because its user namespace knows no other
 // user. As no two processes have one pid, no two programs that run at the same time share a user.
 func ChooseUser(pid int, devices ...string) (*User, error) {

@@ -35,6 +35,7 @@ const (
 	SupervisorLog = "supervisor.log"
 	QEMULog       = "qemu.log"
 	VirtiofsdLog  = "virtiofsd.log"
+	NetworkLog    = "network.log"
 )
 
 // Names of what a running sandbox keeps in its runtime directory, and of where that

@@ -79,7 +79,7 @@ func Options() []Option {
 		{Name: "allow-weak-isolation", Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
 		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only"},
-		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModeUser), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
+		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
 		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},

@@ -9,7 +9,6 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
-	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -38,10 +37,10 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if v.console, err = newLogFile(v.s.Files().Log(layout.ConsoleLog)); err != nil {
 		return err
 	}
-	if v.config.Network != network.ModeNone {
-		v.learnSearchDomains()
-	}
 	if err := v.readyQEMU(ctx, plan); err != nil {
+		return err
+	}
+	if err := v.startNetwork(ctx); err != nil {
 		return err
 	}
 	v.sweepLeftovers()

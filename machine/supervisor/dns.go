@@ -25,7 +25,7 @@ func (v *supervisor) learnSearchDomains() {
 // chooseDNS returns the server of a resolv.conf(5) that is to be asked, or nothing
 // where none answers. The user hears of that if the start still lasts.
 func (v *supervisor) chooseDNS(ctx context.Context, text string) (server string) {
-	server, err := network.ParseResolver(text).ChooseDNS(ctx, dnsPatience, network.FromHere)
+	server, err := network.ParseResolver(text).ChooseDNS(ctx, v.config.Network, dnsPatience, network.FromHere)
 	if err != nil && ctx.Err() == nil {
 		v.log.Warn("DNS", "err", err)
 		v.report(api.Report{Note: err.Error()})

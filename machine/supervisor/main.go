@@ -8,13 +8,15 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network/gateway/server"
 )
 
 // Main stands first in the main function of every program that starts sandboxes: the
-// program is started again for each sandbox, and for what confines QEMU and virtiofsd.
+// program is started again for each sandbox, for what confines QEMU and virtiofsd, and for a guest's network.
 // In such a process Main does its work and never returns; in others it returns at once.
 func Main() {
 	confine.Main()
+	server.Main()
 	if len(os.Args) < 2 || os.Args[1] != machine.SuperviseCommand {
 		return
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -40,7 +41,8 @@ type supervisor struct {
 	report   func(api.Report)
 
 	console  *logFile
-	resolver *resolver // nil before QEMU's network is needed
+	resolver *resolver        // nil without a network
+	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	input    *consoleInput
 	servers  []fileServer
 	launcher *qemu.Launcher // of QEMU, before that is started
@@ -398,6 +400,7 @@ func (v *supervisor) teardown() {
 		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}
 	v.forgetMemory()
+	v.gateway.Close()
 	v.resolver.Close()
 	if v.console != nil {
 		v.console.Close()
@@ -413,7 +416,7 @@ func (v *supervisor) finish(end ending) error {
 	ended := time.Now()
 	err := v.setState(func(st *machine.State) {
 		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
-		st.Supervisor, st.Identity, st.QEMU = 0, nil, 0
+		st.Supervisor, st.Identity, st.QEMU, st.Gateway = 0, nil, 0, 0
 	})
 	if err != nil { // the disk is full: what matters most may still fit
 		err = v.setState(func(st *machine.State) {

@@ -103,10 +103,12 @@ func (v *supervisor) startQEMU(ctx context.Context, plan *machine.Plan, vm qemu.
 	if err := v.passMemory(ctx, &vm, files); err != nil {
 		return nil, err
 	}
-	if vm.HostNetwork() && v.resolver == nil {
-		if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
+	if v.gateway != nil {
+		socket, err := duplicate(v.gateway.QEMU())
+		if err != nil {
 			return nil, err
 		}
+		vm.NIC.Backend = qemu.DatagramSocket{FD: files.Add(socket)}
 	}
 	started, err := v.launch(v.launcher, vm, qemu.StartOptions{Files: files, Resolver: v.resolver.File()})
 	v.launcher = nil
@@ -162,44 +164,7 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	}
 	v.vsockCID = vm.VsockCID
 	vm.Incoming = v.saved != nil
-	if v.config.Network == network.ModeNone {
-		return vm, nil
-	}
-	if v.ports, err = choosePorts(v.config); err != nil {
-		return vm, err
-	}
-	user := qemu.UserNetwork{Search: v.search}
-	for _, f := range append([]network.Forward{v.ports.ssh}, v.ports.forwards...) {
-		user.Forwards = append(user.Forwards, qemu.Forward{
-			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
-		})
-	}
-	vm.NIC = &qemu.NIC{MAC: network.MAC(v.config.Name), Backend: user}
-	return vm, nil
-}
-
-// ports lead from this machine to the guest. They are zero without a network.
-type ports struct {
-	ssh      network.Forward
-	forwards []network.Forward // that were asked for
-}
-
-// choosePorts completes what the configuration leaves open.
-func choosePorts(c machine.Config) (p ports, err error) {
-	ssh, err := network.SSHForward(c.SSHPort, c.Forwards)
-	if err != nil {
-		return p, err
-	}
-	if p.ssh, err = ssh.Resolve(); err != nil {
-		return p, err
-	}
-	for _, f := range c.Forwards {
-		if f, err = f.Resolve(); err != nil {
-			return p, err
-		}
-		p.forwards = append(p.forwards, f)
-	}
-	return p, nil
+	return vm, v.connectNIC(&vm)
 }
 
 // sockets are our ends of those that QEMU has; nil: it has none.

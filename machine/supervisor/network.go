@@ -1,0 +1,100 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/qemu"
+)
+
+// ports lead from this machine to the guest. They are zero without a network.
+type ports struct {
+	ssh      network.Forward
+	forwards []network.Forward // that were asked for
+}
+
+// startNetwork begins what the guest's network needs on the host. The one that is
+// QEMU's own begins with QEMU.
+func (v *supervisor) startNetwork(ctx context.Context) (err error) {
+	if v.config.Network == network.ModeNone {
+		return nil
+	}
+	v.learnSearchDomains()
+	if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
+		return err
+	}
+	if v.config.Network != network.ModePublic {
+		return nil
+	}
+	log, err := newLogFile(v.s.Files().Log(layout.NetworkLog))
+	if err != nil {
+		return err
+	}
+	v.gateway, err = gateway.Start(ctx, gateway.Options{
+		HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak,
+		Started: func(pid int, walls confine.Report) {
+			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls = pid, walls.Walls }); err != nil {
+				v.log.Warn("the state does not show the network's process", "err", err)
+			}
+		},
+	})
+	return explainWeak(err)
+}
+
+// connectNIC gives the guest a network card, and opens the host's ports to it or
+// chooses those that QEMU is to open. The caller holds the lock of the ports.
+func (v *supervisor) connectNIC(vm *qemu.Config) (err error) {
+	vm.NIC = v.config.NIC(v.config.Name, 0) // a socket is passed later
+	switch {
+	case v.config.Network == network.ModeNone:
+		return nil
+	case v.gateway != nil && v.ports.ssh.HostPort != 0:
+		return nil // they were opened for the try before
+	case v.gateway != nil:
+		v.ports, err = choosePorts(v.config, v.gateway.Publish)
+		return err
+	}
+	if v.ports, err = choosePorts(v.config, network.Forward.Resolve); err != nil {
+		return err
+	}
+	user := qemu.UserNetwork{Search: v.search}
+	for _, f := range append([]network.Forward{v.ports.ssh}, v.ports.forwards...) {
+		user.Forwards = append(user.Forwards, qemu.Forward{
+			Proto: f.Proto, HostIP: f.HostIP.String(), HostPort: f.HostPort, GuestPort: f.GuestPort,
+		})
+	}
+	vm.NIC.Backend = user
+	return nil
+}
+
+// choosePorts completes what the configuration leaves open, and has each port opened,
+// or chosen. One that we choose may be taken by somebody who was faster: others than
+// sandboxes of ours do not ask for the lock.
+func choosePorts(c machine.Config, open func(network.Forward) (network.Forward, error)) (p ports, err error) {
+	for tries := 1; ; tries++ {
+		ssh, err := network.SSHForward(c.SSHPort, c.Forwards)
+		if err == nil {
+			p.ssh, err = open(ssh)
+		}
+		if err == nil {
+			break
+		}
+		if tries == startTries || c.SSHPort != 0 || !errors.Is(err, syscall.EADDRINUSE) {
+			return p, err
+		}
+	}
+	for _, f := range c.Forwards {
+		if f, err = open(f); err != nil {
+			return p, err
+		}
+		p.forwards = append(p.forwards, f)
+	}
+	return p, nil
+}

@@ -1,0 +1,275 @@
+// Package gateway gives a guest a network that is ours: its frames come over a socket from QEMU and go to a process
+// of their own (package server), which is confined as QEMU is, judges each connection by a policy, and makes it
+// in the guest's place.
+//
+// The gateway holds what must outlive that process: the ends of the socket, and the host's ports that lead to the
+// guest. When the process dies, another one takes its place, and QEMU does not notice.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
+)
+
+const (
+	// Name is argv[0] of the process, by which the program knows that it is one, and people see it in lists.
+	Name = "sandbox: network"
+
+	// FDControl is where the process is told what to do.
+	FDControl = 3
+
+	// MTU is the largest IP packet on the way between guest and gateway, in bytes. Frames that large cost a tenth
+	// of what frames of 1500 bytes cost.
+	MTU = 65520
+)
+
+// Options describe a guest's network.
+type Options struct {
+	HostName string   // of the guest
+	Search   []string // domains in which the guest is to look for short names
+
+	// Resolver has the content of a resolv.conf(5), which is read whenever it has changed: whom to ask for names.
+	// It must be in memory (memfd_create(2)), and stays the caller's.
+	Resolver *os.File
+
+	Log    io.Writer    // of the process: what the guest was refused
+	Logger *slog.Logger // of the gateway itself
+
+	// Started is called when a process has begun, also one that takes another's place. It may be nil.
+	Started func(pid int, walls confine.Report)
+
+	// AllowWeak starts the process also where nothing can keep it from the user's files.
+	AllowWeak bool
+}
+
+// Gateway is a guest's network.
+type Gateway struct {
+	options  Options
+	program  confine.Program
+	spec     confine.Spec
+	ctx      context.Context // of the processes
+	end      context.CancelFunc
+	qemu     *os.File
+	link     *os.File
+	finished chan struct{} // closed when no process is left
+
+	mu        sync.Mutex
+	published []published
+	control   wire.Conn // to the process that runs
+	process   *process.Process
+}
+
+// published is a port of the host that leads to the guest.
+type published struct {
+	network.Forward
+	socket *os.File
+}
+
+// Start starts the process. It lives until Close, or until this process ends.
+func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
+	g := &Gateway{options: o, finished: make(chan struct{})}
+	g.ctx, g.end = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			g.end()
+			closeFiles(g.qemu, g.link)
+		}
+	}()
+	parts, err := confine.OwnParts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	user, err := confine.ChooseUser(os.Getpid() + confine.Another) // another one than QEMU's
+	if err != nil {
+		return nil, err
+	}
+	g.spec = confine.Spec{
+		Room:   &confine.Room{Paths: parts.Paths(), Executes: parts.Executes(), Network: true, User: user, AllowWeak: o.AllowWeak},
+		Filter: confine.WorkingFilter(sockets()...),
+	}
+	g.program = confine.Program{Self: Name, Env: []string{"PATH=", "LC_ALL=C"}}
+	if g.qemu, g.link, err = linkPair(); err != nil {
+		return nil, err
+	}
+	if err := g.run(); err != nil {
+		return nil, fmt.Errorf("starting the guest's network: %w", err)
+	}
+	go g.keep()
+	return g, nil
+}
+
+// sockets are what the process may make: connections in the guest's place, and one by which it learns which
+// addresses this machine has.
+func sockets() []confine.Socket {
+	return append(confine.InternetSockets(), confine.Socket{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW, OnlyProtocol: true, Protocol: unix.NETLINK_ROUTE})
+}
+
+// linkBuffer is how much of a link's socket may wait to be read, in bytes, as far as the kernel allows that
+// (sysctl net.core.wmem_max): some frames.
+const linkBuffer = 4 << 20
+
+// linkPair returns QEMU's end of the link, and the process's. A frame is a datagram, so that a process that died
+// in the midst of one leaves no half of it behind.
+func linkPair() (theirs, ours *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the guest's network: %w", err)
+	}
+	for _, fd := range fds {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, linkBuffer) != nil { // which is root's
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, linkBuffer) // the kernel takes as much as it allows
+		}
+	}
+	return os.NewFile(uintptr(fds[0]), "network"), os.NewFile(uintptr(fds[1]), "network"), nil
+}
+
+// QEMU is the socket that QEMU is to have as the guest's network device. It stays the gateway's to close.
+func (g *Gateway) QEMU() *os.File { return g.qemu }
+
+// run starts a process and tells it all that there is.
+func (g *Gateway) run() (err error) {
+	control, theirs, err := wire.Pair()
+	if err != nil {
+		return err
+	}
+	p := g.program
+	p.Files = []confine.File{{File: theirs}}
+	if g.options.Resolver != nil {
+		p.Files = append(p.Files, confine.File{File: g.options.Resolver, Reopen: confine.Read, Link: network.ResolverFile})
+	}
+	started, walls, err := confine.Start(g.ctx, p, g.spec, process.Options{Log: g.options.Log})
+	theirs.Close() // so that ours ends with the process
+	if err != nil {
+		return errors.Join(err, control.Close())
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.process, g.control = started, control
+	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
+	for _, p := range g.published {
+		if err == nil {
+			err = g.ask(p)
+		}
+	}
+	if err != nil {
+		control.Close()
+		_ = started.Stop(context.WithoutCancel(g.ctx), 0)
+		return errors.Join(err, started.Err())
+	}
+	if g.options.Started != nil {
+		g.options.Started(started.PID(), walls)
+	}
+	return nil
+}
+
+// The pauses before another process takes the place of one that died, lest one that dies each time keeps the
+// machine busy.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 10 * time.Second
+)
+
+// keep sees to it that there is a process until the end.
+func (g *Gateway) keep() {
+	defer close(g.finished)
+	pause := firstPause
+	for {
+		started := time.Now()
+		<-g.process.Done()
+		g.control.Close()
+		if g.ctx.Err() != nil {
+			return
+		}
+		g.options.Logger.Warn("the guest's network died and is started anew", "err", g.process.Err())
+		if time.Since(started) > lastPause {
+			pause = firstPause
+		}
+		for {
+			select {
+			case <-time.After(pause):
+			case <-g.ctx.Done():
+				return
+			}
+			pause = min(2*pause, lastPause)
+			err := g.run()
+			if err == nil {
+				break
+			}
+			g.options.Logger.Error("the guest has no network", "err", err)
+		}
+	}
+}
+
+// Publish opens a port of the host that leads to the guest, and returns it with the port that was chosen if any
+// would do. It stays open, also while no process is there to serve it, until the end.
+func (g *Gateway) Publish(f network.Forward) (network.Forward, error) {
+	socket, f, err := f.Open()
+	if err != nil {
+		return f, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := published{f, socket}
+	if g.ctx.Err() != nil {
+		return f, errors.Join(errors.New("the guest's network has ended"), socket.Close())
+	}
+	// A process that has died meanwhile leaves it to the next one.
+	if err := g.ask(p); err != nil && !g.gone() {
+		return f, errors.Join(fmt.Errorf("publishing %s: %w", f, err), socket.Close())
+	}
+	g.published = append(g.published, p)
+	return f, nil
+}
+
+// ask tells the process of a port. The caller holds the lock.
+func (g *Gateway) ask(p published) error {
+	return g.control.Ask(wire.Request{Publish: &wire.Publish{Proto: p.Proto, GuestPort: uint16(p.GuestPort)}}, p.socket)
+}
+
+// gone tells whether the process has ended: the next one learns what this one did not.
+func (g *Gateway) gone() bool {
+	select {
+	case <-g.process.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// Close ends the guest's network and closes the host's ports that led to it. It may be called on nil.
+func (g *Gateway) Close() {
+	if g == nil {
+		return
+	}
+	g.end()
+	<-g.finished
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_ = g.process.Stop(context.Background(), 0)
+	g.control.Close()
+	closeFiles(g.qemu, g.link)
+	for _, p := range g.published {
+		p.socket.Close()
+	}
+}
+
+func closeFiles(files ...*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package gateway_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/gateway/server"
+)
+
+func TestMain(m *testing.M) {
+	confine.Main()
+	server.Main()
+	os.Exit(m.Run())
+}
+
+// started is what a gateway says of its processes.
+type started struct {
+	pid   int
+	walls confine.Report
+}
+
+func start(t *testing.T) (*gateway.Gateway, <-chan started) {
+	t.Helper()
+	processes := make(chan started, 16)
+	log := &buffer{}
+	g, err := gateway.Start(t.Context(), gateway.Options{
+		HostName: "guest", Log: log, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Started: func(pid int, walls confine.Report) { processes <- started{pid, walls} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.Close()
+		if t.Failed() {
+			t.Logf("the gateway says:\n%s", log.String())
+		}
+	})
+	return g, processes
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// askForRouter asks on the guest's network who has the router's address (RFC 826), until there is an answer.
+func askForRouter(t *testing.T, g *gateway.Gateway) {
+	t.Helper()
+	mac := []byte{0x52, 0x54, 0, 1, 2, 3}
+	question := append(bytes.Repeat([]byte{0xff}, 6), mac...)
+	question = append(question, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+	question = append(question, mac...)
+	question = append(question, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2)
+	fd := int(g.QEMU().Fd())
+	for {
+		if _, err := unix.Write(fd, question); err != nil && !errors.Is(err, unix.EAGAIN) { // nobody reads now
+			t.Fatal(err)
+		}
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, 200); err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+		answer := make([]byte, gateway.MTU+14)
+		n, err := unix.Read(fd, answer)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer = answer[:n]; n >= 42 && bytes.Equal(answer[12:14], []byte{8, 6}) && bytes.Equal(answer[28:32], []byte{10, 0, 2, 2}) {
+			return
+		}
+	}
+}
+
+func TestNetworkIsBackWhenItsProcessIsKilled(t *testing.T) {
+	g, processes := start(t)
+	askForRouter(t, g)
+	first := <-processes
+	if err := unix.Kill(first.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if second := <-processes; second.pid == first.pid {
+		t.Errorf("the process is %d again", first.pid)
+	}
+	askForRouter(t, g)
+}
+
+func TestProcessIsShutIn(t *testing.T) {
+	_, processes := start(t)
+	p := <-processes
+	if missing := p.walls.Missing(); len(missing) > 0 {
+		t.Skipf("this machine does not offer all walls: %s: %s", strings.Join(missing, "; "), confine.Remedy)
+	}
+	process := fmt.Sprintf("/proc/%d", p.pid)
+	status, err := os.ReadFile(process + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nCapEff:\t0000000000000000\n", "\nCapBnd:\t0000000000000000\n", "\nNoNewPrivs:\t1\n", "\nSeccomp:\t2\n"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("its status has no %q:\n%s", want, status)
+		}
+	}
+	for _, hidden := range []string{"/home", "/root", "/var", "/tmp", "/run", "/etc/passwd"} {
+		_, err := os.Stat(process + "/root" + hidden)
+		if errors.Is(err, os.ErrPermission) {
+			t.Skipf("only root may look into the process: %v", err)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it sees %s: %v", hidden, err)
+		}
+	}
+}
+
+func TestPublishedPortLeadsToTheGuest(t *testing.T) {
+	g, processes := start(t)
+	askForRouter(t, g)
+	f, err := g.Publish(network.Forward{HostIP: netip.MustParseAddr("127.0.0.1"), GuestPort: 22, Proto: network.TCP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.HostPort == 0 {
+		t.Fatal("no port was chosen")
+	}
+	if _, err := g.Publish(f); err == nil || !strings.Contains(err.Error(), "is taken") {
+		t.Errorf("a port is published twice: %v", err)
+	}
+	// It stays open while another process takes over.
+	if err := unix.Kill((<-processes).pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	client, err := net.Dial("tcp", netip.AddrPortFrom(f.HostIP, uint16(f.HostPort)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	syn := awaitSegment(t, g)
+	if got := int(syn[2])<<8 | int(syn[3]); got != 22 {
+		t.Errorf("the guest is called at port %d", got)
+	}
+	g.Close()
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("the client reads what nobody has sent")
+	}
+	if _, err := g.Publish(f); err == nil {
+		t.Error("a port is published by a gateway that is closed")
+	}
+}
+
+// awaitSegment returns the TCP header of the first segment to the guest.
+func awaitSegment(t *testing.T, g *gateway.Gateway) []byte {
+	t.Helper()
+	frame := make([]byte, gateway.MTU+14)
+	for {
+		askForRouter(t, g) // which tells the gateway that the guest is there
+		ready := []unix.PollFd{{Fd: int32(g.QEMU().Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, 200); err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+		n, err := unix.Read(int(g.QEMU().Fd()), frame)
+		if err == nil && n >= 54 && bytes.Equal(frame[12:14], []byte{8, 0}) && frame[23] == unix.IPPROTO_TCP {
+			return frame[14+int(frame[14]&0xf)*4 : n]
+		}
+	}
+}

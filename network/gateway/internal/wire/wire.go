@@ -1,0 +1,148 @@
+// Package wire is what the two halves of a gateway say to each other: over a socket of whole messages
+// (SOCK_SEQPACKET), each a Request in JSON with one descriptor, to which an Answer comes back.
+package wire
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxMessage bounds a message, in bytes.
+const maxMessage = 64 << 10
+
+// Request is one of these.
+type Request struct {
+	Start   *Start   `json:"start,omitempty"`   // with QEMU's network device; the first request
+	Publish *Publish `json:"publish,omitempty"` // with a socket of the host's
+}
+
+// Start describes the guest's network.
+type Start struct {
+	MTU      int      `json:"mtu"` // bytes of an IP packet
+	HostName string   `json:"hostName,omitempty"`
+	Search   []string `json:"search,omitempty"` // domains that are appended to short names
+}
+
+// Publish leads what arrives at a socket to a port of the guest.
+type Publish struct {
+	Proto     string `json:"proto"` // network.TCP: the socket listens; network.UDP
+	GuestPort uint16 `json:"guestPort"`
+}
+
+// Answer says why a request was not fulfilled.
+type Answer struct {
+	Error string `json:"error,omitempty"`
+}
+
+// Conn is an end of the socket.
+type Conn struct{ *net.UnixConn }
+
+// Pair returns a connected pair: an end for this process and one to be inherited. The caller closes both.
+func Pair() (Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Conn{}, nil, fmt.Errorf("making a control socket: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "control")
+	conn, err := NewConn(os.NewFile(uintptr(fds[0]), "control"))
+	if err != nil {
+		return Conn{}, nil, errors.Join(err, theirs.Close())
+	}
+	return conn, theirs, nil
+}
+
+// NewConn takes over an end of the socket.
+func NewConn(f *os.File) (Conn, error) {
+	defer f.Close() // net.FileConn duplicates it
+	c, err := net.FileConn(f)
+	if err != nil {
+		return Conn{}, fmt.Errorf("taking over the control socket: %w", err)
+	}
+	conn, ok := c.(*net.UnixConn)
+	if !ok {
+		return Conn{}, errors.Join(fmt.Errorf("the control socket is a %T", c), c.Close())
+	}
+	return Conn{conn}, nil
+}
+
+// Ask sends a request with the file, which stays the caller's, and waits for its answer. One request is asked at
+// a time.
+func (c Conn) Ask(r Request, f *os.File) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { _, _, sent = c.WriteMsgUnix(data, unix.UnixRights(int(fd)), nil) }); err != nil {
+		return err
+	}
+	if sent != nil {
+		return sent
+	}
+	var a Answer
+	buf := make([]byte, maxMessage)
+	n, err := c.Read(buf)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(buf[:n], &a); err != nil {
+		return err
+	}
+	if a.Error != "" {
+		return errors.New(a.Error)
+	}
+	return nil
+}
+
+// Next waits for a request. The file is the caller's.
+func (c Conn) Next() (r Request, f *os.File, err error) {
+	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil {
+		return r, nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil {
+		return r, nil, err
+	}
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return r, nil, err
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			f = os.NewFile(uintptr(fd), "socket")
+		}
+	}
+	if f == nil {
+		return r, nil, errors.New("a request came without its descriptor")
+	}
+	if err := json.Unmarshal(buf[:n], &r); err != nil {
+		return r, nil, errors.Join(err, f.Close())
+	}
+	return r, f, nil
+}
+
+// Reply answers the last request.
+func (c Conn) Reply(err error) error {
+	var a Answer
+	if err != nil {
+		a.Error = err.Error()
+	}
+	data, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	_, err = c.Write(data)
+	return err
+}

@@ -1,0 +1,135 @@
+// Package server is the process that is between a guest and the network: it reads what the guest sends, judges
+// it, and makes connections in the guest's place. Package gateway starts and feeds it. Nothing of the guest's
+// network is anywhere else, so that somebody who takes this process over from within the guest has no files, no
+// other programs, and no more of the network than the user has.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/stack"
+)
+
+// memoryLimit is how much memory, in bytes, Go may use before it rather collects garbage all the time.
+const memoryLimit = 64 << 20
+
+// Main does the work of a gateway and never returns if this process was started as one; otherwise it returns at
+// once. It stands in the main function of every program that calls gateway.Start, after confine.Main.
+func Main() {
+	if os.Args[0] != gateway.Name {
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// run serves until whoever started it is gone.
+func run() error {
+	// What is in transit may be secret: nobody who runs as this user may read it here.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keeping others out of the gateway: %w", err)
+	}
+	unix.CloseOnExec(gateway.FDControl)
+	debug.SetMemoryLimit(memoryLimit)
+	control, err := wire.NewConn(os.NewFile(gateway.FDControl, "control"))
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	s := server{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	defer s.close()
+	for {
+		request, f, err := control.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading what to do: %w", err)
+		}
+		if err := control.Reply(s.do(request, f)); err != nil {
+			return fmt.Errorf("answering: %w", err)
+		}
+	}
+}
+
+type server struct {
+	network *stack.Network // nil before the first request
+	log     *slog.Logger
+}
+
+func (s *server) close() {
+	if s.network != nil {
+		_ = s.network.Close()
+	}
+}
+
+// do takes over the file.
+func (s *server) do(r wire.Request, f *os.File) error {
+	switch {
+	case r.Start != nil && s.network == nil:
+		return s.start(*r.Start, f)
+	case r.Publish != nil && s.network != nil:
+		return s.publish(*r.Publish, f)
+	}
+	return errors.Join(errors.New("the gateway was asked for what it cannot do now"), f.Close())
+}
+
+func (s *server) start(r wire.Start, link *os.File) (err error) {
+	s.network, err = stack.New(stack.Config{
+		Link: link, MTU: r.MTU, HostName: r.HostName, Search: r.Search,
+		Policy: &policy.Policy{Host: stack.HostAddresses}, Log: s.note, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	go func() { s.log.Info("the guest's network ended", "err", s.network.Serve(context.Background())) }()
+	return nil
+}
+
+// publish leads connections to a listening socket, or datagrams to one, to the guest.
+func (s *server) publish(r wire.Publish, socket *os.File) error {
+	defer socket.Close() // what is made of it has a duplicate
+	if r.Proto == network.UDP {
+		conn, err := net.FilePacketConn(socket)
+		if err != nil {
+			return err
+		}
+		_, err = s.network.PublishPacket(conn, r.GuestPort)
+		return err
+	}
+	listener, err := net.FileListener(socket)
+	if err != nil {
+		return err
+	}
+	_, err = s.network.Publish(listener, r.GuestPort)
+	return err
+}
+
+// note writes down what the guest may not have. What it may is its own business.
+func (s *server) note(e stack.Event) {
+	if e.Allowed {
+		return
+	}
+	attrs := []any{"proto", e.Proto, "address", e.Addr.String(), "rule", e.Rule}
+	if e.Name != "" {
+		attrs = append(attrs, "name", e.Name)
+	}
+	s.log.Info("refused", attrs...)
+}
