@@ -20,8 +20,10 @@ type Socket struct {
 // (sysctl net.ipv4.ping_group_range).
 func InternetSockets() []Socket {
 	return []Socket{
-		{Family: unix.AF_INET, Type: unix.SOCK_STREAM}, {Family: unix.AF_INET, Type: unix.SOCK_DGRAM},
-		{Family: unix.AF_INET6, Type: unix.SOCK_STREAM}, {Family: unix.AF_INET6, Type: unix.SOCK_DGRAM},
+		{Family: unix.AF_INET, Type: unix.SOCK_STREAM},
+		{Family: unix.AF_INET, Type: unix.SOCK_DGRAM},
+		{Family: unix.AF_INET6, Type: unix.SOCK_STREAM},
+		{Family: unix.AF_INET6, Type: unix.SOCK_DGRAM},
 	}
 }
 
