@@ -4,6 +4,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -212,4 +214,27 @@ func resolvConf(ack *dhcpv4.DHCPv4) string {
 		fmt.Fprintf(&text, "search %s\n", strings.Join(search, " "))
 	}
 	return text.String()
+}
+
+// endConnections ends the guest's TCP connections to others. A guest that was restored
+// has them from before, and nobody is at their other ends: a program that only waits
+// for an answer would never hear of that.
+func endConnections() error {
+	sockets, err := netlink.SocketDiagTCP(unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("cannot list the connections from before: %w", err)
+	}
+	var errs []error
+	for _, s := range sockets {
+		if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() { // it listens, or is the guest's own
+			continue
+		}
+		err := netlink.SocketDestroy(
+			&net.TCPAddr{IP: s.ID.Source, Port: int(s.ID.SourcePort)}, &net.TCPAddr{IP: s.ID.Destination, Port: int(s.ID.DestinationPort)},
+		)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
+			errs = append(errs, fmt.Errorf("cannot end the connection to %s from before: %w", s.ID.Destination, err))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -90,7 +90,7 @@ func (b *bench) config() machine.Config {
 	return machine.Config{
 		Name: "raw",
 		Hardware: machine.Hardware{
-			Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs, Network: network.ModeUser, Transport: agent.TransportSerial,
+			Image: b.img.Exact(), MemoryMiB: d.MemoryMiB, CPUs: d.CPUs, Network: network.ModePublic, Transport: agent.TransportSerial,
 		},
 		Life: machine.Life{ReadyTimeout: b.timeout},
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
+	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 const (
@@ -33,7 +34,7 @@ const (
 
 	// MTU is the largest IP packet on the way between guest and gateway, in bytes. Frames that large cost a tenth
 	// of what frames of 1500 bytes cost.
-	MTU = 65520
+	MTU = stack.MaxMTU
 )
 
 // Options describe a guest's network.
@@ -63,7 +64,7 @@ type Gateway struct {
 	ctx      context.Context // of the processes
 	end      context.CancelFunc
 	qemu     *os.File
-	link     *os.File
+	link     *os.File      // the other end, of which each frame is one datagram: a process that died leaves no half of one
 	finished chan struct{} // closed when no process is left
 
 	mu        sync.Mutex
@@ -101,7 +102,7 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 		Filter: confine.WorkingFilter(sockets()...),
 	}
 	g.program = confine.Program{Self: Name, Env: []string{"PATH=", "LC_ALL=C"}}
-	if g.qemu, g.link, err = linkPair(); err != nil {
+	if g.link, g.qemu, err = stack.Pair(); err != nil {
 		return nil, err
 	}
 	if err := g.run(); err != nil {
@@ -115,25 +116,6 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 // addresses this machine has.
 func sockets() []confine.Socket {
 	return append(confine.InternetSockets(), confine.Socket{Family: unix.AF_NETLINK, Type: unix.SOCK_RAW, OnlyProtocol: true, Protocol: unix.NETLINK_ROUTE})
-}
-
-// linkBuffer is how much of a link's socket may wait to be read, in bytes, as far as the kernel allows that
-// (sysctl net.core.wmem_max): some frames.
-const linkBuffer = 4 << 20
-
-// linkPair returns QEMU's end of the link, and the process's. A frame is a datagram, so that a process that died
-// in the midst of one leaves no half of it behind.
-func linkPair() (theirs, ours *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making the guest's network: %w", err)
-	}
-	for _, fd := range fds {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, linkBuffer) != nil { // which is root's
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, linkBuffer) // the kernel takes as much as it allows
-		}
-	}
-	return os.NewFile(uintptr(fds[0]), "network"), os.NewFile(uintptr(fds[1]), "network"), nil
 }
 
 // QEMU is the socket that QEMU is to have as the guest's network device. It stays the gateway's to close.
