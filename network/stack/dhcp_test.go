@@ -57,6 +57,9 @@ func TestLease(t *testing.T) {
 	if renewed.MessageType() != dhcpv4.MessageTypeAck {
 		t.Errorf("the renewal is answered by %s", renewed.Summary())
 	}
+	if events, _ := l.seen(); len(events) > 0 {
+		t.Errorf("the log has %+v", events)
+	}
 }
 
 func FuzzDHCP(f *testing.F) {
