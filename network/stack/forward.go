@@ -26,14 +26,14 @@ const (
 func (n *Network) forward(ctx context.Context, q question) reply {
 	servers, err := n.config.Servers()
 	if err != nil {
-		n.config.Logger.Debug("the host's DNS servers cannot be read", "error", err)
+		n.config.Logger.Debug("the host's DNS servers cannot be read", "err", err)
 	}
 	for _, server := range servers[:min(len(servers), maxServers)] {
 		a, err := n.ask(ctx, server, q)
 		if err == nil {
 			return a
 		}
-		n.config.Logger.Debug("a DNS server did not answer", "server", server, "error", err)
+		n.config.Logger.Debug("a DNS server did not answer", "server", server, "err", err)
 	}
 	return q.fail(dnsmessage.RCodeServerFailure)
 }

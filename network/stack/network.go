@@ -344,7 +344,7 @@ func (n *Network) reject(pkt *netstack.PacketBuffer, how netstack.RejectIPv4With
 	// A port is refused by its host, and all else by the router, which guests believe for any address.
 	byHost := how == netstack.RejectIPv4WithICMPPortUnreachable
 	if err := p.SendRejectionError(pkt, how, byHost); err != nil {
-		n.config.Logger.Debug("a packet's refusal could not be sent", "error", err)
+		n.config.Logger.Debug("a packet's refusal could not be sent", "err", err)
 	}
 }
 

@@ -84,7 +84,7 @@ func (n *Network) ping(id pingID, request *netstack.PacketBuffer) (*ping, string
 		return nil, closed.Rule
 	}
 	if err != nil {
-		n.config.Logger.Debug("the host cannot ping for the guest", "address", id.addr, "error", err)
+		n.config.Logger.Debug("the host cannot ping for the guest", "address", id.addr, "err", err)
 		return nil, RuleHostCannot
 	}
 	p := &ping{network: n, id: id, host: host, first: head(request)}
@@ -158,7 +158,7 @@ func (n *Network) echo(id pingID, message []byte) {
 	pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber
 	params := netstack.NetworkHeaderParams{Protocol: header.ICMPv4ProtocolNumber, TTL: tcpip.UseDefaultIPv4TTL}
 	if err := route.WritePacket(params, pkt); err != nil {
-		n.config.Logger.Debug("an echo reply could not be sent", "error", err)
+		n.config.Logger.Debug("an echo reply could not be sent", "err", err)
 	}
 }
 

@@ -30,7 +30,7 @@ func (n *Network) Publish(l net.Listener, guestPort uint16) (stop func(), err er
 			c, err := l.Accept()
 			if err != nil {
 				if ctx.Err() == nil {
-					n.config.Logger.Warn("a published port is closed", "address", l.Addr(), "error", err)
+					n.config.Logger.Warn("a published port is closed", "address", l.Addr(), "err", err)
 				}
 				return
 			}
@@ -72,7 +72,7 @@ func (n *Network) toPort(ctx context.Context, host hostConn, port uint16) {
 	var queue waiter.Queue
 	ep, err := n.connectGuest(ctx, &queue, port)
 	if err != nil {
-		n.config.Logger.Debug("the guest does not take a connection", "port", port, "error", err)
+		n.config.Logger.Debug("the guest does not take a connection", "port", port, "err", err)
 		abort(host)
 		return
 	}

@@ -31,7 +31,7 @@ func (n *Network) PublishPacket(c net.PacketConn, guestPort uint16) (stop func()
 	go func() {
 		defer cancel()
 		if err := p.serve(); ctx.Err() == nil {
-			n.config.Logger.Warn("a published port is closed", "address", c.LocalAddr(), "error", err)
+			n.config.Logger.Warn("a published port is closed", "address", c.LocalAddr(), "err", err)
 		}
 	}()
 	return func() {
@@ -68,7 +68,7 @@ func (p *packetPort) serve() error {
 		}
 		f, err := p.flow(sender)
 		if err != nil {
-			p.network.config.Logger.Debug("a datagram for the guest is lost", "port", p.port, "error", err)
+			p.network.config.Logger.Debug("a datagram for the guest is lost", "port", p.port, "err", err)
 			continue
 		}
 		f.last.Store(time.Now().UnixNano())

@@ -80,7 +80,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	defer func() { n.event(e, began) }()
 	host, err := n.dialTCP(e)
 	if err != nil {
-		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "error", err)
+		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "err", err)
 		if closed, ok := errors.AsType[*ClosedError](err); ok {
 			e.Allowed, e.Rule = false, closed.Rule
 		}
@@ -150,11 +150,11 @@ func (n *Network) tune(ep tcpip.Endpoint) {
 	idle, interval := tcpip.KeepaliveIdleOption(keepAliveIdle), tcpip.KeepaliveIntervalOption(keepAliveInterval)
 	for _, option := range []tcpip.SettableSocketOption{&idle, &interval} {
 		if err := ep.SetSockOpt(option); err != nil {
-			n.config.Logger.Debug("cannot set an option of a connection", "error", err)
+			n.config.Logger.Debug("cannot set an option of a connection", "err", err)
 		}
 	}
 	if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepAliveCount); err != nil {
-		n.config.Logger.Debug("cannot set an option of a connection", "error", err)
+		n.config.Logger.Debug("cannot set an option of a connection", "err", err)
 	}
 	o.SetKeepAlive(true)
 	n.mu.Lock()
