@@ -33,10 +33,12 @@ const nestedScripts = "run"
 // microvm and over vsock, whose addresses are none of a test's business on the
 // machine itself.
 //
-// QEMU's emulation of that processor is not exact: of six runs on one machine,
-// three failed, each in another place and the same program in the next one: a
-// kernel that resets before its first word, a connection whose other end is gone.
-// What is wrong with us fails each time.
+// QEMU's emulation of that processor is not exact: of seven runs on one machine,
+// four failed, each in another place. Once the outer guest's kernel could say why: a
+// page fault in svm_vcpu_run, after the nested guest's exit and before the kernel has
+// its own GS base back, so that the handler faults at its first use of that
+// (exc_page_fault), again and again, until the stack is full. No program brings a
+// kernel there on a real processor. What is wrong with us fails each time.
 func TestNested(t *testing.T) {
 	imageDirs(t) // or else it is skipped
 	for try := 1; ; try++ {
