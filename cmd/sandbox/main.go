@@ -116,11 +116,11 @@ func commandGroups() []commandGroup {
 		}},
 		{"their life", []*cli.Command{
 			startCommand(), stopCommand(), restartCommand(), killCommand(), pauseCommand(), resumeCommand(), waitCommand(),
-			resizeCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
+			resizeCommand(), publishCommand(), unpublishCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
 		}},
 		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
 		{"look at them", []*cli.Command{
-			lsCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
+			lsCommand(), inspectCommand(), portCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
 		}},
 		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},

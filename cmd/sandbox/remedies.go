@@ -29,6 +29,7 @@ var words = map[remedy.Action]string{
 	remedy.ShorterName:  "choose a shorter --name, or set XDG_RUNTIME_DIR to a shorter directory",
 	remedy.List:         "sandbox ls shows those that exist",
 	remedy.Inspect:      "sandbox inspect %[1]s lists those that it has",
+	remedy.ListPorts:    "sandbox port %[1]s lists them",
 	remedy.Examine:      "\nsandbox doctor shows what this machine has",
 	remedy.AllowWeak:    "\nTo run the sandbox all the same, add --allow-weak-isolation: then whoever breaks out of the guest has all that you have",
 
@@ -58,7 +59,7 @@ var words = map[remedy.Action]string{
 	remedy.LeaveOut:      "leave out --%[1]s",
 	remedy.LessMemory:    "give a smaller --memory",
 	remedy.LargerDisk:    "give --disk a larger size, or make a new sandbox and copy what you need",
-	remedy.NoPorts:       "leave out --publish, which does not go with --net none, or use --net user",
+	remedy.NoPorts:       "leave out --publish, which does not go with --net none, or use --net public",
 	remedy.RemoveOrRerun: "leave out --rm (which a command without --name implies), or --restart always",
 	remedy.SetVariable:   "set it in a step above, or with --var %[1]s=VALUE (a plain dollar is $$)",
 	remedy.AllowUnsafe:   "it takes --unsafe",

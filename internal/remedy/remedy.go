@@ -25,8 +25,9 @@ const (
 	OtherName    Action = "other-name"    // SANDBOX: or remove the one that has it
 	ShorterName  Action = "shorter-name"
 	List         Action = "list"
-	Inspect      Action = "inspect" // SANDBOX
-	Examine      Action = "examine" // the machine
+	Inspect      Action = "inspect"    // SANDBOX
+	ListPorts    Action = "list-ports" // SANDBOX
+	Examine      Action = "examine"    // the machine
 
 	AllowWeak       Action = "allow-weak"       // isolation
 	AcceptShare     Action = "accept-share"     // SANDBOX DIRECTORY

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/network"
 )
 
 // recorder is a Backend that remembers its requests and answers all with fail, or
@@ -49,6 +51,8 @@ func (r *recorder) Save(_ context.Context, q SaveRequest) (snapshot.Manifest, er
 func (r *recorder) CopyHome(_ context.Context, q CopyHomeRequest) error { return r.did(q) }
 func (r *recorder) Resize(_ context.Context, q Sizes) (Sizes, error)    { return q, r.did(q) }
 func (r *recorder) Memory(context.Context) (Memory, error)              { return Memory{7}, r.did("memory") }
+func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error)   { return q, r.did(q) }
+func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return r.did(q) }
 
 func (r *recorder) Console(_ context.Context, w io.Writer) error {
 	if err := r.did("console"); err != nil {
@@ -99,6 +103,8 @@ func serve(t *testing.T, server *http.Server) *Client {
 	}}
 }
 
+var somePorts = Ports{Forwards: []network.Forward{{HostIP: netip.IPv6Loopback(), HostPort: 8080, GuestPort: 80, Proto: network.UDP}}}
+
 // calls makes every call there is, and returns its answer.
 func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 	without := func(err error) (any, error) { return nil, err }
@@ -118,14 +124,16 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		return string(answer), err
 	}
 	return map[string]func() (any, error){
-		"stop":   func() (any, error) { return without(c.Stop(ctx, StopRequest{Grace: time.Minute})) },
-		"kill":   func() (any, error) { return without(c.Kill(ctx, KillRequest{Restoring: true})) },
-		"pause":  func() (any, error) { return without(c.Pause(ctx)) },
-		"resume": func() (any, error) { return without(c.Resume(ctx)) },
-		"save":   func() (any, error) { return c.Save(ctx, SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}) },
-		"home":   func() (any, error) { return without(c.CopyHome(ctx, CopyHomeRequest{Draft: ".new-x"})) },
-		"resize": func() (any, error) { return c.Resize(ctx, Sizes{MemoryMiB: 512, DiskMiB: 64}) },
-		"memory": func() (any, error) { return c.Memory(ctx) },
+		"stop":      func() (any, error) { return without(c.Stop(ctx, StopRequest{Grace: time.Minute})) },
+		"kill":      func() (any, error) { return without(c.Kill(ctx, KillRequest{Restoring: true})) },
+		"pause":     func() (any, error) { return without(c.Pause(ctx)) },
+		"resume":    func() (any, error) { return without(c.Resume(ctx)) },
+		"save":      func() (any, error) { return c.Save(ctx, SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}) },
+		"home":      func() (any, error) { return without(c.CopyHome(ctx, CopyHomeRequest{Draft: ".new-x"})) },
+		"resize":    func() (any, error) { return c.Resize(ctx, Sizes{MemoryMiB: 512, DiskMiB: 64}) },
+		"memory":    func() (any, error) { return c.Memory(ctx) },
+		"publish":   func() (any, error) { return c.Publish(ctx, somePorts) },
+		"unpublish": func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
 		"console": func() (any, error) {
 			var text strings.Builder
 			err := c.Console(ctx, &text)
@@ -140,18 +148,20 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 func TestCallsArriveAsTheyWereMade(t *testing.T) {
 	const heard = "heard a word"
 	for name, want := range map[string]struct{ request, answer any }{
-		"stop":    {StopRequest{Grace: time.Minute}, nil},
-		"kill":    {KillRequest{Restoring: true}, nil},
-		"pause":   {"pause", nil},
-		"resume":  {"resume", nil},
-		"save":    {SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}, snapshot.Manifest{Tag: "a&b", Pause: time.Second}},
-		"home":    {CopyHomeRequest{Draft: ".new-x"}, nil},
-		"resize":  {Sizes{MemoryMiB: 512, DiskMiB: 64}, Sizes{MemoryMiB: 512, DiskMiB: 64}},
-		"memory":  {"memory", Memory{7}},
-		"console": {"console", "login: "},
-		"input":   {ConsoleInputRequest{Take: true}, heard},
-		"ssh":     {"ssh", heard},
-		"qmp":     {QMPRequest{Unsafe: true}, heard},
+		"stop":      {StopRequest{Grace: time.Minute}, nil},
+		"kill":      {KillRequest{Restoring: true}, nil},
+		"pause":     {"pause", nil},
+		"resume":    {"resume", nil},
+		"save":      {SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}, snapshot.Manifest{Tag: "a&b", Pause: time.Second}},
+		"home":      {CopyHomeRequest{Draft: ".new-x"}, nil},
+		"resize":    {Sizes{MemoryMiB: 512, DiskMiB: 64}, Sizes{MemoryMiB: 512, DiskMiB: 64}},
+		"memory":    {"memory", Memory{7}},
+		"publish":   {somePorts, somePorts},
+		"unpublish": {somePorts, nil},
+		"console":   {"console", "login: "},
+		"input":     {ConsoleInputRequest{Take: true}, heard},
+		"ssh":       {"ssh", heard},
+		"qmp":       {QMPRequest{Unsafe: true}, heard},
 	} {
 		b := &recorder{}
 		answer, err := calls(t.Context(), serve(t, NewServer(b)))[name]()

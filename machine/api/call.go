@@ -27,6 +27,8 @@ type Backend interface {
 	CopyHome(context.Context, CopyHomeRequest) error
 	Resize(context.Context, Sizes) (Sizes, error)
 	Memory(context.Context) (Memory, error)
+	Publish(context.Context, Ports) (Ports, error)
+	Unpublish(context.Context, Ports) error
 	Console(context.Context, io.Writer) error
 	ConsoleInput(context.Context, ConsoleInputRequest, Accept) error
 	SSH(context.Context, Accept) error
@@ -49,6 +51,8 @@ func NewServer(b Backend) *http.Server {
 	copyHome.serve(mux, withoutAnswer(b.CopyHome))
 	resize.serve(mux, b.Resize)
 	memory.serve(mux, func(ctx context.Context, _ nothing) (Memory, error) { return b.Memory(ctx) })
+	publish.serve(mux, b.Publish)
+	unpublish.serve(mux, withoutAnswer(b.Unpublish))
 	console.serveText(mux, func(ctx context.Context, _ nothing, w io.Writer) error { return b.Console(ctx, w) })
 	consoleInput.serveStream(mux, b.ConsoleInput)
 	ssh.serveStream(mux, func(ctx context.Context, _ nothing, accept Accept) error { return b.SSH(ctx, accept) })

@@ -102,6 +102,13 @@ func (b backend) Memory(ctx context.Context) (api.Memory, error) {
 	return api.Memory{Bytes: bytes}, err
 }
 
+func (b backend) Publish(_ context.Context, p api.Ports) (api.Ports, error) {
+	opened, err := b.v.publish(p.Forwards)
+	return api.Ports{Forwards: opened}, err
+}
+
+func (b backend) Unpublish(_ context.Context, p api.Ports) error { return b.v.unpublish(p.Forwards) }
+
 func (b backend) Console(ctx context.Context, w io.Writer) error {
 	if err := b.v.awaitConsole(ctx); err != nil {
 		return err

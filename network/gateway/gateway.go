@@ -13,7 +13,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,13 +71,16 @@ type Gateway struct {
 
 	mu        sync.Mutex
 	published []published
+	lastID    int
 	control   wire.Conn // to the process that runs
-	process   *process.Process
+
+	process atomic.Pointer[process.Process] // that runs, or ran last
 }
 
 // published is a port of the host that leads to the guest.
 type published struct {
 	network.Forward
+	id     int
 	socket *os.File
 }
 
@@ -139,7 +144,8 @@ func (g *Gateway) run() (err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.process, g.control = started, control
+	g.control = control
+	g.process.Store(started)
 	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
@@ -170,12 +176,12 @@ func (g *Gateway) keep() {
 	pause := firstPause
 	for {
 		started := time.Now()
-		<-g.process.Done()
+		<-g.process.Load().Done()
 		g.control.Close()
 		if g.ctx.Err() != nil {
 			return
 		}
-		g.options.Logger.Warn("the guest's network died and is started anew", "err", g.process.Err())
+		g.options.Logger.Warn("the guest's network died and is started anew", "err", g.process.Load().Err())
 		if time.Since(started) > lastPause {
 			pause = firstPause
 		}
@@ -204,31 +210,44 @@ func (g *Gateway) Publish(f network.Forward) (network.Forward, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := published{f, socket}
+	g.lastID++
+	p := published{f, g.lastID, socket}
 	if g.ctx.Err() != nil {
 		return f, errors.Join(errors.New("the guest's network has ended"), socket.Close())
 	}
 	// A process that has died meanwhile leaves it to the next one.
-	if err := g.ask(p); err != nil && !g.gone() {
+	if err := g.ask(p); isRefusal(err) {
 		return f, errors.Join(fmt.Errorf("publishing %s: %w", f, err), socket.Close())
 	}
 	g.published = append(g.published, p)
 	return f, nil
 }
 
-// ask tells the process of a port. The caller holds the lock.
-func (g *Gateway) ask(p published) error {
-	return g.control.Ask(wire.Request{Publish: &wire.Publish{Proto: p.Proto, GuestPort: uint16(p.GuestPort)}}, p.socket)
+// Unpublish closes a port that Publish has returned, and ends the connections to it.
+func (g *Gateway) Unpublish(f network.Forward) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i := slices.IndexFunc(g.published, func(p published) bool { return p.Forward == f })
+	if i < 0 {
+		return fmt.Errorf("%s is not published", f)
+	}
+	p := g.published[i]
+	// The next process does not learn of it, should this one be gone.
+	if err := g.control.Ask(wire.Request{Unpublish: p.id}, nil); isRefusal(err) {
+		return fmt.Errorf("closing the port %s: %w", f, err)
+	}
+	g.published = slices.Delete(g.published, i, i+1)
+	return p.socket.Close()
 }
 
-// gone tells whether the process has ended: the next one learns what this one did not.
-func (g *Gateway) gone() bool {
-	select {
-	case <-g.process.Done():
-		return true
-	default:
-		return false
-	}
+// ask tells the process of a port. The caller holds the lock.
+func (g *Gateway) ask(p published) error {
+	return g.control.Ask(wire.Request{Publish: &wire.Publish{ID: p.id, Proto: p.Proto, GuestPort: uint16(p.GuestPort)}}, p.socket)
+}
+
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*wire.Refusal](err)
+	return ok
 }
 
 // Close ends the guest's network and closes the host's ports that led to it. It may be called on nil.
@@ -237,11 +256,10 @@ func (g *Gateway) Close() {
 		return
 	}
 	g.end()
+	_ = g.process.Load().Stop(context.Background(), 0) // it has nothing to lose, and may stand still
 	<-g.finished
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_ = g.process.Stop(context.Background(), 0)
-	g.control.Close()
 	closeFiles(g.qemu, g.link)
 	for _, p := range g.published {
 		p.socket.Close()

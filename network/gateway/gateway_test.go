@@ -175,6 +175,34 @@ func TestPublishedPortLeadsToTheGuest(t *testing.T) {
 	}
 }
 
+func TestUnpublishedPortIsClosed(t *testing.T) {
+	g, processes := start(t)
+	f, err := g.Publish(network.Forward{HostIP: netip.MustParseAddr("127.0.0.1"), GuestPort: 80, Proto: network.TCP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Unpublish(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Unpublish(f); err == nil || !strings.Contains(err.Error(), "is not published") {
+		t.Errorf("it is closed twice: %v", err)
+	}
+	if f, err = g.Publish(f); err != nil { // nobody has the port
+		t.Fatal(err)
+	}
+	// A process that is gone has closed it already, and the next one does not open it.
+	if err := unix.Kill((<-processes).pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Unpublish(f); err != nil {
+		t.Fatal(err)
+	}
+	<-processes
+	if _, err := g.Publish(f); err != nil {
+		t.Error(err)
+	}
+}
+
 // awaitSegment returns the TCP header of the first segment to the guest.
 func awaitSegment(t *testing.T, g *gateway.Gateway) []byte {
 	t.Helper()

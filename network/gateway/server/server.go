@@ -53,7 +53,7 @@ func run() error {
 		return err
 	}
 	defer control.Close()
-	s := server{log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	s := server{published: map[int]func(){}, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	defer s.close()
 	for {
 		request, f, err := control.Next()
@@ -70,8 +70,9 @@ func run() error {
 }
 
 type server struct {
-	network *stack.Network // nil before the first request
-	log     *slog.Logger
+	network   *stack.Network // nil before the first request
+	published map[int]func() // each closes a port
+	log       *slog.Logger
 }
 
 func (s *server) close() {
@@ -83,12 +84,19 @@ func (s *server) close() {
 // do takes over the file.
 func (s *server) do(r wire.Request, f *os.File) error {
 	switch {
-	case r.Start != nil && s.network == nil:
+	case r.Start != nil && s.network == nil && f != nil:
 		return s.start(*r.Start, f)
-	case r.Publish != nil && s.network != nil:
+	case r.Publish != nil && s.network != nil && f != nil:
 		return s.publish(*r.Publish, f)
+	case s.published[r.Unpublish] != nil:
+		s.published[r.Unpublish]()
+		delete(s.published, r.Unpublish)
+		return nil
 	}
-	return errors.Join(errors.New("the gateway was asked for what it cannot do now"), f.Close())
+	if f != nil {
+		f.Close()
+	}
+	return errors.New("the gateway was asked for what it cannot do now")
 }
 
 func (s *server) start(r wire.Start, link *os.File) (err error) {
@@ -106,20 +114,26 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 // publish leads connections to a listening socket, or datagrams to one, to the guest.
 func (s *server) publish(r wire.Publish, socket *os.File) error {
 	defer socket.Close() // what is made of it has a duplicate
+	stop, err := s.lead(r, socket)
+	if err == nil {
+		s.published[r.ID] = stop
+	}
+	return err
+}
+
+func (s *server) lead(r wire.Publish, socket *os.File) (stop func(), err error) {
 	if r.Proto == network.UDP {
 		conn, err := net.FilePacketConn(socket)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		_, err = s.network.PublishPacket(conn, r.GuestPort)
-		return err
+		return s.network.PublishPacket(conn, r.GuestPort)
 	}
 	listener, err := net.FileListener(socket)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = s.network.Publish(listener, r.GuestPort)
-	return err
+	return s.network.Publish(listener, r.GuestPort)
 }
 
 // note writes down what the guest may not have. What it may is its own business.

@@ -1,5 +1,5 @@
 // Package wire is what the two halves of a gateway say to each other: over a socket of whole messages
-// (SOCK_SEQPACKET), each a Request in JSON with one descriptor, to which an Answer comes back.
+// (SOCK_SEQPACKET), each a Request in JSON with a descriptor if it has one, to which an Answer comes back.
 package wire
 
 import (
@@ -17,8 +17,9 @@ const maxMessage = 64 << 10
 
 // Request is one of these.
 type Request struct {
-	Start   *Start   `json:"start,omitempty"`   // with QEMU's network device; the first request
-	Publish *Publish `json:"publish,omitempty"` // with a socket of the host's
+	Start     *Start   `json:"start,omitempty"`     // with the link to the guest's card; the first request
+	Publish   *Publish `json:"publish,omitempty"`   // with a socket of the host's
+	Unpublish int      `json:"unpublish,omitempty"` // the ID of what was published
 }
 
 // Start describes the guest's network.
@@ -30,6 +31,7 @@ type Start struct {
 
 // Publish leads what arrives at a socket to a port of the guest.
 type Publish struct {
+	ID        int    `json:"id"`    // not 0, and no other's
 	Proto     string `json:"proto"` // network.TCP: the socket listens; network.UDP
 	GuestPort uint16 `json:"guestPort"`
 }
@@ -38,6 +40,11 @@ type Publish struct {
 type Answer struct {
 	Error string `json:"error,omitempty"`
 }
+
+// Refusal is the error of a request that was answered.
+type Refusal struct{ Answer }
+
+func (r *Refusal) Error() string { return r.Answer.Error }
 
 // Conn is an end of the socket.
 type Conn struct{ *net.UnixConn }
@@ -70,23 +77,15 @@ func NewConn(f *os.File) (Conn, error) {
 	return Conn{conn}, nil
 }
 
-// Ask sends a request with the file, which stays the caller's, and waits for its answer. One request is asked at
-// a time.
+// Ask sends a request with the file, which stays the caller's and may be nil, and waits for its answer. One request
+// is asked at a time. An error that is no *Refusal says that nobody is at the other end any more.
 func (c Conn) Ask(r Request, f *os.File) error {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	raw, err := f.SyscallConn()
-	if err != nil {
+	if err := c.send(data, f); err != nil {
 		return err
-	}
-	var sent error
-	if err := raw.Control(func(fd uintptr) { _, _, sent = c.WriteMsgUnix(data, unix.UnixRights(int(fd)), nil) }); err != nil {
-		return err
-	}
-	if sent != nil {
-		return sent
 	}
 	var a Answer
 	buf := make([]byte, maxMessage)
@@ -98,12 +97,26 @@ func (c Conn) Ask(r Request, f *os.File) error {
 		return err
 	}
 	if a.Error != "" {
-		return errors.New(a.Error)
+		return &Refusal{a}
 	}
 	return nil
 }
 
-// Next waits for a request. The file is the caller's.
+func (c Conn) send(data []byte, f *os.File) error {
+	if f == nil {
+		_, err := c.Write(data)
+		return err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Control(func(fd uintptr) { _, _, sent = c.WriteMsgUnix(data, unix.UnixRights(int(fd)), nil) })
+	return errors.Join(err, sent)
+}
+
+// Next waits for a request. The file is the caller's; it is nil for a request that came without.
 func (c Conn) Next() (r Request, f *os.File, err error) {
 	buf, oob := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
@@ -124,11 +137,11 @@ func (c Conn) Next() (r Request, f *os.File, err error) {
 			f = os.NewFile(uintptr(fd), "socket")
 		}
 	}
-	if f == nil {
-		return r, nil, errors.New("a request came without its descriptor")
-	}
 	if err := json.Unmarshal(buf[:n], &r); err != nil {
-		return r, nil, errors.Join(err, f.Close())
+		if f != nil {
+			f.Close()
+		}
+		return r, nil, err
 	}
 	return r, f, nil
 }
