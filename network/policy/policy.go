@@ -50,19 +50,27 @@ func (p *Policy) Address(a netip.AddrPort, _ Proto) Verdict {
 	if rule := closed(addr); rule != "" {
 		return Verdict{Rule: rule}
 	}
+	if rule := p.host(addr); rule != "" {
+		return Verdict{Rule: rule}
+	}
+	return Verdict{Allow: true, Rule: RulePublic}
+}
+
+// host returns the rule that closes addr because it is the host's, or nothing.
+func (p *Policy) host(addr netip.Addr) string {
 	if p.Host == nil {
-		return Verdict{Rule: RuleHostUnknown}
+		return RuleHostUnknown
 	}
 	host, err := p.Host()
 	if err != nil {
-		return Verdict{Rule: RuleHostUnknown}
+		return RuleHostUnknown
 	}
 	for _, candidate := range append(embedded(addr), addr) {
 		if slices.ContainsFunc(host, func(h netip.Addr) bool { return h.Unmap().WithZone("") == candidate }) {
-			return Verdict{Rule: RuleHost}
+			return RuleHost
 		}
 	}
-	return Verdict{Allow: true, Rule: RulePublic}
+	return ""
 }
 
 // closed returns the rule that closes addr on every host, or nothing.

@@ -1,0 +1,344 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Rule opens hosts to a guest. ParseRule makes one.
+type Rule struct {
+	text    string
+	targets []target // a preset has several
+}
+
+// String returns the rule as it was written.
+func (r Rule) String() string { return r.text }
+
+// target is a host, a domain or a network, at a port.
+type target struct {
+	name   string       // of a host; with a dot before it, of a domain whose hosts are meant; or empty
+	prefix netip.Prefix // if there is no name
+	proto  Proto
+	port   int // anyPort, webPorts or one
+}
+
+const (
+	anyPort  = -1
+	webPorts = 0 // 80 and 443
+)
+
+// NameAddresses are the addresses that stand for names in a network with an Allowlist: each name has one, so that an
+// address says which name was meant. They are no one's on the Internet (RFC 2544).
+var NameAddresses = netip.MustParsePrefix("198.18.0.0/15")
+
+const (
+	presetPrefix = "preset:"
+	udpSuffix    = "/udp"
+)
+
+// ParseRule reads a rule: a host's name, *.example.com for all hosts below a domain but not the domain itself, or an
+// address or a network of IPv4; then :PORT, or :* for all ports, where it is not to be 80 and 443; and /udp, where it
+// is not to be TCP. Or preset:NAME, for one of Presets.
+func ParseRule(text string) (Rule, error) {
+	if name, ok := strings.CutPrefix(text, presetPrefix); ok {
+		return parsePreset(text, name)
+	}
+	t, err := parseTarget(text)
+	if err != nil {
+		return Rule{}, err
+	}
+	return Rule{text, []target{t}}, nil
+}
+
+// ruleError says what is wrong with a rule, at which byte, and how it could be written.
+func ruleError(text string, at int, example, format string, args ...any) error {
+	return fmt.Errorf("the rule %q is wrong at character %d: %s; write it like %s", text, at+1, fmt.Sprintf(format, args...), example)
+}
+
+func parsePreset(text, name string) (Rule, error) {
+	i := slices.IndexFunc(presets, func(p Preset) bool { return p.Name == name })
+	if i < 0 {
+		var names []string
+		for _, p := range presets {
+			names = append(names, p.Name)
+		}
+		return Rule{}, ruleError(text, len(presetPrefix), presetPrefix+names[0], "there is no such preset, but %s", strings.Join(names, ", "))
+	}
+	r := Rule{text: text}
+	for _, rule := range presets[i].Rules {
+		t, err := parseTarget(rule)
+		if err != nil {
+			return Rule{}, err
+		}
+		r.targets = append(r.targets, t)
+	}
+	return r, nil
+}
+
+func parseTarget(text string) (t target, err error) {
+	const example = "api.example.com, *.example.com:8443 or 203.0.113.0/24:22"
+	if i := strings.Index(text, "://"); i >= 0 {
+		return t, ruleError(text, i, example, "it names a host and no URL")
+	}
+	rest := text
+	t.proto = TCP
+	if host, ok := strings.CutSuffix(rest, udpSuffix); ok {
+		rest, t.proto = host, UDP
+	}
+	host, port, hasPort := strings.Cut(rest, ":")
+	switch {
+	case hasPort && (strings.Contains(port, ":") || strings.HasPrefix(host, "[")):
+		return t, ruleError(text, 0, example, "a guest's network has addresses of IPv4 only; a name also opens a host that has IPv6")
+	case hasPort && port == "*":
+		t.port = anyPort
+	case hasPort:
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return t, ruleError(text, len(host)+1, example, "%q is no port: it is a number from 1 to 65535, or * for all", port)
+		}
+		t.port = int(n)
+	case t.proto == UDP:
+		return t, ruleError(text, len(host), "ntp.example.com:123/udp", "a rule for UDP needs a port")
+	}
+	if isAddress(host) {
+		var problem string
+		if t.prefix, problem = parsePrefix(host); problem != "" {
+			return t, ruleError(text, 0, example, "%s", problem)
+		}
+		return t, nil
+	}
+	if host == "*" {
+		return t, ruleError(text, 0, example, "it opens every name, which is no allowlist")
+	}
+	if i := strings.Index(rest, "/"); i >= 0 {
+		return t, ruleError(text, i, example, "a slash is in a network such as 203.0.113.0/24, and in %s at the end", udpSuffix)
+	}
+	domain, below := strings.CutPrefix(host, "*.")
+	if at, problem := checkName(strings.TrimSuffix(domain, ".")); problem != "" {
+		return t, ruleError(text, len(host)-len(domain)+at, example, "%s", problem)
+	}
+	t.name = canonical(domain)
+	if below {
+		t.name = "." + t.name
+	}
+	return t, nil
+}
+
+// isAddress tells whether somebody meant an address or a network: no name ends with a number.
+func isAddress(host string) bool {
+	addr, _, _ := strings.Cut(host, "/")
+	return endsInNumber(addr)
+}
+
+// endsInNumber tells whether programs take a name for an address of IPv4, in whatever notation.
+func endsInNumber(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if last == "" {
+		return false
+	}
+	if hex, ok := strings.CutPrefix(strings.ToLower(last), "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
+}
+
+func parsePrefix(host string) (netip.Prefix, string) {
+	if !strings.Contains(host, "/") {
+		host += "/32"
+	}
+	prefix, err := netip.ParsePrefix(host)
+	if err != nil || !prefix.Addr().Is4() {
+		return prefix, fmt.Sprintf("%q is no address and no network of IPv4", strings.TrimSuffix(host, "/32"))
+	}
+	if prefix != prefix.Masked() {
+		return prefix, fmt.Sprintf("%s is an address within the network %s", prefix.Addr(), prefix.Masked())
+	}
+	if within(prefix, NameAddresses) {
+		return prefix, fmt.Sprintf("the addresses of %s stand for the names that are open", NameAddresses)
+	}
+	for _, c := range special {
+		if within(prefix, c.prefix) && !openable(c.rule) {
+			return prefix, fmt.Sprintf("no rule opens %s (%s)", prefix, c.rule)
+		}
+	}
+	return prefix, ""
+}
+
+// openable tells whether a user may open addresses that are closed by a rule of the public network: those of other
+// machines. What is the host itself, or more than one machine at once, is never open.
+func openable(rule string) bool {
+	switch rule {
+	case RulePrivate, RuleShared, RuleLinkLocal, RuleMetadata, RuleReserved:
+		return true
+	}
+	return false
+}
+
+// within tells whether all of inner is in outer.
+func within(inner, outer netip.Prefix) bool {
+	return inner.Bits() >= outer.Bits() && outer.Contains(inner.Addr())
+}
+
+const (
+	maxName  = 253 // bytes of a name in RFC 1035's form, without the dot at its end
+	maxLabel = 63
+)
+
+// checkName returns what is wrong with a name, and where, or nothing.
+func checkName(name string) (at int, problem string) {
+	if len(name) > maxName {
+		return maxName, fmt.Sprintf("a name has at most %d characters", maxName)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" {
+			return at, "there is nothing between two dots, or no name"
+		}
+		if len(label) > maxLabel {
+			return at + maxLabel, fmt.Sprintf("what is between two dots has at most %d characters", maxLabel)
+		}
+		for i := range len(label) {
+			switch c := label[i]; {
+			case 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9', c == '_':
+			case c == '-':
+				if i == 0 || i == len(label)-1 {
+					return at + i, "a hyphen stands between other characters"
+				}
+			case c >= 0x80:
+				return at + i, "it is not in ASCII: use the name's form that begins with xn--"
+			default:
+				return at + i, fmt.Sprintf("%q cannot be in a name", c)
+			}
+		}
+		at += len(label) + 1
+	}
+	if endsInNumber(name) {
+		return 0, "a name does not end with a number"
+	}
+	return 0, ""
+}
+
+// canonical is the one form of all that names the same host. It is for names without fault, as there are characters
+// whose small form is an ASCII letter.
+func canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+func (t target) matchesName(name string) bool {
+	if domain, ok := strings.CutPrefix(t.name, "."); ok {
+		return strings.HasSuffix(name, "."+domain)
+	}
+	return t.name != "" && t.name == name
+}
+
+func (t target) matchesPort(port uint16, proto Proto) bool {
+	if t.proto != proto {
+		return false
+	}
+	switch t.port {
+	case anyPort:
+		return true
+	case webPorts:
+		return port == 80 || port == 443
+	}
+	return t.port == int(port)
+}
+
+// The rules of an Allowlist besides those that it is made of.
+const (
+	RuleNotAllowed = "not-allowed" // no rule opens it
+	RuleBadName    = "bad-name"    // it is not the name of a host
+)
+
+// Allowlist opens what its rules name, and nothing else.
+type Allowlist struct {
+	Rules []Rule
+	// Public judges the addresses to which names lead: a name opens nothing that the public network does not.
+	Public *Policy
+}
+
+// Name tells whether a guest may connect to the host called name. Where it may, the address that is dialled still has
+// to be open: see Dialed.
+func (l *Allowlist) Name(name string, port uint16, proto Proto) Verdict {
+	return l.name(name, func(t target) bool { return t.matchesPort(port, proto) })
+}
+
+// Lookup tells whether a guest may know the host called name, because some port of it is open.
+func (l *Allowlist) Lookup(name string) Verdict {
+	return l.name(name, func(target) bool { return true })
+}
+
+func (l *Allowlist) name(name string, also func(target) bool) Verdict {
+	if _, problem := checkName(strings.TrimSuffix(name, ".")); problem != "" {
+		return Verdict{Rule: RuleBadName}
+	}
+	name = canonical(name)
+	for _, r := range l.Rules {
+		for _, t := range r.targets {
+			if t.matchesName(name) && also(t) {
+				return Verdict{Allow: true, Rule: r.text}
+			}
+		}
+	}
+	return Verdict{Rule: RuleNotAllowed}
+}
+
+// Hosts returns the names that rules open one by one.
+func (l *Allowlist) Hosts() []string {
+	var names []string
+	for _, r := range l.Rules {
+		for _, t := range r.targets {
+			if t.name != "" && t.name[0] != '.' && !slices.Contains(names, t.name) {
+				names = append(names, t.name)
+			}
+		}
+	}
+	return names
+}
+
+// Address tells whether a guest may connect to an address that it names itself. A rule opens addresses of the public
+// Internet, and those of a closed range only if it lies within that range: a rule for 10.0.0.0/8 was written by
+// somebody who meant it, and one for 0.0.0.0/0 by somebody who did not think of it. The host itself is never open.
+func (l *Allowlist) Address(a netip.AddrPort, proto Proto) Verdict {
+	addr := a.Addr().Unmap()
+	var closed Verdict
+	for _, r := range l.Rules {
+		for _, t := range r.targets {
+			if t.name != "" || !t.prefix.Contains(addr) || !t.matchesPort(a.Port(), proto) {
+				continue
+			}
+			v := l.Public.Address(a, proto)
+			if !v.Allow && l.Public.host(addr) == "" && openable(v.Rule) && within(t.prefix, closing(addr)) {
+				v.Allow = true
+			}
+			if v.Allow {
+				return Verdict{Allow: true, Rule: r.text}
+			}
+			closed = v
+		}
+	}
+	return cmp.Or(closed, Verdict{Rule: RuleNotAllowed})
+}
+
+// Dialed tells whether the host may dial an address to which an open name leads. It may if it is a public one, or one
+// that a rule opens by itself.
+func (l *Allowlist) Dialed(a netip.AddrPort, proto Proto) Verdict {
+	v := l.Public.Address(a, proto)
+	if !v.Allow {
+		if opened := l.Address(a, proto); opened.Allow {
+			return opened
+		}
+	}
+	return v
+}
+
+// closing returns the range that closes addr on every host.
+func closing(addr netip.Addr) netip.Prefix {
+	for _, c := range special {
+		if c.prefix.Contains(addr) {
+			return c.prefix
+		}
+	}
+	return netip.Prefix{}
+}
