@@ -39,6 +39,9 @@ const (
 	answerTTL = 30
 )
 
+// closedWhy is what a guest is told of a name that leads only where it may not.
+const closedWhy = "closed by the sandbox's network policy"
+
 // internal is the domain of names that are no other's business.
 const internal = "sandbox.internal"
 
@@ -155,6 +158,8 @@ func (n *Network) answer(q question) reply {
 	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)
+	case n.config.Allow != nil:
+		a = n.answerAllowed(ctx, q, &e)
 	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
 		a = n.answerAddresses(ctx, q, &e)
 	case q.Type == typeSVCB || q.Type == typeHTTPS:
@@ -171,15 +176,11 @@ func (n *Network) answer(q question) reply {
 	return a
 }
 
-// answerAddresses finds the open addresses of a name. If all are closed, the name is one that does not exist, with a
-// note why: after any other error, programs try again for a while.
+// answerAddresses finds the open addresses of a name. If all are closed, the name is one that does not exist.
 func (n *Network) answerAddresses(ctx context.Context, q question, e *Event) reply {
 	found, err := n.lookup(ctx, q.host())
 	if err != nil {
-		if dnsErr, ok := errors.AsType[*net.DNSError](err); !ok || !dnsErr.IsNotFound {
-			return q.fail(dnsmessage.RCodeServerFailure)
-		}
-		return q.fail(n.notFound(ctx, q))
+		return n.lookupFailed(ctx, q, err)
 	}
 	a := q.fail(dnsmessage.RCodeSuccess)
 	open := 0
@@ -197,9 +198,7 @@ func (n *Network) answerAddresses(ctx context.Context, q question, e *Event) rep
 	}
 	if open == 0 && len(found) > 0 {
 		e.Allowed = false
-		a = q.fail(dnsmessage.RCodeNameError)
-		a.blocked = true
-		return a
+		return q.block(closedWhy)
 	}
 	e.Rule, e.Addr = policy.RulePublic, netip.AddrPort{}
 	return a
@@ -222,12 +221,16 @@ func (n *Network) lookup(ctx context.Context, host string) ([]netip.Addr, error)
 	}
 }
 
-// notFound tells a name that does not exist from one that has no addresses, which package net does not.
-func (n *Network) notFound(ctx context.Context, q question) dnsmessage.RCode {
-	if a := n.forward(ctx, q); a.rcode == dnsmessage.RCodeSuccess {
-		return dnsmessage.RCodeSuccess
+// lookupFailed answers by the error of a lookup. It tells a name that does not exist from one that has no addresses,
+// which package net does not.
+func (n *Network) lookupFailed(ctx context.Context, q question, err error) reply {
+	if dnsErr, ok := errors.AsType[*net.DNSError](err); !ok || !dnsErr.IsNotFound {
+		return q.fail(dnsmessage.RCodeServerFailure)
 	}
-	return dnsmessage.RCodeNameError
+	if a := n.forward(ctx, q); a.rcode == dnsmessage.RCodeSuccess {
+		return q.fail(dnsmessage.RCodeSuccess)
+	}
+	return q.fail(dnsmessage.RCodeNameError)
 }
 
 // answerPointer finds the name of an address, unless it is a closed one: what the machines of a network are called is
@@ -239,9 +242,7 @@ func (n *Network) answerPointer(ctx context.Context, q question, e *Event) reply
 	}
 	if v := n.config.Policy.Address(netip.AddrPortFrom(addr, 0), policy.TCP); !v.Allow {
 		e.Allowed, e.Rule, e.Addr = false, v.Rule, netip.AddrPortFrom(addr, 0)
-		a := q.fail(dnsmessage.RCodeNameError)
-		a.blocked = true
-		return a
+		return q.block(closedWhy)
 	}
 	return n.forward(ctx, q)
 }

@@ -422,7 +422,7 @@ func FuzzParseQuestion(f *testing.F) {
 		}
 		_, _ = reversed(q.host())
 		r := q.fail(dnsmessage.RCodeNameError)
-		r.blocked = true
+		r.blocked = notAllowedWhy
 		r.addresses = []netip.Addr{public, netip.MustParseAddr("2606:2800::1")}
 		packed := r.pack(q.size)
 		if len(packed) > q.size {
@@ -440,7 +440,7 @@ func FuzzParseAnswer(f *testing.F) {
 	q := question{Question: dnsmessage.Question{Name: dnsmessage.MustNewName("a.test."), Type: dnsmessage.TypeMX, Class: dnsmessage.ClassINET}, size: maxSize}
 	seed := dnsmessage.Message{
 		Header: dnsmessage.Header{ID: 1, Response: true}, Questions: []dnsmessage.Question{q.Question},
-		Answers: []dnsmessage.Resource{addressRecord(q.Name, netip.MustParseAddr("10.0.0.1")), addressRecord(q.Name, public)},
+		Answers: []dnsmessage.Resource{addressRecord(q.Name, netip.MustParseAddr("10.0.0.1"), 7), addressRecord(q.Name, public, 7)},
 	}
 	b, err := seed.Pack()
 	if err != nil {

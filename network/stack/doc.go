@@ -6,6 +6,10 @@
 // host: no privileges, no device and no route are needed. What it closes is refused at once and explained as far as IP
 // can: "administratively prohibited" to a connection, "no such name" to a lookup.
 //
+// With a [policy.Allowlist], each open name has an address of its own for the guest, of [policy.NameAddresses], so that
+// an address says which host is meant: the host looks the name up and dials it, and a client that then asks this address
+// for another host, by TLS or HTTP, is refused.
+//
 // The guest is not believed. Frames that are not from its card's first address and from its IP address are dropped
 // before they reach the stack, and what it can make the process keep has a limit.
 //

@@ -58,12 +58,12 @@ func (e *ClosedError) Error() string {
 	return fmt.Sprintf("%s is closed to the guest: %s", e.Addr, e.Rule)
 }
 
-// DialPolicy returns a function that dials what p opens. It asks p about the address that the system is about to
+// DialPolicy returns a function that dials what judge opens. It asks judge about the address that the system is about to
 // connect to, which nothing can change any more.
-func DialPolicy(p *policy.Policy) func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error) {
+func DialPolicy(judge func(netip.AddrPort, policy.Proto) policy.Verdict) func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error) {
 	return func(ctx context.Context, proto policy.Proto, address netip.AddrPort) (net.Conn, error) {
 		if proto == policy.ICMP {
-			if v := p.Address(address, proto); !v.Allow {
+			if v := judge(address, proto); !v.Allow {
 				return nil, &ClosedError{address, v.Rule}
 			}
 			return dialPing(address.Addr())
@@ -75,7 +75,7 @@ func DialPolicy(p *policy.Policy) func(ctx context.Context, network policy.Proto
 				if err != nil {
 					return err
 				}
-				if v := p.Address(a, proto); !v.Allow {
+				if v := judge(a, proto); !v.Allow {
 					return &ClosedError{a, v.Rule}
 				}
 				if proto != policy.UDP {

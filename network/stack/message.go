@@ -94,14 +94,25 @@ func parseQuestion(message []byte) (q question, ok bool) {
 func (q question) host() string { return strings.ToLower(strings.TrimSuffix(q.Name.String(), ".")) }
 
 // fail returns a reply without answers.
-func (q question) fail(rcode dnsmessage.RCode) reply { return reply{question: q, rcode: rcode} }
+func (q question) fail(rcode dnsmessage.RCode) reply {
+	return reply{question: q, rcode: rcode, ttl: answerTTL}
+}
+
+// block returns a reply that a name does not exist, with a note why: after any other error, programs try again for a
+// while.
+func (q question) block(why string) reply {
+	r := q.fail(dnsmessage.RCodeNameError)
+	r.blocked = why
+	return r
+}
 
 // reply is what a client is answered.
 type reply struct {
 	question  question
 	rcode     dnsmessage.RCode
-	blocked   bool // by the policy
+	blocked   string // by the policy, and why
 	addresses []netip.Addr
+	ttl       uint32 // of the addresses, in seconds
 	answers   []dnsmessage.Resource
 	authority []dnsmessage.Resource
 }
@@ -129,7 +140,7 @@ func (r reply) message(cut bool) *dnsmessage.Message {
 	if !cut {
 		m.Answers, m.Authorities = slices.Clone(r.answers), r.authority
 		for _, a := range r.addresses {
-			m.Answers = append(m.Answers, addressRecord(r.question.Name, a))
+			m.Answers = append(m.Answers, addressRecord(r.question.Name, a, r.ttl))
 		}
 	}
 	if r.question.extended {
@@ -138,8 +149,8 @@ func (r reply) message(cut bool) *dnsmessage.Message {
 	return m
 }
 
-func addressRecord(name dnsmessage.Name, a netip.Addr) dnsmessage.Resource {
-	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: answerTTL}
+func addressRecord(name dnsmessage.Name, a netip.Addr, ttl uint32) dnsmessage.Resource {
+	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: ttl}
 	if a.Is4() {
 		return dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}}
 	}
@@ -150,9 +161,9 @@ func (r reply) extension() dnsmessage.Resource {
 	var h dnsmessage.ResourceHeader
 	_ = h.SetEDNS0(maxSize, r.rcode, false) // which fails never
 	body := &dnsmessage.OPTResource{}
-	if r.blocked {
+	if r.blocked != "" {
 		data := binary.BigEndian.AppendUint16(nil, errorBlocked)
-		body.Options = []dnsmessage.Option{{Code: optionError, Data: append(data, "closed by the sandbox's network policy"...)}}
+		body.Options = []dnsmessage.Option{{Code: optionError, Data: append(data, r.blocked...)}}
 	}
 	return dnsmessage.Resource{Header: h, Body: body}
 }

@@ -102,11 +102,7 @@ func TestWhatALinuxGuestIsTold(t *testing.T) {
 	run := l.newLinuxGuest()
 	echo := l.listen(80, serveSpeed)
 	quiet := l.listenPackets(123, func(b []byte) []byte { return b })
-	d := net.Dialer{Timeout: patience}
-	for _, c := range []struct {
-		network, address string
-		want             error
-	}{
+	tells(t, run, []told{
 		{"tcp", echo.String(), nil},
 		{"udp", quiet.String(), nil},
 		{"tcp", netip.AddrPortFrom(public, 81).String(), unix.ECONNREFUSED},
@@ -119,7 +115,20 @@ func TestWhatALinuxGuestIsTold(t *testing.T) {
 		{"tcp", "169.254.169.254:80", unix.EHOSTUNREACH},
 		{"tcp", "100.64.0.1:80", unix.EHOSTUNREACH},
 		{"udp", "192.168.1.1:53", unix.EHOSTUNREACH},
-	} {
+	})
+}
+
+// told is what a guest is to be told by a connection to an address.
+type told struct {
+	network, address string
+	want             error
+}
+
+// tells lets a Linux guest connect.
+func tells(t *testing.T, run func(func()), all []told) {
+	t.Helper()
+	d := net.Dialer{Timeout: patience}
+	for _, c := range all {
 		run(func() {
 			conn, err := d.Dial(c.network, c.address)
 			if err == nil {
@@ -133,6 +142,31 @@ func TestWhatALinuxGuestIsTold(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhatALinuxGuestIsToldByAnAllowlist(t *testing.T) {
+	l := newBareLab(t, allow(t, "good.example:*", "gone.example", "loop.example:*", "good.example:123/udp", "1.1.1.1"), resolver(zone{"good.example": {public.String()}, "loop.example": {"127.0.0.1"}}))
+	run := l.newLinuxGuest()
+	l.listen(22, serveSpeed)
+	l.listenPackets(123, func(b []byte) []byte { return b })
+	at := func(name string, port uint16) string {
+		a, _ := l.network.table.address(name)
+		return netip.AddrPortFrom(a, port).String()
+	}
+	tells(t, run, []told{
+		{"tcp", at("good.example", 22), nil},
+		{"udp", at("good.example", 123), nil},
+		{"tcp", at("good.example", 23), unix.ECONNREFUSED},
+		{"udp", at("good.example", 443), unix.EHOSTUNREACH}, // so that QUIC is given up at once
+		{"tcp", at("gone.example", 443), unix.EHOSTUNREACH},
+		{"tcp", at("gone.example", 22), unix.EHOSTUNREACH},
+		{"tcp", at("loop.example", 22), unix.EHOSTUNREACH},
+		{"tcp", "198.18.0.0:443", unix.EHOSTUNREACH},
+		{"tcp", netip.AddrPortFrom(public, 22).String(), unix.EHOSTUNREACH},
+		{"udp", "8.8.8.8:53", unix.EHOSTUNREACH},
+		{"udp", "1.1.1.1:443", unix.EHOSTUNREACH},
+		{"tcp", "1.1.1.1:443", unix.ECONNREFUSED},
+	})
 }
 
 // TestNothingOfTheHostIsReached has the dialler and the host's addresses that are used outside of tests.
@@ -193,7 +227,7 @@ func TestDialPolicyAsksAboutTheAddressThatIsDialled(t *testing.T) {
 	listener := listenLocal(t)
 	defer listener.Close()
 	at := listener.Addr().(*net.TCPAddr).AddrPort()
-	dial := DialPolicy(&policy.Policy{Host: HostAddresses})
+	dial := DialPolicy((&policy.Policy{Host: HostAddresses}).Address)
 	for _, a := range []netip.AddrPort{at, netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port())} {
 		for _, proto := range []policy.Proto{policy.TCP, policy.UDP, policy.ICMP} {
 			c, err := dial(context.Background(), proto, a)

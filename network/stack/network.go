@@ -49,8 +49,10 @@ type Config struct {
 	Link *os.File
 	// MTU is what a packet has at most, in bytes. The guest is told by DHCP.
 	MTU int
-	// Policy decides what the guest may reach.
+	// Policy decides what the guest may reach, unless Allow does.
 	Policy *policy.Policy
+	// Allow opens single names and addresses, in place of all that its Public does.
+	Allow *policy.Allowlist
 	// Search are the domains that the guest appends to short names.
 	Search []string
 	// HostName is the guest's name, if it is to get one by DHCP.
@@ -70,6 +72,8 @@ type Config struct {
 	Resolver Resolver
 	// Servers are the DNS servers for all that is not an address: those of the host, if it is nil.
 	Servers func() ([]netip.AddrPort, error)
+
+	openingTimeout time.Duration // openingTimeout, if it is 0
 }
 
 // DefaultConnections is how many TCP connections a guest may have at once.
@@ -92,7 +96,9 @@ const (
 	RuleGateway    = "gateway" // the network's own addresses offer nothing else
 	RuleLimit      = "limit"   // there are too many already
 	RuleNoName     = "no-such-name"
-	RuleHostCannot = "host-cannot" // the host's own system forbids it to the host
+	RuleHostCannot = "host-cannot"   // the host's own system forbids it to the host
+	RuleServerName = "sni-mismatch"  // the client asks, by TLS, for another host than the one that it connected to
+	RuleHostHeader = "host-mismatch" // the same by HTTP
 )
 
 // Network is a guest's network.
@@ -107,11 +113,12 @@ type Network struct {
 	closed sync.Once
 
 	mu      sync.Mutex
-	dialing map[netstack.TransportEndpointID]*netstack.PacketBuffer // the SYN
-	tcp     int                                                     // connections, and attempts
+	dialing map[netstack.TransportEndpointID]attempt
+	tcp     int // connections, and attempts
 	udp     int
 	pings   map[pingID]*ping
 
+	table     *nameTable // of names that stand for addresses
 	names     names
 	lookups   singleflight.Group
 	questions chan struct{} // as many as may be in flight
@@ -121,6 +128,11 @@ type Network struct {
 func New(config Config) (_ *Network, err error) {
 	if config.MTU < header.IPv4MinimumMTU || config.MTU > MaxMTU {
 		return nil, fmt.Errorf("an MTU of %d is not between %d and %d", config.MTU, header.IPv4MinimumMTU, MaxMTU)
+	}
+	table, dialed := newNameTable(nil), config.Policy.Address
+	if config.Allow != nil {
+		config.Policy = config.Allow.Public
+		table, dialed = newNameTable(config.Allow.Hosts()), config.Allow.Dialed
 	}
 	if config.Policy == nil {
 		return nil, errors.New("a network needs a policy")
@@ -135,10 +147,13 @@ func New(config Config) (_ *Network, err error) {
 		config.Log = func(Event) {}
 	}
 	if config.Dial == nil {
-		config.Dial = DialPolicy(config.Policy)
+		config.Dial = DialPolicy(dialed)
 	}
 	if config.Resolver == nil {
 		config.Resolver = &net.Resolver{PreferGo: true}
+	}
+	if config.openingTimeout == 0 {
+		config.openingTimeout = openingTimeout
 	}
 	if config.Servers == nil {
 		config.Servers = HostServers
@@ -147,8 +162,9 @@ func New(config Config) (_ *Network, err error) {
 		config:    config,
 		filter:    filter{mtu: config.MTU},
 		met:       make(chan struct{}),
-		dialing:   map[netstack.TransportEndpointID]*netstack.PacketBuffer{},
+		dialing:   map[netstack.TransportEndpointID]attempt{},
 		pings:     map[pingID]*ping{},
+		table:     table,
 		questions: make(chan struct{}, maxQuestions),
 	}
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {
@@ -331,8 +347,8 @@ func (n *Network) event(e Event, began time.Time) {
 	n.config.Log(e)
 }
 
-func (n *Network) refused(proto policy.Proto, a netip.AddrPort, rule string) {
-	n.event(Event{Proto: string(proto), Addr: a, Rule: rule}, time.Now())
+func (n *Network) refused(proto policy.Proto, a netip.AddrPort, name, rule string) {
+	n.event(Event{Proto: string(proto), Addr: a, Name: name, Rule: rule}, time.Now())
 }
 
 // reject answers a packet with an error. The packet must have its headers.

@@ -48,14 +48,15 @@ func (n *Network) handleICMP(id netstack.TransportEndpointID, pkt *netstack.Pack
 	if len(h) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4Echo || ours(a.Addr()) {
 		return false
 	}
-	if v := n.config.Policy.Address(a, policy.ICMP); !v.Allow {
-		n.refused(policy.ICMP, a, v.Rule)
+	name, v := n.judge(a, policy.ICMP)
+	if !v.Allow {
+		n.refused(policy.ICMP, a, name, v.Rule)
 		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
 	p, rule := n.ping(pingID{a.Addr(), h.Ident()}, pkt)
 	if p == nil {
-		n.refused(policy.ICMP, a, rule)
+		n.refused(policy.ICMP, a, name, rule)
 		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}

@@ -77,7 +77,7 @@ func (n *Network) toPort(ctx context.Context, host hostConn, port uint16) {
 		return
 	}
 	n.tune(ep)
-	relay(ctx, ep, &queue, host)
+	relay(ctx, ep, &queue, host, unchecked)
 }
 
 func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port uint16) (tcpip.Endpoint, error) {

@@ -17,8 +17,10 @@ import (
 // both. The end of one direction is passed on as such, and an error as a reset. It returns how many bytes the guest sent
 // and received.
 //
+// Before the guest's bytes are passed on, check may read and send some of them, or end the connection by an error.
+//
 // Bytes go from one socket's buffer into the other's, so a connection that waits holds none besides.
-func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hostConn) (sent, received int64) {
+func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hostConn, check func() (int64, error)) (sent, received int64) {
 	fail := sync.OnceFunc(func() {
 		abort(host)
 		ep.Abort()
@@ -27,8 +29,12 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hos
 	defer stop()
 	var guest sync.WaitGroup
 	guest.Go(func() {
-		var err error
-		if sent, err = fromGuest(ep, queue, host); err == nil {
+		checked, err := check()
+		if err == nil {
+			sent, err = fromGuest(ep, queue, host)
+		}
+		sent += checked
+		if err == nil {
 			err = host.CloseWrite()
 		}
 		if err != nil {
@@ -47,6 +53,9 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hos
 	ep.Close()
 	return sent, received
 }
+
+// unchecked lets everything through.
+func unchecked() (int64, error) { return 0, nil }
 
 // drainTimeout is how long the guest has for acknowledging the last of a connection that both sides have ended.
 const drainTimeout = time.Minute

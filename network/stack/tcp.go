@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -26,11 +27,12 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	}
 	a := destination(id)
 	if ours(a.Addr()) {
-		n.refused(policy.TCP, a, RuleGateway)
+		n.refused(policy.TCP, a, "", RuleGateway)
 		return false
 	}
-	if v := n.config.Policy.Address(a, policy.TCP); !v.Allow {
-		n.refused(policy.TCP, a, v.Rule)
+	name, v := n.judge(a, policy.TCP)
+	if !v.Allow {
+		n.refused(policy.TCP, a, name, v.Rule)
 		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
@@ -41,27 +43,41 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	}
 	if n.tcp >= n.config.Connections {
 		n.mu.Unlock()
-		n.refused(policy.TCP, a, RuleLimit)
+		n.refused(policy.TCP, a, name, RuleLimit)
 		return false
 	}
 	n.tcp++
-	n.dialing[id] = pkt.Clone()
+	n.dialing[id] = attempt{pkt.Clone(), name, v.Rule}
 	n.mu.Unlock()
 	if !forwarder.HandlePacket(id, pkt) {
-		n.dialed(id).DecRef()
+		n.dialed(id).syn.DecRef()
 		n.finished()
 		return false
 	}
 	return true
 }
 
-// dialed ends an attempt, whose first segment it returns.
-func (n *Network) dialed(id netstack.TransportEndpointID) *netstack.PacketBuffer {
+// attempt is a connection that the guest wants, while the host is dialled.
+type attempt struct {
+	syn  *netstack.PacketBuffer
+	name string // that the address stands for, if it does
+	rule string // that opens it
+}
+
+// attempt returns the one of that ID.
+func (n *Network) attempt(id netstack.TransportEndpointID) attempt {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	syn := n.dialing[id]
+	return n.dialing[id]
+}
+
+// dialed ends an attempt.
+func (n *Network) dialed(id netstack.TransportEndpointID) attempt {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a := n.dialing[id]
 	delete(n.dialing, id)
-	return syn
+	return a
 }
 
 // finished frees a connection's place.
@@ -76,9 +92,11 @@ func (n *Network) finished() {
 func (n *Network) connect(r *tcp.ForwarderRequest) {
 	defer n.finished()
 	id := r.ID()
-	e, began := Event{Proto: string(policy.TCP), Addr: destination(id), Allowed: true, Rule: policy.RulePublic}, time.Now()
+	wanted := n.attempt(id)
+	e, began := Event{Proto: string(policy.TCP), Name: wanted.name, Addr: destination(id), Allowed: true, Rule: wanted.rule}, time.Now()
 	defer func() { n.event(e, began) }()
-	host, err := n.dialTCP(e)
+	defer n.table.hold(e.Addr.Addr())()
+	host, err := n.dialTCP(wanted.name, e.Addr)
 	if err != nil {
 		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "err", err)
 		if closed, ok := errors.AsType[*ClosedError](err); ok {
@@ -86,29 +104,40 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		}
 		answer, ok := rejection(err)
 		r.Complete(!ok)
-		syn := n.dialed(id)
+		n.dialed(id)
 		if ok {
-			n.reject(syn, answer)
+			n.reject(wanted.syn, answer)
 		}
-		syn.DecRef()
+		wanted.syn.DecRef()
 		return
 	}
 	var queue waiter.Queue
 	ep, terr := r.CreateEndpoint(&queue)
 	r.Complete(false)
-	n.dialed(id).DecRef()
+	n.dialed(id)
+	wanted.syn.DecRef()
 	if terr != nil {
 		abort(host)
 		return
 	}
 	n.tune(ep)
-	e.Sent, e.Received = relay(n.ctx, ep, &queue, host)
+	check := unchecked
+	if port := e.Addr.Port(); wanted.name != "" && (port == 80 || port == 443) {
+		check = func() (int64, error) {
+			sent, err := n.checkOpening(ep, &queue, host, wanted.name)
+			if mismatch, ok := errors.AsType[*mismatchError](err); ok {
+				e.Allowed, e.Rule = false, mismatch.rule
+			}
+			return sent, err
+		}
+	}
+	e.Sent, e.Received = relay(n.ctx, ep, &queue, host, check)
 }
 
-func (n *Network) dialTCP(e Event) (hostConn, error) {
+func (n *Network) dialTCP(name string, a netip.AddrPort) (hostConn, error) {
 	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
 	defer cancel()
-	c, err := n.config.Dial(ctx, policy.TCP, e.Addr)
+	c, err := n.dial(ctx, policy.TCP, name, a)
 	if err != nil {
 		return nil, err
 	}
@@ -123,12 +152,13 @@ func (n *Network) dialTCP(e Event) (hostConn, error) {
 // rejection is what tells a guest the error that the host met. If there is none, a reset does.
 func rejection(err error) (netstack.RejectIPv4WithICMPType, bool) {
 	closed, _ := errors.AsType[*ClosedError](err)
+	lookup, _ := errors.AsType[*net.DNSError](err)
 	switch {
 	case closed != nil, errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM): // the latter two by the host's firewall
 		return netstack.RejectIPv4WithICMPAdminProhibited, true
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EADDRNOTAVAIL):
 		return netstack.RejectIPv4WithICMPNetUnreachable, true
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
+	case lookup != nil, errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
 		return netstack.RejectIPv4WithICMPHostUnreachable, true
 	}
 	return 0, false

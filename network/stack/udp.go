@@ -35,54 +35,63 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	}
 	a := destination(id)
 	if ours(a.Addr()) {
-		n.refused(policy.UDP, a, RuleGateway)
+		n.refused(policy.UDP, a, "", RuleGateway)
 		return false
 	}
-	if v := n.config.Policy.Address(a, policy.UDP); !v.Allow {
-		n.refused(policy.UDP, a, v.Rule)
+	name, v := n.judge(a, policy.UDP)
+	if !v.Allow {
+		n.refused(policy.UDP, a, name, v.Rule)
 		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
 	if !n.addFlow() {
-		n.refused(policy.UDP, a, RuleLimit)
+		n.refused(policy.UDP, a, name, RuleLimit)
 		return false
 	}
-	e, began := Event{Proto: string(policy.UDP), Addr: a, Allowed: true, Rule: policy.RulePublic}, time.Now()
-	host, err := n.config.Dial(n.ctx, policy.UDP, a) // which sends nothing and waits for nothing
-	if err != nil {
-		n.removeFlow()
-		if closed, ok := errors.AsType[*ClosedError](err); ok {
-			e.Allowed, e.Rule = false, closed.Rule
-		}
-		n.event(e, began)
-		answer, ok := rejection(err)
-		if ok {
-			n.reject(pkt, answer)
-		}
-		return ok
+	f := &flow{
+		network: n, queue: new(waiter.Queue), name: name, idle: flowIdle,
+		event: Event{Proto: string(policy.UDP), Name: name, Addr: a, Allowed: true, Rule: v.Rule}, began: time.Now(),
 	}
-	f := &flow{network: n, queue: new(waiter.Queue), first: head(pkt), idle: flowIdle}
 	if a.Port() == 53 {
 		f.idle = lookupIdle
 	}
-	var ok bool
-	if f.host, ok = host.(packetConn); !ok {
-		host.Close()
-		n.removeFlow()
-		return false
+	if name == "" { // for which nothing is waited
+		if err := f.dial(); err != nil {
+			n.removeFlow()
+			n.event(f.event, f.began)
+			answer, ok := rejection(err)
+			if ok {
+				n.reject(pkt, answer)
+			}
+			return ok
+		}
 	}
 	var terr tcpip.Error
 	if f.ep, terr = udp.NewForwarderRequest(n.stack, id, pkt).CreateEndpoint(f.queue); terr != nil {
-		host.Close()
+		if f.host != nil {
+			f.host.Close()
+		}
 		n.removeFlow()
-		f.first.DecRef()
 		return false
 	}
+	f.first = head(pkt)
 	f.ep.SocketOptions().SetReceiveBufferSize(flowBuffer, true)
 	go func() {
 		defer n.removeFlow()
-		e.Sent, e.Received = f.run()
-		n.event(e, began)
+		defer n.table.hold(a.Addr())()
+		defer f.first.DecRef()
+		if f.host == nil {
+			if err := f.dial(); err != nil {
+				if answer, ok := rejection(err); ok {
+					n.reject(f.first, answer)
+				}
+				f.ep.Close()
+				n.event(f.event, f.began)
+				return
+			}
+		}
+		f.event.Sent, f.event.Received = f.run()
+		n.event(f.event, f.began)
 	}()
 	return true
 }
@@ -129,12 +138,34 @@ type flow struct {
 	ep      tcpip.Endpoint
 	queue   *waiter.Queue
 	first   *netstack.PacketBuffer // the head of the first datagram
+	name    string                 // that the address stands for, if it does
+	event   Event
+	began   time.Time
 	idle    time.Duration
 	last    atomic.Int64 // when the guest sent something, in nanoseconds of Unix time
 }
 
 // datagrams are buffers of the longest datagram, which flows have only while they move one.
 var datagrams = sync.Pool{New: func() any { return new([header.UDPMaximumPacketSize]byte) }}
+
+// dial makes the host's socket. An error is noted in the event.
+func (f *flow) dial() error {
+	ctx, cancel := context.WithTimeout(f.network.ctx, dialTimeout)
+	defer cancel()
+	c, err := f.network.dial(ctx, policy.UDP, f.name, f.event.Addr)
+	if closed, ok := errors.AsType[*ClosedError](err); ok {
+		f.event.Allowed, f.event.Rule = false, closed.Rule
+	}
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if f.host, ok = c.(packetConn); !ok {
+		c.Close()
+		return errors.New("a connection that was dialled is not of package net")
+	}
+	return nil
+}
 
 func (f *flow) run() (sent, received int64) {
 	f.last.Store(time.Now().UnixNano())
@@ -144,7 +175,6 @@ func (f *flow) run() (sent, received int64) {
 	f.ep.Close()
 	f.host.Close()
 	guest.Wait()
-	f.first.DecRef()
 	return sent, received
 }
 

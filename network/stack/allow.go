@@ -1,0 +1,107 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+const (
+	// nameTTL is how long a guest may keep a name's address, in seconds. It stays the same for longer.
+	nameTTL = 60
+	// maxAddresses and leastDial bound what is tried of a name's addresses, and how long each.
+	maxAddresses = 16
+	leastDial    = 2 * time.Second
+)
+
+// notAllowedWhy is what a guest is told of a name that no rule opens.
+const notAllowedWhy = "no rule of the sandbox's allowlist opens this name"
+
+// judge tells whether a guest may speak to an address, and which name the address stands for, if any.
+func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v policy.Verdict) {
+	if n.config.Allow == nil {
+		return "", n.config.Policy.Address(a, proto)
+	}
+	if !policy.NameAddresses.Contains(a.Addr()) {
+		return "", n.config.Allow.Address(a, proto)
+	}
+	if name = n.table.name(a.Addr()); name == "" {
+		return "", policy.Verdict{Rule: RuleNoName}
+	}
+	return name, n.config.Allow.Name(name, a.Port(), proto)
+}
+
+// answerAllowed answers a question about a name by the address that stands for it. There is nothing else to be had from
+// this server: what other records say of a name leads around the rules, or is of no use without other names.
+func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply {
+	v := n.config.Allow.Lookup(q.Name.String()) // as it was written: it may hold anything
+	if e.Allowed, e.Rule = v.Allow, v.Rule; !v.Allow {
+		return q.block(notAllowedWhy)
+	}
+	if q.Type != dnsmessage.TypeA && q.Type != dnsmessage.TypeAAAA {
+		return q.fail(dnsmessage.RCodeSuccess)
+	}
+	// A name is asked for even if its address is known, so that one that does not exist is not there.
+	if _, err := n.lookup(ctx, q.host()); err != nil {
+		return n.lookupFailed(ctx, q, err)
+	}
+	a := q.fail(dnsmessage.RCodeSuccess)
+	if q.Type == dnsmessage.TypeAAAA {
+		return a
+	}
+	addr, ok := n.table.address(q.host())
+	if !ok {
+		e.Allowed, e.Rule = false, RuleLimit
+		return q.fail(dnsmessage.RCodeServerFailure)
+	}
+	a.addresses, a.ttl = []netip.Addr{addr}, nameTTL
+	return a
+}
+
+// dial connects to what a guest named: an address, or a name, of which one address after the other is tried.
+func (n *Network) dial(ctx context.Context, proto policy.Proto, name string, a netip.AddrPort) (net.Conn, error) {
+	if name == "" {
+		return n.config.Dial(ctx, proto, a)
+	}
+	found, err := n.lookup(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, &net.DNSError{Err: "no address", Name: name, IsNotFound: true}
+	}
+	found = found[:min(len(found), maxAddresses)]
+	var failed error
+	for i, addr := range found {
+		c, err := n.dialOne(ctx, proto, netip.AddrPortFrom(addr.Unmap(), a.Port()), len(found)-i)
+		if err == nil {
+			return c, nil
+		}
+		// The first error is told, unless it is of an address that was not even tried.
+		if _, closed := errors.AsType[*ClosedError](failed); failed == nil || closed {
+			failed = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, failed
+}
+
+// dialOne dials an address of a name, and leaves time for those after it.
+func (n *Network) dialOne(ctx context.Context, proto policy.Proto, a netip.AddrPort, left int) (net.Conn, error) {
+	if v := n.config.Allow.Dialed(a, proto); !v.Allow {
+		return nil, &ClosedError{a, v.Rule}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(left), leastDial))
+		defer cancel()
+	}
+	return n.config.Dial(ctx, proto, a)
+}
