@@ -13,6 +13,8 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -51,6 +53,7 @@ type Access struct {
 	Shares         []virtiofs.Share  `json:"shares,omitempty"`
 	AllowWeak      bool              `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
 	Forwards       []network.Forward `json:"forwards,omitempty"`           // without the one for ssh
+	Allow          []string          `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
 	SSHPort        int               `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
 }
@@ -121,6 +124,7 @@ func (c Config) Validate() error {
 			errs = append(errs, remedy.Add(fmt.Errorf("the port forward %s cannot be had: QEMU's own network forwards from IPv4 addresses only, such as 127.0.0.1", f), remedy.Set, "net", string(network.ModePublic)))
 		}
 	}
+	errs = append(errs, c.validateRules())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}
@@ -143,6 +147,21 @@ func (c Config) Validate() error {
 	case agent.TransportAuto, agent.TransportVsock, agent.TransportSerial:
 	default:
 		errs = append(errs, fmt.Errorf("the transport %q does not exist: use auto, vsock or serial", c.Transport))
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) validateRules() error {
+	var errs []error
+	if len(c.Allow) > 0 && c.Network != network.ModeAllowlist {
+		errs = append(errs, remedy.Add(fmt.Errorf("the network mode %s has no allowlist", c.Network), remedy.Set, "net", string(network.ModeAllowlist)))
+	}
+	if len(c.Allow) > gateway.MaxRules {
+		errs = append(errs, fmt.Errorf("%d rules are too many: a network has at most %d", len(c.Allow), gateway.MaxRules))
+	}
+	for _, text := range c.Allow {
+		_, err := policy.ParseRule(text)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -89,7 +89,7 @@ func (h Hardware) NIC(name string, fd int) *qemu.NIC {
 	switch h.Network {
 	case network.ModeNone:
 		return nil
-	case network.ModePublic:
+	case network.ModePublic, network.ModeAllowlist:
 		nic.MTU, nic.Backend = gateway.MTU, qemu.DatagramSocket{FD: fd}
 	default:
 		nic.Backend = qemu.UserNetwork{}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,6 +238,12 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 		{func(c *Config) { c.CPUs = 0 }, "[set cpus "},
 		{func(c *Config) { c.CPUs = 1000 }, "[set cpus "},
 		{func(c *Config) { c.Network = network.ModeNone; c.SSHPort = 2222 }, "[no-ports]"},
+		{func(c *Config) { c.Network = network.ModePublic; c.Allow = []string{"example.com"} }, "[set net allowlist]"},
+		{func(c *Config) { c.Network = network.ModeAllowlist; c.Allow = []string{"example.com:http"} }, `"http" is no port`},
+		{func(c *Config) {
+			c.Network = network.ModeAllowlist
+			c.Allow = slices.Repeat([]string{"example.com"}, 257)
+		}, "257 rules are too many"},
 		{func(c *Config) { c.Transport = "pigeon" }, "pigeon"},
 		{func(c *Config) { c.ReadyTimeout = 0 }, "[set timeout "},
 		{func(c *Config) { c.ReadyTimeout = -time.Second }, "[set timeout "},

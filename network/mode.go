@@ -14,6 +14,8 @@ const (
 	// ModePublic gives the guest the public Internet and nothing that is nearer: not the host, nor its loopback, nor
 	// the networks around it.
 	ModePublic Mode = "public"
+	// ModeAllowlist gives the guest what rules open (see policy.ParseRule), and nothing else.
+	ModeAllowlist Mode = "allowlist"
 	// ModeUser gives the guest the network that the host's user has, through QEMU's user-mode stack. The guest
 	// also reaches what listens on the host's loopback, at 10.0.2.2.
 	ModeUser Mode = "user"
@@ -22,14 +24,17 @@ const (
 )
 
 // Modes are all modes, the default first.
-func Modes() []Mode { return []Mode{ModePublic, ModeUser, ModeNone} }
+func Modes() []Mode { return []Mode{ModePublic, ModeAllowlist, ModeUser, ModeNone} }
+
+// Judged tells whether the mode's network is ours, and judges what a guest reaches.
+func (m Mode) Judged() bool { return m == ModePublic || m == ModeAllowlist }
 
 // ParseMode reads the name of a mode.
 func ParseMode(name string) (Mode, error) {
 	if m := Mode(name); slices.Contains(Modes(), m) {
 		return m, nil
 	}
-	return "", fmt.Errorf("%q is not a network mode: use %s, %s or %s", name, ModePublic, ModeUser, ModeNone)
+	return "", fmt.Errorf("%q is not a network mode: use %s, %s, %s or %s", name, ModePublic, ModeAllowlist, ModeUser, ModeNone)
 }
 
 // MAC returns the hardware address of the network device of the sandbox called name: always the same for one

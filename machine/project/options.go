@@ -8,6 +8,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/policy"
 )
 
 // Option is one of what describes a sandbox that is to be made. The flag, the
@@ -66,6 +67,10 @@ func Options() []Option {
 	for _, m := range network.Modes() {
 		modes = append(modes, string(m))
 	}
+	var presets []string
+	for _, p := range policy.Presets() {
+		presets = append(presets, p.Name)
+	}
 	return []Option{
 		{Name: "name", Usage: "`NAME` of the sandbox, which is its host name too (default: made up)"},
 		{Name: "image", Variable: true, Kind: Image, Trust: Project, Usage: "`IMAGE` to start: NAME, NAME@DIGEST, or a directory, written with a slash, whose image is then installed (default: the store's default image)"},
@@ -80,6 +85,7 @@ func Options() []Option {
 		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
 		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only"},
 		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
+		{Name: "allow", Kind: List, Trust: User, Usage: "open `RULE` in the network mode allowlist: a name such as api.example.com, *.example.com for those below, an address or network; then :PORT or :* instead of ports 80 and 443, and /udp; or preset:NAME, of " + or(presets)},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
 		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},

@@ -38,7 +38,7 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
 		ProjectFile: {"cpus", "disk", "flake", "image", "memory", "share", "timeout", "workdir"},
-		UserFile:    {"cpus", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "workdir"},
+		UserFile:    {"allow", "cpus", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {
@@ -168,7 +168,7 @@ func TestDefaultsAreValuesOfTheirOptions(t *testing.T) {
 func TestWhatOpensTheHostIsNotForProjects(t *testing.T) {
 	for name, most := range map[string]Trust{
 		"allow-weak-isolation": Caller, "allow-dangerous-share": Caller,
-		"net": User, "publish": User, "ssh-port": User, "ssh-key": User, "restart": User,
+		"net": User, "allow": User, "publish": User, "ssh-port": User, "ssh-key": User, "restart": User,
 		"share": Inside, "flake": Inside,
 	} {
 		if o := Find(name); o.Trust > most {

@@ -29,7 +29,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	if v.resolver, err = newResolver(network.ResolverFile, v.chooseDNS, v.log); err != nil {
 		return err
 	}
-	if v.config.Network != network.ModePublic {
+	if !v.config.Network.Judged() {
 		return nil
 	}
 	log, err := newLogFile(v.s.Files().Log(layout.NetworkLog))
@@ -37,7 +37,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
-		HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Mode: v.config.Network, Allow: v.config.Allow, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak,
 		Started: func(pid int, walls confine.Report) {
 			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls = pid, walls.Walls }); err != nil {

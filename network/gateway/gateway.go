@@ -37,12 +37,17 @@ const (
 	// MTU is the largest IP packet on the way between guest and gateway, in bytes. Frames that large cost a tenth
 	// of what frames of 1500 bytes cost.
 	MTU = stack.MaxMTU
+
+	// MaxRules is how many rules there may be, so that what the process is told fits into one message.
+	MaxRules = 256
 )
 
 // Options describe a guest's network.
 type Options struct {
-	HostName string   // of the guest
-	Search   []string // domains in which the guest is to look for short names
+	Mode     network.Mode // one that judges
+	Allow    []string     // rules of network.ModeAllowlist (see policy.ParseRule), no more than MaxRules
+	HostName string       // of the guest
+	Search   []string     // domains in which the guest is to look for short names
 
 	// Resolver has the content of a resolv.conf(5), which is read whenever it has changed: whom to ask for names.
 	// It must be in memory (memfd_create(2)), and stays the caller's.
@@ -146,7 +151,7 @@ func (g *Gateway) run() (err error) {
 	defer g.mu.Unlock()
 	g.control = control
 	g.process.Store(started)
-	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
+	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)

@@ -34,12 +34,16 @@ type started struct {
 
 func start(t *testing.T) (*gateway.Gateway, <-chan started) {
 	t.Helper()
+	return startWith(t, gateway.Options{Mode: network.ModePublic})
+}
+
+func startWith(t *testing.T, o gateway.Options) (*gateway.Gateway, <-chan started) {
+	t.Helper()
 	processes := make(chan started, 16)
 	log := &buffer{}
-	g, err := gateway.Start(t.Context(), gateway.Options{
-		HostName: "guest", Log: log, Logger: slog.New(slog.NewTextHandler(log, nil)),
-		Started: func(pid int, walls confine.Report) { processes <- started{pid, walls} },
-	})
+	o.HostName, o.Log, o.Logger = "guest", log, slog.New(slog.NewTextHandler(log, nil))
+	o.Started = func(pid int, walls confine.Report) { processes <- started{pid, walls} }
+	g, err := gateway.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,6 +220,61 @@ func awaitSegment(t *testing.T, g *gateway.Gateway) []byte {
 		n, err := unix.Read(int(g.QEMU().Fd()), frame)
 		if err == nil && n >= 54 && bytes.Equal(frame[12:14], []byte{8, 0}) && frame[23] == unix.IPPROTO_TCP {
 			return frame[14+int(frame[14]&0xf)*4 : n]
+		}
+	}
+}
+
+func TestAllowlistHoldsForEachProcess(t *testing.T) {
+	g, processes := startWith(t, gateway.Options{Mode: network.ModeAllowlist, Allow: []string{"api.example.com", "preset:github", "203.0.113.0/24:22"}})
+	for range 2 {
+		askForRouter(t, g)
+		awaitRefusal(t, g, [4]byte{8, 8, 8, 8})
+		if err := unix.Kill((<-processes).pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitRefusal sends a datagram until the answer is that it is prohibited (RFC 1812, section 5.2.7.1).
+func awaitRefusal(t *testing.T, g *gateway.Gateway, to [4]byte) {
+	t.Helper()
+	packet := append([]byte{0x45, 0, 0, 29, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 10, 0, 2, 15}, to[:]...)
+	sum := uint32(0)
+	for i := 0; i < len(packet); i += 2 {
+		sum += uint32(packet[i])<<8 | uint32(packet[i+1])
+	}
+	sum = ^(sum&0xffff + sum>>16)
+	packet[10], packet[11] = byte(sum>>8), byte(sum)
+	packet = append(packet, 0x10, 0, 0, 53, 0, 9, 0, 0, 'x')
+	frame := append([]byte{0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 1, 2, 3, 8, 0}, packet...)
+	answer := make([]byte, gateway.MTU+14)
+	for {
+		askForRouter(t, g) // there may be another process now
+		if _, err := unix.Write(int(g.QEMU().Fd()), frame); err != nil && !errors.Is(err, unix.EAGAIN) {
+			t.Fatal(err)
+		}
+		ready := []unix.PollFd{{Fd: int32(g.QEMU().Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, 200); err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+		n, err := unix.Read(int(g.QEMU().Fd()), answer)
+		if err == nil && n >= 36 && answer[23] == unix.IPPROTO_ICMP && answer[34] == 3 && answer[35] == 13 {
+			return
+		}
+	}
+}
+
+func TestWhatIsNoNetworkDoesNotStart(t *testing.T) {
+	for want, o := range map[string]gateway.Options{
+		"it names a host and no URL": {Mode: network.ModeAllowlist, Allow: []string{"https://example.com"}},
+		`of the mode "user"`:         {Mode: network.ModeUser},
+	} {
+		g, err := gateway.Start(t.Context(), o)
+		if err == nil {
+			g.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", o.Mode, err, want)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func parseTarget(text string) (t target, err error) {
 		t.port = anyPort
 	case hasPort:
 		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
+		if err != nil || port[0] == '0' {
 			return t, ruleError(text, len(host)+1, example, "%q is no port: it is a number from 1 to 65535, or * for all", port)
 		}
 		t.port = int(n)

@@ -143,6 +143,7 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 		"https://example.com/":     "character 6: it names a host and no URL",
 		"example.com:https":        `character 13: "https" is no port`,
 		"example.com:0":            `"0" is no port`,
+		"example.com:0443":         `"0443" is no port`,
 		"example.com:65536":        `"65536" is no port`,
 		"example.com:":             `"" is no port`,
 		"example.com/udp":          "character 12: a rule for UDP needs a port; write it like ntp.example.com:123/udp",

@@ -100,11 +100,24 @@ func (s *server) do(r wire.Request, f *os.File) error {
 }
 
 func (s *server) start(r wire.Start, link *os.File) (err error) {
-	s.network, err = stack.New(stack.Config{
-		Link: link, MTU: r.MTU, HostName: r.HostName, Search: r.Search,
-		Policy: &policy.Policy{Host: stack.HostAddresses}, Log: s.note, Logger: s.log,
-	})
-	if err != nil {
+	config := stack.Config{Link: link, MTU: r.MTU, HostName: r.HostName, Search: r.Search, Log: s.note, Logger: s.log}
+	public := &policy.Policy{Host: stack.HostAddresses}
+	switch r.Mode {
+	case network.ModePublic:
+		config.Policy = public
+	case network.ModeAllowlist:
+		config.Allow = &policy.Allowlist{Public: public}
+		for _, text := range r.Allow {
+			rule, err := policy.ParseRule(text)
+			if err != nil {
+				return errors.Join(err, link.Close())
+			}
+			config.Allow.Rules = append(config.Allow.Rules, rule)
+		}
+	default:
+		return errors.Join(fmt.Errorf("the gateway knows no network of the mode %q", r.Mode), link.Close())
+	}
+	if s.network, err = stack.New(config); err != nil {
 		return err
 	}
 	go func() { s.log.Info("the guest's network ended", "err", s.network.Serve(context.Background())) }()

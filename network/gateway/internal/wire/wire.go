@@ -10,10 +10,12 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/network"
 )
 
 // maxMessage bounds a message, in bytes.
-const maxMessage = 64 << 10
+const maxMessage = 128 << 10
 
 // Request is one of these.
 type Request struct {
@@ -24,9 +26,11 @@ type Request struct {
 
 // Start describes the guest's network.
 type Start struct {
-	MTU      int      `json:"mtu"` // bytes of an IP packet
-	HostName string   `json:"hostName,omitempty"`
-	Search   []string `json:"search,omitempty"` // domains that are appended to short names
+	MTU      int          `json:"mtu"` // bytes of an IP packet
+	Mode     network.Mode `json:"mode"`
+	Allow    []string     `json:"allow,omitempty"` // rules of network.ModeAllowlist
+	HostName string       `json:"hostName,omitempty"`
+	Search   []string     `json:"search,omitempty"` // domains that are appended to short names
 }
 
 // Publish leads what arrives at a socket to a port of the guest.
