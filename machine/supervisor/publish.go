@@ -75,8 +75,8 @@ func (v *supervisor) checkPublish() error {
 	if st := v.currentState(); st.Status != machine.StatusRunning && st.Status != machine.StatusPaused {
 		return v.s.NotRunning(st)
 	}
-	if v.gateway == nil {
-		return remedy.Add(fmt.Errorf("the ports of %s are opened only when it starts, because its network is not public", v.s.Name), remedy.Stop, v.s.Name)
+	if v.config.Network == network.ModeUser {
+		return remedy.Add(fmt.Errorf("the ports of %s are opened only when it starts, because its network is QEMU's own", v.s.Name), remedy.Stop, v.s.Name)
 	}
 	return nil
 }
