@@ -70,7 +70,7 @@ func namedPorts(c *cli.Context) (*machine.Sandbox, []network.Forward, error) {
 	if c.NArg() < 2 {
 		return nil, nil, usage("sandbox %s needs the name of a sandbox and ports, such as 8080:80: sandbox port NAME shows them", c.Command.Name)
 	}
-	forwards, err := parseForwards(c.Args().Tail())
+	forwards, err := readForwards(c.Args().Tail())
 	if err != nil {
 		return nil, nil, usage("%w", err)
 	}

@@ -305,14 +305,26 @@ func allowHint(err error) error {
 }
 
 func parseForwards(specs []string) ([]network.Forward, error) {
-	var forwards []network.Forward
+	forwards, err := readForwards(specs)
+	errs := []error{err}
+	for _, f := range forwards {
+		if f.HostIP.Is4() { // others are refused later, or when they are opened
+			errs = append(errs, f.CheckFree())
+		}
+	}
+	return forwards, errors.Join(errs...)
+}
+
+// readForwards reads ports, of which nothing is said about whether they are free. Those
+// that it cannot read are missing.
+func readForwards(specs []string) (forwards []network.Forward, err error) {
 	var errs []error
 	for _, spec := range specs {
 		f, err := network.ParseForward(spec)
-		if err == nil && f.HostIP.Is4() { // others are refused later, whether or not this machine has them
-			err = f.CheckFree()
+		if err == nil {
+			forwards = append(forwards, f)
 		}
-		forwards, errs = append(forwards, f), append(errs, err)
+		errs = append(errs, err)
 	}
 	return forwards, errors.Join(errs...)
 }
