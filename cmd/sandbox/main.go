@@ -120,7 +120,7 @@ func commandGroups() []commandGroup {
 		}},
 		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
 		{"look at them", []*cli.Command{
-			lsCommand(), inspectCommand(), portCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
+			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
 		}},
 		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},

@@ -20,7 +20,6 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
-	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
@@ -100,23 +99,11 @@ func (s *server) do(r wire.Request, f *os.File) error {
 }
 
 func (s *server) start(r wire.Start, link *os.File) (err error) {
-	config := stack.Config{Link: link, MTU: r.MTU, HostName: r.HostName, Search: r.Search, Log: s.note, Logger: s.log}
-	public := &policy.Policy{Host: stack.HostAddresses}
-	switch r.Mode {
-	case network.ModePublic:
-		config.Policy = public
-	case network.ModeAllowlist:
-		config.Allow = &policy.Allowlist{Public: public}
-		for _, text := range r.Allow {
-			rule, err := policy.ParseRule(text)
-			if err != nil {
-				return errors.Join(err, link.Close())
-			}
-			config.Allow.Rules = append(config.Allow.Rules, rule)
-		}
-	default:
-		return errors.Join(fmt.Errorf("the gateway knows no network of the mode %q", r.Mode), link.Close())
+	config, err := stack.ConfigOf(r.Mode, r.Allow)
+	if err != nil {
+		return errors.Join(err, link.Close())
 	}
+	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, s.note, s.log
 	if s.network, err = stack.New(config); err != nil {
 		return err
 	}

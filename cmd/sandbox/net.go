@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/project"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/stack"
+)
+
+func netCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "net",
+		Usage: "see what a guest reaches over the network",
+		Subcommands: []*cli.Command{
+			{
+				Name:      "check",
+				Usage:     "tell whether a guest reaches something, and which rule decides",
+				ArgsUsage: "[NAME] DESTINATION",
+				Description: `DESTINATION is a URL, or HOST[:PORT][/udp], at port 443 unless another is given. It is
+judged for the sandbox NAME, or for one that would be made with these options, by what
+judges its connections. Nothing is connected to; a name is looked up.
+
+The exit status is 0 if the guest reaches it, and 1 if not.
+
+EXAMPLES
+   sandbox net check work https://registry.npmjs.org/
+   sandbox net check 192.168.1.10:5432
+   sandbox net check --net allowlist --allow preset:github api.github.com`,
+				Flags:        optionFlags(func(o project.Option) bool { return o.Name == "net" || o.Name == "allow" }),
+				OnUsageError: usageError,
+				Action:       netCheck,
+			},
+			{
+				Name:  "presets",
+				Usage: "show the rules of each preset of an allowlist",
+				Description: `EXAMPLES
+   sandbox net presets
+   sandbox run --net allowlist --allow preset:github --share .`,
+				OnUsageError: usageError,
+				Action: func(c *cli.Context) error {
+					if c.NArg() > 0 {
+						return usage("sandbox net presets takes no arguments")
+					}
+					for _, p := range policy.Presets() {
+						fmt.Fprintf(c.App.Writer, "preset:%s (of %s)\n", p.Name, p.Date)
+						for _, rule := range p.Rules {
+							fmt.Fprintf(c.App.Writer, "   %s\n", rule)
+						}
+					}
+					return nil
+				},
+			},
+		},
+	}
+}
+
+func netCheck(c *cli.Context) error {
+	if c.NArg() < 1 || c.NArg() > 2 {
+		return usage("sandbox net check needs a destination, such as https://example.com/ or 10.0.0.1:22, and takes the name of a sandbox before it")
+	}
+	host, port, proto, err := parseDestination(c.Args().Get(c.NArg() - 1))
+	if err != nil {
+		return usage("%w", err)
+	}
+	mode, rules := network.Mode(c.String("net")), c.StringSlice("allow")
+	if c.NArg() == 2 {
+		if c.IsSet("net") || c.IsSet("allow") {
+			return usage("what %s reaches is known: leave out --net and --allow, or its name", c.Args().First())
+		}
+		config, err := configOf(c.Args().First())
+		if err != nil {
+			return err
+		}
+		mode, rules = config.Network, config.Allow
+	}
+	if _, err := network.ParseMode(string(mode)); err != nil {
+		return usage("%w", err)
+	}
+	switch mode {
+	case network.ModeUser:
+		fmt.Fprintln(c.App.Writer, "open: the guest reaches what this machine reaches (user)")
+		return nil
+	case network.ModeNone:
+		fmt.Fprintln(c.App.Writer, "closed: the guest has no network (none)")
+		return &exitCode{exitFailure, nil}
+	}
+	judge, err := stack.ConfigOf(mode, rules)
+	if err != nil {
+		return usage("%w", err)
+	}
+	answer, err := stack.Check(c.Context, judge, host, port, proto)
+	if err != nil {
+		return fmt.Errorf("the rules leave %s to what its name leads to, which cannot be found out: %w", host, err)
+	}
+	verdict := "closed"
+	if answer.Allow {
+		verdict = "open"
+	}
+	if answer.Addr.IsValid() && answer.Addr.String() != host {
+		verdict += ": " + answer.Addr.String()
+	}
+	fmt.Fprintf(c.App.Writer, "%s: %s\n", verdict, answer.Rule)
+	if !answer.Allow {
+		return &exitCode{exitFailure, nil}
+	}
+	return nil
+}
+
+func configOf(name string) (machine.Config, error) {
+	host, err := machine.Open()
+	if err != nil {
+		return machine.Config{}, err
+	}
+	s, err := host.Get(name)
+	if err != nil {
+		return machine.Config{}, err
+	}
+	return s.Config()
+}
+
+// parseDestination reads a URL, or HOST[:PORT][/udp].
+func parseDestination(text string) (host string, port uint16, proto policy.Proto, err error) {
+	bad := fmt.Errorf("%q is no destination: write a URL, or HOST:PORT such as example.com:22 or 10.0.0.1:53/udp", text)
+	if u, err := url.Parse(text); err == nil && u.Host != "" {
+		ports := map[string]string{"http": "80", "ws": "80", "ssh": "22", "git": "9418"}
+		text = net.JoinHostPort(u.Hostname(), u.Port())
+		if u.Port() == "" {
+			text = net.JoinHostPort(u.Hostname(), ports[u.Scheme])
+		}
+	}
+	proto = policy.TCP
+	if rest, ok := strings.CutSuffix(text, "/udp"); ok {
+		text, proto = rest, policy.UDP
+	}
+	host, number := text, ""
+	if _, err := netip.ParseAddr(text); err != nil && strings.Contains(text, ":") {
+		if host, number, err = net.SplitHostPort(text); err != nil {
+			return "", 0, "", bad
+		}
+	}
+	if number == "" {
+		number = "443"
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 || host == "" || strings.ContainsAny(host, "/ @") {
+		return "", 0, "", bad
+	}
+	return host, uint16(n), proto, nil
+}
