@@ -28,7 +28,7 @@ func ConfigOf(mode network.Mode, rules []string) (Config, error) {
 		}
 		return Config{Allow: allow}, nil
 	}
-	return Config{}, fmt.Errorf("a network of the mode %s is not judged", mode)
+	return Config{}, fmt.Errorf("nothing judges a network of the mode %q", mode)
 }
 
 // Answer is what becomes of a connection.
