@@ -205,11 +205,16 @@ func named(c *cli.Context) (*machine.Sandbox, error) {
 	if c.NArg() != 1 {
 		return nil, usage("sandbox %s needs the name of one sandbox: sandbox ls shows them", c.Command.Name)
 	}
+	return sandboxNamed(c.Args().First())
+}
+
+// sandboxNamed opens a sandbox by its name.
+func sandboxNamed(name string) (*machine.Sandbox, error) {
 	host, err := machine.Open()
 	if err != nil {
 		return nil, err
 	}
-	return host.Get(c.Args().First())
+	return host.Get(name)
 }
 
 // imagesDir is the image store's directory.

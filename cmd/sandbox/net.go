@@ -10,7 +10,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
@@ -77,7 +76,11 @@ func netCheck(c *cli.Context) error {
 		if c.IsSet("net") || c.IsSet("allow") {
 			return usage("what %s reaches is known: leave out --net and --allow, or its name", c.Args().First())
 		}
-		config, err := configOf(c.Args().First())
+		s, err := sandboxNamed(c.Args().First())
+		if err != nil {
+			return err
+		}
+		config, err := s.Config()
 		if err != nil {
 			return err
 		}
@@ -114,18 +117,6 @@ func netCheck(c *cli.Context) error {
 		return &exitCode{exitFailure, nil}
 	}
 	return nil
-}
-
-func configOf(name string) (machine.Config, error) {
-	host, err := machine.Open()
-	if err != nil {
-		return machine.Config{}, err
-	}
-	s, err := host.Get(name)
-	if err != nil {
-		return machine.Config{}, err
-	}
-	return s.Config()
 }
 
 // parseDestination reads a URL, or HOST[:PORT][/udp].

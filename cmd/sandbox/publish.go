@@ -74,11 +74,7 @@ func namedPorts(c *cli.Context) (*machine.Sandbox, []network.Forward, error) {
 	if err != nil {
 		return nil, nil, usage("%w", err)
 	}
-	host, err := machine.Open()
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := host.Get(c.Args().First())
+	s, err := sandboxNamed(c.Args().First())
 	return s, forwards, err
 }
 
@@ -102,11 +98,7 @@ func portAction(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
 		return usage("sandbox port needs the name of a sandbox, and takes one port of the guest: sandbox ls shows the names")
 	}
-	host, err := machine.Open()
-	if err != nil {
-		return err
-	}
-	s, err := host.Get(c.Args().First())
+	s, err := sandboxNamed(c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/urfave/cli/v2"
-
-	"github.com/sourcery-zone/sandbox/machine"
 )
 
 func shareCommand() *cli.Command {
@@ -40,11 +38,7 @@ func shareAccept(c *cli.Context) error {
 	if c.NArg() < 2 {
 		return usage("sandbox share accept needs the name of a sandbox and the paths of its shares: sandbox inspect NAME lists them")
 	}
-	host, err := machine.Open()
-	if err != nil {
-		return err
-	}
-	s, err := host.Get(c.Args().First())
+	s, err := sandboxNamed(c.Args().First())
 	if err != nil {
 		return err
 	}

@@ -179,11 +179,7 @@ func snapshotRmCommand() *cli.Command {
 			if c.NArg() < 2 {
 				return usage("sandbox snapshot rm needs the name of a sandbox and at least one tag: sandbox snapshot ls NAME shows them")
 			}
-			host, err := machine.Open()
-			if err != nil {
-				return err
-			}
-			s, err := host.Get(c.Args().First())
+			s, err := sandboxNamed(c.Args().First())
 			if err != nil {
 				return err
 			}
@@ -210,10 +206,6 @@ func namedSnapshot(c *cli.Context, otherwise string) (*machine.Sandbox, string, 
 	if c.NArg() < 1 || c.NArg() > 2 || tag == "" {
 		return nil, "", usage("sandbox snapshot %s needs %s: sandbox ls and sandbox snapshot ls NAME show what there is", c.Command.Name, c.Command.ArgsUsage)
 	}
-	host, err := machine.Open()
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := host.Get(c.Args().First())
+	s, err := sandboxNamed(c.Args().First())
 	return s, tag, err
 }

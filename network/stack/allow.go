@@ -9,6 +9,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
+	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
 const (
@@ -34,6 +35,15 @@ func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v po
 		return "", policy.Verdict{Rule: RuleNoName}
 	}
 	return name, n.config.Allow.Name(name, a.Port(), proto)
+}
+
+// judgePacket judges the destination of a packet, and tells the guest and the log if it is closed.
+func (n *Network) judgePacket(a netip.AddrPort, proto policy.Proto, pkt *netstack.PacketBuffer) (name string, v policy.Verdict) {
+	if name, v = n.judge(a, proto); !v.Allow {
+		n.refused(proto, a, name, v.Rule)
+		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
+	}
+	return name, v
 }
 
 // answerAllowed answers a question about a name by the address that stands for it. There is nothing else to be had from

@@ -466,17 +466,7 @@ func BenchmarkConnectByName(b *testing.B) {
 	l := newLab(b, allow(b, "good.example:22"), resolver(zone{"good.example": {"93.184.215.14"}}))
 	l.listen(22, serveSpeed)
 	a := netip.AddrPortFrom(l.address("good.example"), 22)
-	for b.Loop() {
-		c, err := l.connect(a)
-		if err != nil {
-			b.Fatal(err)
-		}
-		_, _ = c.Write([]byte("ex"))
-		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-			b.Fatal(err)
-		}
-		c.Close()
-	}
+	connectAndAsk(b, l, a)
 }
 
 func TestDialPolicyOfAnAllowlist(t *testing.T) {

@@ -362,6 +362,11 @@ func BenchmarkThroughput(b *testing.B) {
 func BenchmarkConnect(b *testing.B) {
 	l := newLab(b)
 	a := l.listen(80, serveSpeed)
+	connectAndAsk(b, l, a)
+}
+
+// connectAndAsk makes one connection after the other, and waits on each for an answer.
+func connectAndAsk(b *testing.B, l *lab, a netip.AddrPort) {
 	for b.Loop() {
 		c, err := l.connect(a)
 		if err != nil {

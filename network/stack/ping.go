@@ -48,10 +48,8 @@ func (n *Network) handleICMP(id netstack.TransportEndpointID, pkt *netstack.Pack
 	if len(h) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4Echo || ours(a.Addr()) {
 		return false
 	}
-	name, v := n.judge(a, policy.ICMP)
+	name, v := n.judgePacket(a, policy.ICMP, pkt)
 	if !v.Allow {
-		n.refused(policy.ICMP, a, name, v.Rule)
-		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
 	p, rule := n.ping(pingID{a.Addr(), h.Ident()}, pkt)

@@ -30,10 +30,8 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		n.refused(policy.TCP, a, "", RuleGateway)
 		return false
 	}
-	name, v := n.judge(a, policy.TCP)
+	name, v := n.judgePacket(a, policy.TCP, pkt)
 	if !v.Allow {
-		n.refused(policy.TCP, a, name, v.Rule)
-		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
 	n.mu.Lock()

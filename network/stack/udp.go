@@ -38,10 +38,8 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		n.refused(policy.UDP, a, "", RuleGateway)
 		return false
 	}
-	name, v := n.judge(a, policy.UDP)
+	name, v := n.judgePacket(a, policy.UDP, pkt)
 	if !v.Allow {
-		n.refused(policy.UDP, a, name, v.Rule)
-		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 		return true
 	}
 	if !n.addFlow() {
