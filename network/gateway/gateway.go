@@ -38,6 +38,10 @@ const (
 	// of what frames of 1500 bytes cost.
 	MTU = stack.MaxMTU
 
+	// memoryBound is more than all limits of package stack add up to, in bytes of data as the kernel counts it, of which
+	// Go takes 80 MiB at once. Who gets beyond has found a way around them: the process dies, and another takes its place.
+	memoryBound = 512 << 20
+
 	// MaxRules is how many rules there may be, so that what the process is told fits into one message.
 	MaxRules = 256
 )
@@ -151,6 +155,10 @@ func (g *Gateway) run() (err error) {
 	defer g.mu.Unlock()
 	g.control = control
 	g.process.Store(started)
+	bound := unix.Rlimit{Cur: memoryBound, Max: memoryBound}
+	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
+		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
+	}
 	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
 	for _, p := range g.published {
 		if err == nil {

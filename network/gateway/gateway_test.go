@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -132,6 +133,9 @@ func TestProcessIsShutIn(t *testing.T) {
 		if !strings.Contains(string(status), want) {
 			t.Errorf("its status has no %q:\n%s", want, status)
 		}
+	}
+	if limits, err := os.ReadFile(process + "/limits"); err != nil || !regexp.MustCompile(`(?m)^Max data size +536870912 +536870912 `).Match(limits) {
+		t.Errorf("its memory has no bound: %v\n%s", err, limits)
 	}
 	for _, hidden := range []string{"/home", "/root", "/var", "/tmp", "/run", "/etc/passwd"} {
 		_, err := os.Stat(process + "/root" + hidden)

@@ -20,6 +20,15 @@ const (
 	leastDial    = 2 * time.Second
 )
 
+// What a guest may say by names alone, to the servers of a domain whose names are all open: spellingBurst bytes, and
+// spellingRate in a second after that. Names that exist and are known count once.
+const (
+	spellingBurst = 8 << 10
+	spellingRate  = 16
+)
+
+const spellingWhy = "too many names were looked up that were not known before; try again in a minute"
+
 // notAllowedWhy is what a guest is told of a name that no rule opens.
 const notAllowedWhy = "no rule of the sandbox's allowlist opens this name"
 
@@ -40,10 +49,15 @@ func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v po
 // judgePacket judges the destination of a packet, and tells the guest and the log if it is closed.
 func (n *Network) judgePacket(a netip.AddrPort, proto policy.Proto, pkt *netstack.PacketBuffer) (name string, v policy.Verdict) {
 	if name, v = n.judge(a, proto); !v.Allow {
-		n.refused(proto, a, name, v.Rule)
-		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
+		n.refuse(a, proto, pkt, name, v.Rule)
 	}
 	return name, v
+}
+
+// refuse tells the guest and the log of a packet that its destination is closed.
+func (n *Network) refuse(a netip.AddrPort, proto policy.Proto, pkt *netstack.PacketBuffer, name, rule string) {
+	n.refused(proto, a, name, rule)
+	n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
 }
 
 // answerAllowed answers a question about a name by the address that stands for it. There is nothing else to be had from
@@ -55,6 +69,10 @@ func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply
 	}
 	if q.Type != dnsmessage.TypeA && q.Type != dnsmessage.TypeAAAA {
 		return q.fail(dnsmessage.RCodeSuccess)
+	}
+	if !n.table.has(q.host()) && !n.spelling.AllowN(time.Now(), len(q.host())) {
+		e.Allowed, e.Rule = false, RuleSpelling
+		return q.block(spellingWhy)
 	}
 	// A name is asked for even if its address is known, so that one that does not exist is not there.
 	if _, err := n.lookup(ctx, q.host()); err != nil {

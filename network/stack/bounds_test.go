@@ -182,10 +182,12 @@ func TestFloodsAreBounded(t *testing.T) {
 	}
 	l.network.mu.Unlock()
 
-	for i := range frames {
-		l.sendIP(tcpSegment(from(i), netip.MustParseAddrPort("192.168.1.1:80"), header.TCPFlagSyn))
+	for _, port := range []uint16{81, httpPort} {
+		for i := range frames {
+			l.sendIP(tcpSegment(from(i), netip.AddrPortFrom(netip.MustParseAddr("192.168.1.1"), port), header.TCPFlagSyn))
+		}
+		check(fmt.Sprintf("after SYNs to port %d of closed addresses", port))
 	}
-	check("after SYNs to closed addresses")
 
 	for i := range frames {
 		l.sendIP(udpDatagram(from(i), netip.AddrPortFrom(public, 9), make([]byte, 100)))

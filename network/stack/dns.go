@@ -155,6 +155,12 @@ func (n *Network) answer(q question) reply {
 	e, began := Event{Proto: "dns", Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
 	var a reply
 	switch {
+	case q.host() == PolicyHost:
+		e.Rule = RulePolicyPage
+		a = q.fail(dnsmessage.RCodeSuccess)
+		if q.Type == dnsmessage.TypeA {
+			a.addresses, a.ttl = []netip.Addr{policyPage.Addr()}, nameTTL
+		}
 	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)

@@ -129,17 +129,17 @@ var (
 func TestRefusalsOnTheWire(t *testing.T) {
 	from := netip.AddrPortFrom(Guest, 4000)
 	for _, c := range []struct{ to, rule, tcp, udp, icmp string }{
-		{"127.0.0.1:80", policy.RuleLoopback, prohibited, prohibited, prohibited},
-		{"127.1.2.3:80", policy.RuleLoopback, prohibited, prohibited, prohibited},
-		{"93.0.0.1:80", policy.RuleHost, prohibited, prohibited, prohibited},
-		{"192.168.1.1:80", policy.RulePrivate, prohibited, prohibited, prohibited},
+		{"127.0.0.1:81", policy.RuleLoopback, prohibited, prohibited, prohibited},
+		{"127.1.2.3:81", policy.RuleLoopback, prohibited, prohibited, prohibited},
+		{"93.0.0.1:81", policy.RuleHost, prohibited, prohibited, prohibited},
+		{"192.168.1.1:81", policy.RulePrivate, prohibited, prohibited, prohibited},
 		{"169.254.169.254:80", policy.RuleMetadata, prohibited, prohibited, prohibited},
-		{"100.64.0.1:80", policy.RuleShared, prohibited, prohibited, prohibited},
-		{"198.18.0.1:80", policy.RuleReserved, prohibited, prohibited, prohibited},
-		{"240.0.0.1:80", policy.RuleReserved, prohibited, prohibited, prohibited},
-		{"10.0.2.99:80", policy.RulePrivate, prohibited, prohibited, prohibited},
+		{"100.64.0.1:81", policy.RuleShared, prohibited, prohibited, prohibited},
+		{"198.18.0.1:81", policy.RuleReserved, prohibited, prohibited, prohibited},
+		{"240.0.0.1:81", policy.RuleReserved, prohibited, prohibited, prohibited},
+		{"10.0.2.99:81", policy.RulePrivate, prohibited, prohibited, prohibited},
 		{"10.0.2.2:22", RuleGateway, reset, unreachable, "ICMP 0/0"},
-		{"10.0.2.3:80", RuleGateway, reset, unreachable, "ICMP 0/0"},
+		{"10.0.2.3:81", RuleGateway, reset, unreachable, "ICMP 0/0"},
 	} {
 		l := newBareLab(t)
 		l.barrier()

@@ -108,12 +108,12 @@ func TestWhatALinuxGuestIsTold(t *testing.T) {
 		{"tcp", netip.AddrPortFrom(public, 81).String(), unix.ECONNREFUSED},
 		{"udp", netip.AddrPortFrom(public, 81).String(), unix.ECONNREFUSED},
 		{"tcp", "10.0.2.2:22", unix.ECONNREFUSED},
-		{"tcp", "10.0.2.3:80", unix.ECONNREFUSED},
+		{"tcp", "10.0.2.3:81", unix.ECONNREFUSED},
 		{"udp", "10.0.2.2:161", unix.ECONNREFUSED},
 		{"tcp", "93.0.0.1:22", unix.EHOSTUNREACH},
-		{"tcp", "192.168.1.1:80", unix.EHOSTUNREACH},
+		{"tcp", "192.168.1.1:81", unix.EHOSTUNREACH},
 		{"tcp", "169.254.169.254:80", unix.EHOSTUNREACH},
-		{"tcp", "100.64.0.1:80", unix.EHOSTUNREACH},
+		{"tcp", "100.64.0.1:81", unix.EHOSTUNREACH},
 		{"udp", "192.168.1.1:53", unix.EHOSTUNREACH},
 	})
 }

@@ -51,6 +51,14 @@ func (t *nameTable) address(name string) (netip.Addr, bool) {
 	return a.addr, true
 }
 
+// has tells whether a name has an address already.
+func (t *nameTable) has(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.byName[name]
+	return ok
+}
+
 // entry finds or makes a name's entry. The caller holds the lock, or is alone.
 func (t *nameTable) entry(name string) *namedAddress {
 	if a, ok := t.byName[name]; ok {

@@ -62,6 +62,9 @@ type Config struct {
 	Connections int
 	// Log is called for each connection and lookup that ended or was refused. It must not block.
 	Log func(Event)
+	// Remedy returns a command that adds a rule, for the person whose sandbox the guest is in. Refusals name none if it is
+	// nil.
+	Remedy func(rule string) string
 	// Logger gets what is of interest to the developer; nothing, if it is nil.
 	Logger *slog.Logger
 
@@ -94,8 +97,10 @@ type Event struct {
 // Rules that the Network adds to those of its policy.
 const (
 	RuleGateway    = "gateway" // the network's own addresses offer nothing else
-	RuleLimit      = "limit"   // there are too many already
+	RulePolicyPage = "policy-page"
+	RuleLimit      = "limit" // there are too many already
 	RuleNoName     = "no-such-name"
+	RuleSpelling   = "name-limit"    // names carry data, and there was much of it
 	RuleHostCannot = "host-cannot"   // the host's own system forbids it to the host
 	RuleServerName = "sni-mismatch"  // the client asks, by TLS, for another host than the one that it connected to
 	RuleHostHeader = "host-mismatch" // the same by HTTP
@@ -122,6 +127,8 @@ type Network struct {
 	names     names
 	lookups   singleflight.Group
 	questions chan struct{} // as many as may be in flight
+	spelling  *rate.Limiter // bytes of names that were not known
+	web       *web
 }
 
 // New makes a network. It works while Serve runs.
@@ -166,7 +173,9 @@ func New(config Config) (_ *Network, err error) {
 		pings:     map[pingID]*ping{},
 		table:     table,
 		questions: make(chan struct{}, maxQuestions),
+		spelling:  rate.NewLimiter(spellingRate, spellingBurst),
 	}
+	n.web = newWeb(n)
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {
 		return nil, err
 	}
@@ -219,6 +228,7 @@ func (n *Network) start() error {
 	if err := n.serveDNS(); err != nil {
 		return fmt.Errorf("cannot start the network's DNS server: %w", err)
 	}
+	go n.web.serve()
 	return nil
 }
 
@@ -343,6 +353,9 @@ func (n *Network) event(e Event, began time.Time) {
 	e.Time, e.Duration = began, time.Since(began)
 	if e.Name == "" {
 		e.Name = n.names.of(e.Addr.Addr())
+	}
+	if !e.Allowed {
+		n.web.note(e)
 	}
 	n.config.Log(e)
 }

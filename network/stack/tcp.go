@@ -26,13 +26,20 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		return false
 	}
 	a := destination(id)
-	if ours(a.Addr()) {
+	var wanted attempt
+	switch {
+	case a == policyPage:
+		wanted.rule, wanted.here = RulePolicyPage, true
+	case ours(a.Addr()):
 		n.refused(policy.TCP, a, "", RuleGateway)
 		return false
-	}
-	name, v := n.judgePacket(a, policy.TCP, pkt)
-	if !v.Allow {
-		return true
+	default:
+		var v policy.Verdict
+		if wanted.name, v = n.judge(a, policy.TCP); !v.Allow && !explained(a, v.Rule) {
+			n.refuse(a, policy.TCP, pkt, wanted.name, v.Rule)
+			return true
+		}
+		wanted.rule, wanted.here = v.Rule, !v.Allow
 	}
 	n.mu.Lock()
 	if _, ok := n.dialing[id]; ok {
@@ -41,11 +48,12 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	}
 	if n.tcp >= n.config.Connections {
 		n.mu.Unlock()
-		n.refused(policy.TCP, a, name, RuleLimit)
+		n.refused(policy.TCP, a, wanted.name, RuleLimit)
 		return false
 	}
 	n.tcp++
-	n.dialing[id] = attempt{pkt.Clone(), name, v.Rule}
+	wanted.syn = pkt.Clone()
+	n.dialing[id] = wanted
 	n.mu.Unlock()
 	if !forwarder.HandlePacket(id, pkt) {
 		n.dialed(id).syn.DecRef()
@@ -59,7 +67,8 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 type attempt struct {
 	syn  *netstack.PacketBuffer
 	name string // that the address stands for, if it does
-	rule string // that opens it
+	rule string // that opens it, or closes it
+	here bool   // it is answered by this process, and nobody is dialled
 }
 
 // attempt returns the one of that ID.
@@ -91,14 +100,24 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	defer n.finished()
 	id := r.ID()
 	wanted := n.attempt(id)
-	e, began := Event{Proto: string(policy.TCP), Name: wanted.name, Addr: destination(id), Allowed: true, Rule: wanted.rule}, time.Now()
+	e, began := Event{Proto: string(policy.TCP), Name: wanted.name, Addr: destination(id), Allowed: !wanted.here, Rule: wanted.rule}, time.Now()
 	defer func() { n.event(e, began) }()
+	if wanted.here {
+		e.Allowed = e.Addr == policyPage
+		n.web.answer(r, e.Addr, wanted)
+		return
+	}
 	defer n.table.hold(e.Addr.Addr())()
 	host, err := n.dialTCP(wanted.name, e.Addr)
 	if err != nil {
 		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "err", err)
 		if closed, ok := errors.AsType[*ClosedError](err); ok {
 			e.Allowed, e.Rule = false, closed.Rule
+			if explained(e.Addr, closed.Rule) {
+				wanted.rule = closed.Rule
+				n.web.answer(r, e.Addr, wanted)
+				return
+			}
 		}
 		answer, ok := rejection(err)
 		r.Complete(!ok)

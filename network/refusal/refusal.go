@@ -1,0 +1,86 @@
+// Package refusal is the answer to a request of HTTP that a sandbox's policy does not let pass: a page that says what was
+// refused and by which rule, and what its reader can do, for people and for programs.
+package refusal
+
+import (
+	"encoding/json"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Refusal is what became of a request. It is an [http.Handler] that says so.
+type Refusal struct {
+	// Error tells this answer from one of the server that was asked: it is always [Error].
+	Error string `json:"error"`
+
+	Host   string `json:"host"` // name or address
+	Port   uint16 `json:"port"`
+	Method string `json:"method,omitempty"`
+	Path   string `json:"path,omitempty"`
+	Rule   string `json:"rule"`             // that decided
+	Allow  string `json:"allow,omitempty"`  // the rule that would open it, if one would
+	Remedy string `json:"remedy,omitempty"` // a command for the person whose sandbox it is
+}
+
+// Error is what programs know a refusal by.
+const Error = "sandbox_policy"
+
+// Header is on each answer that is a refusal, with the rule that decided.
+const Header = "Sandbox-Refused"
+
+// String says in sentences what a Refusal is.
+func (r Refusal) String() string {
+	var b strings.Builder
+	b.WriteString("The sandbox's network policy refused this request")
+	if r.Method != "" {
+		fmt.Fprintf(&b, " (%s %s)", quote(r.Method), quote(r.Path))
+	}
+	fmt.Fprintf(&b, " to %s: %s.\n", net.JoinHostPort(quote(r.Host), strconv.Itoa(int(r.Port))), quote(r.Rule))
+	b.WriteString("It is not an error of the server or the network, and trying again does not help.\n")
+	if r.Remedy != "" {
+		fmt.Fprintf(&b, "If the task needs it, ask the user to run, on the machine that has the sandbox:\n\n    %s\n", quote(r.Remedy))
+	}
+	return b.String()
+}
+
+// quote makes text that a guest has chosen safe for a terminal, and leaves what is printable as it is.
+func quote(text string) string {
+	quoted := strconv.QuoteToASCII(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// ServeHTTP answers with status 403: in JSON if the client would have that or has sent it, otherwise as text.
+func (r Refusal) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	r.Error = Error
+	h := w.Header()
+	h.Set(Header, quote(r.Rule))
+	h.Set("Cache-Control", "no-store")
+	if !wantsJSON(request) {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write([]byte(r.String()))
+		return
+	}
+	h.Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusForbidden)
+	_ = json.NewEncoder(w).Encode(struct {
+		Refusal
+		Message string `json:"message"`
+	}{r, r.String()})
+}
+
+func wantsJSON(r *http.Request) bool {
+	for _, field := range []string{"Accept", "Content-Type"} {
+		for value := range strings.SplitSeq(strings.Join(r.Header.Values(field), ","), ",") {
+			kind, _, err := mime.ParseMediaType(value)
+			if err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json")) {
+				return true
+			}
+		}
+	}
+	return false
+}

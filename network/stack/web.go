@@ -1,0 +1,291 @@
+package stack
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/refusal"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// PolicyHost is a name under which the guest, and nobody else, finds what the network's policy is, by HTTP.
+const PolicyHost = "policy." + internal
+
+// policyPage is where PolicyHost is: the DNS server's address, which has this port free.
+var policyPage = netip.AddrPortFrom(DNS, httpPort)
+
+const httpPort = 80
+
+const (
+	// webTimeout is how long a client may take for a request, and for an answer.
+	webTimeout = 10 * time.Second
+	// maxWebHead is what the head of a request may have, in bytes.
+	maxWebHead = 16 << 10
+	// keptRefusals is how many refusals a guest can look up.
+	keptRefusals = 32
+)
+
+// web answers a guest's requests of HTTP in the place of the host that is asked: with a refusal, or, on an address of the
+// network's own, with what its policy is.
+type web struct {
+	network *Network
+	server  *http.Server
+	conns   chan net.Conn
+
+	mu      sync.Mutex
+	refused []Event // the last ones, of which no two are alike
+}
+
+func newWeb(n *Network) *web {
+	w := &web{network: n, conns: make(chan net.Conn)}
+	w.server = &http.Server{
+		Handler:           w,
+		ReadHeaderTimeout: webTimeout,
+		ReadTimeout:       webTimeout,
+		WriteTimeout:      webTimeout,
+		MaxHeaderBytes:    maxWebHead,
+		ErrorLog:          slog.NewLogLogger(n.config.Logger.Handler(), slog.LevelDebug),
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, webConn{}, c) },
+	}
+	w.server.SetKeepAlivesEnabled(false) // each connection takes one of the guest's places
+	return w
+}
+
+// serve works until the network ends.
+func (w *web) serve() {
+	context.AfterFunc(w.network.ctx, func() { w.server.Close() })
+	_ = w.server.Serve(w)
+}
+
+// Accept implements net.Listener.
+func (w *web) Accept() (net.Conn, error) {
+	select {
+	case c := <-w.conns:
+		return c, nil
+	case <-w.network.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. Accept ends with the network.
+func (w *web) Close() error { return nil }
+
+// Addr implements net.Listener.
+func (w *web) Addr() net.Addr { return net.TCPAddrFromAddrPort(policyPage) }
+
+// explained tells whether a refused connection is accepted all the same, to be answered in words. It is not if no host can
+// have the address, and a cloud's metadata service is not there at all: programs look whether it is.
+func explained(a netip.AddrPort, rule string) bool {
+	return a.Port() == httpPort && a.Addr().IsGlobalUnicast() && rule != policy.RuleMetadata
+}
+
+// webConn is a guest's connection that is answered here. It is also the key under which a request's context has it.
+type webConn struct {
+	*gonet.TCPConn
+	ep      tcpip.Endpoint
+	wanted  attempt
+	addr    netip.AddrPort // that the guest connected to
+	done    chan struct{}
+	closing *sync.Once
+}
+
+// Close ends what is said to the guest. Who has accepted the connection waits until it has arrived.
+func (c webConn) Close() error {
+	c.closing.Do(func() {
+		_ = c.SetDeadline(time.Now())
+		_ = c.ep.Shutdown(tcpip.ShutdownWrite)
+		close(c.done)
+	})
+	return nil
+}
+
+// answer takes a guest's connection, and returns when it has ended.
+func (w *web) answer(r *tcp.ForwarderRequest, a netip.AddrPort, wanted attempt) {
+	n := w.network
+	var queue waiter.Queue
+	id := r.ID()
+	ep, terr := r.CreateEndpoint(&queue)
+	r.Complete(false)
+	n.dialed(id)
+	wanted.syn.DecRef()
+	if terr != nil {
+		return
+	}
+	n.tune(ep)
+	c := webConn{gonet.NewTCPConn(&queue, ep), ep, wanted, a, make(chan struct{}), new(sync.Once)}
+	select {
+	case w.conns <- c:
+		select {
+		case <-c.done:
+		case <-n.ctx.Done():
+		}
+	case <-n.ctx.Done():
+	}
+	drain(n.ctx, ep, &queue)
+	ep.Close()
+}
+
+// ServeHTTP implements http.Handler.
+func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	c, ok := r.Context().Value(webConn{}).(webConn)
+	if !ok {
+		http.Error(rw, "this connection is nobody's", http.StatusInternalServerError)
+		return
+	}
+	if c.addr == policyPage {
+		w.page(rw, r)
+		return
+	}
+	refused := refusal.Refusal{
+		Host: cmp.Or(c.wanted.name, c.addr.Addr().String()), Port: c.addr.Port(),
+		Method: r.Method, Path: r.URL.EscapedPath(), Rule: c.wanted.rule,
+	}
+	refused.Allow, refused.Remedy = w.network.opens(Event{Proto: string(policy.TCP), Name: c.wanted.name, Addr: c.addr, Rule: c.wanted.rule})
+	refused.ServeHTTP(rw, r)
+}
+
+// opens returns the rule that would open what was refused, with a command that adds it; nothing if no rule does.
+func (n *Network) opens(e Event) (rule, remedy string) {
+	var host string
+	switch addr := e.Addr.Addr(); e.Rule {
+	case policy.RuleNotAllowed:
+		host = cmp.Or(e.Name, addr.String())
+	case policy.RulePrivate, policy.RuleShared, policy.RuleLinkLocal:
+		if !addr.IsValid() || policy.NameAddresses.Contains(addr) {
+			return "", "" // a rule for the name does not open its address
+		}
+		host = addr.String()
+	default:
+		return "", ""
+	}
+	switch port := strconv.Itoa(int(e.Addr.Port())); {
+	case e.Proto == "dns":
+		rule = host
+	case e.Proto == string(policy.UDP):
+		rule = net.JoinHostPort(host, port) + "/udp"
+	case e.Proto != string(policy.TCP):
+		return "", ""
+	case port == "80", port == "443":
+		rule = host
+	default:
+		rule = net.JoinHostPort(host, port)
+	}
+	if n.config.Remedy != nil {
+		remedy = n.config.Remedy(rule)
+	}
+	return rule, remedy
+}
+
+// note keeps a refusal, so that the guest can ask for the reason of one that came without.
+func (w *web) note(e Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	alike := func(o Event) bool {
+		return o.Proto == e.Proto && o.Name == e.Name && o.Addr == e.Addr && o.Rule == e.Rule
+	}
+	w.refused = slices.DeleteFunc(w.refused, alike)
+	if len(w.refused) == keptRefusals {
+		w.refused = slices.Delete(w.refused, 0, 1)
+	}
+	w.refused = append(w.refused, e)
+}
+
+// Page is what a guest is told of its network's policy.
+type Page struct {
+	Mode    string        `json:"mode"`
+	Rules   []string      `json:"rules,omitempty"` // that open something beyond the mode
+	Refused []PageRefusal `json:"refused"`         // the last at the end
+}
+
+// PageRefusal is something that the guest was refused.
+type PageRefusal struct {
+	Time    time.Time `json:"time"`
+	Proto   string    `json:"proto"`
+	Name    string    `json:"name,omitempty"`
+	Address string    `json:"address,omitempty"` // with the port
+	Rule    string    `json:"rule"`
+	Allow   string    `json:"allow,omitempty"`  // the rule that would open it, if one would
+	Remedy  string    `json:"remedy,omitempty"` // a command for the person whose sandbox it is
+}
+
+func (w *web) describe() Page {
+	n := w.network
+	p := Page{Mode: "public", Refused: []PageRefusal{}}
+	if n.config.Allow != nil {
+		p.Mode = "allowlist"
+		for _, rule := range n.config.Allow.Rules {
+			p.Rules = append(p.Rules, rule.String())
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.refused {
+		r := PageRefusal{Time: e.Time, Proto: e.Proto, Name: e.Name, Rule: e.Rule}
+		if e.Addr.IsValid() {
+			r.Address = e.Addr.String()
+		}
+		r.Allow, r.Remedy = n.opens(e)
+		p.Refused = append(p.Refused, r)
+	}
+	return p
+}
+
+// page shows the policy, and tells of a destination in the query what becomes of it.
+func (w *web) page(rw http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.URL.Path != "/":
+		http.NotFound(rw, r)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		rw.Header().Set("Allow", "GET, HEAD")
+		http.Error(rw, "This page is for reading.", http.StatusMethodNotAllowed)
+	case strings.Contains(r.Header.Get("Accept"), "application/json"):
+		rw.Header().Set("Content-Type", "application/json")
+		encoder := json.NewEncoder(rw)
+		encoder.SetIndent("", "  ")
+		_ = encoder.Encode(w.describe())
+	default:
+		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = rw.Write([]byte(w.describe().String()))
+	}
+}
+
+// String is the page for people.
+func (p Page) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "This machine is a sandbox. Its network is %q:\n", p.Mode)
+	switch p.Mode {
+	case "public":
+		b.WriteString("it reaches the public Internet, and neither the computer that it runs on nor the networks around that.\n")
+	default:
+		b.WriteString("it reaches what a rule opens, and nothing else.\n")
+	}
+	if len(p.Rules) > 0 {
+		fmt.Fprintf(&b, "\nRules:\n    %s\n", strings.Join(p.Rules, "\n    "))
+	}
+	if len(p.Refused) > 0 {
+		b.WriteString("\nRefused lately, the last one at the end:\n")
+	}
+	for _, r := range p.Refused {
+		what := cmp.Or(strings.Trim(strconv.QuoteToASCII(r.Name), `"`), r.Address)
+		fmt.Fprintf(&b, "    %s %s %s: %s\n", r.Time.UTC().Format(time.TimeOnly), r.Proto, what, r.Rule)
+		if r.Remedy != "" {
+			fmt.Fprintf(&b, "        if the task needs it, ask the user to run: %s\n", r.Remedy)
+		}
+	}
+	return b.String()
+}
