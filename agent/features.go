@@ -19,10 +19,13 @@ const (
 	FeatureDisk     Feature = "disk"      // see [Status.Disk]
 	FeatureGrowDisk Feature = "grow-disk" // see [Client.GrowDisk]
 	FeatureCopy     Feature = "copy"      // see package transfer
+	FeaturePorts    Feature = "ports"     // see [Client.Ports]
 )
 
 // Features are what an agent of this version can do.
-func Features() []Feature { return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy} }
+func Features() []Feature {
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts}
+}
 
 // purpose is what an agent without the feature cannot do.
 func (f Feature) purpose() string {
@@ -35,6 +38,8 @@ func (f Feature) purpose() string {
 		return "grow a file system"
 	case FeatureCopy:
 		return "copy files"
+	case FeaturePorts:
+		return "tell on which ports programs listen"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

@@ -24,6 +24,9 @@ type Guest struct {
 	Failure error
 	// State is what Status returns.
 	State agent.Status
+	// Listening gets the ports on which programs listen, each time that they
+	// change. Nil stands for a guest without any.
+	Listening chan []agent.Port
 	// Ahead is how far the guest's clock is ahead of ours.
 	Ahead time.Duration
 
@@ -91,6 +94,16 @@ func (g *Guest) GrowDisk(_ context.Context, bytes int64) error {
 	defer g.mu.Unlock()
 	g.DiskBytes = bytes
 	return nil
+}
+
+// Ports implements [server.Controller].
+func (g *Guest) Ports(ctx context.Context, _ []agent.Port) ([]agent.Port, error) {
+	select {
+	case ports := <-g.Listening:
+		return ports, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Clock implements [server.Controller].

@@ -36,6 +36,9 @@ type Controller interface {
 	GrowDisk(ctx context.Context, bytes int64) error
 	// Clock advances the clock, and returns what it shows then.
 	Clock(advance time.Duration) (time.Time, error)
+	// Ports returns the ports on which programs listen, in their order, once
+	// they are others than those that are known; agent.MaxPorts at most.
+	Ports(ctx context.Context, known []agent.Port) ([]agent.Port, error)
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -135,6 +138,12 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 		}
 		now, err := controller.Clock(clock.Advance)
 		return wire.ClockReading{Time: now}, err
+	case wire.MethodPorts:
+		var known []agent.Port
+		if err := parameters(request, &known); err != nil {
+			return nil, err
+		}
+		return controller.Ports(ctx, known)
 	}
 	return nil, &wire.ControlError{
 		Code:    wire.CodeUnknownMethod,

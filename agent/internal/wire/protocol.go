@@ -124,6 +124,7 @@ const (
 	MethodResume    = "resume"    // ResumeConfig → nothing, once it is applied
 	MethodGrowDisk  = "grow-disk" // GrowDiskParams → nothing, once the file system has grown
 	MethodClock     = "clock"     // ClockParams → ClockReading
+	MethodPorts     = "ports"     // the ports that are known → those that there are, once they are others
 )
 
 // WaitParams are the parameters of [MethodWait].
