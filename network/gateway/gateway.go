@@ -31,8 +31,9 @@ const (
 	// Name is argv[0] of the process, by which the program knows that it is one, and people see it in lists.
 	Name = "sandbox: network"
 
-	// FDControl is where the process is told what to do.
+	// FDControl is where the process is told what to do, and FDNotices where it tells what it does by itself.
 	FDControl = 3
+	FDNotices = 4
 
 	// MTU is the largest IP packet on the way between guest and gateway, in bytes. Frames that large cost a tenth
 	// of what frames of 1500 bytes cost.
@@ -62,6 +63,10 @@ type Options struct {
 
 	// Started is called when a process has begun, also one that takes another's place. It may be nil.
 	Started func(pid int, walls confine.Report)
+
+	// Question is called for each question of the process, one at a time. It may be nil. The process may be in the
+	// guest's hands, and say anything.
+	Question func(stack.Question)
 
 	// AllowWeak starts the process also where nothing can keep it from the user's files.
 	AllowWeak bool
@@ -137,20 +142,25 @@ func (g *Gateway) QEMU() *os.File { return g.qemu }
 
 // run starts a process and tells it all that there is.
 func (g *Gateway) run() (err error) {
-	control, theirs, err := wire.Pair()
+	control, theirControl, err := wire.Pair()
 	if err != nil {
 		return err
 	}
+	notices, theirNotices, err := wire.Pair()
+	if err != nil {
+		return errors.Join(err, control.Close(), theirControl.Close())
+	}
 	p := g.program
-	p.Files = []confine.File{{File: theirs}}
+	p.Files = []confine.File{{File: theirControl}, {File: theirNotices}}
 	if g.options.Resolver != nil {
 		p.Files = append(p.Files, confine.File{File: g.options.Resolver, Reopen: confine.Read, Link: network.ResolverFile})
 	}
 	started, walls, err := confine.Start(g.ctx, p, g.spec, process.Options{Log: g.options.Log})
-	theirs.Close() // so that ours ends with the process
+	closeFiles(theirControl, theirNotices) // so that ours end with the process
 	if err != nil {
-		return errors.Join(err, control.Close())
+		return errors.Join(err, control.Close(), notices.Close())
 	}
+	go g.takeNotices(notices)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.control = control
@@ -174,6 +184,26 @@ func (g *Gateway) run() (err error) {
 		g.options.Started(started.PID(), walls)
 	}
 	return nil
+}
+
+// takeNotices reads what a process tells until it is gone.
+func (g *Gateway) takeNotices(c wire.Conn) {
+	defer c.Close()
+	for {
+		n, err := c.NextNotice()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				g.options.Logger.Warn("what the guest's network tells cannot be read", "err", err)
+			}
+			return
+		}
+		if n.Lost > 0 {
+			g.options.Logger.Warn("the guest's network has more to tell than can be read", "lost", n.Lost)
+		}
+		if n.Question != nil && g.options.Question != nil {
+			g.options.Question(*n.Question)
+		}
+	}
 }
 
 // The pauses before another process takes the place of one that died, lest one that dies each time keeps the

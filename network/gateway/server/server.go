@@ -46,13 +46,19 @@ func run() error {
 		return fmt.Errorf("keeping others out of the gateway: %w", err)
 	}
 	unix.CloseOnExec(gateway.FDControl)
+	unix.CloseOnExec(gateway.FDNotices)
 	debug.SetMemoryLimit(memoryLimit)
 	control, err := wire.NewConn(os.NewFile(gateway.FDControl, "control"))
 	if err != nil {
 		return err
 	}
 	defer control.Close()
-	s := server{published: map[int]func(){}, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	notices, err := wire.NewConn(os.NewFile(gateway.FDNotices, "notices"))
+	if err != nil {
+		return err
+	}
+	defer notices.Close()
+	s := server{published: map[int]func(){}, notices: wire.NewNotifier(notices), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	defer s.close()
 	for {
 		request, f, err := control.Next()
@@ -71,6 +77,7 @@ func run() error {
 type server struct {
 	network   *stack.Network // nil before the first request
 	published map[int]func() // each closes a port
+	notices   *wire.Notifier
 	log       *slog.Logger
 }
 
