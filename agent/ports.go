@@ -12,7 +12,7 @@ import (
 
 // Port is a TCP port of the guest on which a program listens.
 type Port struct {
-	Number uint16 `json:"port"`
+	Number uint16 `json:"number"`
 	// Loopback says that only the guest's own programs reach it.
 	Loopback bool `json:"loopback,omitempty"`
 	// Program is the name of the one that listens, if it is known.

@@ -53,6 +53,7 @@ type Access struct {
 	Shares         []virtiofs.Share  `json:"shares,omitempty"`
 	AllowWeak      bool              `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
 	Forwards       []network.Forward `json:"forwards,omitempty"`           // without the one for ssh
+	AutoPublish    bool              `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
 	Allow          []string          `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
 	SSHPort        int               `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
@@ -124,6 +125,9 @@ func (c Config) Validate() error {
 			errs = append(errs, remedy.Add(fmt.Errorf("the port forward %s cannot be had: QEMU's own network forwards from IPv4 addresses only, such as 127.0.0.1", f), remedy.Set, "net", string(network.ModePublic)))
 		}
 	}
+	if c.AutoPublish && c.Network == network.ModeUser {
+		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
+	}
 	errs = append(errs, c.validateRules())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
@@ -134,7 +138,7 @@ func (c Config) Validate() error {
 	if c.DiskMiB != 0 && (c.DiskMiB < minDiskMiB || c.DiskMiB > maxDiskMiB) {
 		errs = append(errs, remedy.Add(fmt.Errorf("a disk of %d MiB is not possible", c.DiskMiB), remedy.Set, "disk", fmt.Sprintf("a size from %dM to %dT", minDiskMiB, maxDiskMiB>>20)))
 	}
-	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.SSHPort != 0) {
+	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.AutoPublish || c.SSHPort != 0) {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published without a network"), remedy.NoPorts))
 	}
 	if c.ReadyTimeout <= 0 {

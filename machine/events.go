@@ -26,6 +26,7 @@ type Event struct {
 	After   time.Duration `json:"after,omitempty"`  // of EventStage: nanoseconds since the supervisor started
 	From    string        `json:"from,omitempty"`   // of EventRenamed: the name before
 	Share   string        `json:"share,omitempty"`  // of EventShare: the path of the directory
+	Port    *GuestPort    `json:"port,omitempty"`   // of EventPortOpened and EventPortClosed
 }
 
 // EventType is what kind of thing happened.
@@ -40,6 +41,9 @@ const (
 	EventRenamed EventType = "renamed" // it has another name
 	EventShare   EventType = "share"   // a shared directory was replaced on this machine
 	EventRemoved EventType = "removed" // it is gone
+
+	EventPortOpened EventType = "port-opened" // a program in the guest listens on a port
+	EventPortClosed EventType = "port-closed" // none does any more, while the guest goes on
 )
 
 // Events calls emit for every sandbox that there is, and from then on for
@@ -91,6 +95,7 @@ type watched struct {
 	stages  int
 	waiting bool // for the end of its supervisor
 	shares  []ServedShare
+	ports   []GuestPort
 }
 
 func (w *watch) run() error {
@@ -217,7 +222,7 @@ func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) 
 		return w.look(name)
 	}
 	w.awaitEnd(s, seen, st)
-	return nil
+	return w.tellPorts(name, seen, st)
 }
 
 // look tells what has changed since the sandbox was last seen.
@@ -232,7 +237,7 @@ func (w *watch) look(name string) error {
 		return nil
 	}
 	if !st.Started.Equal(seen.started) {
-		seen.started, seen.stages = st.Started, 0
+		seen.started, seen.stages, seen.ports = st.Started, 0, nil
 		if st.Live() && seen.status != StatusStarting {
 			if err := w.tellStatus(name, seen, State{Status: StatusStarting}); err != nil {
 				return err
@@ -249,10 +254,37 @@ func (w *watch) look(name string) error {
 	if err := w.tellShares(name, seen, st); err != nil {
 		return err
 	}
-	if st.Status == seen.status {
+	if st.Status != seen.status {
+		if err := w.tellStatus(name, seen, st); err != nil {
+			return err
+		}
+	}
+	return w.tellPorts(name, seen, st)
+}
+
+// tellPorts tells on which ports the guest has begun and ceased to listen since the
+// last look. With a guest's end, that is clear.
+func (w *watch) tellPorts(name string, seen *watched, st State) error {
+	before := seen.ports
+	seen.ports = st.Ports
+	if !st.Live() {
 		return nil
 	}
-	return w.tellStatus(name, seen, st)
+	tell := func(kind EventType, ports, unless []GuestPort) error {
+		for _, p := range ports {
+			if slices.ContainsFunc(unless, func(other GuestPort) bool { return other.Number == p.Number }) {
+				continue
+			}
+			if err := w.tell(Event{Sandbox: name, Type: kind, Status: st.Status, Port: &p}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := tell(EventPortClosed, before, st.Ports); err != nil {
+		return err
+	}
+	return tell(EventPortOpened, st.Ports, before)
 }
 
 // tellShares tells which shares have become others since the last look.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -25,6 +26,9 @@ func watchEvents(t *testing.T, h *Host, names ...string) (next func() string) {
 				if more != "" {
 					text += " " + more
 				}
+			}
+			if e.Port != nil {
+				text += fmt.Sprintf(" %d", e.Port.Number)
 			}
 			events <- text
 			return nil
@@ -93,6 +97,14 @@ func TestEventsTellALife(t *testing.T) {
 		write(running)
 		wantEvents(t, next, "a share running /src")
 	}
+	// A watch that begins later is told of the ports as well.
+	running.Ports = []GuestPort{{Port: agent.Port{Number: 3000}}, {Port: agent.Port{Number: 80}}}
+	write(running)
+	wantEvents(t, next, "a port-opened running 3000", "a port-opened running 80")
+	wantEvents(t, watchEvents(t, h, "a"), "a exists running", "a port-opened running 3000", "a port-opened running 80")
+	running.Ports = running.Ports[1:]
+	write(running)
+	wantEvents(t, next, "a port-closed running 3000")
 	// The supervisor is killed and writes nothing any more.
 	_ = supervisor.Process.Kill()
 	_ = supervisor.Wait()

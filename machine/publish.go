@@ -51,6 +51,18 @@ func (s *Sandbox) Unpublish(ctx context.Context, forwards []network.Forward) err
 	)
 }
 
+// AutoPublish changes whether a port of the host leads to each TCP port on which the
+// guest's programs listen: see [GuestPort].
+func (s *Sandbox) AutoPublish(ctx context.Context, on bool) error {
+	return s.changePorts(
+		func(c Config) (Config, error) {
+			c.AutoPublish = on
+			return c, c.Validate()
+		},
+		func() error { return s.api().AutoPublish(ctx, api.AutoPorts{On: on}) },
+	)
+}
+
 // changePorts changes the configuration of a sandbox that does not run, and has the
 // supervisor of one that does make the change.
 func (s *Sandbox) changePorts(change func(Config) (Config, error), ask func() error) error {

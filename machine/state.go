@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -44,6 +45,7 @@ type State struct {
 	Transport    agent.Transport   `json:"transport,omitempty"`
 	SSHPort      int               `json:"sshPort,omitempty"`
 	Forwards     []network.Forward `json:"forwards,omitempty"`
+	Ports        []GuestPort       `json:"ports,omitempty"`        // on which the guest says that its programs listen
 	Argv         []string          `json:"argv,omitempty"`         // of QEMU
 	Files        []qemu.OpenFile   `json:"files,omitempty"`        // that QEMU inherited, besides its sockets
 	Walls        []confine.Wall    `json:"walls,omitempty"`        // that keep QEMU from the rest of the machine
@@ -51,6 +53,13 @@ type State struct {
 	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
 	System       string            `json:"system,omitempty"`
 	Failed       []string          `json:"failedUnits,omitempty"`
+}
+
+// GuestPort is a port of a guest on which a program listens.
+type GuestPort struct {
+	agent.Port
+	// Published is the host's address that leads there because of Access.AutoPublish, if one does.
+	Published netip.AddrPort `json:"published,omitzero"`
 }
 
 // ServedShare is how a directory is served to the guest.

@@ -13,13 +13,15 @@ func eventsCommand() *cli.Command {
 		ArgsUsage: "[NAME...]",
 		Description: `The sandboxes that there are come first, with the type "exists"; then a line for
 each that is created, renamed or removed, changes its status, reaches a stage of its
-start or has a share that is replaced on this machine, until Ctrl-C. With NAME, only these are shown, also those that are
-yet to be made.
+start, has a share that is replaced on this machine, or has a program that begins or
+ceases to listen on a TCP port, until Ctrl-C. With NAME, only these are shown, also those
+that are yet to be made.
 
 EXAMPLES
    sandbox events
    sandbox events | jq 'select(.status == "crashed")'
-   sandbox events work | grep -m1 '"status":"running"'`,
+   sandbox events work | grep -m1 '"status":"running"'
+   sandbox events work | jq 'select(.type == "port-opened").port'`,
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			host, err := machine.Open()

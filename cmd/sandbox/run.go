@@ -225,7 +225,9 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
-	config.Forwards, errs[2] = parseForwards(c.StringSlice("publish"))
+	specs := c.StringSlice("publish")
+	config.AutoPublish = slices.Contains(specs, autoPublish)
+	config.Forwards, errs[2] = parseForwards(slices.DeleteFunc(specs, isAutoPublish))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
@@ -303,6 +305,11 @@ func allowHint(err error) error {
 	}
 	return err
 }
+
+// autoPublish stands, among ports, for those on which the guest listens.
+const autoPublish = "auto"
+
+func isAutoPublish(spec string) bool { return spec == autoPublish }
 
 func parseForwards(specs []string) ([]network.Forward, error) {
 	forwards, err := readForwards(specs)

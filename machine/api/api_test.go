@@ -53,6 +53,7 @@ func (r *recorder) Resize(_ context.Context, q Sizes) (Sizes, error)    { return
 func (r *recorder) Memory(context.Context) (Memory, error)              { return Memory{7}, r.did("memory") }
 func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error)   { return q, r.did(q) }
 func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return r.did(q) }
+func (r *recorder) AutoPublish(_ context.Context, q AutoPorts) error    { return r.did(q) }
 
 func (r *recorder) Console(_ context.Context, w io.Writer) error {
 	if err := r.did("console"); err != nil {
@@ -124,16 +125,17 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		return string(answer), err
 	}
 	return map[string]func() (any, error){
-		"stop":      func() (any, error) { return without(c.Stop(ctx, StopRequest{Grace: time.Minute})) },
-		"kill":      func() (any, error) { return without(c.Kill(ctx, KillRequest{Restoring: true})) },
-		"pause":     func() (any, error) { return without(c.Pause(ctx)) },
-		"resume":    func() (any, error) { return without(c.Resume(ctx)) },
-		"save":      func() (any, error) { return c.Save(ctx, SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}) },
-		"home":      func() (any, error) { return without(c.CopyHome(ctx, CopyHomeRequest{Draft: ".new-x"})) },
-		"resize":    func() (any, error) { return c.Resize(ctx, Sizes{MemoryMiB: 512, DiskMiB: 64}) },
-		"memory":    func() (any, error) { return c.Memory(ctx) },
-		"publish":   func() (any, error) { return c.Publish(ctx, somePorts) },
-		"unpublish": func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
+		"stop":         func() (any, error) { return without(c.Stop(ctx, StopRequest{Grace: time.Minute})) },
+		"kill":         func() (any, error) { return without(c.Kill(ctx, KillRequest{Restoring: true})) },
+		"pause":        func() (any, error) { return without(c.Pause(ctx)) },
+		"resume":       func() (any, error) { return without(c.Resume(ctx)) },
+		"save":         func() (any, error) { return c.Save(ctx, SaveRequest{Tag: "a&b", WithHome: true, NoSync: true}) },
+		"home":         func() (any, error) { return without(c.CopyHome(ctx, CopyHomeRequest{Draft: ".new-x"})) },
+		"resize":       func() (any, error) { return c.Resize(ctx, Sizes{MemoryMiB: 512, DiskMiB: 64}) },
+		"memory":       func() (any, error) { return c.Memory(ctx) },
+		"publish":      func() (any, error) { return c.Publish(ctx, somePorts) },
+		"unpublish":    func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
+		"auto-publish": func() (any, error) { return without(c.AutoPublish(ctx, AutoPorts{true})) },
 		"console": func() (any, error) {
 			var text strings.Builder
 			err := c.Console(ctx, &text)

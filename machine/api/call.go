@@ -29,6 +29,7 @@ type Backend interface {
 	Memory(context.Context) (Memory, error)
 	Publish(context.Context, Ports) (Ports, error)
 	Unpublish(context.Context, Ports) error
+	AutoPublish(context.Context, AutoPorts) error
 	Console(context.Context, io.Writer) error
 	ConsoleInput(context.Context, ConsoleInputRequest, Accept) error
 	SSH(context.Context, Accept) error
@@ -53,6 +54,7 @@ func NewServer(b Backend) *http.Server {
 	memory.serve(mux, func(ctx context.Context, _ nothing) (Memory, error) { return b.Memory(ctx) })
 	publish.serve(mux, b.Publish)
 	unpublish.serve(mux, withoutAnswer(b.Unpublish))
+	autoPublish.serve(mux, withoutAnswer(b.AutoPublish))
 	console.serveText(mux, func(ctx context.Context, _ nothing, w io.Writer) error { return b.Console(ctx, w) })
 	consoleInput.serveStream(mux, b.ConsoleInput)
 	ssh.serveStream(mux, func(ctx context.Context, _ nothing, accept Accept) error { return b.SSH(ctx, accept) })

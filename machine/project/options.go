@@ -83,7 +83,7 @@ func Options() []Option {
 		{Name: "share", Letter: "v", Kind: Shares, Trust: Inside, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine"},
 		{Name: "allow-weak-isolation", Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
-		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; a server in the guest must listen on 0.0.0.0, and not on its 127.0.0.1 only"},
+		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; auto forwards each TCP port that a program in the guest listens on, of the same number where that is free"},
 		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
 		{Name: "allow", Kind: List, Trust: User, Usage: "open `RULE` in the network mode allowlist: a name such as api.example.com, *.example.com for those below, an address or network; then :PORT or :* instead of ports 80 and 443, and /udp; or preset:NAME, of " + or(presets)},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},

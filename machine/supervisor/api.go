@@ -109,6 +109,8 @@ func (b backend) Publish(_ context.Context, p api.Ports) (api.Ports, error) {
 
 func (b backend) Unpublish(_ context.Context, p api.Ports) error { return b.v.unpublish(p.Forwards) }
 
+func (b backend) AutoPublish(_ context.Context, p api.AutoPorts) error { return b.v.setAuto(p.On) }
+
 func (b backend) Console(ctx context.Context, w io.Writer) error {
 	if err := b.v.awaitConsole(ctx); err != nil {
 		return err

@@ -84,6 +84,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	go v.keepAgent(context.WithoutCancel(ctx))
 	go v.watchShares()
 	go v.keepClock(context.WithoutCancel(ctx))
+	go v.watchPorts(context.WithoutCancel(ctx))
 	return nil
 }
 

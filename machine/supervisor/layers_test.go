@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/network/gateway/server"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -24,6 +25,7 @@ import (
 // those.
 func TestMain(m *testing.M) {
 	confine.Main()
+	server.Main()
 	beFake()
 	os.Exit(m.Run())
 }

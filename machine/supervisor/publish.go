@@ -25,6 +25,10 @@ func (v *supervisor) publish(forwards []network.Forward) (opened []network.Forwa
 	if err != nil {
 		return nil, err
 	}
+	defer v.followAgain()
+	if err := v.yieldPorts(forwards); err != nil {
+		return nil, err
+	}
 	for _, f := range forwards {
 		if f, err = v.gateway.Publish(f); err != nil {
 			break
@@ -63,6 +67,7 @@ func (v *supervisor) unpublish(forwards []network.Forward) error {
 	if err := v.setForwards(asked, open); err != nil {
 		return err
 	}
+	defer v.followAgain()
 	var errs []error
 	for _, f := range forwards {
 		errs = append(errs, v.gateway.Unpublish(f))

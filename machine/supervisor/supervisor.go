@@ -58,9 +58,10 @@ type supervisor struct {
 	agentKey string    // the file of the key that opens the guest's agent
 	guestKey agent.Pin // by which the agent proves itself
 
-	vsockCID uint32   // 0 without vsock
-	ports    ports    // as they were chosen for this start
-	search   []string // domains in which the guest is to look for short names
+	vsockCID   uint32 // 0 without vsock
+	ports      ports  // as they were chosen for this start
+	guestPorts guestPorts
+	search     []string // domains in which the guest is to look for short names
 
 	transition sync.Mutex  // held by whoever changes whether the guest runs
 	paused     atomic.Bool // by Pause
@@ -416,7 +417,7 @@ func (v *supervisor) finish(end ending) error {
 	ended := time.Now()
 	err := v.setState(func(st *machine.State) {
 		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
-		st.Supervisor, st.Identity, st.QEMU, st.Gateway = 0, nil, 0, 0
+		st.Supervisor, st.Identity, st.QEMU, st.Gateway, st.Ports = 0, nil, 0, 0, nil
 	})
 	if err != nil { // the disk is full: what matters most may still fit
 		err = v.setState(func(st *machine.State) {
