@@ -50,13 +50,14 @@ type Hardware struct {
 
 // Access is what the guest may have of the host, and who may enter it.
 type Access struct {
-	Shares         []virtiofs.Share  `json:"shares,omitempty"`
-	AllowWeak      bool              `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
-	Forwards       []network.Forward `json:"forwards,omitempty"`           // without the one for ssh
-	AutoPublish    bool              `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
-	Allow          []string          `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
-	SSHPort        int               `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
-	AuthorizedKeys []string          `json:"authorizedKeys,omitempty"`
+	Shares         []virtiofs.Share   `json:"shares,omitempty"`
+	AllowWeak      bool               `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
+	Forwards       []network.Forward  `json:"forwards,omitempty"`           // without the one for ssh
+	AutoPublish    bool               `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
+	Allow          []string           `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
+	HostPorts      []network.HostPort `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
+	SSHPort        int                `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
+	AuthorizedKeys []string           `json:"authorizedKeys,omitempty"`
 }
 
 // Life says when the sandbox ends, and what becomes of it then.
@@ -128,7 +129,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules())
+	errs = append(errs, c.validateRules(), c.validateHostPorts())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}
@@ -168,6 +169,16 @@ func (c Config) validateRules() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func (c Config) validateHostPorts() error {
+	switch {
+	case len(c.HostPorts) > 0 && !c.Network.Judged():
+		return remedy.Add(fmt.Errorf("the network mode %s opens no single ports of the host", c.Network), remedy.Set, "net", string(network.ModePublic))
+	case len(c.HostPorts) > network.MaxHostPorts:
+		return fmt.Errorf("%d ports of the host are too many: a guest has at most %d", len(c.HostPorts), network.MaxHostPorts)
+	}
+	return nil
 }
 
 // Tags are by what a guest knows its home, unless it has none of the host, and

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,7 @@ EXAMPLES
    sandbox net check work https://registry.npmjs.org/
    sandbox net check 192.168.1.10:5432
    sandbox net check --net allowlist --allow preset:github api.github.com`,
-				Flags:        optionFlags(func(o project.Option) bool { return o.Name == "net" || o.Name == "allow" }),
+				Flags:        optionFlags(func(o project.Option) bool { return slices.Contains(checkOptions, o.Name) }),
 				OnUsageError: usageError,
 				Action:       netCheck,
 			},
@@ -63,6 +64,9 @@ EXAMPLES
 	}
 }
 
+// checkOptions are those that decide what a guest reaches.
+var checkOptions = []string{"net", "allow", "allow-host-port"}
+
 func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
 		return usage("sandbox net check needs a destination, such as https://example.com/ or 10.0.0.1:22, and takes the name of a sandbox before it")
@@ -72,9 +76,13 @@ func netCheck(c *cli.Context) error {
 		return usage("%w", err)
 	}
 	mode, rules := network.Mode(c.String("net")), c.StringSlice("allow")
+	hostPorts, err := parseHostPorts(c.StringSlice("allow-host-port"))
+	if err != nil {
+		return usage("%w", err)
+	}
 	if c.NArg() == 2 {
-		if c.IsSet("net") || c.IsSet("allow") {
-			return usage("what %s reaches is known: leave out --net and --allow, or its name", c.Args().First())
+		if slices.ContainsFunc(checkOptions, c.IsSet) {
+			return usage("what %s reaches is known: leave out --net and what else opens something, or its name", c.Args().First())
 		}
 		s, err := sandboxNamed(c.Args().First())
 		if err != nil {
@@ -84,7 +92,7 @@ func netCheck(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		mode, rules = config.Network, config.Allow
+		mode, rules, hostPorts = config.Network, config.Allow, config.HostPorts
 	}
 	if _, err := network.ParseMode(string(mode)); err != nil {
 		return usage("%w", err)
@@ -101,6 +109,7 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
+	judge.HostPorts = hostPorts
 	answer, err := stack.Check(c.Context, judge, host, port, proto)
 	if err != nil {
 		return fmt.Errorf("the rules leave %s to what its name leads to, which cannot be found out: %w", host, err)

@@ -221,7 +221,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [9]error
+	var errs [10]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
@@ -235,6 +235,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	config.Restart, errs[7] = machine.ParseRestart(c.String("restart"))
 	errs[8] = checkGiven(c, config)
+	config.HostPorts, errs[9] = parseHostPorts(c.StringSlice("allow-host-port"))
 	return config, errors.Join(errs[:]...)
 }
 
@@ -334,6 +335,15 @@ func readForwards(specs []string) (forwards []network.Forward, err error) {
 		errs = append(errs, err)
 	}
 	return forwards, errors.Join(errs...)
+}
+
+func parseHostPorts(specs []string) (ports []network.HostPort, err error) {
+	var errs []error
+	for _, spec := range specs {
+		p, err := network.ParseHostPort(spec)
+		ports, errs = append(ports, p), append(errs, err)
+	}
+	return ports, errors.Join(errs...)
 }
 
 // readPublicKeys reads the keys in files, or the user's own when there are

@@ -86,6 +86,7 @@ func Options() []Option {
 		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; auto forwards each TCP port that a program in the guest listens on, of the same number where that is free"},
 		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
 		{Name: "allow", Kind: List, Trust: User, Usage: "open `RULE` in the network mode allowlist: a name such as api.example.com, *.example.com for those below, an address or network; then :PORT or :* instead of ports 80 and 443, and /udp; or preset:NAME, of " + or(presets)},
+		{Name: "allow-host-port", Kind: List, Trust: User, Usage: "let the guest reach `PORT[:NAME]` of this machine's 127.0.0.1, as host.sandbox.internal and, with NAME, also as NAME.sandbox.internal or as a whole NAME such as host.docker.internal"},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
 		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},

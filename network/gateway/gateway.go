@@ -49,10 +49,11 @@ const (
 
 // Options describe a guest's network.
 type Options struct {
-	Mode     network.Mode // one that judges
-	Allow    []string     // rules of network.ModeAllowlist (see policy.ParseRule), no more than MaxRules
-	HostName string       // of the guest
-	Search   []string     // domains in which the guest is to look for short names
+	Mode      network.Mode       // one that judges
+	Allow     []string           // rules of network.ModeAllowlist (see policy.ParseRule), no more than MaxRules
+	HostPorts []network.HostPort // of the host's loopback, that are open to the guest; no more than network.MaxHostPorts
+	HostName  string             // of the guest
+	Search    []string           // domains in which the guest is to look for short names
 
 	// Resolver has the content of a resolv.conf(5), which is read whenever it has changed: whom to ask for names.
 	// It must be in memory (memfd_create(2)), and stays the caller's.
@@ -169,7 +170,7 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
-	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
+	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)

@@ -34,6 +34,9 @@ const notAllowedWhy = "no rule of the sandbox's allowlist opens this name"
 
 // judge tells whether a guest may speak to an address, and which name the address stands for, if any.
 func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v policy.Verdict) {
+	if n.config.opensHost(a, proto) {
+		return "", policy.Verdict{Allow: true, Rule: RuleHostPort}
+	}
 	if n.config.Allow == nil {
 		return "", n.config.Policy.Address(a, proto)
 	}
@@ -93,7 +96,10 @@ func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply
 
 // dial connects to what a guest named: an address, or a name, of which one address after the other is tried.
 func (n *Network) dial(ctx context.Context, proto policy.Proto, name string, a netip.AddrPort) (net.Conn, error) {
-	if name == "" {
+	switch {
+	case n.config.opensHost(a, proto):
+		return dialHost(ctx, a.Port())
+	case name == "":
 		return n.config.Dial(ctx, proto, a)
 	}
 	found, err := n.lookup(ctx, name)

@@ -40,6 +40,9 @@ type Answer struct {
 // Check tells what becomes of a guest's connection to a host, by name or by address, on a network of that configuration.
 // It asks what the network itself asks, and dials nothing. The error is that the name could not be looked up.
 func Check(ctx context.Context, c Config, host string, port uint16, proto policy.Proto) (Answer, error) {
+	if a, ok := c.checkHost(host, port, proto); ok {
+		return a, nil
+	}
 	dialed := func(a netip.AddrPort) policy.Verdict { return c.Policy.Address(a, proto) }
 	direct := dialed
 	if c.Allow != nil {

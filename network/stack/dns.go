@@ -161,6 +161,8 @@ func (n *Network) answer(q question) reply {
 		if q.Type == dnsmessage.TypeA {
 			a.addresses, a.ttl = []netip.Addr{policyPage.Addr()}, nameTTL
 		}
+	case n.config.namesHost(q.host()):
+		a = n.answerHost(q, &e)
 	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)

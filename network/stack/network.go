@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -53,6 +54,8 @@ type Config struct {
 	Policy *policy.Policy
 	// Allow opens single names and addresses, in place of all that its Public does.
 	Allow *policy.Allowlist
+	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
+	HostPorts []network.HostPort
 	// Search are the domains that the guest appends to short names.
 	Search []string
 	// HostName is the guest's name, if it is to get one by DHCP.

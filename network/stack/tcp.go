@@ -30,7 +30,7 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	switch {
 	case a == policyPage:
 		wanted.rule, wanted.here = RulePolicyPage, true
-	case ours(a.Addr()):
+	case ours(a.Addr()) && !n.config.opensHost(a, policy.TCP):
 		n.refused(policy.TCP, a, "", RuleGateway)
 		return false
 	default:

@@ -110,6 +110,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	if err != nil {
 		return errors.Join(err, link.Close())
 	}
+	config.HostPorts = r.HostPorts
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, s.note, s.log
 	if s.network, err = stack.New(config); err != nil {
 		return err

@@ -26,11 +26,12 @@ type Request struct {
 
 // Start describes the guest's network.
 type Start struct {
-	MTU      int          `json:"mtu"` // bytes of an IP packet
-	Mode     network.Mode `json:"mode"`
-	Allow    []string     `json:"allow,omitempty"` // rules of network.ModeAllowlist
-	HostName string       `json:"hostName,omitempty"`
-	Search   []string     `json:"search,omitempty"` // domains that are appended to short names
+	MTU       int                `json:"mtu"` // bytes of an IP packet
+	Mode      network.Mode       `json:"mode"`
+	Allow     []string           `json:"allow,omitempty"` // rules of network.ModeAllowlist
+	HostPorts []network.HostPort `json:"hostPorts,omitempty"`
+	HostName  string             `json:"hostName,omitempty"`
+	Search    []string           `json:"search,omitempty"` // domains that are appended to short names
 }
 
 // Publish leads what arrives at a socket to a port of the guest.

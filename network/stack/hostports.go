@@ -1,0 +1,70 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// RuleHostPort is the rule of a connection to a port of the host's that is open to the guest.
+const RuleHostPort = "host-port"
+
+// opensHost tells whether an address is that of a service of the host's loopback that is open to the guest: the router's,
+// with such a port.
+func (c *Config) opensHost(a netip.AddrPort, proto policy.Proto) bool {
+	return proto == policy.TCP && a.Addr() == Gateway &&
+		slices.ContainsFunc(c.HostPorts, func(p network.HostPort) bool { return p.Port == int(a.Port()) })
+}
+
+// namesHost tells whether a name stands for the host. Where nothing of it is open, it has none.
+func (c *Config) namesHost(name string) bool {
+	return len(c.HostPorts) > 0 && name == network.HostName ||
+		slices.ContainsFunc(c.HostPorts, func(p network.HostPort) bool { return p.Name != "" && p.Name == name })
+}
+
+// checkHost tells what becomes of a connection to the host, if it is one.
+func (c *Config) checkHost(host string, port uint16, proto policy.Proto) (a Answer, ok bool) {
+	addr, err := netip.ParseAddr(host)
+	if err != nil && c.namesHost(strings.ToLower(strings.TrimSuffix(host, "."))) {
+		addr = Gateway
+	}
+	if addr.Unmap() != Gateway {
+		return Answer{}, false
+	}
+	a = Answer{policy.Verdict{Rule: RuleGateway}, Gateway}
+	if c.opensHost(netip.AddrPortFrom(Gateway, port), proto) {
+		a.Verdict = policy.Verdict{Allow: true, Rule: RuleHostPort}
+	}
+	return a, true
+}
+
+// answerHost answers a question about a name of the host's.
+func (n *Network) answerHost(q question, e *Event) reply {
+	e.Rule = RuleHostPort
+	a := q.fail(dnsmessage.RCodeSuccess)
+	if q.Type == dnsmessage.TypeA {
+		n.names.add(Gateway, q.host())
+		a.addresses, a.ttl = []netip.Addr{Gateway}, nameTTL
+	}
+	return a
+}
+
+// dialHost connects to a port of the host's loopback, of either family: many a service listens on one only.
+func dialHost(ctx context.Context, port uint16) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp4", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		if c, err := d.DialContext(ctx, "tcp6", netip.AddrPortFrom(netip.IPv6Loopback(), port).String()); err == nil {
+			return c, nil
+		}
+	}
+	return c, err
+}
