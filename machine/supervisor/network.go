@@ -38,7 +38,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
 		Mode: v.config.Network, Allow: v.config.Allow, HostPorts: v.config.HostPorts, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
-		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak,
+		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
 			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls = pid, walls.Walls }); err != nil {
 				v.log.Warn("the state does not show the network's process", "err", err)

@@ -69,6 +69,10 @@ type Options struct {
 	// guest's hands, and say anything.
 	Question func(stack.Question)
 
+	// Loopback connects to a port of the guest's own loopback. It is called for ports that are published, of which the
+	// guest refuses a connection, up to maxLoopback at once. It may be nil.
+	Loopback func(ctx context.Context, port uint16) (stack.HalfConn, error)
+
 	// AllowWeak starts the process also where nothing can keep it from the user's files.
 	AllowWeak bool
 }
@@ -87,6 +91,7 @@ type Gateway struct {
 	mu        sync.Mutex
 	published []published
 	lastID    int
+	loopbacks int       // connections to the guest's loopback
 	control   wire.Conn // to the process that runs
 
 	process atomic.Pointer[process.Process] // that runs, or ran last
@@ -161,7 +166,7 @@ func (g *Gateway) run() (err error) {
 	if err != nil {
 		return errors.Join(err, control.Close(), notices.Close())
 	}
-	go g.takeNotices(notices)
+	go g.takeNotices(notices, control)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.control = control
@@ -187,8 +192,8 @@ func (g *Gateway) run() (err error) {
 	return nil
 }
 
-// takeNotices reads what a process tells until it is gone.
-func (g *Gateway) takeNotices(c wire.Conn) {
+// takeNotices reads what a process tells until it is gone. Control is that process's own.
+func (g *Gateway) takeNotices(c, control wire.Conn) {
 	defer c.Close()
 	for {
 		n, err := c.NextNotice()
@@ -200,6 +205,9 @@ func (g *Gateway) takeNotices(c wire.Conn) {
 		}
 		if n.Lost > 0 {
 			g.options.Logger.Warn("the guest's network has more to tell than can be read", "lost", n.Lost)
+		}
+		if n.Loopback != nil {
+			g.connectLoopback(*n.Loopback, control)
 		}
 		if n.Question != nil && g.options.Question != nil {
 			g.options.Question(*n.Question)

@@ -2,13 +2,17 @@ package gateway_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +23,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/gateway/server"
+	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 func TestMain(m *testing.M) {
@@ -180,6 +185,54 @@ func TestPublishedPortLeadsToTheGuest(t *testing.T) {
 	}
 	if _, err := g.Publish(f); err == nil {
 		t.Error("a port is published by a gateway that is closed")
+	}
+}
+
+func TestPortThatTheGuestRefusesLeadsToItsLoopback(t *testing.T) {
+	g, _ := startWith(t, gateway.Options{Mode: network.ModePublic, Loopback: func(_ context.Context, port uint16) (stack.HalfConn, error) {
+		l, err := net.Listen("tcp", "127.0.0.1:0") // stands for the guest's loopback
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		guest, err := l.Accept()
+		if err != nil {
+			return nil, err
+		}
+		go func() {
+			defer guest.Close()
+			got, _ := io.ReadAll(guest)
+			fmt.Fprintf(guest, "%d: %s", port, got)
+		}()
+		return c.(*net.TCPConn), nil
+	}})
+	f, err := g.Publish(network.Forward{HostIP: netip.MustParseAddr("127.0.0.1"), GuestPort: 3000, Proto: network.TCP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := net.Dial("tcp", netip.AddrPortFrom(f.HostIP, uint16(f.HostPort)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	syn := awaitSegment(t, g)
+	reset := slices.Concat(
+		[]byte{0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 1, 2, 3, 8, 0},
+		[]byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0x62, 0xc0, 10, 0, 2, 15, 10, 0, 2, 2},
+		syn[2:4], syn[0:2], make([]byte, 4),
+		binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(syn[4:])+1), []byte{5 << 4, 0x14, 0, 0, 0, 0, 0, 0}, // RST, ACK
+	)
+	if _, err := unix.Write(int(g.QEMU().Fd()), reset); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(client, "hello")
+	_ = client.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(client); err != nil || string(got) != "3000: hello" {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
 

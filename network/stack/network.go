@@ -74,6 +74,9 @@ type Config struct {
 	// Dial opens a connection of the host's: DialPolicy, if it is nil. The connections that it returns must be of
 	// package net, as their descriptors are used.
 	Dial func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error)
+	// Loopback connects to a port of the guest's own loopback, in another way than over this network. Nothing does, if it
+	// is nil.
+	Loopback func(ctx context.Context, port uint16) (HalfConn, error)
 	// Resolver finds the addresses of names: Go's own, with what the host's /etc says, if it is nil.
 	Resolver Resolver
 	// Servers are the DNS servers for all that is not an address: those of the host, if it is nil.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -17,7 +18,8 @@ import (
 const guestTimeout = 30 * time.Second
 
 // Publish leads the connections that l accepts to a port of the guest's, until stop is called, which ends those that
-// are open as well, or the network ends. The Network owns l. A connection that the guest does not take is reset.
+// are open as well, or the network ends. The Network owns l. A connection that the guest takes neither
+// at its address nor at its loopback is reset.
 func (n *Network) Publish(l net.Listener, guestPort uint16) (stop func(), err error) {
 	if guestPort == 0 {
 		return nil, errors.New("a guest has no port 0")
@@ -71,6 +73,11 @@ func (n *Network) place() bool {
 func (n *Network) toPort(ctx context.Context, host hostConn, port uint16) {
 	var queue waiter.Queue
 	ep, err := n.connectGuest(ctx, &queue, port)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		if err = n.toLoopback(ctx, host, port); err == nil {
+			return
+		}
+	}
 	if err != nil {
 		n.config.Logger.Debug("the guest does not take a connection", "port", port, "err", err)
 		abort(host)
@@ -108,6 +115,9 @@ func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port ui
 	}
 	if terr != nil {
 		ep.Close()
+		if _, ok := terr.(*tcpip.ErrConnectionRefused); ok {
+			return nil, syscall.ECONNREFUSED
+		}
 		return nil, fmt.Errorf("cannot connect: %s", terr)
 	}
 	return ep, nil

@@ -2,14 +2,18 @@ package stack
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -174,5 +178,75 @@ func TestARestoredGuestIsReachedBeforeItHasSentAnything(t *testing.T) {
 	}
 	if to := header.Ethernet(f).DestinationAddress(); to != guestMAC {
 		t.Errorf("the connection goes to %s", to)
+	}
+}
+
+func TestPublishedPortOfTheGuestsLoopback(t *testing.T) {
+	asked := make(chan uint16, 10)
+	l := newLab(t, func(c *Config) {
+		c.Loopback = func(_ context.Context, port uint16) (HalfConn, error) {
+			asked <- port
+			if port != 3000 {
+				return nil, errors.New("nobody listens there")
+			}
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return nil, err
+			}
+			var ends [2]*net.UnixConn
+			for i, fd := range fds {
+				f := os.NewFile(uintptr(fd), "end")
+				c, err := net.FileConn(f)
+				f.Close()
+				if err != nil {
+					return nil, err
+				}
+				ends[i] = c.(*net.UnixConn)
+			}
+			go func() {
+				defer ends[1].Close()
+				_, _ = io.Copy(ends[1], ends[1])
+			}()
+			return ends[0], nil
+		}
+	})
+	server, err := gonet.ListenTCP(l.guest, full(netip.AddrPortFrom(Guest, 8080)), ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	dial := func(port uint16) net.Conn {
+		t.Helper()
+		listener := listenLocal(t)
+		if _, err := l.network.Publish(listener, port); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c := dial(3000)
+	sent := make([]byte, 1<<20)
+	_, _ = rand.Read(sent)
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back of %d, and: %v", len(got), len(sent), err)
+	}
+	if port := <-asked; port != 3000 {
+		t.Errorf("the guest's loopback was asked for port %d", port)
+	}
+	if _, err := io.ReadAll(dial(81)); err == nil || !strings.Contains(err.Error(), "reset") {
+		t.Errorf("a port that is nowhere: %v", err)
+	}
+	<-asked
+	dial(8080)
+	if _, err := server.Accept(); err != nil || len(asked) > 0 {
+		t.Errorf("a server on the guest's network: %v, and its loopback was asked: %t", err, len(asked) > 0)
 	}
 }

@@ -58,7 +58,8 @@ func run() error {
 		return err
 	}
 	defer notices.Close()
-	s := server{published: map[int]func(){}, notices: wire.NewNotifier(notices), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	notifier := wire.NewNotifier(notices)
+	s := server{published: map[int]func(){}, notices: notifier, loopback: newLoopback(notifier), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	defer s.close()
 	for {
 		request, f, err := control.Next()
@@ -78,6 +79,7 @@ type server struct {
 	network   *stack.Network // nil before the first request
 	published map[int]func() // each closes a port
 	notices   *wire.Notifier
+	loopback  *loopback
 	log       *slog.Logger
 }
 
@@ -94,6 +96,8 @@ func (s *server) do(r wire.Request, f *os.File) error {
 		return s.start(*r.Start, f)
 	case r.Publish != nil && s.network != nil && f != nil:
 		return s.publish(*r.Publish, f)
+	case r.Loopback != nil:
+		return s.loopback.take(*r.Loopback, f)
 	case s.published[r.Unpublish] != nil:
 		s.published[r.Unpublish]()
 		delete(s.published, r.Unpublish)
@@ -110,7 +114,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	if err != nil {
 		return errors.Join(err, link.Close())
 	}
-	config.HostPorts = r.HostPorts
+	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, s.note, s.log
 	if s.network, err = stack.New(config); err != nil {
 		return err

@@ -12,7 +12,14 @@ import (
 // Notice is what the process tells by itself, over a socket of its own: one of these. Nothing comes back.
 type Notice struct {
 	Question *stack.Question `json:"question,omitempty"` // that was asked, or has ended
-	Lost     int             `json:"lost,omitempty"`     // how many notices before this one were lost
+	Loopback *WantLoopback   `json:"loopback,omitempty"`
+	Lost     int             `json:"lost,omitempty"` // how many notices before this one were lost
+}
+
+// WantLoopback asks for a connection to a port of the guest's own loopback, which comes as a request.
+type WantLoopback struct {
+	ID   int    `json:"id"` // not 0, and no other's of this process
+	Port uint16 `json:"port"`
 }
 
 // Notifier sends notices, for several goroutines at once.

@@ -19,9 +19,10 @@ const maxMessage = 128 << 10
 
 // Request is one of these.
 type Request struct {
-	Start     *Start   `json:"start,omitempty"`     // with the link to the guest's card; the first request
-	Publish   *Publish `json:"publish,omitempty"`   // with a socket of the host's
-	Unpublish int      `json:"unpublish,omitempty"` // the ID of what was published
+	Start     *Start    `json:"start,omitempty"`     // with the link to the guest's card; the first request
+	Publish   *Publish  `json:"publish,omitempty"`   // with a socket of the host's
+	Unpublish int       `json:"unpublish,omitempty"` // the ID of what was published
+	Loopback  *Loopback `json:"loopback,omitempty"`  // with a connection, or without one
 }
 
 // Start describes the guest's network.
@@ -39,6 +40,12 @@ type Publish struct {
 	ID        int    `json:"id"`    // not 0, and no other's
 	Proto     string `json:"proto"` // network.TCP: the socket listens; network.UDP
 	GuestPort uint16 `json:"guestPort"`
+}
+
+// Loopback is what came of a notice that asked for a connection.
+type Loopback struct {
+	ID    int    `json:"id"`
+	Error string `json:"error,omitempty"` // why there is no connection
 }
 
 // Answer says why a request was not fulfilled.
