@@ -53,7 +53,7 @@ func attach(c *cli.Context) error {
 	if session := c.String("session"); session != "" {
 		command.argv = sessionArgv(session)
 	}
-	return command.run(c.Context, s)
+	return command.session(c.Context, s, true)
 }
 
 var sessionRule = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$`)

@@ -40,6 +40,7 @@ EXAMPLES
 				OnUsageError: usageError,
 				Action:       netCheck,
 			},
+			netLogCommand(),
 			{
 				Name:  "presets",
 				Usage: "show the rules of each preset of an allowlist",

@@ -120,7 +120,7 @@ func run(c *cli.Context) error {
 		fmt.Fprintln(c.App.Writer, s.Name)
 		return nil
 	}
-	err = command.run(ctx, s)
+	err = command.session(ctx, s, hold == nil)
 	// With --rm, a sandbox that was detached from is removed when it stops.
 	if errors.Is(err, errDetached) && hold != nil {
 		return cmp.Or(hold.Release(), err)

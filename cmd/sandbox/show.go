@@ -235,7 +235,7 @@ EXAMPLES
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on as the console grows"},
 			&cli.BoolFlag{Name: "raw", Usage: "print it byte for byte, although the guest can then control a terminal"},
-			&cli.StringFlag{Name: "of", Value: "console", Usage: "whose log: `PROGRAM` console, supervisor, qemu, virtiofsd or network"},
+			&cli.StringFlag{Name: "of", Value: "console", Usage: "whose log: `PROGRAM` console, supervisor, qemu or virtiofsd"},
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
@@ -262,10 +262,9 @@ func printLog(c *cli.Context, w io.Writer, s *machine.Sandbox) error {
 	}
 	name, ok := map[string]string{
 		"supervisor": layout.SupervisorLog, "qemu": layout.QEMULog, "virtiofsd": layout.VirtiofsdLog,
-		"network": layout.NetworkLog,
 	}[of]
 	if !ok {
-		return usage("there is no log of %q: use console, supervisor, qemu, virtiofsd or network", of)
+		return usage("there is no log of %q: use console, supervisor, qemu or virtiofsd", of)
 	}
 	f, err := os.Open(s.Files().Log(name))
 	if os.IsNotExist(err) {

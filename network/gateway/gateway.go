@@ -59,7 +59,7 @@ type Options struct {
 	// It must be in memory (memfd_create(2)), and stays the caller's.
 	Resolver *os.File
 
-	Log    io.Writer    // of the process: what the guest was refused
+	Log    io.Writer    // of the process, as lines of JSON: an Entry each
 	Logger *slog.Logger // of the gateway itself
 
 	// Started is called when a process has begun, also one that takes another's place. It may be nil.

@@ -59,7 +59,7 @@ func run() error {
 	}
 	defer notices.Close()
 	notifier := wire.NewNotifier(notices)
-	s := server{published: map[int]func(){}, notices: notifier, loopback: newLoopback(notifier), log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	s := server{published: map[int]func(){}, notices: notifier, loopback: newLoopback(notifier), log: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
 	defer s.close()
 	for {
 		request, f, err := control.Next()
@@ -115,7 +115,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		return errors.Join(err, link.Close())
 	}
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
-	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, s.note, s.log
+	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
 	if s.network, err = stack.New(config); err != nil {
 		return err
 	}
@@ -146,16 +146,4 @@ func (s *server) lead(r wire.Publish, socket *os.File) (stop func(), err error) 
 		return nil, err
 	}
 	return s.network.Publish(listener, r.GuestPort)
-}
-
-// note writes down what the guest may not have. What it may is its own business.
-func (s *server) note(e stack.Event) {
-	if e.Allowed {
-		return
-	}
-	attrs := []any{"proto", e.Proto, "address", e.Addr.String(), "rule", e.Rule}
-	if e.Name != "" {
-		attrs = append(attrs, "name", e.Name)
-	}
-	s.log.Info("refused", attrs...)
 }

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/internal/terminal"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+)
+
+func netLogCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "log",
+		Usage:     "show what a guest connected to and looked up, and what was refused",
+		ArgsUsage: "NAME",
+		Description: `A line for each connection, flow of datagrams and lookup that has ended or was refused,
+with the rule that decided. Refusals that are the same are counted for some seconds and
+then shown as one, and of a flood, a part is left out. The log keeps the last 8 to 16 MiB.
+
+EXAMPLES
+   sandbox net log work
+   sandbox net log -f --denied work
+   sandbox net log --json --denied work | jq -r '.name // .address' | sort -u`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the sandbox ends"},
+			&cli.BoolFlag{Name: "json", Usage: "print each entry as a line of JSON"},
+			&cli.BoolFlag{Name: "denied", Usage: "show only what was refused"},
+		},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			s, err := named(c)
+			if err != nil {
+				return err
+			}
+			show := func(e gateway.Entry) error { return printJSONLine(c.App.Writer, e) }
+			if !c.Bool("json") {
+				fmt.Fprintf(c.App.Writer, entryLine, "TIME", "PROTO", "DECISION", "SENT", "RECEIVED", "DURATION", "DESTINATION", "RULE")
+				show = func(e gateway.Entry) error { return printEntry(c.App.Writer, e) }
+			}
+			return s.NetworkLog(c.Context, c.Bool("follow"), func(e gateway.Entry) error {
+				if c.Bool("denied") && e.Decision != gateway.DecisionRefused && e.Message != gateway.MessageLeftOut {
+					return nil
+				}
+				return show(e)
+			})
+		},
+	}
+}
+
+const entryLine = "%-19s  %-5s  %-8s  %8s  %8s  %8s  %-40s  %s\n"
+
+// printEntry prints an entry as a row. What is in it may be a guest's words, or those of somebody who has taken over the
+// network's process.
+func printEntry(w io.Writer, e gateway.Entry) error {
+	when := ""
+	if !e.Time.IsZero() {
+		when = e.Time.Local().Format(time.DateTime)
+	}
+	if e.Message != gateway.MessageConnection {
+		text := terminal.Line(e.Message)
+		if e.Count > 0 {
+			text += fmt.Sprintf(" (%d)", e.Count)
+		}
+		if e.Err != "" {
+			text += ": " + terminal.Line(e.Err)
+		}
+		_, err := fmt.Fprintf(w, "%-19s  %s\n", when, text)
+		return err
+	}
+	rule := terminal.Line(e.Rule)
+	if e.Count > 1 {
+		rule += fmt.Sprintf(" (%d times)", e.Count)
+	}
+	_, err := fmt.Fprintf(w, entryLine, when, terminal.Line(e.Proto), terminal.Line(e.Decision), strconv.FormatInt(e.Sent, 10), strconv.FormatInt(e.Received, 10),
+		e.Duration.Round(time.Millisecond), destinationOf(e), rule)
+	return err
+}
+
+// destinationOf is what an entry is about.
+func destinationOf(e gateway.Entry) string {
+	host := terminal.Line(e.Name)
+	if host == "" {
+		host = terminal.Line(e.Address)
+	}
+	if e.Port != 0 {
+		host = net.JoinHostPort(host, strconv.Itoa(int(e.Port)))
+	}
+	return host
+}
+
+// session runs a command, and tells a person then what the guest's network has refused meanwhile. The sandbox stays if it
+// is not to be removed afterwards.
+func (k *command) session(ctx context.Context, s *machine.Sandbox, stays bool) error {
+	refused := refusals{since: time.Now()}
+	err := k.run(ctx, s)
+	if !k.tty || !isTerminal(os.Stderr) || s.NetworkLog(ctx, false, refused.add) != nil || refused.String() == "" {
+		return err
+	}
+	line := "sandbox: the network refused " + refused.String()
+	if stays {
+		line += fmt.Sprintf(": sandbox net log --denied %s shows it", s.Name)
+	}
+	fmt.Fprintln(notes(), line)
+	return err
+}
+
+// refusals are the destinations that entries from a time on were refused, those of connections before lookups, each once.
+type refusals struct {
+	since        time.Time
+	hosts, names []string
+}
+
+func (r *refusals) add(e gateway.Entry) error {
+	if e.Decision != gateway.DecisionRefused || e.Time.Before(r.since) {
+		return nil
+	}
+	to := &r.hosts
+	if e.Proto == "dns" {
+		to = &r.names
+	}
+	if host := destinationOf(e); !slices.Contains(*to, host) {
+		*to = append(*to, host)
+	}
+	return nil
+}
+
+// mostRefusals is how many are named in a line.
+const mostRefusals = 3
+
+// String says what was refused, or nothing if nothing was.
+func (r *refusals) String() string {
+	all := r.hosts
+	for _, name := range r.names {
+		if !slices.ContainsFunc(r.hosts, func(host string) bool { return strings.HasPrefix(host, name+":") }) {
+			all = append(all, name)
+		}
+	}
+	text := strings.Join(all[:min(len(all), mostRefusals)], ", ")
+	if more := len(all) - mostRefusals; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

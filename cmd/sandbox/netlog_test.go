@@ -1,0 +1,70 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/network/gateway"
+)
+
+func TestEntryIsOneLine(t *testing.T) {
+	for _, c := range []struct {
+		entry gateway.Entry
+		want  []string
+	}{
+		{
+			gateway.Entry{Time: time.Now(), Message: "connection", Proto: "tcp", Name: "api.example.com", Address: "198.18.0.1", Port: 443, Sent: 5, Received: 70000, Duration: 1500 * time.Millisecond, Decision: "allowed", Rule: "*.example.com"},
+			[]string{"tcp", "allowed", "5", "70000", "1.5s", "api.example.com:443", "*.example.com"},
+		},
+		{
+			gateway.Entry{Message: "connection", Proto: "tcp", Address: "10.0.0.1", Port: 22, Decision: "refused", Rule: "private", Count: 3},
+			[]string{"tcp", "refused", "0", "0", "0s", "10.0.0.1:22", "private", "(3", "times)"},
+		},
+		{gateway.Entry{Message: "left out", Count: 12}, []string{"left", "out", "(12)"}},
+		{
+			gateway.Entry{Message: "connection", Proto: "dns\n", Name: "a\nb\x1b[2J\u202e", Rule: "r\r"},
+			[]string{`dns\n`, "0", "0", "0s", `a\nb\x1b[2J\u202e`, `r\x0d`},
+		},
+		{gateway.Entry{Message: "panic:\n\x1b]0;", Err: "e\nf"}, []string{`panic:\n\x1b]0;:`, `e\nf`}},
+	} {
+		var out strings.Builder
+		if err := printEntry(&out, c.entry); err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Fields(out.String())
+		if !c.entry.Time.IsZero() {
+			got = got[2:]
+		}
+		if strings.Count(out.String(), "\n") != 1 || strings.Join(got, " ") != strings.Join(c.want, " ") {
+			t.Errorf("%+v is\n%q, want the words\n%q", c.entry, out.String(), c.want)
+		}
+	}
+}
+
+func TestRefusalsOfASession(t *testing.T) {
+	now := time.Now()
+	r := refusals{since: now}
+	add := func(e gateway.Entry) {
+		if err := r.add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(gateway.Entry{Time: now.Add(-time.Second), Proto: "tcp", Name: "before.example", Port: 443, Decision: "refused"})
+	add(gateway.Entry{Time: now, Proto: "tcp", Name: "allowed.example", Port: 443, Decision: "allowed"})
+	if got := r.String(); got != "" {
+		t.Errorf("it says %q although nothing was refused", got)
+	}
+	for _, name := range []string{"a.example", "a.example", "b.example"} {
+		add(gateway.Entry{Time: now, Proto: "dns", Name: name, Decision: "refused"})
+		add(gateway.Entry{Time: now, Proto: "tcp", Name: name, Port: 443, Decision: "refused"})
+	}
+	add(gateway.Entry{Time: now, Proto: "dns", Name: "c.example", Decision: "refused"})
+	if got := r.String(); got != "a.example:443, b.example:443, c.example" {
+		t.Errorf("it says %q", got)
+	}
+	add(gateway.Entry{Time: now, Proto: "tcp", Address: "10.0.0.1", Port: 22, Decision: "refused"})
+	if got := r.String(); got != "a.example:443, b.example:443, 10.0.0.1:22 and 1 more" {
+		t.Errorf("it says %q", got)
+	}
+}
