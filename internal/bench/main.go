@@ -46,6 +46,8 @@ func measurements() []measurement {
 		{"warm-start", warmStart},
 		{"fork", fork},
 		{"fork-memory", forkMemory},
+		{"net", networks},
+		{"net-start", networkStart},
 	}
 }
 
