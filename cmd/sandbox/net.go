@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -28,14 +30,16 @@ func netCommand() *cli.Command {
 				ArgsUsage: "[NAME] DESTINATION",
 				Description: `DESTINATION is a URL, or HOST[:PORT][/udp], at port 443 unless another is given. It is
 judged for the sandbox NAME, or for one that would be made with these options, by what
-judges its connections. Nothing is connected to; a name is looked up.
+judges its connections, and where single requests are open, by what judges these: by GET,
+unless another method stands before the URL. Nothing is connected to; a name is looked up.
 
 The exit status is 0 if the guest reaches it, and 1 if not.
 
 EXAMPLES
    sandbox net check work https://registry.npmjs.org/
    sandbox net check 192.168.1.10:5432
-   sandbox net check --net allowlist --allow preset:github api.github.com`,
+   sandbox net check --net allowlist --allow preset:github api.github.com
+   sandbox net check work "POST https://api.example.com/v1/messages"`,
 				Flags:        optionFlags(func(o project.Option) bool { return slices.Contains(checkOptions, o.Name) }),
 				OnUsageError: usageError,
 				Action:       netCheck,
@@ -72,7 +76,12 @@ func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
 		return usage("sandbox net check needs a destination, such as https://example.com/ or 10.0.0.1:22, and takes the name of a sandbox before it")
 	}
-	host, port, proto, err := parseDestination(c.Args().Get(c.NArg() - 1))
+	text := c.Args().Get(c.NArg() - 1)
+	method, address, ok := strings.Cut(text, " ")
+	if !ok {
+		method, address = http.MethodGet, text
+	}
+	host, port, proto, err := parseDestination(address)
 	if err != nil {
 		return usage("%w", err)
 	}
@@ -111,13 +120,23 @@ func netCheck(c *cli.Context) error {
 		return usage("%w", err)
 	}
 	judge.HostPorts = hostPorts
-	answer, err := stack.Check(c.Context, judge, host, port, proto)
+	var answer stack.Answer
+	request := judgeRequest(judge.Allow, method, address, host, port, proto)
+	if request.Rule == "" || request.Allow {
+		answer, err = stack.Check(c.Context, judge, host, port, proto)
+	}
+	if request.Rule != "" && (answer.Allow || !request.Allow) {
+		answer.Verdict = request
+	}
 	if err != nil {
 		return fmt.Errorf("the rules leave %s to what its name leads to, which cannot be found out: %w", host, err)
 	}
 	verdict := "closed"
 	if answer.Allow {
 		verdict = "open"
+	}
+	if answer.Requests {
+		verdict = "open to some requests"
 	}
 	if answer.Addr.IsValid() && answer.Addr.String() != host {
 		verdict += ": " + answer.Addr.String()
@@ -127,6 +146,16 @@ func netCheck(c *cli.Context) error {
 		return &exitCode{exitFailure, nil}
 	}
 	return nil
+}
+
+// judgeRequest is what becomes of a request to a host that is open to some; without a
+// rule if all or none are, or if it is not said which one is meant.
+func judgeRequest(l *policy.Allowlist, method, address, host string, port uint16, proto policy.Proto) policy.Verdict {
+	u, err := url.Parse(address)
+	if l == nil || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !l.Name(host, port, proto).Requests {
+		return policy.Verdict{}
+	}
+	return l.Request(policy.Request{Scheme: u.Scheme, Host: host, Port: port, Method: method, Path: cmp.Or(u.EscapedPath(), "/"), Query: u.RawQuery})
 }
 
 // parseDestination reads a URL, or HOST[:PORT][/udp].

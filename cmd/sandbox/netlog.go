@@ -78,6 +78,9 @@ func printEntry(w io.Writer, e gateway.Entry) error {
 		return err
 	}
 	rule := terminal.Line(e.Rule)
+	if e.Request != "" {
+		rule += ": " + terminal.Line(e.Request)
+	}
 	if e.Count > 1 {
 		rule += fmt.Sprintf(" (%d times)", e.Count)
 	}

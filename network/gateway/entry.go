@@ -8,11 +8,12 @@ type Entry struct {
 	Time     time.Time     `json:"time"` // when it began
 	Level    string        `json:"level,omitempty"`
 	Message  string        `json:"msg"`
-	Proto    string        `json:"proto,omitempty"` // tcp, udp, icmp or dns
+	Proto    string        `json:"proto,omitempty"` // tcp, udp, icmp, dns, or http for a request
 	Name     string        `json:"name,omitempty"`  // as in zone files: what is not printable is \DDD (RFC 1035, section 5.1)
 	Address  string        `json:"address,omitempty"`
 	Port     uint16        `json:"port,omitempty"`
-	Sent     int64         `json:"sent,omitempty"` // bytes, by the guest
+	Request  string        `json:"request,omitempty"` // of HTTP: its method, and its path without a query
+	Sent     int64         `json:"sent,omitempty"`    // bytes, by the guest
 	Received int64         `json:"received,omitempty"`
 	Duration time.Duration `json:"duration,omitempty"` // nanoseconds
 	Decision string        `json:"decision,omitempty"` // DecisionAllowed or DecisionRefused

@@ -43,6 +43,9 @@ const (
 	// Go takes 80 MiB at once. Who gets beyond has found a way around them: the process dies, and another takes its place.
 	memoryBound = 512 << 20
 
+	// rootsFile is where package crypto/x509 looks first.
+	rootsFile = "/etc/ssl/certs/ca-certificates.crt"
+
 	// MaxRules is how many rules there may be, so that what the process is told fits into one message.
 	MaxRules = 256
 )
@@ -58,6 +61,12 @@ type Options struct {
 	// Resolver has the content of a resolv.conf(5), which is read whenever it has changed: whom to ask for names.
 	// It must be in memory (memfd_create(2)), and stays the caller's.
 	Resolver *os.File
+
+	// Authority vouches for the hosts of which Allow opens some requests only (see authority.Parse). It is secret.
+	Authority []byte
+	// Roots has the certificates of those whom such hosts have to be vouched for by, in PEM. As Resolver, it is in memory,
+	// and the caller's.
+	Roots *os.File
 
 	Log    io.Writer    // of the process, as lines of JSON: an Entry each
 	Logger *slog.Logger // of the gateway itself
@@ -161,6 +170,9 @@ func (g *Gateway) run() (err error) {
 	if g.options.Resolver != nil {
 		p.Files = append(p.Files, confine.File{File: g.options.Resolver, Reopen: confine.Read, Link: network.ResolverFile})
 	}
+	if g.options.Roots != nil {
+		p.Files = append(p.Files, confine.File{File: g.options.Roots, Reopen: confine.Read, Link: rootsFile})
+	}
 	started, walls, err := confine.Start(g.ctx, p, g.spec, process.Options{Log: g.options.Log})
 	closeFiles(theirControl, theirNotices) // so that ours end with the process
 	if err != nil {
@@ -175,7 +187,7 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
-	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, HostName: g.options.HostName, Search: g.options.Search}}, g.link)
+	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, HostName: g.options.HostName, Search: g.options.Search, Authority: g.options.Authority}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)

@@ -323,8 +323,10 @@ func awaitRefusal(t *testing.T, g *gateway.Gateway, to [4]byte) {
 
 func TestWhatIsNoNetworkDoesNotStart(t *testing.T) {
 	for want, o := range map[string]gateway.Options{
-		"it names a host and no URL": {Mode: network.ModeAllowlist, Allow: []string{"https://example.com"}},
-		`of the mode "user"`:         {Mode: network.ModeUser},
+		"the path is missing": {Mode: network.ModeAllowlist, Allow: []string{"https://example.com"}},
+		"needs a proxy":       {Mode: network.ModeAllowlist, Allow: []string{"https://example.com/**"}},
+		"authority":           {Mode: network.ModeAllowlist, Allow: []string{"https://example.com/**"}, Authority: []byte("x")},
+		`of the mode "user"`:  {Mode: network.ModeUser},
 	} {
 		g, err := gateway.Start(t.Context(), o)
 		if err == nil {

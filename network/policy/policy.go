@@ -26,6 +26,9 @@ type Policy struct {
 type Verdict struct {
 	Allow bool
 	Rule  string // what decides: one of the constants below
+
+	// Requests says that not all of the host is open, but some requests of HTTP to it, each of which is judged for itself.
+	Requests bool
 }
 
 // The rules of the public network.

@@ -24,6 +24,8 @@ type target struct {
 	prefix netip.Prefix // if there is no name
 	proto  Proto
 	port   int // anyPort, webPorts or one
+
+	requests *requests // of HTTP, if not all that goes to the host is meant
 }
 
 const (
@@ -42,12 +44,21 @@ const (
 
 // ParseRule reads a rule: a host's name, *.example.com for all hosts below a domain but not the domain itself, or an
 // address or a network of IPv4; then :PORT, or :* for all ports, where it is not to be 80 and 443; and /udp, where it
-// is not to be TCP. Or preset:NAME, for one of Presets.
+// is not to be TCP. Or preset:NAME, for one of Presets. Or a URL, https://api.example.com/v1/**, with methods before it
+// where not all are meant: GET,HEAD https://example.com/**. It opens requests to that host, and not the host. Or
+// git:https://github.com/OWNER/REPOSITORY, for the requests by which that repository is fetched from and pushed to.
 func ParseRule(text string) (Rule, error) {
 	if name, ok := strings.CutPrefix(text, presetPrefix); ok {
 		return parsePreset(text, name)
 	}
-	t, err := parseTarget(text)
+	if strings.HasPrefix(text, gitPrefix) {
+		return parseGit(text)
+	}
+	parse := parseTarget
+	if strings.Contains(text, "://") {
+		parse = parseRequests
+	}
+	t, err := parse(text)
 	if err != nil {
 		return Rule{}, err
 	}
@@ -81,9 +92,6 @@ func parsePreset(text, name string) (Rule, error) {
 
 func parseTarget(text string) (t target, err error) {
 	const example = "api.example.com, *.example.com:8443 or 203.0.113.0/24:22"
-	if i := strings.Index(text, "://"); i >= 0 {
-		return t, ruleError(text, i, example, "it names a host and no URL")
-	}
 	rest := text
 	t.proto = TCP
 	if host, ok := strings.CutSuffix(rest, udpSuffix); ok {
@@ -259,7 +267,7 @@ type Allowlist struct {
 }
 
 // Name tells whether a guest may connect to the host called name. Where it may, the address that is dialled still has
-// to be open: see Dialed.
+// to be open: see Dialed; and where the verdict says so, each request: see Request.
 func (l *Allowlist) Name(name string, port uint16, proto Proto) Verdict {
 	return l.name(name, func(t target) bool { return t.matchesPort(port, proto) })
 }
@@ -274,14 +282,26 @@ func (l *Allowlist) name(name string, also func(target) bool) Verdict {
 		return Verdict{Rule: RuleBadName}
 	}
 	name = canonical(name)
+	v := Verdict{Rule: RuleNotAllowed}
 	for _, r := range l.Rules {
 		for _, t := range r.targets {
-			if t.matchesName(name) && also(t) {
+			switch {
+			case !t.matchesName(name) || !also(t):
+			case t.requests == nil: // rules open, and none takes away what another one opens
 				return Verdict{Allow: true, Rule: r.text}
+			case !v.Allow:
+				v = Verdict{Allow: true, Rule: r.text, Requests: true}
 			}
 		}
 	}
-	return Verdict{Rule: RuleNotAllowed}
+	return v
+}
+
+// Requests tells whether there are rules for requests of HTTP.
+func (l *Allowlist) Requests() bool {
+	return slices.ContainsFunc(l.Rules, func(r Rule) bool {
+		return slices.ContainsFunc(r.targets, func(t target) bool { return t.requests != nil })
+	})
 }
 
 // Hosts returns the names that rules open one by one.

@@ -140,7 +140,6 @@ func TestANameLeadsToPublicAddressesAndThoseThatARuleOpens(t *testing.T) {
 func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                         "character 1: there is nothing between two dots, or no name; write it like api.example.com",
-		"https://example.com/":     "character 6: it names a host and no URL",
 		"example.com:https":        `character 13: "https" is no port`,
 		"example.com:0":            `"0" is no port`,
 		"example.com:0443":         `"0443" is no port`,
@@ -206,7 +205,7 @@ func TestPresetsAreRules(t *testing.T) {
 
 // FuzzParseRule holds that a rule opens what it names and nothing of the host.
 func FuzzParseRule(f *testing.F) {
-	for _, seed := range []string{"api.example.com", "*.example.com:8443", "203.0.113.0/24:22", "ntp.example:123/udp", "preset:github", "0.0.0.0/0:*", "10.0.0.0/8:*", "a.b:*/udp", "127.0.0.1"} {
+	for _, seed := range []string{"api.example.com", "*.example.com:8443", "203.0.113.0/24:22", "ntp.example:123/udp", "preset:github", "0.0.0.0/0:*", "10.0.0.0/8:*", "a.b:*/udp", "127.0.0.1", "GET,HEAD https://*.a.b:8443/v1/*/c%20d/**", "git:https://github.com/o/r.git"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

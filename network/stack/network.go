@@ -13,6 +13,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/proxy"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -56,6 +57,8 @@ type Config struct {
 	Allow *policy.Allowlist
 	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
 	HostPorts []network.HostPort
+	// Proxy serves connections to hosts of which Allow opens some requests only. The Network leaves it open.
+	Proxy *proxy.Proxy
 	// Search are the domains that the guest appends to short names.
 	Search []string
 	// HostName is the guest's name, if it is to get one by DHCP.
@@ -91,7 +94,8 @@ const DefaultConnections = 1024
 // Event is one thing that a guest did, or was not allowed to do.
 type Event struct {
 	Time           time.Time // when it began
-	Proto          string    // tcp, udp, icmp or dns
+	Proto          string    // tcp, udp, icmp, dns, or http for a request
+	Request        string    // of HTTP that was refused: its method, and its path without a query
 	Name           string    // that was asked for, as the guest wrote it, or for which the address was an answer
 	Addr           netip.AddrPort
 	Sent, Received int64 // bytes, seen from the guest
@@ -106,10 +110,10 @@ const (
 	RulePolicyPage = "policy-page"
 	RuleLimit      = "limit" // there are too many already
 	RuleNoName     = "no-such-name"
-	RuleSpelling   = "name-limit"    // names carry data, and there was much of it
-	RuleHostCannot = "host-cannot"   // the host's own system forbids it to the host
-	RuleServerName = "sni-mismatch"  // the client asks, by TLS, for another host than the one that it connected to
-	RuleHostHeader = "host-mismatch" // the same by HTTP
+	RuleSpelling   = "name-limit"  // names carry data, and there was much of it
+	RuleHostCannot = "host-cannot" // the host's own system forbids it to the host
+	RuleServerName = proxy.RuleServerName
+	RuleHostHeader = proxy.RuleHostHeader
 )
 
 // Network is a guest's network.
@@ -126,6 +130,7 @@ type Network struct {
 	mu      sync.Mutex
 	dialing map[netstack.TransportEndpointID]attempt
 	tcp     int // connections, and attempts
+	proxied int // those of them that the proxy has
 	udp     int
 	pings   map[pingID]*ping
 
@@ -149,6 +154,9 @@ func New(config Config) (_ *Network, err error) {
 	}
 	if config.Policy == nil {
 		return nil, errors.New("a network needs a policy")
+	}
+	if config.Allow != nil && config.Allow.Requests() && config.Proxy == nil {
+		return nil, errors.New("a network with rules for requests needs a proxy")
 	}
 	if config.Connections == 0 {
 		config.Connections = DefaultConnections

@@ -39,7 +39,7 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 			n.refuse(a, policy.TCP, pkt, wanted.name, v.Rule)
 			return true
 		}
-		wanted.rule, wanted.here = v.Rule, !v.Allow
+		wanted.rule, wanted.here, wanted.requests = v.Rule, !v.Allow, v.Requests
 	}
 	n.mu.Lock()
 	if _, ok := n.dialing[id]; ok {
@@ -65,10 +65,11 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 
 // attempt is a connection that the guest wants, while the host is dialled.
 type attempt struct {
-	syn  *netstack.PacketBuffer
-	name string // that the address stands for, if it does
-	rule string // that opens it, or closes it
-	here bool   // it is answered by this process, and nobody is dialled
+	syn      *netstack.PacketBuffer
+	name     string // that the address stands for, if it does
+	rule     string // that opens it, or closes it
+	here     bool   // it is answered by this process, and nobody is dialled
+	requests bool   // only some of HTTP are open
 }
 
 // attempt returns the one of that ID.
@@ -108,7 +109,12 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.table.hold(e.Addr.Addr())()
-	host, err := n.dialTCP(wanted.name, e.Addr)
+	finished, err := n.admitProxied(wanted.requests)
+	defer finished()
+	var host hostConn
+	if err == nil {
+		host, err = n.dialTCP(wanted.name, e.Addr)
+	}
 	if err != nil {
 		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "err", err)
 		if closed, ok := errors.AsType[*ClosedError](err); ok {
@@ -118,6 +124,9 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 				n.web.answer(r, e.Addr, wanted)
 				return
 			}
+		}
+		if _, ok := errors.AsType[tooManyError](err); ok {
+			e.Allowed, e.Rule = false, RuleLimit
 		}
 		answer, ok := rejection(err)
 		r.Complete(!ok)
@@ -138,6 +147,10 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	n.tune(ep)
+	if wanted.requests {
+		n.serveProxied(ep, &queue, host, &e)
+		return
+	}
 	check := unchecked
 	if port := e.Addr.Port(); wanted.name != "" && (port == 80 || port == 443) {
 		check = func() (int64, error) {

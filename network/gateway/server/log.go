@@ -34,7 +34,7 @@ type eventLog struct {
 }
 
 // refusal is what is the same of refusals that count as one.
-type refusal struct{ proto, name, address, rule string }
+type refusal struct{ proto, name, address, request, rule string }
 
 // repeated is one that came again.
 type repeated struct {
@@ -48,7 +48,7 @@ func newEventLog(log *slog.Logger) *eventLog {
 
 // note writes an event, or counts it.
 func (l *eventLog) note(e stack.Event) {
-	key := refusal{e.Proto, e.Name, e.Addr.String(), e.Rule}
+	key := refusal{e.Proto, e.Name, e.Addr.String(), e.Request, e.Rule}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.open {
@@ -106,6 +106,9 @@ func (l *eventLog) write(e stack.Event, count int) {
 	}
 	if port := e.Addr.Port(); port != 0 {
 		attrs = append(attrs, slog.Int("port", int(port)))
+	}
+	if e.Request != "" {
+		attrs = append(attrs, slog.String("request", e.Request))
 	}
 	if e.Sent != 0 || e.Received != 0 {
 		attrs = append(attrs, slog.Int64("sent", e.Sent), slog.Int64("received", e.Received))

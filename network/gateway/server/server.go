@@ -18,8 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
+	"github.com/sourcery-zone/sandbox/network/proxy"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
@@ -116,6 +118,13 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	}
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
+	if len(r.Authority) > 0 {
+		vouches, err := authority.Parse(r.Authority)
+		if err != nil {
+			return errors.Join(err, link.Close())
+		}
+		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Logger: s.log})
+	}
 	if s.network, err = stack.New(config); err != nil {
 		return err
 	}

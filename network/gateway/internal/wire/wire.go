@@ -33,6 +33,8 @@ type Start struct {
 	HostPorts []network.HostPort `json:"hostPorts,omitempty"`
 	HostName  string             `json:"hostName,omitempty"`
 	Search    []string           `json:"search,omitempty"` // domains that are appended to short names
+
+	Authority []byte `json:"authority,omitempty"` // secret: see authority.Parse
 }
 
 // Publish leads what arrives at a socket to a port of the guest.

@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/refusal"
+)
+
+// serveHTTP has a request judged, and sends it on if it is open. The connection goes on either way.
+func serveHTTP(w http.ResponseWriter, r *http.Request) {
+	s := r.Context().Value(sessionKey{}).(*session)
+	s.requests.Add(1)
+	if rule := s.judge(r); rule != "" {
+		s.refuse(w, r, rule)
+		return
+	}
+	if s.broken != nil {
+		s.failed(w, r, s.broken)
+		return
+	}
+	select {
+	case s.proxy.running <- struct{}{}:
+		defer func() { <-s.proxy.running }()
+	default:
+		s.Refused(RuleTooMany, shown(r))
+		http.Error(w, fmt.Sprintf("the sandbox's network has %d requests at once, and no room for another one", maxRequests), http.StatusServiceUnavailable)
+		return
+	}
+	if !httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket") {
+		// Other protocols, such as HTTP/2, have requests that nobody would judge; a server may go on without them.
+		r.Header.Del("Upgrade")
+		r.Header.Del("Http2-Settings")
+	}
+	// The host may answer before it has all of the request, which goes on all the same.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	// What the host leaves out is not made up.
+	w.Header()["Content-Type"], w.Header()["Date"] = nil, nil
+	s.proxy.reverse(s).ServeHTTP(w, r)
+}
+
+// judge returns the rule that closes a request, or nothing.
+func (s *session) judge(r *http.Request) (rule string) {
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host, port = r.Host, strconv.Itoa(int(s.Port))
+	}
+	if !s.named(host) || port != strconv.Itoa(int(s.Port)) {
+		return RuleHostHeader
+	}
+	if r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" || r.Method == http.MethodConnect {
+		return RuleAmbiguous // it is for a proxy
+	}
+	// A server may take method and path from elsewhere: what it could read has to be open, all of it.
+	methods, paths := []string{r.Method}, []string{r.URL.EscapedPath()}
+	for name, values := range r.Header {
+		switch plain := strings.ToLower(strings.ReplaceAll(name, "_", "-")); plain {
+		case "x-http-method-override", "x-http-method", "x-method-override":
+			for _, value := range values {
+				methods = append(methods, strings.ToUpper(value))
+			}
+		case "x-original-url", "x-rewrite-url":
+			for _, value := range values {
+				path, _, _ := strings.Cut(value, "?")
+				paths = append(paths, path)
+			}
+		case "host", "content-length", "transfer-encoding":
+			if name != http.CanonicalHeaderKey(plain) {
+				return RuleAmbiguous // such as Content_Length, which is the same to some
+			}
+			if plain == "host" { // beside the one of HTTP/2
+				return RuleHostHeader
+			}
+		}
+	}
+	for _, method := range methods {
+		for _, path := range paths {
+			v := s.Judge(policy.Request{Scheme: s.scheme, Host: s.Name, Port: s.Port, Method: method, Path: path, Query: r.URL.RawQuery})
+			if !v.Allow {
+				return v.Rule
+			}
+		}
+	}
+	return ""
+}
+
+func (s *session) refuse(w http.ResponseWriter, r *http.Request, rule string) {
+	s.Refused(rule, shown(r))
+	answer := refusal.Refusal{Host: s.Name, Port: s.Port, Method: r.Method, Path: r.URL.EscapedPath(), Rule: rule}
+	if rule == policy.RuleNotAllowed {
+		opens := fmt.Sprintf("%s %s://%s%s", r.Method, s.scheme, s.authority(), answer.Path)
+		if _, err := policy.ParseRule(opens); err == nil {
+			answer.Allow = opens
+		}
+	}
+	answer.ServeHTTP(w, r)
+}
+
+// shown is a request as a log has it: without the query, which may hold what is secret.
+func shown(r *http.Request) string {
+	text := r.Method + " " + r.URL.EscapedPath()
+	return text[:min(len(text), maxShownRequest)]
+}
+
+// authority is the host, with its port where that is not the scheme's.
+func (s *session) authority() string {
+	if s.Port == 443 && s.tls() || s.Port == 80 && !s.tls() {
+		return s.Name
+	}
+	return net.JoinHostPort(s.Name, strconv.Itoa(int(s.Port)))
+}
+
+// rewrite addresses a request to the host, and gives it back what a proxy that people know of would change.
+func (s *session) rewrite(r *httputil.ProxyRequest) {
+	r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = s.scheme, s.authority(), s.authority()
+	r.Out.URL.RawQuery = r.In.URL.RawQuery
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := r.In.Header[name]; ok {
+			r.Out.Header[name] = values
+		}
+	}
+	r.Out.Trailer = r.In.Trailer // into which they are written as they come
+}
+
+// failed answers a request that the host did not.
+func (s *session) failed(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // nobody waits for it
+	}
+	s.proxy.options.Logger.Debug("the host did not answer", "name", s.Name, "err", err)
+	http.Error(w, fmt.Sprintf("the sandbox's network could not ask %s: %v", s.authority(), err), http.StatusBadGateway)
+}
