@@ -20,11 +20,13 @@ const (
 	FeatureGrowDisk Feature = "grow-disk" // see [Client.GrowDisk]
 	FeatureCopy     Feature = "copy"      // see package transfer
 	FeaturePorts    Feature = "ports"     // see [Client.Ports]
+
+	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -40,6 +42,8 @@ func (f Feature) purpose() string {
 		return "copy files"
 	case FeaturePorts:
 		return "tell on which ports programs listen"
+	case FeatureCertificates:
+		return "make the guest's programs believe certificates of the host, so that they would reach nothing of which the network reads the requests"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

@@ -50,6 +50,9 @@ type BootConfig struct {
 	HostKey []byte `json:"hostKey,omitempty"`
 	// TimeZone becomes the guest's, unless the guest has chosen one itself.
 	TimeZone TimeZone `json:"timeZone,omitzero"`
+	// Certificates, in PEM, are those of authorities that the guest's programs
+	// are to believe besides those that they know: see [FeatureCertificates].
+	Certificates []byte `json:"certificates,omitempty"`
 	// Entropy is credited to the guest's random number generator in full.
 	Entropy []byte `json:"entropy,omitempty"`
 }
@@ -71,6 +74,8 @@ type ResumeConfig struct {
 	// Restored says that the guest's memory is of another time than the files
 	// of its home and shares.
 	Restored bool `json:"restored,omitempty"`
+	// Certificates are what those of [BootConfig] are, at this time.
+	Certificates []byte `json:"certificates,omitempty"`
 	// Become makes the guest that of another sandbox than the one whose memory
 	// it has. Nil leaves it who it is.
 	Become *Identity `json:"become,omitempty"`

@@ -121,6 +121,9 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
+		if err := f.giveAuthority(draft); err != nil {
+			return err
+		}
 		switch {
 		case c.NoHome:
 			return nil
@@ -129,6 +132,19 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		}
 		return f.giveHome(ctx, draft, o.Last)
 	})
+}
+
+// giveAuthority gives the draft the certificate authority that programs in its memory
+// believe, if there is one.
+func (f *Forkable) giveAuthority(draft *Sandbox) error {
+	text, err := os.ReadFile(f.s.Files().Key(layout.AuthorityKey))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(draft.Files().Key(layout.AuthorityKey), text, 0o600)
 }
 
 // giveHome gives the draft a copy of the home, or that itself.

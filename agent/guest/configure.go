@@ -80,7 +80,9 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 			s.logger.Warn("connections from before go on", "err", err)
 		}
 	}
-	if config.Become != nil {
+	if config.Become == nil {
+		errs = append(errs, trustCertificates("/", config.Certificates))
+	} else {
 		// After the entropy: what it makes up must not be what others make up.
 		errs = append(errs, s.become(*config.Become))
 	}

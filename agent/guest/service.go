@@ -84,7 +84,7 @@ func Service(ctx context.Context, words io.WriteCloser) {
 		settled:  make(chan struct{}),
 		offered:  make(chan offer, 1),
 	}
-	s.settings = server.LoginSettings(s.starter, s.logger)
+	s.settings = settingsWith(server.LoginSettings(s.starter, s.logger))
 	s.progress.reach(agent.StageInit)
 	err := s.start(ctx)
 	if err == nil {
@@ -209,10 +209,13 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 	}
 	// Not before: the links of the zones' directories lead through the root.
 	s.mu.Lock()
-	zone := s.config.TimeZone
+	zone, certificates := s.config.TimeZone, s.config.Certificates
 	s.mu.Unlock()
 	if err := setTimeZone("/", zone); err != nil {
 		s.logger.Warn("the guest has another time zone than its host", "err", err)
+	}
+	if err := trustCertificates("/", certificates); err != nil {
+		s.logger.Warn("what the network reads is refused by the guest's programs", "err", err)
 	}
 	if s.image.Readiness.System == "systemd" {
 		if err := instructSystemd("/", s.image.User.UID); err != nil {

@@ -19,9 +19,10 @@ const (
 	HomeDir      = "home"        // the guest user's persistent home
 	DiskDir      = "disk"        // the layers of the guest's writable disk, if it has one
 	SpareFile    = "spare"       // space that is given up when the disk has filled the host's, for StateFile
-	KeysDir      = "keys"        // the two SSH keys below
+	KeysDir      = "keys"        // the keys below
 	ClientKey    = "agent_key"   // private key with which the supervisor opens the guest's agent
 	HostKey      = "host_key"    // private key by which the guest is known to ssh clients
+	AuthorityKey = "authority"   // certificate and private key of the authority that the guest believes; only if it has one
 	LogsDir      = "logs"        // the logs below
 	SnapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
 

@@ -51,6 +51,11 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 // configureGuest tells a guest that boots all, and one that was restored what
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) error {
+	if len(v.certificates) > 0 {
+		if err := v.agentClient().Require(ctx, agent.FeatureCertificates); err != nil {
+			return v.explainOldAgent(err)
+		}
+	}
 	if v.saved == nil {
 		// First: what the guest writes from then on has the right time.
 		if err := v.syncClock(ctx); err != nil {
@@ -103,7 +108,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	}
 	return agent.BootConfig{
 		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
-		HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
+		Certificates: v.certificates, HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}
 }
 

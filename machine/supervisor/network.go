@@ -32,12 +32,16 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	if !v.config.Network.Judged() {
 		return nil
 	}
+	if v.reader, err = v.openReader(); err != nil {
+		return err
+	}
 	log, err := newLogFile(v.s.Files().Log(layout.NetworkLog))
 	if err != nil {
 		return err
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
 		Mode: v.config.Network, Allow: v.config.Allow, HostPorts: v.config.HostPorts, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Authority: v.reader.authority, Roots: v.reader.roots,
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
 			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls = pid, walls.Walls }); err != nil {

@@ -102,7 +102,7 @@ func (v *supervisor) resync(ctx context.Context, changed agent.ResumeConfig) err
 	if err := v.syncClock(ctx); err != nil {
 		return err
 	}
-	changed.Entropy = newEntropy()
+	changed.Entropy, changed.Certificates = newEntropy(), v.certificates
 	return v.agentClient().Resume(ctx, changed)
 }
 

@@ -43,16 +43,19 @@ type supervisor struct {
 	console  *logFile
 	resolver *resolver        // nil without a network
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
-	input    *consoleInput
-	servers  []fileServer
-	launcher *qemu.Launcher // of QEMU, before that is started
-	launch   func(*qemu.Launcher, qemu.Config, qemu.StartOptions) (*qemu.Process, error)
-	vm       *qemu.Process
-	memory   *os.File // the guest's, or nil if only QEMU sees it
-	walled   bool     // the user knows which walls are around QEMU
-	monitor  *qmp.Client
-	bye      *farewell // nil before QEMU answers
-	mux      agent.Mux
+	reader   reader
+
+	certificates []byte // of authorities that the guest is to believe, in PEM
+	input        *consoleInput
+	servers      []fileServer
+	launcher     *qemu.Launcher // of QEMU, before that is started
+	launch       func(*qemu.Launcher, qemu.Config, qemu.StartOptions) (*qemu.Process, error)
+	vm           *qemu.Process
+	memory       *os.File // the guest's, or nil if only QEMU sees it
+	walled       bool     // the user knows which walls are around QEMU
+	monitor      *qmp.Client
+	bye          *farewell // nil before QEMU answers
+	mux          agent.Mux
 
 	retried  bool      // the start before this one failed, as if by chance
 	agentKey string    // the file of the key that opens the guest's agent
@@ -403,6 +406,7 @@ func (v *supervisor) teardown() {
 	v.forgetMemory()
 	v.gateway.Close()
 	v.resolver.Close()
+	v.reader.Close()
 	if v.console != nil {
 		v.console.Close()
 	}

@@ -1,0 +1,110 @@
+//go:build linux
+
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/agent/server"
+)
+
+const (
+	// ownCertificates has the host's certificates alone, for programs that add such a file to what they believe.
+	ownCertificates = "/etc/ssl/certs/sandbox.pem"
+	// bundle has all that the guest's programs believe: Debian's file, to which those of others mostly lead.
+	bundle = "/etc/ssl/certs/ca-certificates.crt"
+
+	// What is between these lines in a bundle is ours. Readers of PEM pass over them.
+	ownBegin = "# certificates that the sandbox's host vouches for\n"
+	ownEnd   = "# end of the host's certificates\n"
+)
+
+// otherBundles are where programs of other systems look. One that is not there is not made.
+var otherBundles = []string{"/etc/ssl/certs/ca-bundle.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"}
+
+// trustCertificates makes the guest's programs believe the certificates, in PEM, and those of an earlier call no longer.
+// It writes the files themselves: Debian's program for that takes seconds, and NixOS has none.
+func trustCertificates(root string, certificates []byte) error {
+	own := filepath.Join(root, ownCertificates)
+	if len(certificates) == 0 {
+		if _, err := os.Lstat(own); errors.Is(err, fs.ErrNotExist) {
+			return nil // and there never were any
+		}
+	}
+	errs := []error{addToBundle(filepath.Join(root, bundle), certificates, true)}
+	for _, path := range otherBundles {
+		errs = append(errs, addToBundle(filepath.Join(root, path), certificates, false))
+	}
+	if len(certificates) == 0 {
+		errs = append(errs, os.Remove(own))
+	} else {
+		errs = append(errs, replaceFile(own, string(certificates), 0o644))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cannot make the guest believe its host's certificates: %w", err)
+	}
+	return nil
+}
+
+func addToBundle(path string, certificates []byte, create bool) error {
+	old, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && create {
+		err = os.MkdirAll(filepath.Dir(path), 0o755)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	text := bundleWith(string(old), string(certificates))
+	if text == string(old) {
+		return nil // as one is that is a link to another
+	}
+	return replaceFile(path, text, 0o644)
+}
+
+// bundleWith is a bundle with these certificates in place of those that it has had from us.
+func bundleWith(old, certificates string) string {
+	before, rest, ours := strings.Cut(old, ownBegin)
+	if ours {
+		_, after, _ := strings.Cut(rest, ownEnd)
+		old = before + after
+	}
+	if certificates == "" {
+		return old
+	}
+	for _, text := range []*string{&old, &certificates} {
+		if *text != "" && !strings.HasSuffix(*text, "\n") {
+			*text += "\n"
+		}
+	}
+	return old + ownBegin + certificates + ownEnd
+}
+
+// certificateSettings are for programs that have a list of their own of whom they believe, and read these variables.
+func certificateSettings(root string) []string {
+	if _, err := os.Stat(filepath.Join(root, ownCertificates)); err != nil {
+		return nil
+	}
+	settings := []string{"NODE_EXTRA_CA_CERTS=" + ownCertificates, "DENO_TLS_CA_STORE=system"}
+	for _, name := range []string{
+		"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE",
+		"NIX_SSL_CERT_FILE", "CARGO_HTTP_CAINFO", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+	} {
+		settings = append(settings, name+"="+bundle)
+	}
+	return settings
+}
+
+// settingsWith puts those of certificates before others, which win.
+func settingsWith(others func(context.Context, server.User) []string) func(context.Context, server.User) []string {
+	return func(ctx context.Context, user server.User) []string {
+		return append(certificateSettings("/"), others(ctx, user)...)
+	}
+}

@@ -1,0 +1,95 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/authority"
+	"github.com/sourcery-zone/sandbox/network/stack"
+)
+
+// rootFiles are where systems have the authorities that they believe, in one file.
+var rootFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Nix
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora
+	"/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/ssl/ca-bundle.pem", // openSUSE
+	"/etc/ssl/cert.pem",      // Alpine
+}
+
+// maxRoots is ten times what such a file has, in bytes.
+const maxRoots = 4 << 20
+
+// reader is what the network needs to read the requests of which some only are open.
+// It is zero where there are no rules for requests.
+type reader struct {
+	authority []byte   // in PEM, with its key
+	roots     *os.File // whom this machine believes, in memory
+}
+
+// openReader makes the sandbox's certificate authority when the first rule needs one,
+// and returns that one from then on: programs in the guest believe it for as long
+// as they run.
+func (v *supervisor) openReader() (r reader, err error) {
+	judge, err := stack.ConfigOf(v.config.Network, v.config.Allow)
+	if err != nil || judge.Allow == nil || !judge.Allow.Requests() {
+		return r, err
+	}
+	path := v.s.Files().Key(layout.AuthorityKey)
+	var a *authority.Authority
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if a, err = authority.New(); err == nil {
+			text, err = a.MarshalPEM()
+		}
+		if err == nil {
+			err = renameio.WriteFile(path, text, 0o600)
+		}
+	case err == nil:
+		a, err = authority.Parse(text)
+	}
+	if err != nil {
+		return r, fmt.Errorf("the sandbox's certificate authority %s: %w", path, err)
+	}
+	v.certificates = a.Certificate()
+	r.authority = text
+	r.roots, err = copyRoots(rootFiles)
+	return r, err
+}
+
+// Close closes what is the reader's.
+func (r reader) Close() {
+	if r.roots != nil {
+		r.roots.Close()
+	}
+}
+
+// copyRoots copies the first of the files into memory: the process that needs it sees
+// no file of this machine.
+func copyRoots(paths []string) (*os.File, error) {
+	for _, path := range paths {
+		from, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		defer from.Close()
+		fd, err := unix.MemfdCreate("roots", unix.MFD_CLOEXEC)
+		if err != nil {
+			return nil, fmt.Errorf("copying %s: %w", path, err)
+		}
+		to := os.NewFile(uintptr(fd), path)
+		if _, err := io.Copy(to, io.LimitReader(from, maxRoots)); err != nil {
+			return nil, errors.Join(fmt.Errorf("copying %s: %w", path, err), to.Close())
+		}
+		return to, nil
+	}
+	return nil, fmt.Errorf("this machine has no list of the authorities that it believes, so the network cannot tell which host answers it: install the package ca-certificates, which makes %s", paths[0])
+}
