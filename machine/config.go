@@ -114,6 +114,10 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 		}
 		c.Shares[i] = share
 	}
+	if len(errs) == 0 {
+		rules, err := resolveRemotes(c.Allow, c.Shares)
+		c.Allow, errs = rules, append(errs, err)
+	}
 	return c, errors.Join(errs...)
 }
 

@@ -229,6 +229,12 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	config.AutoPublish = slices.Contains(specs, autoPublish)
 	config.Forwards, errs[2] = parseForwards(slices.DeleteFunc(specs, isAutoPublish))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
+	if c.Bool("git-push-only") {
+		config.Allow = append(config.Allow, "git:origin")
+		if sources["net"].Layer == project.Default {
+			config.Network = network.ModeAllowlist
+		}
+	}
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)
@@ -259,10 +265,20 @@ func checkGiven(c *cli.Context, config machine.Config) error {
 // useImage finds the image and completes the configuration with it.
 func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*image.Image, error) {
 	img, err := imageForRun(c, host.Images)
-	if err == nil {
-		*config, err = host.Resolve(*config, img)
+	if err != nil {
+		return nil, err
 	}
-	return img, err
+	asked := config.Allow
+	if *config, err = host.Resolve(*config, img); err != nil {
+		return nil, err
+	}
+	// What a share's remote is may have been written by a guest that had it before.
+	for _, rule := range config.Allow {
+		if !slices.Contains(asked, rule) {
+			fmt.Fprintf(notes(), "sandbox: note: the guest may fetch from and push to %s\n", strings.TrimPrefix(rule, "git:"))
+		}
+	}
+	return img, nil
 }
 
 // parseSize returns MiB; nothing is 0.
