@@ -56,6 +56,7 @@ type Access struct {
 	AutoPublish    bool               `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
 	Allow          []string           `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
 	HostPorts      []network.HostPort `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
+	TrustHostCA    string             `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	SSHPort        int                `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string           `json:"authorizedKeys,omitempty"`
 }

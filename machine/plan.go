@@ -28,6 +28,7 @@ type Plan struct {
 	Shares    []virtiofs.Share // in the order in which the guest mounts them
 	Transport agent.Transport  // never auto
 	VM        qemu.Config      // without what only a start knows: sockets, ports, keys
+	HostCA    []byte           // certificates that the guest is to believe, in PEM
 	Notes     []string         // what the user should know, such as a slow accelerator
 }
 
@@ -43,6 +44,9 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 		errs = append(errs, err)
 	}
 	if p.Shares, err = virtiofs.Arrange(c.Shares, img.Manifest.User.Home); err != nil {
+		errs = append(errs, err)
+	}
+	if p.HostCA, err = readHostCA(c.TrustHostCA, addedCertificates); err != nil {
 		errs = append(errs, err)
 	}
 	if p.Transport, err = chooseTransport(c.Transport); err != nil {

@@ -221,7 +221,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [10]error
+	var errs [11]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
@@ -229,6 +229,9 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	config.AutoPublish = slices.Contains(specs, autoPublish)
 	config.Forwards, errs[2] = parseForwards(slices.DeleteFunc(specs, isAutoPublish))
 	config.Network, errs[3] = network.ParseMode(c.String("net"))
+	if config.TrustHostCA = c.String("trust-host-ca"); config.TrustHostCA != "" && config.TrustHostCA != machine.TrustSystem {
+		config.TrustHostCA, errs[10] = filepath.Abs(config.TrustHostCA)
+	}
 	if c.Bool("git-push-only") {
 		config.Allow = append(config.Allow, "git:origin")
 		if sources["net"].Layer == project.Default {

@@ -1,11 +1,14 @@
 package supervisor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
@@ -59,9 +62,9 @@ func (v *supervisor) openReader() (r reader, err error) {
 	if err != nil {
 		return r, fmt.Errorf("the sandbox's certificate authority %s: %w", path, err)
 	}
-	v.certificates = a.Certificate()
 	r.authority = text
-	r.roots, err = copyRoots(rootFiles)
+	r.roots, err = copyRoots(rootFiles, v.certificates)
+	v.certificates = append(slices.Clone(v.certificates), a.Certificate()...)
 	return r, err
 }
 
@@ -72,9 +75,9 @@ func (r reader) Close() {
 	}
 }
 
-// copyRoots copies the first of the files into memory: the process that needs it sees
-// no file of this machine.
-func copyRoots(paths []string) (*os.File, error) {
+// copyRoots copies the first of the files into memory, and more certificates after it: the
+// process that needs it sees no file of this machine.
+func copyRoots(paths []string, more []byte) (*os.File, error) {
 	for _, path := range paths {
 		from, err := os.Open(path)
 		if err != nil {
@@ -86,7 +89,7 @@ func copyRoots(paths []string) (*os.File, error) {
 			return nil, fmt.Errorf("copying %s: %w", path, err)
 		}
 		to := os.NewFile(uintptr(fd), path)
-		if _, err := io.Copy(to, io.LimitReader(from, maxRoots)); err != nil {
+		if _, err := io.Copy(to, io.MultiReader(io.LimitReader(from, maxRoots), strings.NewReader("\n"), bytes.NewReader(more))); err != nil {
 			return nil, errors.Join(fmt.Errorf("copying %s: %w", path, err), to.Close())
 		}
 		return to, nil

@@ -40,6 +40,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if err := v.readyQEMU(ctx, plan); err != nil {
 		return err
 	}
+	v.certificates = plan.HostCA
 	if err := v.startNetwork(ctx); err != nil {
 		return err
 	}
