@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 // StartOptions say how a start is watched.
@@ -65,6 +66,9 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	defer reports.Close()
 	defer theirReports.Close()
 	request := api.StartRequest{Dirs: s.host.Dirs, Name: s.Name, Hold: o.Hold, Restore: o.restore, WithHome: o.withHome}
+	if c, err := s.Config(); err == nil && c.Network.Judged() {
+		request.Upstream = upstream.FromEnvironment(os.Getenv)
+	}
 	if request.Restore == "" {
 		request.Restore = s.firstState()
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -57,6 +58,7 @@ type Access struct {
 	Allow          []string           `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
 	HostPorts      []network.HostPort `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
 	TrustHostCA    string             `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
+	UpstreamProxy  string             `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string           `json:"authorizedKeys,omitempty"`
 }
@@ -134,7 +136,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts())
+	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateUpstream())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}
@@ -174,6 +176,33 @@ func (c Config) validateRules() error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// NoProxy is what Access.UpstreamProxy is if none is to be used.
+const NoProxy = "none"
+
+// Proxies are those by which the guest's connections go, where the environment says what
+// it does.
+func (a Access) Proxies(environment upstream.Settings) upstream.Settings {
+	switch a.UpstreamProxy {
+	case "":
+		return environment
+	case NoProxy:
+		return upstream.Settings{}
+	}
+	s := upstream.One(a.UpstreamProxy)
+	s.None = environment.None
+	return s
+}
+
+func (c Config) validateUpstream() error {
+	switch {
+	case c.UpstreamProxy == "" || c.UpstreamProxy == NoProxy:
+		return nil
+	case !c.Network.Judged():
+		return remedy.Add(fmt.Errorf("the network mode %s uses no proxy", c.Network), remedy.Set, "net", string(network.ModePublic))
+	}
+	return upstream.Check(c.UpstreamProxy)
 }
 
 func (c Config) validateHostPorts() error {

@@ -43,6 +43,7 @@ type State struct {
 	Machine      string            `json:"machine,omitempty"`
 	QEMUVer      string            `json:"qemuVersion,omitempty"`
 	Transport    agent.Transport   `json:"transport,omitempty"`
+	Upstream     string            `json:"upstreamProxy,omitempty"` // by which the guest reaches the Internet, without passwords
 	SSHPort      int               `json:"sshPort,omitempty"`
 	Forwards     []network.Forward `json:"forwards,omitempty"`
 	Ports        []GuestPort       `json:"ports,omitempty"`        // on which the guest says that its programs listen

@@ -7,16 +7,19 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/stack"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 func netCommand() *cli.Command {
@@ -70,7 +73,7 @@ EXAMPLES
 }
 
 // checkOptions are those that decide what a guest reaches.
-var checkOptions = []string{"net", "allow", "allow-host-port"}
+var checkOptions = []string{"net", "allow", "allow-host-port", "upstream-proxy"}
 
 func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
@@ -85,9 +88,8 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	mode, rules := network.Mode(c.String("net")), c.StringSlice("allow")
-	hostPorts, err := parseHostPorts(c.StringSlice("allow-host-port"))
-	if err != nil {
+	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), UpstreamProxy: c.String("upstream-proxy")}
+	if access.HostPorts, err = parseHostPorts(c.StringSlice("allow-host-port")); err != nil {
 		return usage("%w", err)
 	}
 	if c.NArg() == 2 {
@@ -102,7 +104,7 @@ func netCheck(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		mode, rules, hostPorts = config.Network, config.Allow, config.HostPorts
+		mode, access = config.Network, config.Access
 	}
 	if _, err := network.ParseMode(string(mode)); err != nil {
 		return usage("%w", err)
@@ -115,11 +117,17 @@ func netCheck(c *cli.Context) error {
 		fmt.Fprintln(c.App.Writer, "closed: the guest has no network (none)")
 		return &exitCode{exitFailure, nil}
 	}
-	judge, err := stack.ConfigOf(mode, rules)
+	judge, err := stack.ConfigOf(mode, access.Allow)
 	if err != nil {
 		return usage("%w", err)
 	}
-	judge.HostPorts = hostPorts
+	judge.HostPorts = access.HostPorts
+	// One of the environment that cannot be used is not used by guests either.
+	proxies, bad := upstream.New(access.Proxies(upstream.FromEnvironment(os.Getenv)))
+	if bad != nil && access.UpstreamProxy != "" {
+		return usage("%w", bad)
+	}
+	judge.Upstream = proxies
 	var answer stack.Answer
 	request := judgeRequest(judge.Allow, method, address, host, port, proto)
 	if request.Rule == "" || request.Allow {

@@ -216,7 +216,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
 			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		},
-		Access: machine.Access{Allow: c.StringSlice("allow"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
+		Access: machine.Access{Allow: c.StringSlice("allow"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
 		Life:   machine.Life{ReadyTimeout: c.Duration("timeout")},
 	}
 	rules := host.ShareRules()

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 // The descriptors that a supervisor inherits, in the order of exec.Cmd.ExtraFiles.
@@ -22,16 +23,17 @@ const (
 
 // StartRequest is what a supervisor is to do.
 type StartRequest struct {
-	Dirs     layout.Dirs `json:"dirs"`
-	Name     string      `json:"name"`
-	Hold     bool        `json:"hold,omitempty"`     // the sandbox lives only as long as its starter
-	Restore  string      `json:"restore,omitempty"`  // the directory of the snapshot to start with
-	WithHome bool        `json:"withHome,omitempty"` // the snapshot's home is restored, too
-	Again    bool        `json:"again,omitempty"`    // the same start has failed before, as if by chance
+	Dirs     layout.Dirs       `json:"dirs"`
+	Name     string            `json:"name"`
+	Hold     bool              `json:"hold,omitempty"`     // the sandbox lives only as long as its starter
+	Restore  string            `json:"restore,omitempty"`  // the directory of the snapshot to start with
+	WithHome bool              `json:"withHome,omitempty"` // the snapshot's home is restored, too
+	Upstream upstream.Settings `json:"upstream,omitzero"`  // the proxies of the environment, with passwords
+	Again    bool              `json:"again,omitempty"`    // the same start has failed before, as if by chance
 }
 
-// Pipe returns the end of a pipe from which the request can be read: a few paths,
-// for which a pipe has room. The caller closes it.
+// Pipe returns the end of a pipe from which the request can be read: a few paths
+// and proxies, for which a pipe has room. The caller closes it.
 func (r StartRequest) Pipe() (*os.File, error) {
 	text, err := json.Marshal(r)
 	if err != nil {

@@ -89,6 +89,7 @@ func Options() []Option {
 		{Name: "git-push-only", Kind: Switch, Usage: "open the repositories from which those that are shared were cloned, for fetch and push, and nothing else that is not allowed: the network mode allowlist, and the rule git:origin"},
 		{Name: "allow-host-port", Kind: List, Trust: User, Usage: "let the guest reach `PORT[:NAME]` of this machine's 127.0.0.1, as host.sandbox.internal and, with NAME, also as NAME.sandbox.internal or as a whole NAME such as host.docker.internal"},
 		{Name: "trust-host-ca", Trust: User, Usage: "make the guest's programs believe the certificates in `FILE`, in PEM, such as those of a company's proxy, or those that were added to this machine: system"},
+		{Name: "upstream-proxy", Trust: User, Usage: "let the guest's TCP connections to the Internet go by way of the proxy at `URL`, such as http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or none (default: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say at each start)"},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
 		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},

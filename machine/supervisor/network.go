@@ -3,13 +3,16 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -35,21 +38,36 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	if v.reader, err = v.openReader(); err != nil {
 		return err
 	}
+	proxies, shown := v.chooseUpstream()
 	log, err := newLogFile(v.s.Files().Log(layout.NetworkLog))
 	if err != nil {
 		return err
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
-		Mode: v.config.Network, Allow: v.config.Allow, HostPorts: v.config.HostPorts, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Mode: v.config.Network, Allow: v.config.Allow, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
 		Authority: v.reader.authority, Roots: v.reader.roots,
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
-			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls = pid, walls.Walls }); err != nil {
+			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls, st.Upstream = pid, walls.Walls, shown }); err != nil {
 				v.log.Warn("the state does not show the network's process", "err", err)
 			}
 		},
 	})
 	return explainWeak(err)
+}
+
+// chooseUpstream returns the proxies by which the guest's connections go, and what is shown
+// of them. One of the environment that cannot be used is no reason not to start.
+func (v *supervisor) chooseUpstream() (s upstream.Settings, shown string) {
+	s = v.config.Proxies(v.upstream)
+	proxies, err := upstream.New(s)
+	if err != nil {
+		v.report(api.Report{Note: fmt.Sprintf("The guest reaches the Internet without a proxy, although the environment names one: %v", err)})
+	}
+	if proxies == nil {
+		return upstream.Settings{}, ""
+	}
+	return s, s.String()
 }
 
 // connectNIC gives the guest a network card, and opens the host's ports to it or

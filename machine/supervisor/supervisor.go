@@ -24,6 +24,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
@@ -64,7 +65,8 @@ type supervisor struct {
 	vsockCID   uint32 // 0 without vsock
 	ports      ports  // as they were chosen for this start
 	guestPorts guestPorts
-	search     []string // domains in which the guest is to look for short names
+	upstream   upstream.Settings // the proxies of the environment of who has started it
+	search     []string          // domains in which the guest is to look for short names
 
 	transition sync.Mutex  // held by whoever changes whether the guest runs
 	paused     atomic.Bool // by Pause
@@ -156,7 +158,7 @@ func run(ctx context.Context) error {
 // newSupervisor returns one for the sandbox, which tells nobody of what it does.
 func newSupervisor(host *machine.Host, s *machine.Sandbox, r api.StartRequest) (*supervisor, error) {
 	v := &supervisor{
-		host: host, s: s, withHome: r.WithHome, retried: r.Again, started: time.Now(),
+		host: host, s: s, withHome: r.WithHome, retried: r.Again, upstream: r.Upstream, started: time.Now(),
 		log: slog.New(slog.DiscardHandler), report: func(api.Report) {}, launch: (*qemu.Launcher).Start,
 		input: newConsoleInput(), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 		agentKey: s.Files().Key(layout.ClientKey),

@@ -25,6 +25,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
 	"github.com/sourcery-zone/sandbox/network/stack"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 const (
@@ -54,6 +55,7 @@ const (
 type Options struct {
 	Mode      network.Mode       // one that judges
 	Allow     []string           // rules of network.ModeAllowlist (see policy.ParseRule), no more than MaxRules
+	Upstream  upstream.Settings  // the proxies by which the host reaches the Internet
 	HostPorts []network.HostPort // of the host's loopback, that are open to the guest; no more than network.MaxHostPorts
 	HostName  string             // of the guest
 	Search    []string           // domains in which the guest is to look for short names
@@ -187,7 +189,7 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
-	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, HostName: g.options.HostName, Search: g.options.Search, Authority: g.options.Authority}}, g.link)
+	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream, HostName: g.options.HostName, Search: g.options.Search, Authority: g.options.Authority}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)

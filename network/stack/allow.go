@@ -78,8 +78,10 @@ func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply
 		return q.block(spellingWhy)
 	}
 	// A name is asked for even if its address is known, so that one that does not exist is not there.
-	if _, err := n.lookup(ctx, q.host()); err != nil {
-		return n.lookupFailed(ctx, q, err)
+	if n.config.resolves(q.host()) {
+		if _, err := n.lookup(ctx, q.host()); err != nil {
+			return n.lookupFailed(ctx, q, err)
+		}
 	}
 	a := q.fail(dnsmessage.RCodeSuccess)
 	if q.Type == dnsmessage.TypeAAAA {
@@ -99,7 +101,12 @@ func (n *Network) dial(ctx context.Context, proto policy.Proto, name string, a n
 	switch {
 	case n.config.opensHost(a, proto):
 		return dialHost(ctx, a.Port())
-	case name == "":
+	case proto == policy.TCP:
+		if proxy, host := n.config.upstreamFor(name, a); proxy != nil {
+			return n.dialUpstream(ctx, proxy, host, a.Port())
+		}
+	}
+	if name == "" {
 		return n.config.Dial(ctx, proto, a)
 	}
 	found, err := n.lookup(ctx, name)

@@ -57,7 +57,8 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 		return Answer{direct(netip.AddrPortFrom(addr, port)), addr}, nil
 	}
 	if c.Allow != nil {
-		if v := c.Allow.Name(host, port, proto); !v.Allow {
+		v := c.Allow.Name(host, port, proto)
+		if !v.Allow || proto == policy.TCP && c.Upstream.For(host, port) != nil {
 			return Answer{Verdict: v}, nil
 		}
 	}

@@ -39,8 +39,8 @@ func (z zone) LookupNetIP(_ context.Context, network, host string) (addrs []neti
 	return addrs, nil
 }
 
-// upstream is a DNS server of the host's, at which each question gets what answer says.
-func upstream(t testing.TB, answer func(q dnsmessage.Message, network string) *dnsmessage.Message) option {
+// dnsServer is a DNS server of the host's, at which each question gets what answer says.
+func dnsServer(t testing.TB, answer func(q dnsmessage.Message, network string) *dnsmessage.Message) option {
 	t.Helper()
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -209,7 +209,7 @@ func extendedError(m *dnsmessage.Message) int {
 }
 
 func TestLookups(t *testing.T) {
-	nothing := upstream(t, func(q dnsmessage.Message, _ string) *dnsmessage.Message {
+	nothing := dnsServer(t, func(q dnsmessage.Message, _ string) *dnsmessage.Message {
 		m := &dnsmessage.Message{}
 		if strings.HasPrefix(q.Questions[0].Name.String(), "missing") {
 			m.RCode = dnsmessage.RCodeNameError
@@ -298,7 +298,7 @@ func TestOtherRecordsComeFromTheHostsServers(t *testing.T) {
 	a := func(name string, a ...byte) dnsmessage.Resource {
 		return dnsmessage.Resource{Header: header(dnsmessage.TypeA, name), Body: &dnsmessage.AResource{A: [4]byte(a)}}
 	}
-	l := newLab(t, upstream(t, func(q dnsmessage.Message, network string) *dnsmessage.Message {
+	l := newLab(t, dnsServer(t, func(q dnsmessage.Message, network string) *dnsmessage.Message {
 		m := &dnsmessage.Message{}
 		switch name := q.Questions[0].Name.String(); name {
 		case "long.test.":

@@ -14,6 +14,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/proxy"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -55,6 +56,9 @@ type Config struct {
 	Policy *policy.Policy
 	// Allow opens single names and addresses, in place of all that its Public does.
 	Allow *policy.Allowlist
+	// Upstream are the proxies by which the host reaches the Internet; none, if it is nil. What a name leads to is theirs
+	// to find out then, so that it is not judged.
+	Upstream *upstream.Proxies
 	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
 	HostPorts []network.HostPort
 	// Proxy serves connections to hosts of which Allow opens some requests only. The Network leaves it open.
@@ -134,12 +138,13 @@ type Network struct {
 	udp     int
 	pings   map[pingID]*ping
 
-	table     *nameTable // of names that stand for addresses
-	names     names
-	lookups   singleflight.Group
-	questions chan struct{} // as many as may be in flight
-	spelling  *rate.Limiter // bytes of names that were not known
-	web       *web
+	table          *nameTable // of names that stand for addresses
+	names          names
+	lookups        singleflight.Group
+	proxyComplaint rate.Sometimes // as a guest can cause any number
+	questions      chan struct{}  // as many as may be in flight
+	spelling       *rate.Limiter  // bytes of names that were not known
+	web            *web
 }
 
 // New makes a network. It works while Serve runs.
@@ -180,14 +185,15 @@ func New(config Config) (_ *Network, err error) {
 		config.Servers = HostServers
 	}
 	n := &Network{
-		config:    config,
-		filter:    filter{mtu: config.MTU},
-		met:       make(chan struct{}),
-		dialing:   map[netstack.TransportEndpointID]attempt{},
-		pings:     map[pingID]*ping{},
-		table:     table,
-		questions: make(chan struct{}, maxQuestions),
-		spelling:  rate.NewLimiter(spellingRate, spellingBurst),
+		config:         config,
+		filter:         filter{mtu: config.MTU},
+		met:            make(chan struct{}),
+		dialing:        map[netstack.TransportEndpointID]attempt{},
+		pings:          map[pingID]*ping{},
+		table:          table,
+		proxyComplaint: rate.Sometimes{First: 1, Interval: time.Minute},
+		questions:      make(chan struct{}, maxQuestions),
+		spelling:       rate.NewLimiter(spellingRate, spellingBurst),
 	}
 	n.web = newWeb(n)
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
 	"github.com/sourcery-zone/sandbox/network/proxy"
 	"github.com/sourcery-zone/sandbox/network/stack"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 // memoryLimit is how much memory, in bytes, Go may use before it rather collects garbage all the time.
@@ -114,6 +115,9 @@ func (s *server) do(r wire.Request, f *os.File) error {
 func (s *server) start(r wire.Start, link *os.File) (err error) {
 	config, err := stack.ConfigOf(r.Mode, r.Allow)
 	if err != nil {
+		return errors.Join(err, link.Close())
+	}
+	if config.Upstream, err = upstream.New(r.Upstream); err != nil {
 		return errors.Join(err, link.Close())
 	}
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
 // maxMessage bounds a message, in bytes.
@@ -31,6 +32,7 @@ type Start struct {
 	Mode      network.Mode       `json:"mode"`
 	Allow     []string           `json:"allow,omitempty"` // rules of network.ModeAllowlist
 	HostPorts []network.HostPort `json:"hostPorts,omitempty"`
+	Upstream  upstream.Settings  `json:"upstream,omitzero"` // with passwords
 	HostName  string             `json:"hostName,omitempty"`
 	Search    []string           `json:"search,omitempty"` // domains that are appended to short names
 
