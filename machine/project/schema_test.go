@@ -38,7 +38,7 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
 		ProjectFile: {"cpus", "disk", "flake", "image", "memory", "share", "timeout", "workdir"},
-		UserFile:    {"allow", "allow-host-port", "cpus", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "workdir"},
+		UserFile:    {"allow", "allow-host-port", "cpus", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {

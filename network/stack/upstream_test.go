@@ -17,22 +17,22 @@ import (
 	"github.com/sourcery-zone/sandbox/network/upstream"
 )
 
-// proxy is one of HTTP, which says to what it was to connect.
-type proxy struct {
+// testProxy is one of HTTP, which says to what it was to connect.
+type testProxy struct {
 	settings upstream.Settings
 
 	mu    sync.Mutex
 	asked []string
 }
 
-func newProxy(t *testing.T, none string) *proxy {
+func newProxy(t *testing.T, none string) *testProxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	p := &proxy{settings: upstream.One("http://" + l.Addr().String())}
+	p := &testProxy{settings: upstream.One("http://" + l.Addr().String())}
 	p.settings.None = none
 	go func() {
 		for {
@@ -60,13 +60,13 @@ func newProxy(t *testing.T, none string) *proxy {
 	return p
 }
 
-func (p *proxy) seen() []string {
+func (p *testProxy) seen() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.asked)
 }
 
-func (p *proxy) use(t *testing.T) option {
+func (p *testProxy) use(t *testing.T) option {
 	t.Helper()
 	proxies, err := upstream.New(p.settings)
 	if err != nil {
