@@ -15,7 +15,8 @@ const touched = 300
 // command has run in it, and measures for how long saving stops it.
 func restore(ctx context.Context, b *bench) ([]figure, error) {
 	const name, tag = "restore", "full"
-	if _, err := b.startRunning(ctx, name); err != nil {
+	// What is filled is half of the memory at most, and the default is a share of the machine's.
+	if _, err := b.startRunning(ctx, name, "--memory", "1G"); err != nil {
 		return nil, err
 	}
 	defer b.remove(name)
