@@ -35,7 +35,7 @@ const (
 	MaxConnections   = 128     // that are worth their memory, which together is about as much as that of all others
 	maxRequests      = 256     // at once, of all connections
 	maxHeader        = 64 << 10
-	maxAnswerHeader  = 256 << 10
+	maxAnswerHeader  = 128 << 10
 	maxShownRequest  = 200 // bytes of one in a log
 	copyBuffer       = 16 << 10
 	headerTimeout    = 30 * time.Second

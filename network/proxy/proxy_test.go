@@ -172,7 +172,7 @@ func TestUploadsAreStreamed(t *testing.T) {
 			}
 			fmt.Fprint(w, n+5)
 		}), everything)
-		const size = 32 << 20
+		const size = 8 << 20
 		body, upload := io.Pipe()
 		go func() {
 			_, _ = upload.Write([]byte("first"))
@@ -486,4 +486,47 @@ func TestTheHostLearnsThatTheGuestIsGone(t *testing.T) {
 	<-begun
 	c.Close()
 	<-gone // the host learns that nobody waits any more
+}
+
+// TestRequestsAreBounded has a guest that takes no answers.
+func TestRequestsAreBounded(t *testing.T) {
+	release := make(chan struct{})
+	l := newLab(t, "https", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/" {
+			return
+		}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}), everything)
+	answers := make(chan error, maxRequests+1)
+	var clients []*http.Client
+	for i := range maxRequests + 1 {
+		if i%100 == 0 { // as many as one connection may have
+			clients = append(clients, l.client(true))
+			r, err := clients[len(clients)-1].Get("https://" + host + "/quick")
+			read(t, r, err)
+		}
+		client := clients[len(clients)-1]
+		go func() {
+			r, err := client.Get("https://" + host + "/")
+			if err == nil {
+				r.Body.Close()
+			}
+			answers <- err
+		}()
+	}
+	if err := <-answers; err == nil {
+		t.Error("there is one more than there may be")
+	}
+	l.refusal(RuleTooMany + " GET /")
+	close(release)
+	for range maxRequests {
+		if err := <-answers; err != nil {
+			t.Errorf("one of those that there may be: %v", err)
+		}
+	}
+	r, err := clients[0].Get("https://" + host + "/quick")
+	read(t, r, err)
 }

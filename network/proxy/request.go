@@ -18,20 +18,19 @@ import (
 func serveHTTP(w http.ResponseWriter, r *http.Request) {
 	s := r.Context().Value(sessionKey{}).(*session)
 	s.requests.Add(1)
+	select {
+	case s.proxy.running <- struct{}{}:
+		defer func() { <-s.proxy.running }()
+	default:
+		s.Refused(RuleTooMany, shown(r))
+		panic(http.ErrAbortHandler) // an answer would wait for the guest to take it, and take memory
+	}
 	if rule := s.judge(r); rule != "" {
 		s.refuse(w, r, rule)
 		return
 	}
 	if s.broken != nil {
 		s.failed(w, r, s.broken)
-		return
-	}
-	select {
-	case s.proxy.running <- struct{}{}:
-		defer func() { <-s.proxy.running }()
-	default:
-		s.Refused(RuleTooMany, shown(r))
-		http.Error(w, fmt.Sprintf("the sandbox's network has %d requests at once, and no room for another one", maxRequests), http.StatusServiceUnavailable)
 		return
 	}
 	if !httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket") {
