@@ -32,6 +32,7 @@ type lab struct {
 	address  string         // where the client finds the host
 	port     uint16
 
+	proxy   *Proxy
 	mu      sync.Mutex
 	refused []string // by which rule, and which request
 	changed chan struct{}
@@ -83,6 +84,7 @@ func newLab(t testing.TB, scheme string, handler http.Handler, rules []string, c
 		list.Rules = append(list.Rules, r)
 	}
 	p := New(o)
+	l.proxy = p
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -41,6 +41,7 @@ const (
 	headerTimeout    = 30 * time.Second
 	idleTimeout      = 10 * time.Minute // after which a client expects that a connection may have ended
 	handshakeTimeout = 30 * time.Second
+	freshTime        = 5 * time.Second
 	continueTimeout  = time.Second // as that of curl and others, for servers that do not know 100-continue
 	dialsAtOnce      = 16
 )
@@ -79,6 +80,7 @@ type Proxy struct {
 	ended   sync.WaitGroup
 	running chan struct{} // as many requests as there may be
 	buffers bufferPool
+	fresh   time.Duration // how long a connection to a host is used for a first request
 }
 
 // New returns a Proxy. The caller closes it.
@@ -86,7 +88,7 @@ func New(o Options) *Proxy {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{options: o, conns: make(chan net.Conn), closed: make(chan struct{}), running: make(chan struct{}, maxRequests)}
+	p := &Proxy{options: o, conns: make(chan net.Conn), closed: make(chan struct{}), running: make(chan struct{}, maxRequests), fresh: freshTime}
 	flow := guestFlow
 	p.server = &http.Server{
 		Handler:           http.HandlerFunc(serveHTTP),
@@ -135,7 +137,7 @@ func (l listener) Addr() net.Addr { return &net.TCPAddr{} }
 func (p *Proxy) Serve(ctx context.Context, c Conn) {
 	s := &session{proxy: p, Conn: c, ended: make(chan struct{}), hosts: map[*hostConn]bool{}}
 	defer s.close()
-	s.unused = s.own(c.Host)
+	s.unused, s.since = s.own(c.Host), time.Now()
 	stop := context.AfterFunc(ctx, func() { s.closeGuest() })
 	defer stop()
 	served, err := s.open(ctx)

@@ -530,3 +530,14 @@ func TestRequestsAreBounded(t *testing.T) {
 	r, err := clients[0].Get("https://" + host + "/quick")
 	read(t, r, err)
 }
+
+func TestAConnectionThatWaitedForItsRequestIsMadeAnew(t *testing.T) {
+	both(t, func(t *testing.T, h2 bool) {
+		l := newLab(t, "https", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }), everything)
+		l.proxy.fresh = 0
+		r, err := l.client(h2).Get("https://" + host + "/")
+		if text := read(t, r, err); text != r.Proto {
+			t.Errorf("the guest speaks %s, and the host %s", r.Proto, text)
+		}
+	})
+}

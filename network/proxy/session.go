@@ -27,6 +27,7 @@ type session struct {
 
 	mu     sync.Mutex
 	unused net.Conn // to the host, for the first request
+	since  time.Time
 	hosts  map[*hostConn]bool
 
 	once  sync.Once
@@ -161,7 +162,7 @@ func (s *session) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		}
 	} else {
 		s.mu.Lock()
-		s.unused = over
+		s.unused, s.since = over, time.Now()
 		s.mu.Unlock()
 		offered = nil
 		switch spoken := over.ConnectionState().NegotiatedProtocol; {
@@ -221,14 +222,18 @@ func (s *session) newTransport() *http.Transport {
 	return t
 }
 
-// connection is one to the host: the one that is there, or another.
+// connection is one to the host: the one that is there, or another. A host may have ended one on which nothing was asked
+// for a while.
 func (s *session) connection(ctx context.Context) (net.Conn, error) {
 	s.mu.Lock()
-	c := s.unused
+	c, age := s.unused, time.Since(s.since)
 	s.unused = nil
 	s.mu.Unlock()
-	if c != nil {
+	switch {
+	case c != nil && age < s.proxy.fresh:
 		return c, nil
+	case c != nil:
+		c.Close()
 	}
 	c, err := s.Dial(ctx)
 	if err != nil {
