@@ -13,8 +13,6 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
-	"github.com/sourcery-zone/sandbox/network/gateway"
-	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -55,7 +53,9 @@ type Access struct {
 	AllowWeak      bool               `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
 	Forwards       []network.Forward  `json:"forwards,omitempty"`           // without the one for ssh
 	AutoPublish    bool               `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
-	Allow          []string           `json:"allow,omitempty"`              // rules of network.ModeAllowlist (see policy.ParseRule)
+	Allow          []string           `json:"allow,omitempty"`              // rules that open (see policy.ParseRule), with which it was made
+	Allowed        []string           `json:"allowed,omitempty"`            // those that were added since
+	Denied         []string           `json:"denied,omitempty"`             // rules that close (see policy.ParseDeny), which count more
 	HostPorts      []network.HostPort `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
 	TrustHostCA    string             `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string             `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
@@ -159,21 +159,6 @@ func (c Config) Validate() error {
 	case agent.TransportAuto, agent.TransportVsock, agent.TransportSerial:
 	default:
 		errs = append(errs, fmt.Errorf("the transport %q does not exist: use auto, vsock or serial", c.Transport))
-	}
-	return errors.Join(errs...)
-}
-
-func (c Config) validateRules() error {
-	var errs []error
-	if len(c.Allow) > 0 && c.Network != network.ModeAllowlist {
-		errs = append(errs, remedy.Add(fmt.Errorf("the network mode %s has no allowlist", c.Network), remedy.Set, "net", string(network.ModeAllowlist)))
-	}
-	if len(c.Allow) > gateway.MaxRules {
-		errs = append(errs, fmt.Errorf("%d rules are too many: a network has at most %d", len(c.Allow), gateway.MaxRules))
-	}
-	for _, text := range c.Allow {
-		_, err := policy.ParseRule(text)
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 // Event is something that happened to a sandbox.
@@ -27,6 +28,8 @@ type Event struct {
 	From    string        `json:"from,omitempty"`   // of EventRenamed: the name before
 	Share   string        `json:"share,omitempty"`  // of EventShare: the path of the directory
 	Port    *GuestPort    `json:"port,omitempty"`   // of EventPortOpened and EventPortClosed
+
+	Question *stack.Question `json:"question,omitempty"` // of EventQuestion and EventAnswer
 }
 
 // EventType is what kind of thing happened.
@@ -44,6 +47,9 @@ const (
 
 	EventPortOpened EventType = "port-opened" // a program in the guest listens on a port
 	EventPortClosed EventType = "port-closed" // none does any more, while the guest goes on
+
+	EventQuestion EventType = "question" // the user is asked whether the guest may connect to something
+	EventAnswer   EventType = "answer"   // that question has ended
 )
 
 // Events calls emit for every sandbox that there is, and from then on for
@@ -96,6 +102,7 @@ type watched struct {
 	waiting bool // for the end of its supervisor
 	shares  []ServedShare
 	ports   []GuestPort
+	asked   map[string]string // the IDs of questions, and how they have ended
 }
 
 func (w *watch) run() error {
@@ -201,7 +208,12 @@ func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) 
 		return fmt.Errorf("watching the sandbox %s: %w", name, err)
 	}
 	st := s.State()
-	seen := &watched{dir: dir, status: st.Status, started: st.Started, stages: len(st.Timings), shares: st.Shares}
+	seen := &watched{dir: dir, status: st.Status, started: st.Started, stages: len(st.Timings), shares: st.Shares, asked: map[string]string{}}
+	for _, q := range st.Questions {
+		if q.Answer != "" { // before the watch
+			seen.asked[q.ID] = q.Answer
+		}
+	}
 	w.known[name] = seen
 	e := Event{Sandbox: name, Type: found, Status: st.Status, Reason: st.Reason}
 	if from != "" {
@@ -222,7 +234,7 @@ func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) 
 		return w.look(name)
 	}
 	w.awaitEnd(s, seen, st)
-	return w.tellPorts(name, seen, st)
+	return errors.Join(w.tellPorts(name, seen, st), w.tellQuestions(name, seen, st))
 }
 
 // look tells what has changed since the sandbox was last seen.
@@ -251,7 +263,7 @@ func (w *watch) look(name string) error {
 		}
 	}
 	w.awaitEnd(s, seen, st)
-	if err := w.tellShares(name, seen, st); err != nil {
+	if err := errors.Join(w.tellShares(name, seen, st), w.tellQuestions(name, seen, st)); err != nil {
 		return err
 	}
 	if st.Status != seen.status {
@@ -297,6 +309,28 @@ func (w *watch) tellShares(name string, seen *watched, st State) error {
 		}
 		if err := w.tell(Event{Sandbox: name, Type: EventShare, Status: st.Status, Share: s.Source, Reason: shareChanged(name, s)}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// tellQuestions tells which questions were asked and have ended since the last look.
+func (w *watch) tellQuestions(name string, seen *watched, st State) error {
+	before := seen.asked
+	seen.asked = map[string]string{}
+	for _, q := range st.Questions {
+		seen.asked[q.ID] = q.Answer
+		answer, known := before[q.ID]
+		if asked := q; !known {
+			asked.Answer = ""
+			if err := w.tell(Event{Sandbox: name, Type: EventQuestion, Status: st.Status, Question: &asked}); err != nil {
+				return err
+			}
+		}
+		if q.Answer != answer {
+			if err := w.tell(Event{Sandbox: name, Type: EventAnswer, Status: st.Status, Question: &q}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 // watchEvents collects the events of h as short texts.
@@ -29,6 +30,9 @@ func watchEvents(t *testing.T, h *Host, names ...string) (next func() string) {
 			}
 			if e.Port != nil {
 				text += fmt.Sprintf(" %d", e.Port.Number)
+			}
+			if e.Question != nil {
+				text += fmt.Sprintf(" %s %s", e.Question.ID, e.Question.Answer)
 			}
 			events <- text
 			return nil
@@ -162,4 +166,22 @@ func TestEventsOfManyThatComeAndGo(t *testing.T) {
 	create(t, h, "last")
 	for next() != "last created created" {
 	}
+}
+
+func TestEventsTellQuestionsAndAnswers(t *testing.T) {
+	h := testHost(t)
+	s := create(t, h, "a")
+	write := func(questions ...stack.Question) {
+		t.Helper()
+		if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusStopped, Questions: questions}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(stack.Question{ID: "old", Answer: stack.AnswerNone}, stack.Question{ID: "open"})
+	next := watchEvents(t, h)
+	wantEvents(t, next, "a exists stopped", "a question stopped open ")
+	write(stack.Question{ID: "open", Answer: stack.AnswerOnce}, stack.Question{ID: "more"})
+	wantEvents(t, next, "a answer stopped open once", "a question stopped more ")
+	write(stack.Question{ID: "more"}, stack.Question{ID: "short", Answer: stack.AnswerNever})
+	wantEvents(t, next, "a question stopped short ", "a answer stopped short never")
 }

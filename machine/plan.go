@@ -90,10 +90,10 @@ func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) err
 // a network of ours has the socket fd.
 func (h Hardware) NIC(name string, fd int) *qemu.NIC {
 	nic := &qemu.NIC{MAC: network.MAC(name)}
-	switch h.Network {
-	case network.ModeNone:
+	switch {
+	case h.Network == network.ModeNone:
 		return nil
-	case network.ModePublic, network.ModeAllowlist:
+	case h.Network.Judged():
 		nic.MTU, nic.Backend = gateway.MTU, qemu.DatagramSocket{FD: fd}
 	default:
 		nic.Backend = qemu.UserNetwork{}

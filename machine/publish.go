@@ -20,7 +20,7 @@ import (
 // were chosen. All are opened or none.
 func (s *Sandbox) Publish(ctx context.Context, forwards []network.Forward) ([]network.Forward, error) {
 	var opened api.Ports
-	err := s.changePorts(
+	err := s.changeConfig(
 		func(c Config) (Config, error) { return c.Publishing(forwards) },
 		func() (err error) {
 			opened, err = s.api().Publish(ctx, api.Ports{Forwards: forwards})
@@ -36,7 +36,7 @@ func (s *Sandbox) Publish(ctx context.Context, forwards []network.Forward) ([]ne
 // Unpublish closes ports that Publish has returned, or that are in the sandbox's
 // configuration, and ends the connections to them.
 func (s *Sandbox) Unpublish(ctx context.Context, forwards []network.Forward) error {
-	return s.changePorts(
+	return s.changeConfig(
 		func(c Config) (Config, error) {
 			for _, f := range forwards {
 				i := slices.Index(c.Forwards, f)
@@ -54,7 +54,7 @@ func (s *Sandbox) Unpublish(ctx context.Context, forwards []network.Forward) err
 // AutoPublish changes whether a port of the host leads to each TCP port on which the
 // guest's programs listen: see [GuestPort].
 func (s *Sandbox) AutoPublish(ctx context.Context, on bool) error {
-	return s.changePorts(
+	return s.changeConfig(
 		func(c Config) (Config, error) {
 			c.AutoPublish = on
 			return c, c.Validate()
@@ -63,9 +63,9 @@ func (s *Sandbox) AutoPublish(ctx context.Context, on bool) error {
 	)
 }
 
-// changePorts changes the configuration of a sandbox that does not run, and has the
+// changeConfig changes the configuration of a sandbox that does not run, and has the
 // supervisor of one that does make the change.
-func (s *Sandbox) changePorts(change func(Config) (Config, error), ask func() error) error {
+func (s *Sandbox) changeConfig(change func(Config) (Config, error), ask func() error) error {
 	lock, err := s.Files().Lock()
 	switch {
 	case errors.Is(err, flock.ErrLocked):

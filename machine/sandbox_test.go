@@ -239,6 +239,10 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 		{func(c *Config) { c.CPUs = 1000 }, "[set cpus "},
 		{func(c *Config) { c.Network = network.ModeNone; c.SSHPort = 2222 }, "[no-ports]"},
 		{func(c *Config) { c.Network = network.ModePublic; c.Allow = []string{"example.com"} }, "[set net allowlist]"},
+		{func(c *Config) { c.Network = network.ModePublic; c.Denied = []string{"example.com"} }, "[set net allowlist]"},
+		{func(c *Config) { c.Network = network.ModeNone; c.Allow = []string{"10.1.0.0/16"} }, "[set net allowlist]"},
+		{func(c *Config) { c.Network = network.ModeUser; c.Denied = []string{"10.1.0.0/16"} }, "[set net allowlist]"},
+		{func(c *Config) { c.Network = network.ModeAsk; c.Allowed = []string{"example.com:http"} }, `"http" is no port`},
 		{func(c *Config) { c.Network = network.ModeAllowlist; c.Allow = []string{"example.com:http"} }, `"http" is no port`},
 		{func(c *Config) {
 			c.Network = network.ModeAllowlist

@@ -8,6 +8,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -52,6 +53,7 @@ type State struct {
 	Walls        []confine.Wall    `json:"walls,omitempty"`        // that keep QEMU from the rest of the machine
 	GatewayWalls []confine.Wall    `json:"gatewayWalls,omitempty"` // the same of the gateway
 	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
+	Questions    []stack.Question  `json:"questions,omitempty"`    // of the guest's network: those that are open, and the last that have ended
 	System       string            `json:"system,omitempty"`
 	Failed       []string          `json:"failedUnits,omitempty"`
 }

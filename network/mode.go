@@ -16,6 +16,8 @@ const (
 	ModePublic Mode = "public"
 	// ModeAllowlist gives the guest what rules open (see policy.ParseRule), and nothing else.
 	ModeAllowlist Mode = "allowlist"
+	// ModeAsk is ModeAllowlist whose user is asked for what no rule opens.
+	ModeAsk Mode = "ask"
 	// ModeUser gives the guest the network that the host's user has, through QEMU's user-mode stack. The guest
 	// also reaches what listens on the host's loopback, at 10.0.2.2.
 	ModeUser Mode = "user"
@@ -24,17 +26,17 @@ const (
 )
 
 // Modes are all modes, the default first.
-func Modes() []Mode { return []Mode{ModePublic, ModeAllowlist, ModeUser, ModeNone} }
+func Modes() []Mode { return []Mode{ModePublic, ModeAllowlist, ModeAsk, ModeUser, ModeNone} }
 
 // Judged tells whether the mode's network is ours, and judges what a guest reaches.
-func (m Mode) Judged() bool { return m == ModePublic || m == ModeAllowlist }
+func (m Mode) Judged() bool { return m == ModePublic || m == ModeAllowlist || m == ModeAsk }
 
 // ParseMode reads the name of a mode.
 func ParseMode(name string) (Mode, error) {
 	if m := Mode(name); slices.Contains(Modes(), m) {
 		return m, nil
 	}
-	return "", fmt.Errorf("%q is not a network mode: use %s, %s, %s or %s", name, ModePublic, ModeAllowlist, ModeUser, ModeNone)
+	return "", fmt.Errorf("%q is not a network mode: use %s, %s, %s, %s or %s", name, ModePublic, ModeAllowlist, ModeAsk, ModeUser, ModeNone)
 }
 
 // MAC returns the hardware address of the network device of the sandbox called name: always the same for one

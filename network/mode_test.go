@@ -7,13 +7,13 @@ import (
 )
 
 func TestParseMode(t *testing.T) {
-	for _, want := range []Mode{ModePublic, ModeAllowlist, ModeUser, ModeNone} {
+	for _, want := range []Mode{ModePublic, ModeAllowlist, ModeAsk, ModeUser, ModeNone} {
 		if got, err := ParseMode(string(want)); err != nil || got != want {
 			t.Errorf("ParseMode(%q) = %q, %v", want, got, err)
 		}
 	}
 	for _, name := range []string{"", "User", "bridge"} {
-		if _, err := ParseMode(name); err == nil || !strings.Contains(err.Error(), "use public, allowlist, user or none") {
+		if _, err := ParseMode(name); err == nil || !strings.Contains(err.Error(), "use public, allowlist, ask, user or none") {
 			t.Errorf("ParseMode(%q): %v", name, err)
 		}
 	}

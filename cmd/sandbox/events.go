@@ -13,9 +13,9 @@ func eventsCommand() *cli.Command {
 		ArgsUsage: "[NAME...]",
 		Description: `The sandboxes that there are come first, with the type "exists"; then a line for
 each that is created, renamed or removed, changes its status, reaches a stage of its
-start, has a share that is replaced on this machine, or has a program that begins or
-ceases to listen on a TCP port, until Ctrl-C. With NAME, only these are shown, also those
-that are yet to be made.
+start, has a share that is replaced on this machine, has a program that begins or ceases
+to listen on a TCP port, or asks for something with --net ask and is answered, until
+Ctrl-C. With NAME, only these are shown, also those that are yet to be made.
 
 EXAMPLES
    sandbox events

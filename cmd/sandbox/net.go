@@ -25,7 +25,7 @@ import (
 func netCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "net",
-		Usage: "see what a guest reaches over the network",
+		Usage: "see and change what a guest reaches over the network",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "check",
@@ -36,7 +36,7 @@ judged for the sandbox NAME, or for one that would be made with these options, b
 judges its connections, and where single requests are open, by what judges these: by GET,
 unless another method stands before the URL. Nothing is connected to; a name is looked up.
 
-The exit status is 0 if the guest reaches it, and 1 if not.
+The exit status is 0 if the guest reaches it, and 1 if not, or only when you say so.
 
 EXAMPLES
    sandbox net check work https://registry.npmjs.org/
@@ -47,7 +47,7 @@ EXAMPLES
 				OnUsageError: usageError,
 				Action:       netCheck,
 			},
-			netLogCommand(),
+			netLsCommand(), netAllowCommand(), netDenyCommand(), netResetCommand(), netAskCommand(), netAnswerCommand(), netLogCommand(),
 			{
 				Name:  "presets",
 				Usage: "show the rules of each preset of an allowlist",
@@ -117,7 +117,8 @@ func netCheck(c *cli.Context) error {
 		fmt.Fprintln(c.App.Writer, "closed: the guest has no network (none)")
 		return &exitCode{exitFailure, nil}
 	}
-	judge, err := stack.ConfigOf(mode, access.Allow)
+	allow, deny := access.Rules()
+	judge, err := stack.ConfigOf(mode, allow, deny)
 	if err != nil {
 		return usage("%w", err)
 	}
@@ -140,8 +141,11 @@ func netCheck(c *cli.Context) error {
 		return fmt.Errorf("the rules leave %s to what its name leads to, which cannot be found out: %w", host, err)
 	}
 	verdict := "closed"
-	if answer.Allow {
+	switch {
+	case answer.Allow:
 		verdict = "open"
+	case answer.Asks:
+		verdict = "waits for you"
 	}
 	if answer.Requests {
 		verdict = "open to some requests"

@@ -120,6 +120,9 @@ func run(c *cli.Context) error {
 		fmt.Fprintln(c.App.Writer, s.Name)
 		return nil
 	}
+	if config.Network == network.ModeAsk && isTerminal(os.Stderr) {
+		fmt.Fprintf(notes(), "sandbox: sandbox net ask %s shows in another terminal what the guest wants to reach, and takes your answers\n", s.Name)
+	}
 	err = command.session(ctx, s, hold == nil)
 	// With --rm, a sandbox that was detached from is removed when it stops.
 	if errors.Is(err, errDetached) && hold != nil {

@@ -54,6 +54,9 @@ func (r *recorder) Memory(context.Context) (Memory, error)              { return
 func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error)   { return q, r.did(q) }
 func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return r.did(q) }
 func (r *recorder) AutoPublish(_ context.Context, q AutoPorts) error    { return r.did(q) }
+func (r *recorder) ChangeRules(_ context.Context, q RuleChange) error   { return r.did(q) }
+
+func (r *recorder) AnswerQuestion(_ context.Context, q QuestionAnswer) error { return r.did(q) }
 
 func (r *recorder) Console(_ context.Context, w io.Writer) error {
 	if err := r.did("console"); err != nil {
@@ -106,6 +109,11 @@ func serve(t *testing.T, server *http.Server) *Client {
 
 var somePorts = Ports{Forwards: []network.Forward{{HostIP: netip.IPv6Loopback(), HostPort: 8080, GuestPort: 80, Proto: network.UDP}}}
 
+var (
+	someRules  = RuleChange{Reset: true, Deny: []string{"a.example"}, Allow: []string{"b.example"}}
+	someAnswer = QuestionAnswer{ID: "k3f9ab", Answer: "once"}
+)
+
 // calls makes every call there is, and returns its answer.
 func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 	without := func(err error) (any, error) { return nil, err }
@@ -136,6 +144,8 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		"publish":      func() (any, error) { return c.Publish(ctx, somePorts) },
 		"unpublish":    func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
 		"auto-publish": func() (any, error) { return without(c.AutoPublish(ctx, AutoPorts{true})) },
+		"rules":        func() (any, error) { return without(c.ChangeRules(ctx, someRules)) },
+		"answer":       func() (any, error) { return without(c.AnswerQuestion(ctx, someAnswer)) },
 		"console": func() (any, error) {
 			var text strings.Builder
 			err := c.Console(ctx, &text)
@@ -160,6 +170,8 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 		"memory":    {"memory", Memory{7}},
 		"publish":   {somePorts, somePorts},
 		"unpublish": {somePorts, nil},
+		"rules":     {someRules, nil},
+		"answer":    {someAnswer, nil},
 		"console":   {"console", "login: "},
 		"input":     {ConsoleInputRequest{Take: true}, heard},
 		"ssh":       {"ssh", heard},

@@ -30,6 +30,8 @@ type Backend interface {
 	Publish(context.Context, Ports) (Ports, error)
 	Unpublish(context.Context, Ports) error
 	AutoPublish(context.Context, AutoPorts) error
+	ChangeRules(context.Context, RuleChange) error
+	AnswerQuestion(context.Context, QuestionAnswer) error
 	Console(context.Context, io.Writer) error
 	ConsoleInput(context.Context, ConsoleInputRequest, Accept) error
 	SSH(context.Context, Accept) error
@@ -55,6 +57,8 @@ func NewServer(b Backend) *http.Server {
 	publish.serve(mux, b.Publish)
 	unpublish.serve(mux, withoutAnswer(b.Unpublish))
 	autoPublish.serve(mux, withoutAnswer(b.AutoPublish))
+	changeRules.serve(mux, withoutAnswer(b.ChangeRules))
+	answerQuestion.serve(mux, withoutAnswer(b.AnswerQuestion))
 	console.serveText(mux, func(ctx context.Context, _ nothing, w io.Writer) error { return b.Console(ctx, w) })
 	consoleInput.serveStream(mux, b.ConsoleInput)
 	ssh.serveStream(mux, func(ctx context.Context, _ nothing, accept Accept) error { return b.SSH(ctx, accept) })

@@ -111,6 +111,12 @@ func (b backend) Unpublish(_ context.Context, p api.Ports) error { return b.v.un
 
 func (b backend) AutoPublish(_ context.Context, p api.AutoPorts) error { return b.v.setAuto(p.On) }
 
+func (b backend) ChangeRules(_ context.Context, r api.RuleChange) error { return b.v.changeRules(r) }
+
+func (b backend) AnswerQuestion(_ context.Context, a api.QuestionAnswer) error {
+	return b.v.answerQuestion(a)
+}
+
 func (b backend) Console(ctx context.Context, w io.Writer) error {
 	if err := b.v.awaitConsole(ctx); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/network/stack"
@@ -41,8 +42,7 @@ type reader struct {
 // and returns that one from then on: programs in the guest believe it for as long
 // as they run.
 func (v *supervisor) openReader() (r reader, err error) {
-	judge, err := stack.ConfigOf(v.config.Network, v.config.Allow)
-	if err != nil || judge.Allow == nil || !judge.Allow.Requests() {
+	if requests, err := hasRequests(v.config); err != nil || !requests {
 		return r, err
 	}
 	path := v.s.Files().Key(layout.AuthorityKey)
@@ -66,6 +66,13 @@ func (v *supervisor) openReader() (r reader, err error) {
 	r.roots, err = copyRoots(rootFiles, v.certificates)
 	v.certificates = append(slices.Clone(v.certificates), a.Certificate()...)
 	return r, err
+}
+
+// hasRequests tells whether there are rules for requests.
+func hasRequests(c machine.Config) (bool, error) {
+	allow, deny := c.Rules()
+	judge, err := stack.ConfigOf(c.Network, allow, deny)
+	return err == nil && judge.Allow != nil && judge.Allow.Requests(), err
 }
 
 // Close closes what is the reader's.

@@ -43,15 +43,21 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	allow, deny := v.config.Rules()
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
-		Mode: v.config.Network, Allow: v.config.Allow, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
-		Authority: v.reader.authority, Roots: v.reader.roots,
+		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Authority: v.reader.authority, Roots: v.reader.roots, Remedy: "sandbox net allow " + v.config.Name,
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
-			if err := v.setState(func(st *machine.State) { st.Gateway, st.GatewayWalls, st.Upstream = pid, walls.Walls, shown }); err != nil {
+			err := v.setState(func(st *machine.State) {
+				st.Gateway, st.GatewayWalls, st.Upstream = pid, walls.Walls, shown
+				st.Questions = nil // they were another process's
+			})
+			if err != nil {
 				v.log.Warn("the state does not show the network's process", "err", err)
 			}
 		},
+		Question: v.noteQuestion,
 	})
 	return explainWeak(err)
 }

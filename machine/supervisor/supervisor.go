@@ -423,7 +423,7 @@ func (v *supervisor) finish(end ending) error {
 	ended := time.Now()
 	err := v.setState(func(st *machine.State) {
 		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
-		st.Supervisor, st.Identity, st.QEMU, st.Gateway, st.Ports = 0, nil, 0, 0, nil
+		st.Supervisor, st.Identity, st.QEMU, st.Gateway, st.Ports, st.Questions = 0, nil, 0, 0, nil, nil
 	})
 	if err != nil { // the disk is full: what matters most may still fit
 		err = v.setState(func(st *machine.State) {

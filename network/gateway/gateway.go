@@ -54,11 +54,16 @@ const (
 // Options describe a guest's network.
 type Options struct {
 	Mode      network.Mode       // one that judges
-	Allow     []string           // rules of network.ModeAllowlist (see policy.ParseRule), no more than MaxRules
+	Allow     []string           // rules that open (see policy.ParseRule); with those that close, no more than MaxRules
+	Deny      []string           // rules that close (see policy.ParseDeny)
 	Upstream  upstream.Settings  // the proxies by which the host reaches the Internet
 	HostPorts []network.HostPort // of the host's loopback, that are open to the guest; no more than network.MaxHostPorts
 	HostName  string             // of the guest
 	Search    []string           // domains in which the guest is to look for short names
+
+	// Remedy is a command to which a rule is appended to open something, for the person whose sandbox it is. Who is refused
+	// something in the guest is told of it; of nothing, if it is empty.
+	Remedy string
 
 	// Resolver has the content of a resolv.conf(5), which is read whenever it has changed: whom to ask for names.
 	// It must be in memory (memfd_create(2)), and stays the caller's.
@@ -76,8 +81,9 @@ type Options struct {
 	// Started is called when a process has begun, also one that takes another's place. It may be nil.
 	Started func(pid int, walls confine.Report)
 
-	// Question is called for each question of the process, one at a time. It may be nil. The process may be in the
-	// guest's hands, and say anything.
+	// Question is called when the user is to be asked whether the guest may connect to something, and again when that
+	// question has ended; for one thing at a time. It may be nil. The process may be in the guest's hands, and say anything.
+	// The questions of a process end with it.
 	Question func(stack.Question)
 
 	// Loopback connects to a port of the guest's own loopback. It is called for ports that are published, of which the
@@ -100,6 +106,7 @@ type Gateway struct {
 	finished chan struct{} // closed when no process is left
 
 	mu        sync.Mutex
+	rules     wire.Rules
 	published []published
 	lastID    int
 	loopbacks int       // connections to the guest's loopback
@@ -117,7 +124,7 @@ type published struct {
 
 // Start starts the process. It lives until Close, or until this process ends.
 func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
-	g := &Gateway{options: o, finished: make(chan struct{})}
+	g := &Gateway{options: o, rules: wire.Rules{Allow: o.Allow, Deny: o.Deny}, finished: make(chan struct{})}
 	g.ctx, g.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -189,7 +196,10 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
-	err = control.Ask(wire.Request{Start: &wire.Start{MTU: MTU, Mode: g.options.Mode, Allow: g.options.Allow, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream, HostName: g.options.HostName, Search: g.options.Search, Authority: g.options.Authority}}, g.link)
+	err = control.Ask(wire.Request{Start: &wire.Start{
+		MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
+		HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority,
+	}}, g.link)
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)
@@ -304,6 +314,27 @@ func (g *Gateway) Unpublish(f network.Forward) error {
 	}
 	g.published = slices.Delete(g.published, i, i+1)
 	return p.socket.Close()
+}
+
+// SetRules opens and closes what the rules say from now on, in place of those of before, and ends connections that are
+// closed now.
+func (g *Gateway) SetRules(allow, deny []string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := wire.Rules{Allow: allow, Deny: deny}
+	// The next process learns of it, should this one be gone.
+	if err := g.control.Ask(wire.Request{Rules: &next}, nil); isRefusal(err) {
+		return fmt.Errorf("changing the rules of the guest's network: %w", err)
+	}
+	g.rules = next
+	return nil
+}
+
+// AllowOnce opens the connections that wait for the answer to a question, and no others.
+func (g *Gateway) AllowOnce(id string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.control.Ask(wire.Request{AllowOnce: id}, nil)
 }
 
 // ask tells the process of a port. The caller holds the lock.

@@ -337,3 +337,69 @@ func TestWhatIsNoNetworkDoesNotStart(t *testing.T) {
 		}
 	}
 }
+
+func TestRulesHoldForEachProcess(t *testing.T) {
+	g, processes := startWith(t, gateway.Options{Mode: network.ModePublic})
+	askForRouter(t, g)
+	for _, refused := range []string{"example.com", "127.0.0.1"} {
+		if err := g.SetRules(nil, []string{refused}); err == nil {
+			t.Errorf("the public network denies %s", refused)
+		}
+	}
+	if err := g.SetRules([]string{"10.1.0.0/16:5432"}, []string{"8.8.8.8"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		awaitRefusal(t, g, [4]byte{8, 8, 8, 8})
+		if err := unix.Kill((<-processes).pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.AllowOnce("forged"); err == nil {
+		t.Error("a question is answered that nobody has asked")
+	}
+}
+
+// sendSYN sends the first segment of a connection.
+func sendSYN(t *testing.T, g *gateway.Gateway, to [4]byte, port uint16) {
+	t.Helper()
+	sum := func(data []byte, more uint32) uint16 {
+		for i := 0; i+1 < len(data); i += 2 {
+			more += uint32(data[i])<<8 | uint32(data[i+1])
+		}
+		for more > 0xffff {
+			more = more&0xffff + more>>16
+		}
+		return ^uint16(more)
+	}
+	packet := append([]byte{0x45, 0, 0, 40, 0, 0, 0, 0, 64, unix.IPPROTO_TCP, 0, 0, 10, 0, 2, 15}, to[:]...)
+	s := sum(packet, 0)
+	packet[10], packet[11] = byte(s>>8), byte(s)
+	segment := []byte{0x10, 0, byte(port >> 8), byte(port), 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, 2, 0xff, 0xff, 0, 0, 0, 0}
+	s = sum(segment, uint32(unix.IPPROTO_TCP)+20+uint32(sum(packet[12:20], 0)^0xffff))
+	segment[16], segment[17] = byte(s>>8), byte(s)
+	frame := append([]byte{0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 1, 2, 3, 8, 0}, append(packet, segment...)...)
+	if _, err := unix.Write(int(g.QEMU().Fd()), frame); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestQuestionsReachWhoStartedTheGateway(t *testing.T) {
+	questions := make(chan stack.Question, 16)
+	g, _ := startWith(t, gateway.Options{Mode: network.ModeAsk, Question: func(q stack.Question) { questions <- q }})
+	askForRouter(t, g)
+	sendSYN(t, g, [4]byte{93, 184, 215, 14}, 22)
+	q := <-questions
+	if q.Host != "93.184.215.14" || q.Port != 22 || q.Rule != "93.184.215.14:22" || q.Answer != "" {
+		t.Errorf("the question is %+v", q)
+	}
+	if err := g.SetRules(nil, []string{q.Rule}); err != nil {
+		t.Fatal(err)
+	}
+	if end := <-questions; end.ID != q.ID || end.Answer != stack.AnswerNever {
+		t.Errorf("it ends as %+v", end)
+	}
+	if err := g.AllowOnce(q.ID); err == nil {
+		t.Error("it is answered twice")
+	}
+}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -15,17 +16,20 @@ const (
 	ICMP Proto = "icmp"
 )
 
-// Policy opens the public Internet, and nothing of the host or of the networks around it.
+// Policy opens the public Internet, and nothing of the host or of the networks around it but what rules open.
 type Policy struct {
 	// Host returns the addresses of the host. It is called for each decision, as they change while a guest runs.
 	// Where they cannot be told, and without a function, nothing is open.
 	Host func() ([]netip.Addr, error)
+	// Allow are rules that open addresses around the host, and Deny rules that close some, which count more: see
+	// Rule.CheckPublic.
+	Allow, Deny []Rule
 }
 
 // Verdict is what a Policy says about a destination.
 type Verdict struct {
 	Allow bool
-	Rule  string // what decides: one of the constants below
+	Rule  string // what decides: one of the constants below, or the text of a rule
 
 	// Requests says that not all of the host is open, but some requests of HTTP to it, each of which is judged for itself.
 	Requests bool
@@ -48,16 +52,22 @@ const (
 )
 
 // Address tells whether a may be dialled.
-func (p *Policy) Address(a netip.AddrPort, _ Proto) Verdict {
-	addr := a.Addr().Unmap().WithZone("")
-	if rule := closed(addr); rule != "" {
-		return Verdict{Rule: rule}
+func (p *Policy) Address(a netip.AddrPort, proto Proto) Verdict {
+	if v, ok := deniedAddress(p.Deny, a, proto); ok {
+		return v
 	}
-	if rule := p.host(addr); rule != "" {
-		return Verdict{Rule: rule}
+	rule := p.base(a.Addr().Unmap().WithZone(""))
+	if rule == "" {
+		return Verdict{Allow: true, Rule: RulePublic}
 	}
-	return Verdict{Allow: true, Rule: RulePublic}
+	if v := opened(p.Allow, p, a, func(t target) bool { return t.matchesPort(a.Port(), proto) }); v.Allow {
+		return v
+	}
+	return Verdict{Rule: rule}
 }
+
+// base returns what closes addr without rules, or nothing.
+func (p *Policy) base(addr netip.Addr) string { return cmp.Or(closed(addr), p.host(addr)) }
 
 // host returns the rule that closes addr because it is the host's, or nothing.
 func (p *Policy) host(addr netip.Addr) string {

@@ -48,6 +48,9 @@ func (l *Allowlist) Request(r Request) Verdict {
 	}
 	parts, _, problem := segments(r.Path)
 	name := canonical(r.Host)
+	if v, ok := denied(l.Deny, func(t target) bool { return t.matchesName(name) && t.matchesPort(r.Port, TCP) }); ok {
+		return v
+	}
 	for _, rule := range l.Rules {
 		for _, t := range rule.targets {
 			if t.matchesName(name) && t.matchesPort(r.Port, TCP) && (t.requests == nil || t.requests.matches(r, parts)) {

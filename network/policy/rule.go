@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Rule opens hosts to a guest. ParseRule makes one.
+// Rule opens hosts to a guest, or closes them. ParseRule makes one that opens, and ParseDeny one that closes.
 type Rule struct {
 	text    string
 	targets []target // a preset has several
@@ -31,6 +31,8 @@ type target struct {
 const (
 	anyPort  = -1
 	webPorts = 0 // 80 and 443
+
+	anyProto Proto = "" // only of a rule that closes
 )
 
 // NameAddresses are the addresses that stand for names in a network with an Allowlist: each name has one, so that an
@@ -63,6 +65,15 @@ func ParseRule(text string) (Rule, error) {
 		return Rule{}, err
 	}
 	return Rule{text, []target{t}}, nil
+}
+
+// RuleFor is the text of the rule that opens a host, named by name or address, at a port of TCP: without the port if that is
+// one of the Web.
+func RuleFor(host string, port uint16) string {
+	if port == 80 || port == 443 {
+		return host
+	}
+	return host + ":" + strconv.Itoa(int(port))
 }
 
 // ruleError says what is wrong with a rule, at which byte, and how it could be written.
@@ -241,7 +252,7 @@ func (t target) matchesName(name string) bool {
 }
 
 func (t target) matchesPort(port uint16, proto Proto) bool {
-	if t.proto != proto {
+	if t.proto != proto && t.proto != anyProto {
 		return false
 	}
 	switch t.port {
@@ -262,31 +273,45 @@ const (
 // Allowlist opens what its rules name, and nothing else.
 type Allowlist struct {
 	Rules []Rule
-	// Public judges the addresses to which names lead: a name opens nothing that the public network does not.
+	// Deny are rules that close what others open: names, and addresses, also those to which names lead.
+	Deny []Rule
+	// Public judges the addresses to which names lead: a name opens nothing that the public network does not. It has no
+	// rules of its own.
 	Public *Policy
+}
+
+// With returns a list with one more rule.
+func (l *Allowlist) With(r Rule) *Allowlist {
+	with := *l
+	with.Rules = append(slices.Clone(l.Rules), r)
+	return &with
 }
 
 // Name tells whether a guest may connect to the host called name. Where it may, the address that is dialled still has
 // to be open: see Dialed; and where the verdict says so, each request: see Request.
 func (l *Allowlist) Name(name string, port uint16, proto Proto) Verdict {
-	return l.name(name, func(t target) bool { return t.matchesPort(port, proto) })
+	at := func(t target) bool { return t.matchesPort(port, proto) }
+	return l.name(name, at, at)
 }
 
 // Lookup tells whether a guest may know the host called name, because some port of it is open.
 func (l *Allowlist) Lookup(name string) Verdict {
-	return l.name(name, func(target) bool { return true })
+	return l.name(name, func(target) bool { return true }, func(t target) bool { return t.port == anyPort && t.proto == anyProto })
 }
 
-func (l *Allowlist) name(name string, also func(target) bool) Verdict {
+func (l *Allowlist) name(name string, opens, closes func(target) bool) Verdict {
 	if _, problem := checkName(strings.TrimSuffix(name, ".")); problem != "" {
 		return Verdict{Rule: RuleBadName}
 	}
 	name = canonical(name)
+	if v, ok := denied(l.Deny, func(t target) bool { return t.matchesName(name) && closes(t) }); ok {
+		return v
+	}
 	v := Verdict{Rule: RuleNotAllowed}
 	for _, r := range l.Rules {
 		for _, t := range r.targets {
 			switch {
-			case !t.matchesName(name) || !also(t):
+			case !t.matchesName(name) || !opens(t):
 			case t.requests == nil: // rules open, and none takes away what another one opens
 				return Verdict{Allow: true, Rule: r.text}
 			case !v.Allow:
@@ -317,33 +342,20 @@ func (l *Allowlist) Hosts() []string {
 	return names
 }
 
-// Address tells whether a guest may connect to an address that it names itself. A rule opens addresses of the public
-// Internet, and those of a closed range only if it lies within that range: a rule for 10.0.0.0/8 was written by
-// somebody who meant it, and one for 0.0.0.0/0 by somebody who did not think of it. The host itself is never open.
+// Address tells whether a guest may connect to an address that it names itself.
 func (l *Allowlist) Address(a netip.AddrPort, proto Proto) Verdict {
-	addr := a.Addr().Unmap()
-	var closed Verdict
-	for _, r := range l.Rules {
-		for _, t := range r.targets {
-			if t.name != "" || !t.prefix.Contains(addr) || !t.matchesPort(a.Port(), proto) {
-				continue
-			}
-			v := l.Public.Address(a, proto)
-			if !v.Allow && l.Public.host(addr) == "" && openable(v.Rule) && within(t.prefix, closing(addr)) {
-				v.Allow = true
-			}
-			if v.Allow {
-				return Verdict{Allow: true, Rule: r.text}
-			}
-			closed = v
-		}
+	if v, ok := deniedAddress(l.Deny, a, proto); ok {
+		return v
 	}
-	return cmp.Or(closed, Verdict{Rule: RuleNotAllowed})
+	return cmp.Or(opened(l.Rules, l.Public, a, func(t target) bool { return t.matchesPort(a.Port(), proto) }), Verdict{Rule: RuleNotAllowed})
 }
 
 // Dialed tells whether the host may dial an address to which an open name leads. It may if it is a public one, or one
-// that a rule opens by itself.
+// that a rule opens by itself, and if no rule closes it.
 func (l *Allowlist) Dialed(a netip.AddrPort, proto Proto) Verdict {
+	if v, ok := deniedAddress(l.Deny, a, proto); ok {
+		return v
+	}
 	v := l.Public.Address(a, proto)
 	if !v.Allow {
 		if opened := l.Address(a, proto); opened.Allow {

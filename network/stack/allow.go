@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
@@ -37,16 +39,11 @@ func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v po
 	if n.config.opensHost(a, proto) {
 		return "", policy.Verdict{Allow: true, Rule: RuleHostPort}
 	}
-	if n.config.Allow == nil {
-		return "", n.config.Policy.Address(a, proto)
+	r := n.rules.Load()
+	if r.allow != nil && policy.NameAddresses.Contains(a.Addr()) {
+		name = n.table.name(a.Addr())
 	}
-	if !policy.NameAddresses.Contains(a.Addr()) {
-		return "", n.config.Allow.Address(a, proto)
-	}
-	if name = n.table.name(a.Addr()); name == "" {
-		return "", policy.Verdict{Rule: RuleNoName}
-	}
-	return name, n.config.Allow.Name(name, a.Port(), proto)
+	return name, r.judge(name, a, proto)
 }
 
 // judgePacket judges the destination of a packet, and tells the guest and the log if it is closed.
@@ -65,20 +62,26 @@ func (n *Network) refuse(a netip.AddrPort, proto policy.Proto, pkt *netstack.Pac
 
 // answerAllowed answers a question about a name by the address that stands for it. There is nothing else to be had from
 // this server: what other records say of a name leads around the rules, or is of no use without other names.
-func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply {
-	v := n.config.Allow.Lookup(q.Name.String()) // as it was written: it may hold anything
-	if e.Allowed, e.Rule = v.Allow, v.Rule; !v.Allow {
-		return q.block(notAllowedWhy)
+func (n *Network) answerAllowed(ctx context.Context, list *policy.Allowlist, q question, e *Event) reply {
+	v := list.Lookup(q.Name.String()) // as it was written: it may hold anything
+	e.Allowed, e.Rule = v.Allow, v.Rule
+	if !v.Allow {
+		if v.Rule == policy.RuleBadName || !n.standsIn(q.host()) {
+			return q.block(notAllowedWhy)
+		}
+		e.Allowed, e.Rule = true, RuleNotLookedUp
 	}
 	if q.Type != dnsmessage.TypeA && q.Type != dnsmessage.TypeAAAA {
 		return q.fail(dnsmessage.RCodeSuccess)
 	}
-	if !n.table.has(q.host()) && !n.spelling.AllowN(time.Now(), len(q.host())) {
-		e.Allowed, e.Rule = false, RuleSpelling
-		return q.block(spellingWhy)
+	// An open name is asked for even if its address is known, so that one that does not exist is not there.
+	if v.Allow {
+		if !n.table.has(q.host()) && !n.spelling.AllowN(time.Now(), len(q.host())) {
+			e.Allowed, e.Rule = false, RuleSpelling
+			return q.block(spellingWhy)
+		}
 	}
-	// A name is asked for even if its address is known, so that one that does not exist is not there.
-	if n.config.resolves(q.host()) {
+	if v.Allow && n.config.resolves(q.host()) {
 		if _, err := n.lookup(ctx, q.host()); err != nil {
 			return n.lookupFailed(ctx, q, err)
 		}
@@ -96,31 +99,57 @@ func (n *Network) answerAllowed(ctx context.Context, q question, e *Event) reply
 	return a
 }
 
+// notOfTheInternet are domains with no hosts of the Internet (RFC 6761, RFC 6762, RFC 7686), or with addresses for names.
+var notOfTheInternet = []string{"arpa", "invalid", "local", "localhost", "onion"}
+
+// standsIn tells whether a name that no rule opens has an address all the same. What a program does not find, it looks
+// for elsewhere, and may rightly so: a short name in the search domains one after the other, and then as it is.
+func (n *Network) standsIn(host string) bool {
+	within := func(domain string) bool { return host == domain || strings.HasSuffix(host, "."+domain) }
+	return strings.Contains(host, ".") && !slices.ContainsFunc(notOfTheInternet, within) &&
+		!slices.ContainsFunc(n.config.Search, func(domain string) bool { return within(strings.ToLower(strings.Trim(domain, "."))) })
+}
+
 // dial connects to what a guest named: an address, or a name, of which one address after the other is tried.
-func (n *Network) dial(ctx context.Context, proto policy.Proto, name string, a netip.AddrPort) (net.Conn, error) {
-	switch {
-	case n.config.opensHost(a, proto):
-		return dialHost(ctx, a.Port())
-	case proto == policy.TCP:
-		if proxy, host := n.config.upstreamFor(name, a); proxy != nil {
-			return n.dialUpstream(ctx, proxy, host, a.Port())
+func (n *Network) dial(ctx context.Context, h *held) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	stop := context.AfterFunc(h.ctx, cancel)
+	defer stop()
+	c, err := n.dialHeld(ctx, h)
+	if closed := h.closed(); closed != nil {
+		if err == nil {
+			c.Close()
 		}
+		return nil, closed
 	}
-	if name == "" {
-		return n.config.Dial(ctx, proto, a)
+	return c, err
+}
+
+func (n *Network) dialHeld(ctx context.Context, h *held) (net.Conn, error) {
+	if n.config.opensHost(h.addr, h.proto) {
+		return dialHost(ctx, h.addr.Port())
 	}
-	found, err := n.lookup(ctx, name)
+	if proxy, host := n.upstreamFor(h); proxy != nil {
+		return n.dialUpstream(ctx, proxy, host, h.addr.Port())
+	}
+	if h.name == "" {
+		return n.dialAddress(ctx, h.proto, h.addr, h.once)
+	}
+	found, err := n.lookup(ctx, h.name)
 	if err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, &net.DNSError{Err: "no address", Name: name, IsNotFound: true}
+		return nil, &net.DNSError{Err: "no address", Name: h.name, IsNotFound: true}
 	}
 	found = found[:min(len(found), maxAddresses)]
 	var failed error
 	for i, addr := range found {
-		c, err := n.dialOne(ctx, proto, netip.AddrPortFrom(addr.Unmap(), a.Port()), len(found)-i)
+		a := netip.AddrPortFrom(addr.Unmap(), h.addr.Port())
+		c, err := n.dialOne(ctx, h, a, len(found)-i)
 		if err == nil {
+			n.leads(h, a)
 			return c, nil
 		}
 		// The first error is told, unless it is of an address that was not even tried.
@@ -135,8 +164,8 @@ func (n *Network) dial(ctx context.Context, proto policy.Proto, name string, a n
 }
 
 // dialOne dials an address of a name, and leaves time for those after it.
-func (n *Network) dialOne(ctx context.Context, proto policy.Proto, a netip.AddrPort, left int) (net.Conn, error) {
-	if v := n.config.Allow.Dialed(a, proto); !v.Allow {
+func (n *Network) dialOne(ctx context.Context, h *held, a netip.AddrPort, left int) (net.Conn, error) {
+	if v := n.rules.Load().with(h.once).dialed(a, h.proto); !v.Allow {
 		return nil, &ClosedError{a, v.Rule}
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -144,5 +173,5 @@ func (n *Network) dialOne(ctx context.Context, proto policy.Proto, a netip.AddrP
 		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(left), leastDial))
 		defer cancel()
 	}
-	return n.config.Dial(ctx, proto, a)
+	return n.dialAddress(ctx, h.proto, a, h.once)
 }

@@ -5,36 +5,60 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 )
 
-// ConfigOf returns a configuration with no more in it than what judges, for a mode and its rules.
-func ConfigOf(mode network.Mode, rules []string) (Config, error) {
+// ConfigOf returns a configuration with no more in it than what judges, for a mode and its rules, which are those of
+// policy.ParseRule and policy.ParseDeny.
+func ConfigOf(mode network.Mode, allow, deny []string) (Config, error) {
+	opens, err := parse(allow, policy.ParseRule)
+	if err != nil {
+		return Config{}, err
+	}
+	closes, err := parse(deny, policy.ParseDeny)
+	if err != nil {
+		return Config{}, err
+	}
 	public := &policy.Policy{Host: HostAddresses}
 	switch mode {
 	case network.ModePublic:
-		return Config{Policy: public}, nil
-	case network.ModeAllowlist:
-		allow := &policy.Allowlist{Public: public}
-		for _, text := range rules {
-			rule, err := policy.ParseRule(text)
-			if err != nil {
+		for _, r := range slices.Concat(opens, closes) {
+			if err := r.CheckPublic(); err != nil {
 				return Config{}, err
 			}
-			allow.Rules = append(allow.Rules, rule)
 		}
-		return Config{Allow: allow}, nil
+		public.Allow, public.Deny = opens, closes
+		return Config{Policy: public}, nil
+	case network.ModeAllowlist, network.ModeAsk:
+		c := Config{Allow: &policy.Allowlist{Public: public, Rules: opens, Deny: closes}}
+		if mode == network.ModeAsk {
+			c.Ask = func(Question) {}
+		}
+		return c, nil
 	}
 	return Config{}, fmt.Errorf("nothing judges a network of the mode %q", mode)
+}
+
+func parse(texts []string, one func(string) (policy.Rule, error)) (rules []policy.Rule, err error) {
+	for _, text := range texts {
+		r, err := one(text)
+		if err != nil {
+			return nil, err
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
 }
 
 // Answer is what becomes of a connection.
 type Answer struct {
 	policy.Verdict
 	Addr netip.Addr // that the host dials, or that decided; invalid if no address was looked at
+	Asks bool       // the user is asked, as no rule opens or closes it
 }
 
 // Check tells what becomes of a guest's connection to a host, by name or by address, on a network of that configuration.
@@ -43,22 +67,25 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 	if a, ok := c.checkHost(host, port, proto); ok {
 		return a, nil
 	}
-	dialed := func(a netip.AddrPort) policy.Verdict { return c.Policy.Address(a, proto) }
-	direct := dialed
-	if c.Allow != nil {
-		dialed = func(a netip.AddrPort) policy.Verdict { return c.Allow.Dialed(a, proto) }
-		direct = func(a netip.AddrPort) policy.Verdict { return c.Allow.Address(a, proto) }
+	r, err := rulesOf(c)
+	if err != nil {
+		return Answer{}, err
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		addr = addr.Unmap()
 		if ours(addr) {
-			return Answer{policy.Verdict{Rule: RuleGateway}, addr}, nil
+			return Answer{Verdict: policy.Verdict{Rule: RuleGateway}, Addr: addr}, nil
 		}
-		return Answer{direct(netip.AddrPortFrom(addr, port)), addr}, nil
+		a := netip.AddrPortFrom(addr, port)
+		return Answer{r.judge("", a, proto), addr, c.Ask != nil && r.asks("", a, proto) != nil}, nil
 	}
-	if c.Allow != nil {
-		v := c.Allow.Name(host, port, proto)
-		if !v.Allow || proto == policy.TCP && c.Upstream.For(host, port) != nil {
+	if r.allow != nil {
+		v := r.allow.Name(host, port, proto)
+		if !v.Allow {
+			stands := netip.AddrPortFrom(policy.NameAddresses.Addr(), port)
+			return Answer{Verdict: v, Asks: c.Ask != nil && r.asks(host, stands, proto) != nil}, nil
+		}
+		if proto == policy.TCP && c.Upstream.For(host, port) != nil {
 			return Answer{Verdict: v}, nil
 		}
 	}
@@ -73,15 +100,15 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 	var first Answer
 	for i, addr := range found {
 		addr = addr.Unmap()
-		v := dialed(netip.AddrPortFrom(addr, port))
-		if v.Allow && c.Allow != nil {
-			v = c.Allow.Name(host, port, proto) // which says by which rule
+		v := r.dialed(netip.AddrPortFrom(addr, port), proto)
+		if v.Allow && r.allow != nil {
+			v = r.allow.Name(host, port, proto) // which says by which rule
 		}
 		if v.Allow {
-			return Answer{v, addr}, nil
+			return Answer{Verdict: v, Addr: addr}, nil
 		}
 		if i == 0 {
-			first = Answer{v, addr}
+			first = Answer{Verdict: v, Addr: addr}
 		}
 	}
 	return first, nil

@@ -166,8 +166,8 @@ func (n *Network) answer(q question) reply {
 	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)
-	case n.config.Allow != nil:
-		a = n.answerAllowed(ctx, q, &e)
+	case n.rules.Load().allow != nil:
+		a = n.answerAllowed(ctx, n.rules.Load().allow, q, &e)
 	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
 		a = n.answerAddresses(ctx, q, &e)
 	case q.Type == typeSVCB || q.Type == typeHTTPS:
@@ -194,7 +194,7 @@ func (n *Network) answerAddresses(ctx context.Context, q question, e *Event) rep
 	open := 0
 	for _, addr := range found {
 		addr = addr.Unmap()
-		if v := n.config.Policy.Address(netip.AddrPortFrom(addr, 0), policy.TCP); !v.Allow {
+		if v := n.rules.Load().public.Reachable(addr); !v.Allow {
 			e.Rule, e.Addr = v.Rule, netip.AddrPortFrom(addr, 0)
 			continue
 		}
@@ -248,7 +248,7 @@ func (n *Network) answerPointer(ctx context.Context, q question, e *Event) reply
 	if !ok {
 		return n.forward(ctx, q) // such as _http._tcp.example.com
 	}
-	if v := n.config.Policy.Address(netip.AddrPortFrom(addr, 0), policy.TCP); !v.Allow {
+	if v := n.rules.Load().public.Reachable(addr); !v.Allow {
 		e.Allowed, e.Rule, e.Addr = false, v.Rule, netip.AddrPortFrom(addr, 0)
 		return q.block(closedWhy)
 	}

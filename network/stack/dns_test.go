@@ -447,7 +447,8 @@ func FuzzParseAnswer(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	n := &Network{config: Config{Policy: &policy.Policy{Host: func() ([]netip.Addr, error) { return nil, nil }}}}
+	n := &Network{}
+	n.rules.Store(&rules{public: &policy.Policy{Host: func() ([]netip.Addr, error) { return nil, nil }}})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, cut, err := n.parseAnswer(b, 1, q)
 		if err != nil || cut {

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -152,7 +151,7 @@ func (n *Network) keep(next func() (dnsmessage.Resource, error)) (kept []dnsmess
 }
 
 func (n *Network) open(a netip.Addr) bool {
-	return n.config.Policy.Address(netip.AddrPortFrom(a, 0), policy.TCP).Allow
+	return n.rules.Load().public.Reachable(a).Allow
 }
 
 func sameQuestion(a, b dnsmessage.Question) bool {

@@ -39,7 +39,7 @@ func (c *Config) checkHost(host string, port uint16, proto policy.Proto) (a Answ
 	if addr.Unmap() != Gateway {
 		return Answer{}, false
 	}
-	a = Answer{policy.Verdict{Rule: RuleGateway}, Gateway}
+	a = Answer{Verdict: policy.Verdict{Rule: RuleGateway}, Addr: Gateway}
 	if c.opensHost(netip.AddrPortFrom(Gateway, port), proto) {
 		a.Verdict = policy.Verdict{Allow: true, Rule: RuleHostPort}
 	}

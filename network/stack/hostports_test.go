@@ -99,7 +99,7 @@ func TestOnePortOfTheHostIsOpenAndNothingElse(t *testing.T) {
 			for port, want := range map[int]policy.Verdict{four: {Allow: true, Rule: RuleHostPort}, closed: {Rule: RuleGateway}} {
 				for _, host := range []string{"10.0.2.2", network.HostName, "Host.Docker.Internal."} {
 					got, err := Check(context.Background(), l.network.config, host, uint16(port), policy.TCP)
-					if err != nil || got != (Answer{want, Gateway}) {
+					if err != nil || got != (Answer{Verdict: want, Addr: Gateway}) {
 						t.Errorf("%s:%d: %+v, %v", host, port, got, err)
 					}
 				}

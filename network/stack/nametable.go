@@ -19,6 +19,7 @@ type nameTable struct {
 	mu     sync.Mutex
 	byName map[string]*namedAddress
 	byAddr map[netip.Addr]*namedAddress
+	pinned []*namedAddress
 	unused list.List // of those that may be forgotten, the one that was asked for last at the end
 }
 
@@ -29,15 +30,25 @@ type namedAddress struct {
 	element *list.Element // in unused; nil while there are users
 }
 
-// newNameTable returns a table with names that are never forgotten.
-func newNameTable(names []string) *nameTable {
-	t := &nameTable{byName: map[string]*namedAddress{}, byAddr: map[netip.Addr]*namedAddress{}}
+func newNameTable() *nameTable {
+	return &nameTable{byName: map[string]*namedAddress{}, byAddr: map[netip.Addr]*namedAddress{}}
+}
+
+// pin keeps names from being forgotten, in place of those that were pinned before.
+func (t *nameTable) pin(names []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	before := t.pinned
+	t.pinned = nil
 	for _, name := range names {
 		if a := t.entry(name); a != nil {
 			t.use(a)
+			t.pinned = append(t.pinned, a)
 		}
 	}
-	return t
+	for _, a := range before {
+		t.release(a)
+	}
 }
 
 // address returns a name's address, or none if all are in use.
@@ -59,7 +70,7 @@ func (t *nameTable) has(name string) bool {
 	return ok
 }
 
-// entry finds or makes a name's entry. The caller holds the lock, or is alone.
+// entry finds or makes a name's entry. The caller holds the lock.
 func (t *nameTable) entry(name string) *namedAddress {
 	if a, ok := t.byName[name]; ok {
 		if a.element != nil {
@@ -119,13 +130,18 @@ func (t *nameTable) hold(addr netip.Addr) (release func()) {
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if a.users--; a.users == 0 {
-			a.element = t.unused.PushBack(a)
-		}
+		t.release(a)
 	}
 }
 
-// use counts one more user. The caller holds the lock, or is alone.
+// release counts one user less. The caller holds the lock.
+func (t *nameTable) release(a *namedAddress) {
+	if a.users--; a.users == 0 {
+		a.element = t.unused.PushBack(a)
+	}
+}
+
+// use counts one more user. The caller holds the lock.
 func (t *nameTable) use(a *namedAddress) {
 	a.users++
 	if a.element != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/network"
@@ -78,6 +79,10 @@ type Config struct {
 	// Logger gets what is of interest to the developer; nothing, if it is nil.
 	Logger *slog.Logger
 
+	// Ask is called when the user is to be asked whether the guest may connect to what no rule of Allow opens, and again
+	// when the question has ended. It must not block. If it is nil, what no rule opens is refused at once.
+	Ask func(Question)
+
 	// Dial opens a connection of the host's: DialPolicy, if it is nil. The connections that it returns must be of
 	// package net, as their descriptors are used.
 	Dial func(ctx context.Context, network policy.Proto, address netip.AddrPort) (net.Conn, error)
@@ -118,6 +123,12 @@ const (
 	RuleHostCannot = "host-cannot" // the host's own system forbids it to the host
 	RuleServerName = proxy.RuleServerName
 	RuleHostHeader = proxy.RuleHostHeader
+
+	// RuleNotLookedUp is for a name that no rule opens, and that has an address of NameAddresses all the same, so that a
+	// connection to it is refused by name. Nobody was asked for it.
+	RuleNotLookedUp = "not-looked-up"
+	RuleOnce        = "once"         // the user has opened it for this time
+	RuleNotAnswered = "not-answered" // the user has not said in time whether it is open
 )
 
 // Network is a guest's network.
@@ -131,7 +142,11 @@ type Network struct {
 	cancel context.CancelFunc
 	closed sync.Once
 
+	rules atomic.Pointer[rules]
+	asked asked
+
 	mu      sync.Mutex
+	held    map[*held]struct{}
 	dialing map[netstack.TransportEndpointID]attempt
 	tcp     int // connections, and attempts
 	proxied int // those of them that the proxy has
@@ -152,16 +167,12 @@ func New(config Config) (_ *Network, err error) {
 	if config.MTU < header.IPv4MinimumMTU || config.MTU > MaxMTU {
 		return nil, fmt.Errorf("an MTU of %d is not between %d and %d", config.MTU, header.IPv4MinimumMTU, MaxMTU)
 	}
-	table, dialed := newNameTable(nil), config.Policy.Address
-	if config.Allow != nil {
-		config.Policy = config.Allow.Public
-		table, dialed = newNameTable(config.Allow.Hosts()), config.Allow.Dialed
+	judging, err := rulesOf(config)
+	if err != nil {
+		return nil, err
 	}
-	if config.Policy == nil {
-		return nil, errors.New("a network needs a policy")
-	}
-	if config.Allow != nil && config.Allow.Requests() && config.Proxy == nil {
-		return nil, errors.New("a network with rules for requests needs a proxy")
+	if judging.requests() && config.Proxy == nil {
+		return nil, errNoProxy
 	}
 	if config.Connections == 0 {
 		config.Connections = DefaultConnections
@@ -171,9 +182,6 @@ func New(config Config) (_ *Network, err error) {
 	}
 	if config.Log == nil {
 		config.Log = func(Event) {}
-	}
-	if config.Dial == nil {
-		config.Dial = DialPolicy(dialed)
 	}
 	if config.Resolver == nil {
 		config.Resolver = &net.Resolver{PreferGo: true}
@@ -188,13 +196,17 @@ func New(config Config) (_ *Network, err error) {
 		config:         config,
 		filter:         filter{mtu: config.MTU},
 		met:            make(chan struct{}),
+		asked:          asked{tell: config.Ask, open: map[string]*asking{}},
+		held:           map[*held]struct{}{},
 		dialing:        map[netstack.TransportEndpointID]attempt{},
 		pings:          map[pingID]*ping{},
-		table:          table,
+		table:          newNameTable(),
 		proxyComplaint: rate.Sometimes{First: 1, Interval: time.Minute},
 		questions:      make(chan struct{}, maxQuestions),
 		spelling:       rate.NewLimiter(spellingRate, spellingBurst),
 	}
+	n.rules.Store(judging)
+	n.table.pin(judging.hosts())
 	n.web = newWeb(n)
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func (n *Network) ping(id pingID, request *netstack.PacketBuffer) (*ping, string
 	if len(n.pings) >= maxPings || n.ctx.Err() != nil {
 		return nil, RuleLimit
 	}
-	host, err := n.config.Dial(n.ctx, policy.ICMP, netip.AddrPortFrom(id.addr, 0)) // which sends nothing
+	host, err := n.dialAddress(n.ctx, policy.ICMP, netip.AddrPortFrom(id.addr, 0), nil) // which sends nothing
 	if closed, ok := errors.AsType[*ClosedError](err); ok {
 		return nil, closed.Rule
 	}

@@ -37,13 +37,13 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 }
 
 // serveProxied has the proxy serve a connection, both ends of which are closed then.
-func (n *Network) serveProxied(ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
+func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
 	guest := &guestConn{TCPConn: gonet.NewTCPConn(queue, ep)}
 	name, addr := e.Name, e.Addr
-	n.config.Proxy.Serve(n.ctx, proxy.Conn{
+	n.config.Proxy.Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),
-		Dial:  func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, policy.TCP, name, addr) },
-		Judge: n.config.Allow.Request,
+		Dial:  func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, h) },
+		Judge: func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).allow.Request(r) },
 		Refused: func(rule, request string) {
 			if request == "" {
 				e.Allowed, e.Rule = false, rule
@@ -54,6 +54,9 @@ func (n *Network) serveProxied(ep tcpip.Endpoint, queue *waiter.Queue, host net.
 	})
 	drain(n.ctx, ep, queue)
 	ep.Close()
+	if closed := h.closed(); closed != nil {
+		e.Allowed, e.Rule = false, closed.Rule
+	}
 	e.Sent, e.Received = guest.sent.Load(), guest.received.Load()
 }
 

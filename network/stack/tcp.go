@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -35,11 +34,16 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		return false
 	default:
 		var v policy.Verdict
-		if wanted.name, v = n.judge(a, policy.TCP); !v.Allow && !explained(a, v.Rule) {
-			n.refuse(a, policy.TCP, pkt, wanted.name, v.Rule)
-			return true
+		if wanted.name, v = n.judge(a, policy.TCP); !v.Allow {
+			if n.config.Ask != nil {
+				wanted.ask = n.rules.Load().asks(wanted.name, a, policy.TCP)
+			}
+			if wanted.ask == nil && !explained(a, v.Rule) {
+				n.refuse(a, policy.TCP, pkt, wanted.name, v.Rule)
+				return true
+			}
 		}
-		wanted.rule, wanted.here, wanted.requests = v.Rule, !v.Allow, v.Requests
+		wanted.rule, wanted.here, wanted.requests = v.Rule, !v.Allow && wanted.ask == nil, v.Requests
 	}
 	n.mu.Lock()
 	if _, ok := n.dialing[id]; ok {
@@ -66,10 +70,11 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 // attempt is a connection that the guest wants, while the host is dialled.
 type attempt struct {
 	syn      *netstack.PacketBuffer
-	name     string // that the address stands for, if it does
-	rule     string // that opens it, or closes it
-	here     bool   // it is answered by this process, and nobody is dialled
-	requests bool   // only some of HTTP are open
+	name     string       // that the address stands for, if it does
+	rule     string       // that opens it, or closes it
+	here     bool         // it is answered by this process, and nobody is dialled
+	ask      *policy.Rule // that would open it, if the user is to be asked
+	requests bool         // only some of HTTP are open
 }
 
 // attempt returns the one of that ID.
@@ -109,11 +114,22 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.table.hold(e.Addr.Addr())()
+	var once *policy.Rule
+	if wanted.ask != nil {
+		var v policy.Verdict
+		v, once = n.askUser(n.ctx, wanted.name, e.Addr, *wanted.ask)
+		e.Allowed, e.Rule, wanted.requests = v.Allow, v.Rule, v.Requests
+	}
+	h, release := n.hold(held{proto: policy.TCP, name: wanted.name, addr: e.Addr, once: once, reads: wanted.requests})
+	defer release()
 	finished, err := n.admitProxied(wanted.requests)
 	defer finished()
+	if !e.Allowed {
+		err = &ClosedError{e.Addr, e.Rule}
+	}
 	var host hostConn
 	if err == nil {
-		host, err = n.dialTCP(wanted.name, e.Addr)
+		host, err = n.dialTCP(h)
 	}
 	if err != nil {
 		n.config.Logger.Debug("the host could not connect for the guest", "address", e.Addr, "err", err)
@@ -148,7 +164,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	}
 	n.tune(ep)
 	if wanted.requests {
-		n.serveProxied(ep, &queue, host, &e)
+		n.serveProxied(h, ep, &queue, host, &e)
 		return
 	}
 	check := unchecked
@@ -161,13 +177,14 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 			return sent, err
 		}
 	}
-	e.Sent, e.Received = relay(n.ctx, ep, &queue, host, check)
+	e.Sent, e.Received = relay(h.ctx, ep, &queue, host, check)
+	if closed := h.closed(); closed != nil {
+		e.Allowed, e.Rule = false, closed.Rule
+	}
 }
 
-func (n *Network) dialTCP(name string, a netip.AddrPort) (hostConn, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
-	defer cancel()
-	c, err := n.dial(ctx, policy.TCP, name, a)
+func (n *Network) dialTCP(h *held) (hostConn, error) {
+	c, err := n.dial(h.ctx, h)
 	if err != nil {
 		return nil, err
 	}

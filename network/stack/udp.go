@@ -46,8 +46,13 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		n.refused(policy.UDP, a, name, RuleLimit)
 		return false
 	}
+	h, release := n.hold(held{proto: policy.UDP, name: name, addr: a})
+	end := func() {
+		release()
+		n.removeFlow()
+	}
 	f := &flow{
-		network: n, queue: new(waiter.Queue), name: name, idle: flowIdle,
+		network: n, held: h, queue: new(waiter.Queue), idle: flowIdle,
 		event: Event{Proto: string(policy.UDP), Name: name, Addr: a, Allowed: true, Rule: v.Rule}, began: time.Now(),
 	}
 	if a.Port() == 53 {
@@ -55,7 +60,7 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	}
 	if name == "" { // for which nothing is waited
 		if err := f.dial(); err != nil {
-			n.removeFlow()
+			end()
 			n.event(f.event, f.began)
 			answer, ok := rejection(err)
 			if ok {
@@ -69,13 +74,13 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 		if f.host != nil {
 			f.host.Close()
 		}
-		n.removeFlow()
+		end()
 		return false
 	}
 	f.first = head(pkt)
 	f.ep.SocketOptions().SetReceiveBufferSize(flowBuffer, true)
 	go func() {
-		defer n.removeFlow()
+		defer end()
 		defer n.table.hold(a.Addr())()
 		defer f.first.DecRef()
 		if f.host == nil {
@@ -89,6 +94,9 @@ func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.Packe
 			}
 		}
 		f.event.Sent, f.event.Received = f.run()
+		if closed := h.closed(); closed != nil {
+			f.event.Allowed, f.event.Rule = false, closed.Rule
+		}
 		n.event(f.event, f.began)
 	}()
 	return true
@@ -132,11 +140,11 @@ type packetConn interface {
 // flow carries datagrams between a port of the guest's and one of another host.
 type flow struct {
 	network *Network
+	held    *held
 	host    packetConn
 	ep      tcpip.Endpoint
 	queue   *waiter.Queue
 	first   *netstack.PacketBuffer // the head of the first datagram
-	name    string                 // that the address stands for, if it does
 	event   Event
 	began   time.Time
 	idle    time.Duration
@@ -148,9 +156,7 @@ var datagrams = sync.Pool{New: func() any { return new([header.UDPMaximumPacketS
 
 // dial makes the host's socket. An error is noted in the event.
 func (f *flow) dial() error {
-	ctx, cancel := context.WithTimeout(f.network.ctx, dialTimeout)
-	defer cancel()
-	c, err := f.network.dial(ctx, policy.UDP, f.name, f.event.Addr)
+	c, err := f.network.dial(f.held.ctx, f.held)
 	if closed, ok := errors.AsType[*ClosedError](err); ok {
 		f.event.Allowed, f.event.Rule = false, closed.Rule
 	}
@@ -189,7 +195,7 @@ func (f *flow) fromGuest() (total int64) {
 		case isWouldBlock(terr):
 			select {
 			case <-readable:
-			case <-f.network.ctx.Done():
+			case <-f.held.ctx.Done():
 				return total
 			}
 		default:
@@ -215,14 +221,14 @@ func (f *flow) forward() (int64, tcpip.Error) {
 
 // toGuest ends when nobody has sent anything for a while, or the network ends.
 func (f *flow) toGuest() (total int64) {
-	stop := context.AfterFunc(f.network.ctx, func() { _ = f.host.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(f.held.ctx, func() { _ = f.host.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	conn, err := f.host.SyscallConn()
 	if err != nil {
 		return 0
 	}
 	for {
-		if f.host.SetReadDeadline(time.Now().Add(f.idle)) != nil || f.network.ctx.Err() != nil {
+		if f.host.SetReadDeadline(time.Now().Add(f.idle)) != nil || f.held.ctx.Err() != nil {
 			return total
 		}
 		var n int

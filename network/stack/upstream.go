@@ -3,7 +3,6 @@ package stack
 import (
 	"context"
 	"net"
-	"net/netip"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/upstream"
@@ -12,14 +11,15 @@ import (
 // upstreamFor returns the proxy by which the guest's connection to an open destination goes, and the host that the proxy
 // is to connect to: a name, if the guest's address stands for one, and otherwise the address, which was judged. What is
 // nearer than the Internet is not behind a proxy.
-func (c *Config) upstreamFor(name string, a netip.AddrPort) (proxy *upstream.Proxy, host string) {
-	if name != "" {
-		return c.Upstream.For(name, a.Port()), name
+func (n *Network) upstreamFor(h *held) (proxy *upstream.Proxy, host string) {
+	host = h.name
+	if host == "" {
+		host = h.addr.Addr().String()
 	}
-	if !c.Policy.Address(a, policy.TCP).Allow {
+	if h.proto != policy.TCP || h.name == "" && n.rules.Load().public.Address(h.addr, h.proto).Rule != policy.RulePublic {
 		return nil, ""
 	}
-	return c.Upstream.For(a.Addr().String(), a.Port()), a.Addr().String()
+	return n.config.Upstream.For(host, h.addr.Port()), host
 }
 
 // resolves tells whether the host is to find out what a name leads to, which where there are proxies it may not know.

@@ -163,7 +163,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 func (n *Network) opens(e Event) (rule, remedy string) {
 	var host string
 	switch addr := e.Addr.Addr(); e.Rule {
-	case policy.RuleNotAllowed:
+	case policy.RuleNotAllowed, RuleNotAnswered:
 		host = cmp.Or(e.Name, addr.String())
 	case policy.RulePrivate, policy.RuleShared, policy.RuleLinkLocal:
 		if !addr.IsValid() || policy.NameAddresses.Contains(addr) {
@@ -209,6 +209,7 @@ func (w *web) note(e Event) {
 type Page struct {
 	Mode    string        `json:"mode"`
 	Rules   []string      `json:"rules,omitempty"` // that open something beyond the mode
+	Deny    []string      `json:"deny,omitempty"`  // rules that close something, whatever opens it
 	Refused []PageRefusal `json:"refused"`         // the last at the end
 }
 
@@ -226,11 +227,20 @@ type PageRefusal struct {
 func (w *web) describe() Page {
 	n := w.network
 	p := Page{Mode: "public", Refused: []PageRefusal{}}
-	if n.config.Allow != nil {
+	r := n.rules.Load()
+	opens, closes := r.public.Allow, r.public.Deny
+	if r.allow != nil {
 		p.Mode = "allowlist"
-		for _, rule := range n.config.Allow.Rules {
-			p.Rules = append(p.Rules, rule.String())
-		}
+		opens, closes = r.allow.Rules, r.allow.Deny
+	}
+	if n.config.Ask != nil {
+		p.Mode = "ask"
+	}
+	for _, rule := range opens {
+		p.Rules = append(p.Rules, rule.String())
+	}
+	for _, rule := range closes {
+		p.Deny = append(p.Deny, rule.String())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -271,11 +281,16 @@ func (p Page) String() string {
 	switch p.Mode {
 	case "public":
 		b.WriteString("it reaches the public Internet, and neither the computer that it runs on nor the networks around that.\n")
+	case "ask":
+		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\n")
 	default:
 		b.WriteString("it reaches what a rule opens, and nothing else.\n")
 	}
 	if len(p.Rules) > 0 {
 		fmt.Fprintf(&b, "\nRules:\n    %s\n", strings.Join(p.Rules, "\n    "))
+	}
+	if len(p.Deny) > 0 {
+		fmt.Fprintf(&b, "\nClosed, whatever opens it:\n    %s\n", strings.Join(p.Deny, "\n    "))
 	}
 	if len(p.Refused) > 0 {
 		b.WriteString("\nRefused lately, the last one at the end:\n")

@@ -80,6 +80,7 @@ func run() error {
 
 type server struct {
 	network   *stack.Network // nil before the first request
+	mode      network.Mode
 	published map[int]func() // each closes a port
 	notices   *wire.Notifier
 	loopback  *loopback
@@ -101,6 +102,14 @@ func (s *server) do(r wire.Request, f *os.File) error {
 		return s.publish(*r.Publish, f)
 	case r.Loopback != nil:
 		return s.loopback.take(*r.Loopback, f)
+	case r.Rules != nil && s.network != nil && f == nil:
+		config, err := stack.ConfigOf(s.mode, r.Rules.Allow, r.Rules.Deny)
+		if err != nil {
+			return err
+		}
+		return s.network.SetRules(config)
+	case r.AllowOnce != "" && s.network != nil && f == nil:
+		return s.network.AllowOnce(r.AllowOnce)
 	case s.published[r.Unpublish] != nil:
 		s.published[r.Unpublish]()
 		delete(s.published, r.Unpublish)
@@ -113,7 +122,7 @@ func (s *server) do(r wire.Request, f *os.File) error {
 }
 
 func (s *server) start(r wire.Start, link *os.File) (err error) {
-	config, err := stack.ConfigOf(r.Mode, r.Allow)
+	config, err := stack.ConfigOf(r.Mode, r.Allow, r.Deny)
 	if err != nil {
 		return errors.Join(err, link.Close())
 	}
@@ -121,6 +130,13 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		return errors.Join(err, link.Close())
 	}
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
+	if config.Ask != nil {
+		config.Ask = func(q stack.Question) { s.notices.Notify(wire.Notice{Question: &q}) }
+	}
+	if r.Remedy != "" {
+		config.Remedy = func(rule string) string { return r.Remedy + " " + rule }
+	}
+	s.mode = r.Mode
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
 	if len(r.Authority) > 0 {
 		vouches, err := authority.Parse(r.Authority)

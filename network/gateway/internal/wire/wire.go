@@ -24,19 +24,28 @@ type Request struct {
 	Publish   *Publish  `json:"publish,omitempty"`   // with a socket of the host's
 	Unpublish int       `json:"unpublish,omitempty"` // the ID of what was published
 	Loopback  *Loopback `json:"loopback,omitempty"`  // with a connection, or without one
+	Rules     *Rules    `json:"rules,omitempty"`     // in place of those of before
+	AllowOnce string    `json:"allowOnce,omitempty"` // the ID of a stack.Question
 }
 
 // Start describes the guest's network.
 type Start struct {
-	MTU       int                `json:"mtu"` // bytes of an IP packet
-	Mode      network.Mode       `json:"mode"`
-	Allow     []string           `json:"allow,omitempty"` // rules of network.ModeAllowlist
+	MTU  int          `json:"mtu"` // bytes of an IP packet
+	Mode network.Mode `json:"mode"`
+	Rules
 	HostPorts []network.HostPort `json:"hostPorts,omitempty"`
 	Upstream  upstream.Settings  `json:"upstream,omitzero"` // with passwords
 	HostName  string             `json:"hostName,omitempty"`
 	Search    []string           `json:"search,omitempty"` // domains that are appended to short names
+	Remedy    string             `json:"remedy,omitempty"` // a command to which a rule is appended
 
 	Authority []byte `json:"authority,omitempty"` // secret: see authority.Parse
+}
+
+// Rules open and close what a mode does not.
+type Rules struct {
+	Allow []string `json:"allow,omitempty"` // see policy.ParseRule
+	Deny  []string `json:"deny,omitempty"`  // see policy.ParseDeny
 }
 
 // Publish leads what arrives at a socket to a port of the guest.

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/internal/terminal"
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/stack"
+)
+
+func netAskCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "ask",
+		Usage:     "answer for what a guest with --net ask wants to reach",
+		ArgsUsage: "NAME",
+		Description: `A connection that no rule opens or closes waits for half a minute, and each is shown until
+the sandbox ends. An answer is a line: once (o) for the connections that wait; sandbox (s) to
+open it from now on, as sandbox net allow does; never (n) to close it, as sandbox net deny
+does. It is for the question that waits longest, or with the ID before it for another one.
+
+With --json, each question is a line of JSON, and each answer a line with ID and answer.
+Without a terminal, sandbox net answer answers a single one.
+
+EXAMPLES
+   sandbox net ask work
+   sandbox net ask --json work < answers > questions`,
+		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print each question, and its end, as a line of JSON"}},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			s, err := namedAsking(c)
+			if err != nil {
+				return err
+			}
+			a := asker{
+				sandbox: s.Name, out: c.App.Writer, json: c.Bool("json"), terminal: isTerminal(os.Stdin) && isTerminal(os.Stdout),
+				answer: func(ctx context.Context, id, answer string) error { return s.AnswerQuestion(ctx, id, answer) },
+			}
+			return a.run(c.Context, os.Stdin, s)
+		},
+	}
+}
+
+func netAnswerCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "answer",
+		Usage:     "answer one question of a guest with --net ask",
+		ArgsUsage: "NAME ID once|sandbox|never",
+		Description: `sandbox net ask and sandbox events show the questions with their IDs.
+
+EXAMPLES
+   sandbox net answer work k3f9ab sandbox`,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 3 {
+				return usage("sandbox net answer needs the name of a sandbox, the ID of a question and an answer: once, sandbox or never")
+			}
+			answer, ok := parseAnswer(c.Args().Get(2))
+			if !ok {
+				return usage("%q is no answer: write once, sandbox or never", c.Args().Get(2))
+			}
+			s, err := sandboxNamed(c.Args().First())
+			if err != nil {
+				return err
+			}
+			return s.AnswerQuestion(c.Context, c.Args().Get(1), answer)
+		},
+	}
+}
+
+// namedAsking opens a sandbox that runs and may ask.
+func namedAsking(c *cli.Context) (*machine.Sandbox, error) {
+	s, err := named(c)
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	if config.Network != network.ModeAsk {
+		return nil, fmt.Errorf("the network of %s is %s: only with --net ask is anybody asked, and sandbox net allow %[1]s RULE opens more of an allowlist", s.Name, config.Network)
+	}
+	if st := s.State(); !st.Live() {
+		return nil, s.NotRunning(st)
+	}
+	return s, nil
+}
+
+func parseAnswer(word string) (string, bool) {
+	for _, answer := range []string{stack.AnswerOnce, stack.AnswerSandbox, stack.AnswerNever} {
+		if word == answer || word == answer[:1] {
+			return answer, true
+		}
+	}
+	return "", false
+}
+
+// asker shows questions and reads answers.
+type asker struct {
+	sandbox  string
+	out      io.Writer
+	json     bool
+	terminal bool
+	answer   func(ctx context.Context, id, answer string) error
+
+	open []stack.Question
+}
+
+// errEnded ends the watch with the sandbox.
+var errEnded = errors.New("the sandbox has ended")
+
+// run shows and reads until the sandbox ends or ctx does.
+func (a *asker) run(ctx context.Context, in io.Reader, s *machine.Sandbox) error {
+	host, err := machine.Open()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lines := make(chan string)
+	go func() {
+		for r := bufio.NewScanner(in); r.Scan(); {
+			select {
+			case lines <- r.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	events, ended := make(chan machine.Event), make(chan error, 1)
+	go func() {
+		ended <- host.Events(ctx, []string{s.Name}, func(e machine.Event) error {
+			select {
+			case events <- e:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}()
+	if a.terminal && !a.json {
+		fmt.Fprintf(a.out, "What %s wants to reach is shown here: answer o (once), s (from now on, for this sandbox) or n (never).\n", a.sandbox)
+	}
+	for {
+		select {
+		case e := <-events:
+			if err := a.event(e); errors.Is(err, errEnded) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		case line := <-lines:
+			a.line(ctx, line)
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// event takes what has happened to the sandbox.
+func (a *asker) event(e machine.Event) error {
+	switch e.Type {
+	case machine.EventQuestion:
+		a.open = append(a.open, *e.Question)
+		return a.show(*e.Question)
+	case machine.EventAnswer:
+		a.open = slices.DeleteFunc(a.open, func(q stack.Question) bool { return q.ID == e.Question.ID })
+		return a.show(*e.Question)
+	case machine.EventStatus, machine.EventRemoved:
+		if !(machine.State{Status: e.Status}).Live() {
+			return errEnded
+		}
+	}
+	return nil
+}
+
+// endings are how a question has ended, in words.
+var endings = map[string]string{
+	stack.AnswerOnce: "allowed once", stack.AnswerSandbox: "allowed", stack.AnswerNever: "denied", stack.AnswerNone: "refused, as nobody has answered",
+}
+
+func (a *asker) show(q stack.Question) error {
+	if a.json {
+		return printJSONLine(a.out, q)
+	}
+	what := fmt.Sprintf("%s  %s  %s", terminal.Line(q.ID), q.Time.Local().Format(time.TimeOnly), terminal.Line(fmt.Sprintf("%s:%d", q.Host, q.Port)))
+	if q.Answer != "" {
+		_, err := fmt.Fprintf(a.out, "%s: %s\n", what, endings[q.Answer])
+		return err
+	}
+	_, err := fmt.Fprintf(a.out, "%s? o(nce), s(andbox), n(ever)\n", what)
+	return err
+}
+
+// line takes a line of the user's: an answer, or an ID and an answer.
+func (a *asker) line(ctx context.Context, line string) {
+	words := strings.Fields(line)
+	id := ""
+	switch {
+	case len(words) == 0:
+		return
+	case len(words) == 2:
+		id, words = words[0], words[1:]
+	case len(words) == 1 && len(a.open) > 0 && !a.json:
+		id = a.open[0].ID
+	case len(words) == 1 && !a.json:
+		fmt.Fprintln(notes(), "sandbox: no question is open")
+		return
+	}
+	answer, ok := parseAnswer(words[0])
+	if !ok || id == "" {
+		fmt.Fprintf(notes(), "sandbox: %q is no answer: write once, sandbox or never, and the ID of a question before it\n", line)
+		return
+	}
+	if err := a.answer(ctx, id, answer); err != nil {
+		fmt.Fprintf(notes(), "sandbox: %s\n", sentences(err))
+	}
+}

@@ -1,0 +1,84 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/policy"
+)
+
+// ChangeRules changes what the guest reaches: at once if the sandbox runs, and at each
+// later start. Connections that are closed then end.
+func (s *Sandbox) ChangeRules(ctx context.Context, change api.RuleChange) error {
+	return s.changeConfig(
+		func(c Config) (Config, error) { return c.ChangeRules(change) },
+		func() error { return s.api().ChangeRules(ctx, change) },
+	)
+}
+
+// AnswerQuestion answers a question of the network of a sandbox that runs (see
+// State.Questions): stack.AnswerOnce, AnswerSandbox or AnswerNever.
+func (s *Sandbox) AnswerQuestion(ctx context.Context, id, answer string) error {
+	if st := s.State(); !st.Live() {
+		return s.NotRunning(st)
+	}
+	return s.api().AnswerQuestion(ctx, api.QuestionAnswer{ID: id, Answer: answer})
+}
+
+// Rules are those that open and those that close, which count more.
+func (a Access) Rules() (allow, deny []string) { return slices.Concat(a.Allow, a.Allowed), a.Denied }
+
+// ChangeRules is the configuration with other rules, if it can have them. A rule that is
+// allowed is denied no longer, and the other way round.
+func (c Config) ChangeRules(change api.RuleChange) (Config, error) {
+	c.Allowed, c.Denied = slices.Clone(c.Allowed), slices.Clone(c.Denied)
+	if change.Reset {
+		c.Allowed, c.Denied = nil, nil
+	}
+	is := func(rule string) func(string) bool { return func(r string) bool { return r == rule } }
+	for _, rule := range change.Deny {
+		c.Allowed = slices.DeleteFunc(c.Allowed, is(rule))
+		if !slices.Contains(c.Denied, rule) {
+			c.Denied = append(c.Denied, rule)
+		}
+	}
+	for _, rule := range change.Allow {
+		c.Denied = slices.DeleteFunc(c.Denied, is(rule))
+		if !slices.Contains(c.Allow, rule) && !slices.Contains(c.Allowed, rule) {
+			c.Allowed = append(c.Allowed, rule)
+		}
+	}
+	return c, c.validateRules()
+}
+
+func (c Config) validateRules() error {
+	allow, deny := c.Rules()
+	if len(allow) == 0 && len(deny) == 0 {
+		return nil
+	}
+	if !c.Network.Judged() {
+		return remedy.Add(fmt.Errorf("the network mode %s has no rules", c.Network), remedy.Set, "net", string(network.ModeAllowlist))
+	}
+	var errs []error
+	if count := len(allow) + len(deny); count > gateway.MaxRules {
+		errs = append(errs, fmt.Errorf("%d rules are too many: a network has at most %d", count, gateway.MaxRules))
+	}
+	check := func(rules []string, parse func(string) (policy.Rule, error)) {
+		for _, text := range rules {
+			rule, err := parse(text)
+			if err == nil && c.Network == network.ModePublic {
+				err = remedy.Add(rule.CheckPublic(), remedy.Set, "net", string(network.ModeAllowlist))
+			}
+			errs = append(errs, err)
+		}
+	}
+	check(allow, policy.ParseRule)
+	check(deny, policy.ParseDeny)
+	return errors.Join(errs...)
+}

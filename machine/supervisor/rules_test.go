@@ -1,0 +1,71 @@
+package supervisor
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/network/stack"
+)
+
+func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
+	v := create(t)
+	question := stack.Question{ID: "k3f9ab", Host: "api.example", Port: 443, Rule: "api.example"}
+	for what, change := range map[string]func(*stack.Question){
+		"an ID with spaces":         func(q *stack.Question) { q.ID = "a b" },
+		"an ID for a terminal":      func(q *stack.Question) { q.ID = "\x1b[2J" },
+		"no ID":                     func(q *stack.Question) { q.ID = "" },
+		"an unknown answer":         func(q *stack.Question) { q.Answer = "always" },
+		"a rule for something else": func(q *stack.Question) { q.Rule = "other.example" },
+		"a rule for all ports":      func(q *stack.Question) { q.Rule = "api.example:*" },
+		"a domain":                  func(q *stack.Question) { q.Host, q.Rule = "*.example", "*.example" },
+		"a preset":                  func(q *stack.Question) { q.Host, q.Rule = "preset:github", "preset:github" },
+		"a network":                 func(q *stack.Question) { q.Host, q.Rule = "0.0.0.0/0", "0.0.0.0/0" },
+		"a name for a terminal":     func(q *stack.Question) { q.Host, q.Rule = "a\x1b.example", "a\x1b.example" },
+		"this machine":              func(q *stack.Question) { q.Host, q.Rule = "127.0.0.1", "127.0.0.1" },
+	} {
+		q := question
+		change(&q)
+		if v.noteQuestion(q); len(v.currentState().Questions) > 0 {
+			t.Errorf("it asks with %s", what)
+		}
+	}
+	for i := range 10_000 {
+		q := question
+		q.ID = fmt.Sprintf("q%d", i%100)
+		if i%3 == 0 {
+			q.Answer = stack.AnswerNone
+		}
+		v.state.Questions = withQuestion(v.state.Questions, q)
+	}
+	open := 0
+	for _, q := range v.state.Questions {
+		if q.Answer == "" {
+			open++
+		}
+	}
+	if all := len(v.state.Questions); open > stack.MaxQuestions || all > stack.MaxQuestions+endedQuestions {
+		t.Errorf("there are %d questions, %d of them open", all, open)
+	}
+}
+
+func TestQuestionWhoseEndWasLostEnds(t *testing.T) {
+	now := time.Now()
+	all := withQuestion(nil, stack.Question{ID: "a", Time: now})
+	all = withQuestion(all, stack.Question{ID: "b", Time: now.Add(time.Hour)})
+	if len(all) != 2 || all[0].Answer != stack.AnswerNone || all[1].Answer != "" {
+		t.Errorf("there are %+v", all)
+	}
+}
+
+func TestOnlyOpenQuestionsAreAnswered(t *testing.T) {
+	v := create(t)
+	v.state.Questions = []stack.Question{{ID: "a", Answer: stack.AnswerNone}}
+	for _, id := range []string{"a", "b", ""} {
+		if err := v.answerQuestion(api.QuestionAnswer{ID: id, Answer: stack.AnswerOnce}); err == nil || !strings.Contains(err.Error(), "is open") {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/sourcery-zone/sandbox/network/policy"
+)
+
+// rules are what judges at a time.
+type rules struct {
+	public *policy.Policy
+	allow  *policy.Allowlist // nil in the public network
+}
+
+func rulesOf(c Config) (*rules, error) {
+	r := &rules{public: c.Policy, allow: c.Allow}
+	if c.Allow != nil {
+		r.public = c.Allow.Public
+	}
+	if r.public == nil {
+		return nil, errors.New("a network needs a policy")
+	}
+	return r, nil
+}
+
+// with are the rules and one more of an allowlist, unless that is nil.
+func (r *rules) with(rule *policy.Rule) *rules {
+	if rule == nil || r.allow == nil {
+		return r
+	}
+	return &rules{r.public, r.allow.With(*rule)}
+}
+
+// judge tells whether a guest may speak to an address, that stands for a name if there is one.
+func (r *rules) judge(name string, a netip.AddrPort, proto policy.Proto) policy.Verdict {
+	switch {
+	case r.allow == nil:
+		return r.public.Address(a, proto)
+	case !policy.NameAddresses.Contains(a.Addr()):
+		return r.allow.Address(a, proto)
+	case name == "":
+		return policy.Verdict{Rule: RuleNoName}
+	}
+	return r.allow.Name(name, a.Port(), proto)
+}
+
+// dialed tells whether the host may dial an address.
+func (r *rules) dialed(a netip.AddrPort, proto policy.Proto) policy.Verdict {
+	if r.allow == nil {
+		return r.public.Address(a, proto)
+	}
+	return r.allow.Dialed(a, proto)
+}
+
+// hosts are the names whose addresses are never forgotten.
+func (r *rules) hosts() []string {
+	if r.allow == nil {
+		return nil
+	}
+	return r.allow.Hosts()
+}
+
+// requests tells whether there are rules for requests of HTTP.
+func (r *rules) requests() bool { return r.allow != nil && r.allow.Requests() }
+
+var errNoProxy = errors.New("a network with rules for requests needs a proxy")
+
+// SetRules has a configuration's Policy or Allow judge from now on, which must be of the kind that judged before.
+// Connections and flows that they do not open end, and questions that they answer are answered.
+func (n *Network) SetRules(c Config) error {
+	next, err := rulesOf(c)
+	if err != nil {
+		return err
+	}
+	if next.requests() && n.config.Proxy == nil {
+		return errNoProxy
+	}
+	if (next.allow == nil) != (n.rules.Load().allow == nil) {
+		return errors.New("a network with an allowlist keeps one, and one without gets none")
+	}
+	n.rules.Store(next)
+	n.table.pin(next.hosts())
+	n.asked.judgeAgain(next)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for h := range n.held {
+		n.judgeAgain(h)
+	}
+	return nil
+}
+
+// held is what goes between the guest and another host, from before that is dialled.
+type held struct {
+	proto  policy.Proto
+	name   string         // that the address stands for, if it does
+	addr   netip.AddrPort // as the guest knows it
+	once   *policy.Rule   // that opens nothing but this; or nil
+	reads  bool           // its requests are judged one by one
+	ctx    context.Context
+	cancel context.CancelCauseFunc // with a ClosedError if rules close it
+	to     netip.AddrPort          // to which the name has led; invalid before
+}
+
+// hold notes a connection or flow until release is called. Rules that have come since it was judged close it.
+func (n *Network) hold(what held) (h *held, release func()) {
+	h = &what
+	h.ctx, h.cancel = context.WithCancelCause(n.ctx)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.held[h] = struct{}{}
+	n.judgeAgain(h)
+	return h, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.held, h)
+		h.cancel(nil)
+	}
+}
+
+// leads notes where a name has led.
+func (n *Network) leads(h *held, to netip.AddrPort) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.to = to
+	n.judgeAgain(h)
+}
+
+// judgeAgain ends what the present rules do not open. The caller holds the lock.
+func (n *Network) judgeAgain(h *held) {
+	if n.config.opensHost(h.addr, h.proto) {
+		return
+	}
+	r := n.rules.Load().with(h.once)
+	v := r.judge(h.name, h.addr, h.proto)
+	if v.Allow && h.to.IsValid() {
+		v = r.dialed(h.to, h.proto)
+	}
+	if !v.Allow || v.Requests && !h.reads {
+		h.cancel(&ClosedError{h.addr, v.Rule})
+	}
+}
+
+// closed returns why rules have ended it, or nil.
+func (h *held) closed() *ClosedError {
+	closed, _ := errors.AsType[*ClosedError](context.Cause(h.ctx))
+	return closed
+}
+
+// dialAddress dials what the present rules open, and one more.
+func (n *Network) dialAddress(ctx context.Context, proto policy.Proto, a netip.AddrPort, once *policy.Rule) (net.Conn, error) {
+	if n.config.Dial != nil {
+		return n.config.Dial(ctx, proto, a)
+	}
+	return DialPolicy(func(a netip.AddrPort, proto policy.Proto) policy.Verdict {
+		return n.rules.Load().with(once).dialed(a, proto)
+	})(ctx, proto, a)
+}
