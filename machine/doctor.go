@@ -44,7 +44,7 @@ func Examine(ctx context.Context, dirs layout.Dirs) []Finding {
 	if findings[0].Verdict == Good {
 		findings = append(findings, examineKVM(ctx, dirs), examineWalls(ctx, dirs))
 	}
-	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDNS(ctx), examineDirs(dirs), examineImage(dirs))
+	return append(findings, examineVirtiofsd(ctx), examineTransport(), examineDNS(ctx), examineNetwork(), examineDirs(dirs), examineImage(dirs))
 }
 
 func finding(name string, err error, good string) Finding {
