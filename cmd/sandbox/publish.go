@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -159,6 +160,24 @@ func autoForwards(state machine.State) (forwards []network.Forward) {
 		}
 	}
 	return forwards
+}
+
+// publishedInWords says in one line where ports answer that were published because the
+// guest listens on them.
+func publishedInWords(state machine.State) string {
+	const most = 5
+	var words []string
+	for _, p := range state.Ports {
+		if !p.Published.IsValid() {
+			continue
+		}
+		if len(words) == most {
+			words = append(words, "and more, which sandbox port shows")
+			break
+		}
+		words = append(words, fmt.Sprintf("%s at %s", cmp.Or(p.Program, fmt.Sprintf("port %d", p.Number)), p.Published))
+	}
+	return strings.Join(words, ", ")
 }
 
 // noteUnpublished tells, beside the output that scripts read, on which ports the guest

@@ -152,6 +152,9 @@ func removeFailed(c *cli.Context, s *machine.Sandbox, config machine.Config) err
 func stillRunning(s *machine.Sandbox) {
 	if isTerminal(os.Stderr) {
 		fmt.Fprintf(notes(), "sandbox: %s keeps running: sandbox attach %[1]s opens a shell in it, sandbox stop %[1]s stops it\n", s.Name)
+		if ports := publishedInWords(s.State()); ports != "" {
+			fmt.Fprintf(notes(), "sandbox: what listens in %s: %s\n", s.Name, ports)
+		}
 	}
 }
 
