@@ -3,13 +3,10 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -84,7 +81,7 @@ func netCheck(c *cli.Context) error {
 	if !ok {
 		method, address = http.MethodGet, text
 	}
-	host, port, proto, err := parseDestination(address)
+	host, port, proto, err := policy.ParseDestination(address)
 	if err != nil {
 		return usage("%w", err)
 	}
@@ -168,34 +165,4 @@ func judgeRequest(l *policy.Allowlist, method, address, host string, port uint16
 		return policy.Verdict{}
 	}
 	return l.Request(policy.Request{Scheme: u.Scheme, Host: host, Port: port, Method: method, Path: cmp.Or(u.EscapedPath(), "/"), Query: u.RawQuery})
-}
-
-// parseDestination reads a URL, or HOST[:PORT][/udp].
-func parseDestination(text string) (host string, port uint16, proto policy.Proto, err error) {
-	bad := fmt.Errorf("%q is no destination: write a URL, or HOST:PORT such as example.com:22 or 10.0.0.1:53/udp", text)
-	if u, err := url.Parse(text); err == nil && u.Host != "" {
-		ports := map[string]string{"http": "80", "ws": "80", "ssh": "22", "git": "9418"}
-		text = net.JoinHostPort(u.Hostname(), u.Port())
-		if u.Port() == "" {
-			text = net.JoinHostPort(u.Hostname(), ports[u.Scheme])
-		}
-	}
-	proto = policy.TCP
-	if rest, ok := strings.CutSuffix(text, "/udp"); ok {
-		text, proto = rest, policy.UDP
-	}
-	host, number := text, ""
-	if _, err := netip.ParseAddr(text); err != nil && strings.Contains(text, ":") {
-		if host, number, err = net.SplitHostPort(text); err != nil {
-			return "", 0, "", bad
-		}
-	}
-	if number == "" {
-		number = "443"
-	}
-	n, err := strconv.ParseUint(number, 10, 16)
-	if err != nil || n == 0 || host == "" || strings.ContainsAny(host, "/ @") {
-		return "", 0, "", bad
-	}
-	return host, uint16(n), proto, nil
 }

@@ -114,8 +114,13 @@ type asker struct {
 	terminal bool
 	answer   func(ctx context.Context, id, answer string) error
 
-	open []stack.Question
+	open []stack.Question // the one that a bare answer is for is the first
+	turn time.Time        // since when it is
 }
+
+// hesitation is how long a question has to have been the first one before a bare answer is for it: what is typed was
+// meant for the one before, and the guest decides when it asks.
+const hesitation = time.Second
 
 // errEnded ends the watch with the sandbox.
 var errEnded = errors.New("the sandbox has ended")
@@ -172,9 +177,14 @@ func (a *asker) run(ctx context.Context, in io.Reader, s *machine.Sandbox) error
 func (a *asker) event(e machine.Event) error {
 	switch e.Type {
 	case machine.EventQuestion:
-		a.open = append(a.open, *e.Question)
+		if a.open = append(a.open, *e.Question); len(a.open) == 1 {
+			a.turn = time.Now()
+		}
 		return a.show(*e.Question)
 	case machine.EventAnswer:
+		if len(a.open) > 0 && a.open[0].ID == e.Question.ID {
+			a.turn = time.Now()
+		}
 		a.open = slices.DeleteFunc(a.open, func(q stack.Question) bool { return q.ID == e.Question.ID })
 		return a.show(*e.Question)
 	case machine.EventStatus, machine.EventRemoved:
@@ -199,6 +209,9 @@ func (a *asker) show(q stack.Question) error {
 		_, err := fmt.Fprintf(a.out, "%s: %s\n", what, endings[q.Answer])
 		return err
 	}
+	if q.Reason != "" {
+		what += "  (the guest says: " + terminal.Line(q.Reason) + ")"
+	}
 	_, err := fmt.Fprintf(a.out, "%s? o(nce), s(andbox), n(ever)\n", what)
 	return err
 }
@@ -212,6 +225,9 @@ func (a *asker) line(ctx context.Context, line string) {
 		return
 	case len(words) == 2:
 		id, words = words[0], words[1:]
+	case len(words) == 1 && len(a.open) > 0 && !a.json && time.Since(a.turn) < hesitation:
+		fmt.Fprintf(notes(), "sandbox: %s:%d is asked for only now: answer again if you mean it\n", terminal.Line(a.open[0].Host), a.open[0].Port)
+		return
 	case len(words) == 1 && len(a.open) > 0 && !a.json:
 		id = a.open[0].ID
 	case len(words) == 1 && !a.json:

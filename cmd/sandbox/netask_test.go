@@ -32,20 +32,25 @@ func TestQuestionsAreShownAndAnswered(t *testing.T) {
 	}
 	a.line(t.Context(), "o")
 	first := stack.Question{ID: "k3f9ab", Time: time.Now(), Host: "api.example", Port: 443, Rule: "api.example"}
-	second := stack.Question{ID: "zzzzzz", Time: time.Now(), Host: "a\x1b[2J\n\u202eb", Port: 22}
+	second := stack.Question{ID: "zzzzzz", Time: time.Now(), Host: "a\x1b[2J\n\u202eb", Port: 22, Reason: "please\x1b]"}
 	tell(machine.EventQuestion, first)
+	a.line(t.Context(), "s") // typed for another one, which has just ended
+	seen := func() { a.turn = a.turn.Add(-hesitation) }
+	seen()
 	tell(machine.EventQuestion, second)
 	for _, line := range []string{"", "maybe", "o", "zzzzzz n", "s", "k3f9ab sandbox extra"} {
 		a.line(t.Context(), line)
 	}
 	first.Answer = stack.AnswerOnce
 	tell(machine.EventAnswer, first)
+	a.line(t.Context(), "s") // that was for the first
+	seen()
 	a.line(t.Context(), "never")
 	if want := []string{"k3f9ab once", "zzzzzz never", "k3f9ab sandbox", "zzzzzz never"}; !slices.Equal(*answers, want) {
 		t.Errorf("the answers are %q, want %q", *answers, want)
 	}
 	shown := strings.Split(out.String(), "\n")
-	if len(shown) != 4 || !strings.HasSuffix(shown[0], "api.example:443? o(nce), s(andbox), n(ever)") || !strings.Contains(shown[1], `a\x1b[2J\n\u202eb:22?`) || !strings.HasSuffix(shown[2], "api.example:443: allowed once") {
+	if len(shown) != 4 || !strings.HasSuffix(shown[0], "api.example:443? o(nce), s(andbox), n(ever)") || !strings.Contains(shown[1], `a\x1b[2J\n\u202eb:22  (the guest says: please\x1b])?`) || !strings.HasSuffix(shown[2], "api.example:443: allowed once") {
 		t.Errorf("it is shown %q", shown)
 	}
 	if err := a.event(machine.Event{Type: machine.EventStatus, Status: machine.StatusStopped}); !errors.Is(err, errEnded) {

@@ -136,6 +136,9 @@ func checkQuestion(q stack.Question) error {
 	if strings.ContainsAny(q.Host, "*:/") { // which a rule may have, and no host
 		return fmt.Errorf("%q is no host", q.Host)
 	}
+	if q.Reason != stack.Reason(q.Reason) {
+		return fmt.Errorf("%q is no reason that could be shown", q.Reason)
+	}
 	if want := policy.RuleFor(q.Host, q.Port); q.Rule != want {
 		return fmt.Errorf("the rule for %q is %q and not %q", q.Host, want, q.Rule)
 	}

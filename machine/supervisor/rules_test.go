@@ -23,6 +23,8 @@ func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
 		"a domain":                  func(q *stack.Question) { q.Host, q.Rule = "*.example", "*.example" },
 		"a preset":                  func(q *stack.Question) { q.Host, q.Rule = "preset:github", "preset:github" },
 		"a network":                 func(q *stack.Question) { q.Host, q.Rule = "0.0.0.0/0", "0.0.0.0/0" },
+		"a reason for a terminal":   func(q *stack.Question) { q.Reason = "so\x1b[2J" },
+		"a long reason":             func(q *stack.Question) { q.Reason = strings.Repeat("x", 1000) },
 		"a name for a terminal":     func(q *stack.Question) { q.Host, q.Rule = "a\x1b.example", "a\x1b.example" },
 		"this machine":              func(q *stack.Question) { q.Host, q.Rule = "127.0.0.1", "127.0.0.1" },
 	} {

@@ -79,6 +79,9 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 		a := netip.AddrPortFrom(addr, port)
 		return Answer{r.judge("", a, proto), addr, c.Ask != nil && r.asks("", a, proto) != nil}, nil
 	}
+	if name := strings.ToLower(strings.TrimSuffix(host, ".")); isInternal(name) {
+		return Answer{Verdict: policy.Verdict{Rule: RuleNoName}}, nil
+	}
 	if r.allow != nil {
 		v := r.allow.Name(host, port, proto)
 		if !v.Allow {

@@ -45,6 +45,9 @@ const closedWhy = "closed by the sandbox's network policy"
 // internal is the domain of names that are no other's business.
 const internal = "sandbox.internal"
 
+// isInternal tells whether a name is the network's own, in small letters and without a dot at its end.
+func isInternal(name string) bool { return name == internal || strings.HasSuffix(name, "."+internal) }
+
 func (n *Network) serveDNS() error {
 	packets, err := gonet.DialUDP(n.stack, &tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(DNS), Port: dnsPort}, nil, ipv4.ProtocolNumber)
 	if err != nil {
@@ -163,7 +166,7 @@ func (n *Network) answer(q question) reply {
 		}
 	case n.config.namesHost(q.host()):
 		a = n.answerHost(q, &e)
-	case q.host() == internal || strings.HasSuffix(q.host(), "."+internal):
+	case isInternal(q.host()):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)
 	case n.rules.Load().allow != nil:

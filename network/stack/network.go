@@ -196,7 +196,7 @@ func New(config Config) (_ *Network, err error) {
 		config:         config,
 		filter:         filter{mtu: config.MTU},
 		met:            make(chan struct{}),
-		asked:          asked{tell: config.Ask, open: map[string]*asking{}},
+		asked:          asked{tell: config.Ask, open: map[string]*asking{}, granted: map[string]time.Time{}},
 		held:           map[*held]struct{}{},
 		dialing:        map[netstack.TransportEndpointID]attempt{},
 		pings:          map[pingID]*ping{},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 )
@@ -19,6 +21,7 @@ type Question struct {
 	Host   string    `json:"host"` // a name, or an address
 	Port   uint16    `json:"port"`
 	Rule   string    `json:"rule"`             // that would open it
+	Reason string    `json:"reason,omitempty"` // that a program in the guest gives, if it does; see Reason
 	Answer string    `json:"answer,omitempty"` // how it has ended; empty while it is open
 }
 
@@ -41,14 +44,16 @@ const (
 type asked struct {
 	tell func(Question) // about one that was asked or has ended; nil where nobody is asked
 
-	mu   sync.Mutex
-	open map[string]*asking // by their rules
+	mu      sync.Mutex
+	open    map[string]*asking   // by their rules
+	granted map[string]time.Time // until when a rule opens the next connection, which was asked for before it was made
 }
 
 // asking is an open question.
 type asking struct {
 	Question
 	rule    policy.Rule
+	waiting int // connections
 	late    *time.Timer
 	ended   chan struct{}
 	verdict policy.Verdict // when it has ended
@@ -72,17 +77,19 @@ func (r *rules) asks(name string, a netip.AddrPort, proto policy.Proto) *policy.
 	return &rule
 }
 
-// askUser asks the user, or waits with those who have asked already. If the answer is for the connections that wait now, once
-// is the rule that opens them. A program in the guest that gives a reason for what it wants to reach would be asked for
-// here as well: the reason would be one more field of the Question.
-func (n *Network) askUser(ctx context.Context, name string, a netip.AddrPort, rule policy.Rule) (v policy.Verdict, once *policy.Rule) {
-	q, v := n.asked.question(n.rules.Load, name, a, rule)
+// askUser asks the user for a connection, or waits with those who have asked already. If the answer is for the connections
+// that wait now, once is the rule that opens them.
+func (n *Network) askUser(name string, a netip.AddrPort, rule policy.Rule) (v policy.Verdict, once *policy.Rule) {
+	q, v := n.asked.question(n.rules.Load, name, a, rule, "")
 	if q == nil {
-		return v, nil
+		if v.Rule == RuleOnce {
+			once = &rule
+		}
+		return v, once
 	}
 	select {
 	case <-q.ended:
-	case <-ctx.Done():
+	case <-n.ctx.Done():
 		return policy.Verdict{Rule: RuleNotAnswered}, nil
 	}
 	if q.once {
@@ -91,11 +98,34 @@ func (n *Network) askUser(ctx context.Context, name string, a netip.AddrPort, ru
 	return q.verdict, nil
 }
 
-// question returns the open question of a rule, or why none can be asked.
-func (o *asked) question(now func() *rules, name string, a netip.AddrPort, rule policy.Rule) (*asking, policy.Verdict) {
+// askBefore asks the user for a program that has not connected yet, and gives a reason.
+func (n *Network) askBefore(ctx context.Context, name string, a netip.AddrPort, rule policy.Rule, reason string) policy.Verdict {
+	q, v := n.asked.question(n.rules.Load, name, a, rule, reason)
+	if q == nil {
+		return v
+	}
+	select {
+	case <-q.ended:
+		return q.verdict
+	case <-ctx.Done():
+		return policy.Verdict{Rule: RuleNotAnswered}
+	}
+}
+
+// question returns the open question of a rule, or why none has to be or can be asked. Without a reason it is for a connection.
+func (o *asked) question(now func() *rules, name string, a netip.AddrPort, rule policy.Rule, reason string) (*asking, policy.Verdict) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if until, ok := o.granted[rule.String()]; ok && reason == "" {
+		delete(o.granted, rule.String())
+		if time.Now().Before(until) {
+			return nil, policy.Verdict{Allow: true, Rule: RuleOnce}
+		}
+	}
 	if q := o.open[rule.String()]; q != nil {
+		if reason == "" {
+			q.waiting++
+		}
 		return q, policy.Verdict{}
 	}
 	if v := now().judge(name, a, policy.TCP); v.Allow || v.Rule != policy.RuleNotAllowed {
@@ -109,8 +139,13 @@ func (o *asked) question(now func() *rules, name string, a netip.AddrPort, rule 
 		host = a.Addr().String()
 	}
 	q := &asking{
-		Question: Question{ID: strings.ToLower(rand.Text()[:6]), Time: time.Now(), Host: host, Port: a.Port(), Rule: rule.String()},
-		rule:     rule, ended: make(chan struct{}),
+		Question: Question{
+			ID: strings.ToLower(rand.Text()[:6]), Time: time.Now(), Host: host, Port: a.Port(), Rule: rule.String(), Reason: reason,
+		},
+		rule: rule, ended: make(chan struct{}),
+	}
+	if reason == "" {
+		q.waiting++
 	}
 	o.open[rule.String()] = q
 	q.late = time.AfterFunc(QuestionTime, func() {
@@ -120,6 +155,19 @@ func (o *asked) question(now func() *rules, name string, a netip.AddrPort, rule 
 	})
 	o.tell(q.Question)
 	return q, policy.Verdict{}
+}
+
+// maxReason is how long a reason may be, in bytes.
+const maxReason = 300
+
+// Reason returns a reason in the form in which it may be shown and kept: a line of printable text. One that is empty is not
+// a reason.
+func Reason(text string) string {
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, ""), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
+	if more := "…"; len(text) > maxReason {
+		return strings.ToValidUTF8(text[:maxReason-len(more)], "") + more
+	}
+	return text
 }
 
 // end ends a question, unless it has ended. The caller holds the lock.
@@ -159,9 +207,24 @@ func (n *Network) AllowOnce(id string) error {
 	defer n.asked.mu.Unlock()
 	for _, q := range n.asked.open {
 		if q.ID == id {
+			if q.waiting == 0 {
+				n.asked.grant(q.Rule)
+			}
 			n.asked.end(q, policy.Verdict{Allow: true, Rule: RuleOnce}, AnswerOnce)
 			return nil
 		}
 	}
 	return errors.New("the question is no longer open")
+}
+
+// grantTime is how long a program has for the connection that it has asked for before.
+const grantTime = time.Minute
+
+// grant opens the next connection that a rule would open. The caller holds the lock.
+func (o *asked) grant(rule string) {
+	now := time.Now()
+	maps.DeleteFunc(o.granted, func(_ string, until time.Time) bool { return now.After(until) })
+	if len(o.granted) < MaxQuestions {
+		o.granted[rule] = now.Add(grantTime)
+	}
 }

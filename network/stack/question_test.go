@@ -231,8 +231,8 @@ func TestAQuestionThatNobodyAnswersEnds(t *testing.T) {
 		defer mu.Unlock()
 		told = append(told, q)
 	}}
-	q, _ := o.question(func() *rules { return judging }, "", a, rule)
-	if joined, _ := o.question(func() *rules { return judging }, "", a, rule); joined != q {
+	q, _ := o.question(func() *rules { return judging }, "", a, rule, "")
+	if joined, _ := o.question(func() *rules { return judging }, "", a, rule, ""); joined != q {
 		t.Errorf("who wants the same is asked for as %+v", joined)
 	}
 	q.late.Reset(0) // the time is up

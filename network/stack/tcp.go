@@ -117,7 +117,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	var once *policy.Rule
 	if wanted.ask != nil {
 		var v policy.Verdict
-		v, once = n.askUser(n.ctx, wanted.name, e.Addr, *wanted.ask)
+		v, once = n.askUser(wanted.name, e.Addr, *wanted.ask)
 		e.Allowed, e.Rule, wanted.requests = v.Allow, v.Rule, v.Requests
 	}
 	h, release := n.hold(held{proto: policy.TCP, name: wanted.name, addr: e.Addr, once: once, reads: wanted.requests})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -159,36 +160,43 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	refused.ServeHTTP(rw, r)
 }
 
-// opens returns the rule that would open what was refused, with a command that adds it; nothing if no rule does.
+// opens returns the rule that would open what was refused, with a command that adds it; nothing if no rule does, or if it is
+// one request of a host.
 func (n *Network) opens(e Event) (rule, remedy string) {
-	var host string
-	switch addr := e.Addr.Addr(); e.Rule {
+	addr := e.Addr.Addr()
+	switch e.Rule {
 	case policy.RuleNotAllowed, RuleNotAnswered:
-		host = cmp.Or(e.Name, addr.String())
+		rule = n.opensUnlisted(e)
 	case policy.RulePrivate, policy.RuleShared, policy.RuleLinkLocal:
-		if !addr.IsValid() || policy.NameAddresses.Contains(addr) {
-			return "", "" // a rule for the name does not open its address
+		// A rule for a name does not open its address.
+		if addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP) {
+			rule = policy.RuleFor(addr.String(), e.Addr.Port())
 		}
-		host = addr.String()
-	default:
-		return "", ""
 	}
-	switch port := strconv.Itoa(int(e.Addr.Port())); {
-	case e.Proto == "dns":
-		rule = host
-	case e.Proto == string(policy.UDP):
-		rule = net.JoinHostPort(host, port) + "/udp"
-	case e.Proto != string(policy.TCP):
-		return "", ""
-	case port == "80", port == "443":
-		rule = host
-	default:
-		rule = net.JoinHostPort(host, port)
-	}
-	if n.config.Remedy != nil {
+	if rule != "" && n.config.Remedy != nil {
 		remedy = n.config.Remedy(rule)
 	}
 	return rule, remedy
+}
+
+// opensUnlisted is that of what no rule of an allowlist opens or closes.
+func (n *Network) opensUnlisted(e Event) string {
+	if e.Request != "" {
+		return ""
+	}
+	addr := e.Addr
+	if e.Name != "" { // any address of a name will do
+		addr = netip.AddrPortFrom(policy.NameAddresses.Addr(), addr.Port())
+	}
+	switch e.Proto {
+	case string(policy.TCP):
+		if rule := n.rules.Load().asks(e.Name, addr, policy.TCP); rule != nil {
+			return rule.String()
+		}
+	case string(policy.UDP):
+		return net.JoinHostPort(cmp.Or(e.Name, addr.Addr().String()), strconv.Itoa(int(addr.Port()))) + "/udp"
+	}
+	return ""
 }
 
 // note keeps a refusal, so that the guest can ask for the reason of one that came without.
@@ -255,14 +263,16 @@ func (w *web) describe() Page {
 	return p
 }
 
-// page shows the policy, and tells of a destination in the query what becomes of it.
+// page shows the policy, and takes what a program wants to have opened.
 func (w *web) page(rw http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path != "/":
 		http.NotFound(rw, r)
+	case r.Method == http.MethodPost:
+		w.request(rw, r)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		rw.Header().Set("Allow", "GET, HEAD")
-		http.Error(rw, "This page is for reading.", http.StatusMethodNotAllowed)
+		rw.Header().Set("Allow", "GET, HEAD, POST")
+		http.Error(rw, "This page is for reading, and for requests by POST.", http.StatusMethodNotAllowed)
 	case strings.Contains(r.Header.Get("Accept"), "application/json"):
 		rw.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(rw)
@@ -274,6 +284,48 @@ func (w *web) page(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// request asks the user for what a program in the guest names, with its reason, and answers when the user has. Where
+// nobody is asked, the answer says what the user can do.
+func (w *web) request(rw http.ResponseWriter, r *http.Request) {
+	n := w.network
+	r.Body = http.MaxBytesReader(rw, r.Body, maxWebHead)
+	host, port, proto, err := policy.ParseDestination(r.PostFormValue("destination"))
+	if err == nil && proto != policy.TCP {
+		err = errors.New("only for TCP can the user be asked")
+	}
+	if err != nil {
+		http.Error(rw, "Send a form with destination and reason, such as destination=https://example.com/ and reason=to read its documentation: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	now, config := n.rules.Load(), n.config
+	config.Policy, config.Allow = now.public, now.allow
+	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
+	defer cancel()
+	answer, err := Check(ctx, config, host, port, proto)
+	if err != nil {
+		http.Error(rw, "The addresses of this name cannot be found out.", http.StatusBadGateway)
+		return
+	}
+	v := answer.Verdict
+	if answer.Asks {
+		name, addr := host, netip.AddrPortFrom(policy.NameAddresses.Addr(), port) // any address of a name will do
+		if answer.Addr.IsValid() {
+			name, addr = "", netip.AddrPortFrom(answer.Addr, port)
+		}
+		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(QuestionTime + webTimeout))
+		v = n.askBefore(r.Context(), name, addr, *now.asks(name, addr, proto), cmp.Or(Reason(r.PostFormValue("reason")), "none is given"))
+	}
+	if v.Allow {
+		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		fmt.Fprintf(rw, "open: %s\n", v.Rule)
+		return
+	}
+	refused := refusal.Refusal{Host: host, Port: port, Rule: v.Rule}
+	refused.Allow, refused.Remedy = n.opens(Event{Proto: string(proto), Name: host, Addr: netip.AddrPortFrom(answer.Addr, port), Rule: v.Rule})
+	refused.ServeHTTP(rw, r)
+}
+
 // String is the page for people.
 func (p Page) String() string {
 	var b strings.Builder
@@ -282,7 +334,7 @@ func (p Page) String() string {
 	case "public":
 		b.WriteString("it reaches the public Internet, and neither the computer that it runs on nor the networks around that.\n")
 	case "ask":
-		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\n")
+		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\nAsk before you connect, with a reason, by\n    curl -d destination=https://example.com/ --data-urlencode 'reason=why the task needs it' http://" + PolicyHost + "/\n")
 	default:
 		b.WriteString("it reaches what a rule opens, and nothing else.\n")
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -38,9 +39,13 @@ func (l *lab) get(method, url, accept string) (*http.Response, string) {
 			return l.connect(netip.MustParseAddrPort(net.JoinHostPort(host, port)))
 		},
 	}}
-	request, err := http.NewRequest(method, url, nil)
+	url, query, _ := strings.Cut(url, "?form=")
+	request, err := http.NewRequest(method, url, strings.NewReader(query))
 	if err != nil {
 		l.t.Fatal(err)
+	}
+	if query != "" {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	request.Header.Set("Accept", accept)
 	response, err := client.Do(request)
@@ -115,8 +120,8 @@ func TestThePolicyPage(t *testing.T) {
 				t.Errorf("%q is missing in\n%s", part, text)
 			}
 		}
-		if response, _ := l.get("POST", "http://"+PolicyHost+"/", ""); response.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("POST is answered by %s", response.Status)
+		if response, _ := l.get("PUT", "http://"+PolicyHost+"/", ""); response.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("PUT is answered by %s", response.Status)
 		}
 		if response, _ := l.get("GET", "http://"+PolicyHost+"/etc", ""); response.StatusCode != http.StatusNotFound {
 			t.Errorf("another path is answered by %s", response.Status)
@@ -164,5 +169,74 @@ func TestThePageIsBounded(t *testing.T) {
 	page := l.network.web.describe()
 	if len(page.Refused) != keptRefusals || page.Refused[keptRefusals-1].Address != fmt.Sprintf("192.168.1.1:%d", 999+3*keptRefusals) {
 		t.Errorf("it has %d, the last of which is %+v", len(page.Refused), page.Refused[len(page.Refused)-1])
+	}
+}
+
+// A program asks before it connects, and says why.
+func TestAskingForARule(t *testing.T) {
+	const form = "http://" + PolicyHost + "/?form="
+	asked, ask := asks()
+	l := newLab(t, allow(t, "open.example"), ask, resolver(zone{"open.example": {"93.184.215.14"}, "api.example": {"93.184.215.14"}}), remedy)
+	l.listen(443, func(c *net.TCPConn) { c.Close() })
+	post := func(destination, reason string) (int, string) {
+		response, body := l.get("POST", form+url.Values{"destination": {destination}, "reason": {reason}}.Encode(), "")
+		return response.StatusCode, body
+	}
+	for destination, want := range map[string]string{"https://open.example/x": "open: open.example\n", "host.sandbox.internal:22": RuleNoName, "10.0.2.2:22": RuleGateway, "93.0.0.1": policy.RuleNotAllowed} {
+		if _, body := post(destination, "because"); !strings.Contains(body, want) {
+			t.Errorf("%s is answered by %q", destination, body)
+		}
+	}
+	for _, destination := range []string{"", "a b", "ntp.example:123/udp"} {
+		if code, body := post(destination, "because"); code != http.StatusBadRequest {
+			t.Errorf("%q is answered by %d %q", destination, code, body)
+		}
+	}
+
+	// Its question has the reason, as one line without control characters.
+	answer := make(chan string, 1)
+	go func() {
+		_, body := post("https://api.example/", "to\n\x1b[31mread \u202eits documentation "+strings.Repeat("x", 1000))
+		answer <- body
+	}()
+	q := asked.next(t)
+	if want := "to [31mread its documentation xxx"; q.Host != "api.example" || q.Port != 443 || !strings.HasPrefix(q.Reason, want) || len(q.Reason) > maxReason || Reason(q.Reason) != q.Reason {
+		t.Errorf("the question is %+v", q)
+	}
+	if err := l.network.AllowOnce(q.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answer; got != "open: "+RuleOnce+"\n" {
+		t.Errorf("the answer is %q", got)
+	}
+	if end := asked.next(t); end.Answer != AnswerOnce {
+		t.Errorf("the question ends as %+v", end)
+	}
+
+	// Once is the next connection, and the one after it is asked for anew.
+	a := netip.AddrPortFrom(l.address("api.example"), 443)
+	if err := <-l.connecting(a); err != nil {
+		t.Errorf("the connection that was granted: %v", err)
+	}
+	second := l.connecting(a)
+	if again := asked.next(t); again.ID == q.ID || again.Reason != "" {
+		t.Errorf("the next question is %+v", again)
+	}
+	l.setRules([]string{"open.example"}, []string{"api.example"})
+	l.isRefused(<-second)
+	if _, body := post("https://api.example/", "please"); !strings.Contains(body, "deny") {
+		t.Errorf("what is denied is answered by %q", body)
+	}
+}
+
+func TestAskingWhereNobodyIsAsked(t *testing.T) {
+	for mode, o := range map[string][]option{"public": {remedy}, "allowlist": {remedy, allow(t, "open.example")}} {
+		l := newLab(t, append(o, resolver(zone{"lan.example": {"192.168.1.1"}}))...)
+		response, body := l.get("POST", "http://"+PolicyHost+"/?form=destination=lan.example:5432", "application/json")
+		var got refusal.Refusal
+		want := map[string]string{"public": "192.168.1.1:5432", "allowlist": "lan.example:5432"}[mode]
+		if err := json.Unmarshal([]byte(body), &got); err != nil || response.StatusCode != http.StatusForbidden || got.Allow != want || got.Remedy != "open "+want {
+			t.Errorf("%s: %d %q, %v", mode, response.StatusCode, body, err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package policy_test
 
 import (
 	"testing"
@@ -25,13 +25,13 @@ func TestDestinations(t *testing.T) {
 		"2001:db8::1":                    {"2001:db8::1", 443, policy.TCP},
 		"[2001:db8::1]:22":               {"2001:db8::1", 22, policy.TCP},
 	} {
-		host, port, proto, err := parseDestination(text)
+		host, port, proto, err := policy.ParseDestination(text)
 		if got := (destination{host, port, proto}); got != want || err != nil {
 			t.Errorf("%s: %+v, %v, want %+v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"", ":80", "a.example:0", "a.example:http", "a.example:70000", "a b", "http://", "a.example/path", "/udp", "user@host"} {
-		if host, port, proto, err := parseDestination(text); err == nil {
+		if host, port, proto, err := policy.ParseDestination(text); err == nil {
 			t.Errorf("%q: %s, %d, %s", text, host, port, proto)
 		}
 	}
