@@ -39,8 +39,12 @@ func TestWhoMayPing(t *testing.T) {
 		group  int
 		want   bool
 	}{
-		{"1\t0\n", 1000, false}, {"1\t0\n", 0, false}, {"0\t2147483647\n", 1000, true}, {"0\t2147483647\n", 0, true},
-		{"1000\t1000\n", 1001, false}, {"", 1000, false},
+		{"1\t0\n", 1000, false},
+		{"1\t0\n", 0, false},
+		{"0\t2147483647\n", 1000, true},
+		{"0\t2147483647\n", 0, true},
+		{"1000\t1000\n", 1001, false},
+		{"", 1000, false},
 	} {
 		if got := mayPing(tt.groups, tt.group); got != tt.want {
 			t.Errorf("%q, group %d: %t", tt.groups, tt.group, got)
