@@ -340,6 +340,8 @@ func TestWhatIsSaidBetweenTheLines(t *testing.T) {
 		{"a folded line", "POST /ok " + head + "X: a\r\n Content-Length: 100\r\n\r\n" + smuggled, []int{200, 403}, []string{`POST /ok "" [] `}},
 		{"a body that nobody expects", "GET /ok " + head + "Content-Length: " + fmt.Sprint(len(smuggled)) + "\r\n\r\n" + smuggled, []int{200}, []string{fmt.Sprintf("GET /ok %q [] ", smuggled)}},
 		{"another protocol", "GET /ok " + head + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n" + smuggled, []int{200, 403}, []string{`GET /ok "" [] `}},
+		{"another protocol before WebSockets", "GET /ok " + head + "Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n\r\n" + smuggled, []int{200, 403}, []string{`GET /ok "" [] `}},
+		{"another protocol beside WebSockets", "GET /ok " + head + "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n" + smuggled, []int{200, 403}, []string{`GET /ok "" [] `}},
 		{"HTTP/2 without ALPN", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []int{403, 0}, nil},
 		{"a line feed in the target", "GET /ok\n/admin " + head + "\r\n", []int{400, 0}, nil},
 		{"all of it", "OPTIONS * " + head + "\r\n", []int{403}, nil},

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/refusal"
 )
@@ -33,7 +31,7 @@ func serveHTTP(w http.ResponseWriter, r *http.Request) {
 		s.failed(w, r, s.broken)
 		return
 	}
-	if !httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket") {
+	if wanted := r.Header["Upgrade"]; len(wanted) != 1 || !strings.EqualFold(wanted[0], "websocket") {
 		// Other protocols, such as HTTP/2, have requests that nobody would judge; a server may go on without them.
 		r.Header.Del("Upgrade")
 		r.Header.Del("Http2-Settings")
