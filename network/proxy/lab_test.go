@@ -108,7 +108,7 @@ func newLab(t testing.TB, scheme string, handler http.Handler, rules []string, c
 				continue
 			}
 			serving.Go(func() {
-				p.Serve(ctx, Conn{Guest: c, Host: up, Name: host, Port: l.port, Dial: dial, Judge: list.Request, Refused: l.note})
+				p.Serve(ctx, Conn{Guest: c, Host: up, Name: host, Port: l.port, Dial: dial, Judge: list.Request, Remedy: func(rule string) string { return "open " + rule }, Refused: l.note})
 			})
 		}
 	})

@@ -68,6 +68,7 @@ type Conn struct {
 
 	Dial    func(context.Context) (net.Conn, error) // dials the host again
 	Judge   func(policy.Request) policy.Verdict
+	Remedy  func(rule string) string   // returns a command that adds a rule, for the person whose sandbox it is; may be nil
 	Refused func(rule, request string) // is told of each refusal; request is empty if it was that of the connection
 }
 

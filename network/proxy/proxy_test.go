@@ -85,6 +85,10 @@ func TestAClosedRequestIsRefusedAndTheConnectionLivesOn(t *testing.T) {
 		for _, c := range []struct{ method, path, rule, allow string }{
 			{"GET", "/v2?secret", "not-allowed", "GET https://" + host + "/v2"},
 			{"POST", "/v1/a", "not-allowed", "POST https://" + host + "/v1/a"},
+			{"GET", "/o/r/info/refs?service=git-upload-pack", "not-allowed", "git:https://" + host + "/o/r"},
+			{"GET", "/info/refs", "not-allowed", "GET https://" + host + "/info/refs"},
+			{"GET", "/**", "not-allowed", ""}, // what the guest chooses is no pattern
+			{"GET", "/%2A%2a/info/refs", "not-allowed", ""},
 			{"GET", "/v1/..%2fadmin", "ambiguous-path", ""},
 			{"GET", "/v1//admin", "ambiguous-path", ""},
 		} {
@@ -95,7 +99,7 @@ func TestAClosedRequestIsRefusedAndTheConnectionLivesOn(t *testing.T) {
 			q.Header.Set("Accept", "application/json")
 			r, err := client.Do(q)
 			body := read(t, r, err)
-			if r.StatusCode != http.StatusForbidden || r.Header.Get(refusal.Header) != c.rule || r.Close || c.allow != "" && !strings.Contains(body, `"`+c.allow+`"`) {
+			if r.StatusCode != http.StatusForbidden || r.Header.Get(refusal.Header) != c.rule || r.Close || strings.Contains(body, `"allow"`) != (c.allow != "") || c.allow != "" && !strings.Contains(body, `"allow":"`+c.allow+`","remedy":"open `+c.allow+`"`) {
 				t.Errorf("%s %s: %d %v\n%s", c.method, c.path, r.StatusCode, r.Header, body)
 			}
 			path, _, _ := strings.Cut(c.path, "?")

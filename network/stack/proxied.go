@@ -42,8 +42,9 @@ func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, 
 	name, addr := e.Name, e.Addr
 	n.config.Proxy.Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),
-		Dial:  func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, h) },
-		Judge: func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).allow.Request(r) },
+		Dial:   func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, h) },
+		Judge:  func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).allow.Request(r) },
+		Remedy: n.config.Remedy,
 		Refused: func(rule, request string) {
 			if request == "" {
 				e.Allowed, e.Rule = false, rule

@@ -204,7 +204,7 @@ func (w *web) note(e Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	alike := func(o Event) bool {
-		return o.Proto == e.Proto && o.Name == e.Name && o.Addr == e.Addr && o.Rule == e.Rule
+		return o.Proto == e.Proto && o.Name == e.Name && o.Addr == e.Addr && o.Request == e.Request && o.Rule == e.Rule
 	}
 	w.refused = slices.DeleteFunc(w.refused, alike)
 	if len(w.refused) == keptRefusals {
@@ -227,6 +227,7 @@ type PageRefusal struct {
 	Proto   string    `json:"proto"`
 	Name    string    `json:"name,omitempty"`
 	Address string    `json:"address,omitempty"` // with the port
+	Request string    `json:"request,omitempty"` // of HTTP, if it was one
 	Rule    string    `json:"rule"`
 	Allow   string    `json:"allow,omitempty"`  // the rule that would open it, if one would
 	Remedy  string    `json:"remedy,omitempty"` // a command for the person whose sandbox it is
@@ -253,7 +254,7 @@ func (w *web) describe() Page {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, e := range w.refused {
-		r := PageRefusal{Time: e.Time, Proto: e.Proto, Name: e.Name, Rule: e.Rule}
+		r := PageRefusal{Time: e.Time, Proto: e.Proto, Name: e.Name, Request: e.Request, Rule: e.Rule}
 		if e.Addr.IsValid() {
 			r.Address = e.Addr.String()
 		}
@@ -349,6 +350,9 @@ func (p Page) String() string {
 	}
 	for _, r := range p.Refused {
 		what := cmp.Or(strings.Trim(strconv.QuoteToASCII(r.Name), `"`), r.Address)
+		if r.Request != "" {
+			what += " (" + strings.Trim(strconv.QuoteToASCII(r.Request), `"`) + ")"
+		}
 		fmt.Fprintf(&b, "    %s %s %s: %s\n", r.Time.UTC().Format(time.TimeOnly), r.Proto, what, r.Rule)
 		if r.Remedy != "" {
 			fmt.Fprintf(&b, "        if the task needs it, ask the user to run: %s\n", r.Remedy)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
+	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/network"
@@ -134,7 +135,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		config.Ask = func(q stack.Question) { s.notices.Notify(wire.Notice{Question: &q}) }
 	}
 	if r.Remedy != "" {
-		config.Remedy = func(rule string) string { return r.Remedy + " " + rule }
+		config.Remedy = func(rule string) string { return r.Remedy + " " + shellescape.Quote(rule) } // a path is the guest's to choose
 	}
 	s.mode = r.Mode
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
