@@ -3,26 +3,23 @@
 package guest
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/hex"
-	"errors"
+	"encoding/binary"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 )
 
-// The pauses between two looks at who listens, which the kernel tells nobody. A
-// look takes an emulated guest a millisecond or so.
+// The pauses between two looks at who listens, which the kernel tells nobody.
 const (
 	// portsPause is the first one: somebody who has just started a server has
 	// not turned to the browser before.
@@ -44,10 +41,11 @@ func (s *service) Ports(ctx context.Context, known []agent.Port) ([]agent.Port, 
 	pause, programs := portsPause, listeners{}
 	for {
 		began := time.Now()
-		ports, err := programs.ports("/proc", s.reachableAt())
+		found, err := dumpListeners()
 		if err != nil {
 			return nil, err
 		}
+		ports := programs.ports("/proc", found, s.reachableAt())
 		if !agent.SamePorts(ports, known) {
 			return ports, nil
 		}
@@ -76,15 +74,7 @@ type listeners map[uint64]string
 // ports returns the ports on which somebody listens, whom the host can reach at
 // the address or at the guest's loopback. What listens elsewhere, such as on a
 // bridge of the guest's, is the guest's own affair.
-func (l *listeners) ports(proc string, address netip.Addr) ([]agent.Port, error) {
-	var found []listener
-	for _, table := range []string{"tcp", "tcp6"} {
-		more, err := readListeners(filepath.Join(proc, "self/net", table))
-		if err != nil && !(table == "tcp6" && errors.Is(err, fs.ErrNotExist)) { // a kernel without IPv6
-			return nil, fmt.Errorf("cannot look who listens: %w", err)
-		}
-		found = append(found, more...)
-	}
+func (l *listeners) ports(proc string, found []listener, address netip.Addr) []agent.Port {
 	found = slices.DeleteFunc(found, func(s listener) bool {
 		return !s.loopback() && !s.address.IsUnspecified() && s.address != address
 	})
@@ -102,7 +92,7 @@ func (l *listeners) ports(proc string, address netip.Addr) ([]agent.Port, error)
 		}
 		ports = append(ports, agent.Port{Number: s.port, Loopback: s.loopback(), Program: (*l)[s.inode]})
 	}
-	return ports, nil
+	return ports
 }
 
 // learn finds out whose sockets those are that were not there before, and
@@ -157,50 +147,56 @@ func (s listener) loopback() bool {
 	return s.address == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || s.address == netip.IPv6Loopback()
 }
 
-// readListeners reads a table of the kernel's (proc_net_tcp(5)) as far as the
-// sockets in it listen: those come first.
-func readListeners(table string) ([]listener, error) {
-	file, err := os.Open(table)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var found []listener
-	lines := bufio.NewScanner(file)
-	lines.Scan() // the names of the columns
-	for lines.Scan() && len(found) < maxListeners {
-		s, ok := parseListener(lines.Text())
-		if !ok {
-			break
-		}
-		found = append(found, s)
-	}
-	return found, lines.Err()
+// The messages of sock_diag(7), inet_diag_req_v2 and inet_diag_msg.
+const (
+	diagRequestSize = 56
+	diagAnswerSize  = 72
+	diagListening   = 1 << 10 // of the states, TCP_LISTEN
+)
+
+// diagRequest asks for the sockets of a family that listen.
+type diagRequest struct{ family uint8 }
+
+func (r diagRequest) Len() int { return diagRequestSize }
+
+func (r diagRequest) Serialize() []byte {
+	b := make([]byte, diagRequestSize)
+	b[0], b[1] = r.family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(b[4:], diagListening)
+	return b
 }
 
-func parseListener(line string) (s listener, ok bool) {
-	const localAddress, state, inode, columns = 1, 3, 9, 10
-	const listening = "0A"
-	column := strings.Fields(line)
-	if len(column) < columns || column[state] != listening {
+// dumpListeners asks the kernel who listens. Its tables in /proc say it as well, but
+// with them it looks through the place of every connection that there could be, which
+// takes an emulated guest a tenth of a second.
+func dumpListeners() ([]listener, error) {
+	var found []listener
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+		request.AddData(diagRequest{family})
+		answers, err := request.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look who listens: %w", err)
+		}
+		for _, answer := range answers {
+			if s, ok := parseListener(answer); ok && len(found) < maxListeners {
+				found = append(found, s)
+			}
+		}
+	}
+	return found, nil
+}
+
+func parseListener(answer []byte) (s listener, ok bool) {
+	if len(answer) < diagAnswerSize {
 		return s, false
 	}
-	address, number, _ := strings.Cut(column[localAddress], ":")
-	port, err := strconv.ParseUint(number, 16, 16)
-	if err != nil {
-		return s, false
+	address := answer[8:24]
+	if answer[0] == unix.AF_INET {
+		address = address[:4]
 	}
-	b, err := hex.DecodeString(address)
-	if err != nil || len(b)%4 != 0 {
-		return s, false
-	}
-	for word := range slices.Chunk(b, 4) {
-		slices.Reverse(word) // each is printed as a number of a little-endian machine
-	}
-	if s.address, ok = netip.AddrFromSlice(b); !ok {
-		return s, false
-	}
-	s.address, s.port = s.address.Unmap(), uint16(port)
-	s.inode, err = strconv.ParseUint(column[inode], 10, 64)
-	return s, err == nil
+	s.address, ok = netip.AddrFromSlice(address)
+	s.address = s.address.Unmap()
+	s.port, s.inode = binary.BigEndian.Uint16(answer[4:]), uint64(binary.NativeEndian.Uint32(answer[68:]))
+	return s, ok
 }
