@@ -124,3 +124,20 @@ func TestRulesOfThePublicNetworkAreAboutAddresses(t *testing.T) {
 		}
 	}
 }
+
+func TestRequestsAreNotDeniedButTheirHostIs(t *testing.T) {
+	for _, text := range []string{"https://api.example/v1/**", "git:https://github.com/a/b"} {
+		if _, err := policy.ParseDeny(text); err == nil || !strings.Contains(err.Error(), "only whole hosts be closed") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	l := allowlist(t, "https://api.example/**")
+	r := policy.Request{Scheme: "https", Host: "api.example", Port: 443, Method: "GET", Path: "/"}
+	if got := l.Request(r); !got.Allow {
+		t.Errorf("the request is closed: %+v", got)
+	}
+	l.Deny = denyRules(t, "api.example")
+	if got := l.Request(r); got.Allow || got.Rule != "deny api.example" {
+		t.Errorf("the request is judged %+v", got)
+	}
+}

@@ -1,9 +1,11 @@
 package stack
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -168,5 +170,69 @@ func TestRulesForRequestsNeedAProxy(t *testing.T) {
 	if n, err := New(Config{Link: ours, MTU: MaxMTU, Allow: &policy.Allowlist{Rules: []policy.Rule{r}, Public: &policy.Policy{}}}); err == nil {
 		n.Close()
 		t.Error("a network without a proxy opens all of a host of which a part is open")
+	}
+}
+
+func TestRulesForRequestsComeAndGo(t *testing.T) {
+	own := newAuthority(t)
+	l := newLab(t, allow(t, "api.example.com"), proxied(t, own, own), resolver(zone{"api.example.com": {public.String()}}))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL) }))
+	t.Cleanup(s.Close)
+	l.mu.Lock()
+	l.services[netip.AddrPortFrom(public, 80)] = netip.MustParseAddrPort(s.Listener.Addr().String())
+	l.mu.Unlock()
+	gets := func(path string, want int) {
+		t.Helper()
+		if status, text, _, err := l.fetch("http://api.example.com"+path, own); err != nil || status != want {
+			t.Errorf("%s is answered %d, %q, %v, want %d", path, status, text, err, want)
+		}
+	}
+	open := l.mustConnect(netip.AddrPortFrom(l.address("api.example.com"), 80))
+	gets("/v2", 200)
+
+	// A connection on which nobody has read the requests ends when they are to be judged.
+	l.setRules([]string{"http://api.example.com/v1/**"}, nil)
+	if _, err := open.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a connection from before ends with %v", err)
+	}
+	gets("/v1/x", 200)
+	gets("/v2", 403)
+
+	// One whose requests are judged goes on, by the rules that there are.
+	read := l.mustConnect(netip.AddrPortFrom(l.address("api.example.com"), 80))
+	in := bufio.NewReader(read)
+	asks := func(want int) {
+		t.Helper()
+		fmt.Fprint(read, "GET /v2 HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if _, err := io.Copy(io.Discard, r.Body); err != nil || r.StatusCode != want {
+			t.Errorf("it is answered %s, %v, want %d", r.Status, err, want)
+		}
+	}
+	asks(403)
+	l.setRules([]string{"http://api.example.com/v1/**", "http://api.example.com/v2"}, nil)
+	asks(200)
+	l.setRules([]string{"http://api.example.com/v1/**"}, nil)
+	asks(403)
+	l.setRules([]string{"http://api.example.com/**"}, []string{"api.example.com"})
+	if _, err := in.ReadByte(); err == nil {
+		t.Error("a connection to a host that is denied goes on")
+	}
+	gets("/v1/x", 403)
+	if e := l.event(func(e Event) bool { return e.Rule == "deny api.example.com" }); e.Allowed {
+		t.Errorf("it is logged as %+v", e)
+	}
+
+	bare := newLab(t, allow(t, "api.example.com"))
+	rule, err := policy.ParseRule("http://api.example.com/**")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bare.network.SetRules(Config{Allow: &policy.Allowlist{Public: bare.config.Policy, Rules: []policy.Rule{rule}}}); err == nil {
+		t.Error("a network without a proxy takes rules for requests")
 	}
 }

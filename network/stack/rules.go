@@ -135,10 +135,13 @@ func (n *Network) judgeAgain(h *held) {
 	}
 	r := n.rules.Load().with(h.once)
 	v := r.judge(h.name, h.addr, h.proto)
+	if v.Requests && !h.reads {
+		v.Allow = false
+	}
 	if v.Allow && h.to.IsValid() {
 		v = r.dialed(h.to, h.proto)
 	}
-	if !v.Allow || v.Requests && !h.reads {
+	if !v.Allow {
 		h.cancel(&ClosedError{h.addr, v.Rule})
 	}
 }
