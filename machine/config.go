@@ -49,18 +49,19 @@ type Hardware struct {
 
 // Access is what the guest may have of the host, and who may enter it.
 type Access struct {
-	Shares         []virtiofs.Share   `json:"shares,omitempty"`
-	AllowWeak      bool               `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
-	Forwards       []network.Forward  `json:"forwards,omitempty"`           // without the one for ssh
-	AutoPublish    bool               `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
-	Allow          []string           `json:"allow,omitempty"`              // rules that open (see policy.ParseRule), with which it was made
-	Allowed        []string           `json:"allowed,omitempty"`            // those that were added since
-	Denied         []string           `json:"denied,omitempty"`             // rules that close (see policy.ParseDeny), which count more
-	HostPorts      []network.HostPort `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
-	TrustHostCA    string             `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
-	UpstreamProxy  string             `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
-	SSHPort        int                `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
-	AuthorizedKeys []string           `json:"authorizedKeys,omitempty"`
+	Shares         []virtiofs.Share    `json:"shares,omitempty"`
+	AllowWeak      bool                `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
+	Forwards       []network.Forward   `json:"forwards,omitempty"`           // without the one for ssh
+	AutoPublish    bool                `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
+	Allow          []string            `json:"allow,omitempty"`              // rules that open (see policy.ParseRule), with which it was made
+	Allowed        []string            `json:"allowed,omitempty"`            // those that were added since
+	Registries     map[string][]string `json:"registries,omitempty"`         // rules of presets that were read in the guest: see policy.Preset
+	Denied         []string            `json:"denied,omitempty"`             // rules that close (see policy.ParseDeny), which count more
+	HostPorts      []network.HostPort  `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
+	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
+	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
+	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
+	AuthorizedKeys []string            `json:"authorizedKeys,omitempty"`
 }
 
 // Life says when the sandbox ends, and what becomes of it then.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/sourcery-zone/sandbox/internal/remedy"
@@ -32,7 +33,28 @@ func (s *Sandbox) AnswerQuestion(ctx context.Context, id, answer string) error {
 }
 
 // Rules are those that open and those that close, which count more.
-func (a Access) Rules() (allow, deny []string) { return slices.Concat(a.Allow, a.Allowed), a.Denied }
+func (a Access) Rules() (allow, deny []string) {
+	allow = slices.Concat(a.Allow, a.Allowed)
+	for _, preset := range slices.Sorted(maps.Keys(a.Registries)) {
+		allow = append(allow, a.Registries[preset]...)
+	}
+	return allow, a.Denied
+}
+
+// UnreadRegistries returns the presets among the rules whose own rules are in the guest
+// and were not read yet.
+func (a Access) UnreadRegistries() (presets []string) {
+	for _, text := range slices.Concat(a.Allow, a.Allowed) {
+		rule, err := policy.ParseRule(text)
+		if err != nil || rule.Reads() == "" {
+			continue
+		}
+		if _, ok := a.Registries[rule.Reads()]; !ok {
+			presets = append(presets, rule.Reads())
+		}
+	}
+	return presets
+}
 
 // ChangeRules is the configuration with other rules, if it can have them. A rule that is
 // allowed is denied no longer, and the other way round.
@@ -46,6 +68,12 @@ func (c Config) ChangeRules(change api.RuleChange) (Config, error) {
 		c.Allowed = slices.DeleteFunc(c.Allowed, is(rule))
 		if !slices.Contains(c.Denied, rule) {
 			c.Denied = append(c.Denied, rule)
+		}
+	}
+	for _, text := range change.Allow {
+		// Once a guest has run, its settings are whatever it wants.
+		if rule, err := policy.ParseRule(text); err == nil && rule.Reads() != "" && !slices.Contains(c.Allow, text) {
+			return c, fmt.Errorf("what %s is set to is read at the first start only, before the guest can change it: name its host instead", rule.Reads())
 		}
 	}
 	for _, rule := range change.Allow {

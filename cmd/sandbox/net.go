@@ -57,6 +57,10 @@ EXAMPLES
 						return usage("sandbox net presets takes no arguments")
 					}
 					for _, p := range policy.Presets() {
+						if p.Read {
+							fmt.Fprintf(c.App.Writer, "preset:%s (what %[1]s in the guest is set to when a sandbox is first started)\n", p.Name)
+							continue
+						}
 						fmt.Fprintf(c.App.Writer, "preset:%s (of %s)\n", p.Name, p.Date)
 						for _, rule := range p.Rules {
 							fmt.Fprintf(c.App.Writer, "   %s\n", rule)

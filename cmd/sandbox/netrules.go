@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -82,7 +84,7 @@ func changeRules(change func(rules []string) api.RuleChange) cli.ActionFunc {
 type rule struct {
 	Decision string `json:"decision"` // allow or deny
 	Rule     string `json:"rule"`
-	From     string `json:"from"` // ruleMade or ruleAdded
+	From     string `json:"from"` // ruleMade, ruleAdded, or the preset whose rule it is
 }
 
 const (
@@ -142,5 +144,8 @@ func rulesOf(c machine.Config) []rule {
 	add("deny", ruleAdded, c.Denied)
 	add("allow", ruleMade, c.Allow)
 	add("allow", ruleAdded, c.Allowed)
+	for _, preset := range slices.Sorted(maps.Keys(c.Registries)) {
+		add("allow", "preset:"+preset, c.Registries[preset])
+	}
 	return rules
 }

@@ -44,6 +44,9 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 	if err := v.checkDisk(status); err != nil {
 		return err
 	}
+	if err := v.readRegistries(ctx); err != nil {
+		return err
+	}
 	v.reach(machine.StageAgent, func(st *machine.State) { st.Status = machine.StatusRunning })
 	return nil
 }

@@ -16,6 +16,9 @@ func ParseDeny(text string) (Rule, error) {
 	if err != nil {
 		return r, err
 	}
+	if r.reads != "" {
+		return Rule{}, ruleError(text, 0, "registry.example.com", "what a package manager is set to can be opened and not closed")
+	}
 	r.targets = slices.Clone(r.targets)
 	for i, t := range r.targets {
 		if t.requests != nil {
@@ -32,6 +35,9 @@ func ParseDeny(text string) (Rule, error) {
 // it does not know whether a guest means it: at the same address are others, and the guest may know the address from
 // elsewhere.
 func (r Rule) CheckPublic() error {
+	if r.reads != "" {
+		return fmt.Errorf("the rule %q names hosts, and the public network is open to those of the Internet: name the address of one that is not, such as 10.1.0.5:8081", r.text)
+	}
 	for _, t := range r.targets {
 		if t.name != "" {
 			return fmt.Errorf("the rule %q names hosts, and the public network knows only addresses: name the address or the network, such as 10.1.0.0/16:5432", r.text)

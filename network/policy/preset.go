@@ -7,6 +7,10 @@ type Preset struct {
 	Name  string
 	Date  string // when the rules were last compared with what programs connect to
 	Rules []string
+
+	// Read tells that its rules are those of the registries, proxies and mirrors that a package manager of this name in the
+	// guest is set to, which whoever starts the guest has to find out.
+	Read bool
 }
 
 // Presets returns all presets. The hosts are those without which the programs do not work: what they send statistics to,
@@ -14,18 +18,23 @@ type Preset struct {
 func Presets() []Preset { return slices.Clone(presets) }
 
 var presets = []Preset{
-	{"anthropic", "2026-11-26", []string{
+	{Name: "anthropic", Date: "2026-11-26", Rules: []string{
 		"api.anthropic.com", "platform.claude.com", "claude.ai", "claude.com", "mcp-proxy.anthropic.com",
 	}},
-	{"github", "2026-11-26", []string{
+	{Name: "github", Date: "2026-11-26", Rules: []string{
 		"github.com", "github.com:22", "api.github.com", "codeload.github.com", "uploads.github.com",
 		"raw.githubusercontent.com", "objects.githubusercontent.com", "release-assets.githubusercontent.com",
 		"ghcr.io", "pkg-containers.githubusercontent.com",
 	}},
-	{"google", "2026-11-26", []string{
+	{Name: "google", Date: "2026-11-26", Rules: []string{
 		"generativelanguage.googleapis.com", "cloudcode-pa.googleapis.com", "oauth2.googleapis.com",
 		"accounts.google.com", "www.googleapis.com", "aiplatform.googleapis.com",
 	}},
-	{"openai", "2026-11-26", []string{"api.openai.com", "chatgpt.com", "auth.openai.com"}},
-	{"opencode", "2026-11-26", []string{"models.opencode.ai", "opencode.ai"}},
+	{Name: "openai", Date: "2026-11-26", Rules: []string{"api.openai.com", "chatgpt.com", "auth.openai.com"}},
+	{Name: "opencode", Date: "2026-11-26", Rules: []string{"models.opencode.ai", "opencode.ai"}},
+	{Name: "debian", Read: true},
+	{Name: "go", Read: true},
+	{Name: "nix", Read: true},
+	{Name: "npm", Read: true},
+	{Name: "pypi", Read: true},
 }

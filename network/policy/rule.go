@@ -13,10 +13,15 @@ import (
 type Rule struct {
 	text    string
 	targets []target // a preset has several
+	reads   string   // the preset whose rules are in the guest
 }
 
 // String returns the rule as it was written.
 func (r Rule) String() string { return r.text }
+
+// Reads returns the name of the preset that the rule is, if its rules are to be read in the guest: see [Preset]. By itself
+// such a rule opens nothing.
+func (r Rule) Reads() string { return r.reads }
 
 // target is a host, a domain or a network, at a port.
 type target struct {
@@ -64,7 +69,7 @@ func ParseRule(text string) (Rule, error) {
 	if err != nil {
 		return Rule{}, err
 	}
-	return Rule{text, []target{t}}, nil
+	return Rule{text: text, targets: []target{t}}, nil
 }
 
 // RuleFor is the text of the rule that opens a host, named by name or address, at a port of TCP: without the port if that is
@@ -91,6 +96,9 @@ func parsePreset(text, name string) (Rule, error) {
 		return Rule{}, ruleError(text, len(presetPrefix), presetPrefix+names[0], "there is no such preset, but %s", strings.Join(names, ", "))
 	}
 	r := Rule{text: text}
+	if presets[i].Read {
+		r.reads = name
+	}
 	for _, rule := range presets[i].Rules {
 		t, err := parseTarget(rule)
 		if err != nil {

@@ -172,7 +172,7 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 		"198.18.0.0/16":            "stand for the names",
 		"[::1]:443":                "IPv4 only",
 		"2001:db8::1":              "IPv4 only",
-		"preset:npmjs":             "character 8: there is no such preset, but anthropic, github, google, openai, opencode; write it like preset:anthropic",
+		"preset:npmjs":             "character 8: there is no such preset, but anthropic, github, google, openai, opencode, debian, go, nix, npm, pypi; write it like preset:anthropic",
 		strings.Repeat("a.", 130):  "at most 253 characters",
 		strings.Repeat("a", 64):    "character 64",
 		"preset:":                  "no such preset",
@@ -197,8 +197,17 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 func TestPresetsAreRules(t *testing.T) {
 	for _, p := range policy.Presets() {
 		r, err := policy.ParseRule("preset:" + p.Name)
-		if err != nil || r.String() != "preset:"+p.Name || len(p.Rules) == 0 || p.Date == "" {
+		if err != nil || r.String() != "preset:"+p.Name || (len(p.Rules) == 0) != p.Read || (p.Date == "") != p.Read {
 			t.Errorf("%+v: %v", p, err)
+		}
+		if _, err := policy.ParseDeny("preset:" + p.Name); (err == nil) == p.Read {
+			t.Errorf("%s is denied: %v", p.Name, err)
+		}
+		if err := r.CheckPublic(); err == nil {
+			t.Errorf("%s is a rule of the public network", p.Name)
+		}
+		if (r.Reads() == p.Name) != p.Read {
+			t.Errorf("%s reads %q", p.Name, r.Reads())
 		}
 	}
 }
