@@ -309,7 +309,7 @@ func (g *Gateway) Unpublish(f network.Forward) error {
 	}
 	p := g.published[i]
 	// The next process does not learn of it, should this one be gone.
-	if err := g.control.Ask(wire.Request{Unpublish: p.id}, nil); isRefusal(err) {
+	if err := g.tell(wire.Request{Unpublish: p.id}, nil); isRefusal(err) {
 		return fmt.Errorf("closing the port %s: %w", f, err)
 	}
 	g.published = slices.Delete(g.published, i, i+1)
@@ -323,7 +323,7 @@ func (g *Gateway) SetRules(allow, deny []string) error {
 	defer g.mu.Unlock()
 	next := wire.Rules{Allow: allow, Deny: deny}
 	// The next process learns of it, should this one be gone.
-	if err := g.control.Ask(wire.Request{Rules: &next}, nil); isRefusal(err) {
+	if err := g.tell(wire.Request{Rules: &next}, nil); isRefusal(err) {
 		return fmt.Errorf("changing the rules of the guest's network: %w", err)
 	}
 	g.rules = next
@@ -334,12 +334,25 @@ func (g *Gateway) SetRules(allow, deny []string) error {
 func (g *Gateway) AllowOnce(id string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.control.Ask(wire.Request{AllowOnce: id}, nil)
+	return g.tell(wire.Request{AllowOnce: id}, nil)
+}
+
+// tell asks the process for something. One that does not answer is ended, so that another one does what it was told: it
+// may be in the guest's hands, and must neither hold us up nor go on as before. The caller holds the lock.
+func (g *Gateway) tell(r wire.Request, f *os.File) error { return g.tellBy(g.control, r, f) }
+
+// tellBy is tell for the process of a control socket, which may have been replaced meanwhile.
+func (g *Gateway) tellBy(control wire.Conn, r wire.Request, f *os.File) error {
+	err := control.Ask(r, f)
+	if err != nil && !isRefusal(err) && control.UnixConn == g.control.UnixConn {
+		_ = g.process.Load().Stop(context.WithoutCancel(g.ctx), 0)
+	}
+	return err
 }
 
 // ask tells the process of a port. The caller holds the lock.
 func (g *Gateway) ask(p published) error {
-	return g.control.Ask(wire.Request{Publish: &wire.Publish{ID: p.id, Proto: p.Proto, GuestPort: uint16(p.GuestPort)}}, p.socket)
+	return g.tell(wire.Request{Publish: &wire.Publish{ID: p.id, Proto: p.Proto, GuestPort: uint16(p.GuestPort)}}, p.socket)
 }
 
 func isRefusal(err error) bool {

@@ -37,7 +37,7 @@ func (g *Gateway) connectLoopback(want wire.WantLoopback, control wire.Conn) {
 	})
 	refuse := func(why string) {
 		// A process that is gone needs no answer.
-		_ = control.Ask(wire.Request{Loopback: &wire.Loopback{ID: want.ID, Error: why}}, nil)
+		_ = g.tellBy(control, wire.Request{Loopback: &wire.Loopback{ID: want.ID, Error: why}}, nil)
 	}
 	switch {
 	case g.options.Loopback == nil:
@@ -76,7 +76,7 @@ func (g *Gateway) serveLoopback(want wire.WantLoopback, control wire.Conn) error
 		answer.Error = err.Error()
 	}
 	g.mu.Lock()
-	err = errors.Join(err, control.Ask(wire.Request{Loopback: &answer}, far))
+	err = errors.Join(err, g.tellBy(control, wire.Request{Loopback: &answer}, far))
 	g.mu.Unlock()
 	if far != nil {
 		far.Close()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -72,7 +73,14 @@ type Refusal struct{ Answer }
 func (r *Refusal) Error() string { return r.Answer.Error }
 
 // Conn is an end of the socket.
-type Conn struct{ *net.UnixConn }
+type Conn struct {
+	*net.UnixConn
+	Patience time.Duration // that Ask has for an answer
+}
+
+// patience is more than a machine takes that is a thousand times slower than others: nothing is waited for before an
+// answer but the process itself.
+const patience = 30 * time.Second
 
 // Pair returns a connected pair: an end for this process and one to be inherited. The caller closes both.
 func Pair() (Conn, *os.File, error) {
@@ -99,14 +107,18 @@ func NewConn(f *os.File) (Conn, error) {
 	if !ok {
 		return Conn{}, errors.Join(fmt.Errorf("the control socket is a %T", c), c.Close())
 	}
-	return Conn{conn}, nil
+	return Conn{conn, patience}, nil
 }
 
 // Ask sends a request with the file, which stays the caller's and may be nil, and waits for its answer. One request
-// is asked at a time. An error that is no *Refusal says that nobody is at the other end any more.
+// is asked at a time. An error that is no *Refusal says that nobody is at the other end any more, or somebody who does not
+// answer: the connection is of no use then.
 func (c Conn) Ask(r Request, f *os.File) error {
 	data, err := json.Marshal(r)
 	if err != nil {
+		return err
+	}
+	if err := c.SetDeadline(time.Now().Add(c.Patience)); err != nil {
 		return err
 	}
 	if err := c.send(data, f); err != nil {
