@@ -31,6 +31,11 @@ const (
 
 const spellingWhy = "too many names were looked up that were not known before; try again in a minute"
 
+// mayAsk tells whether somebody may be asked for a name that is open, by what the guest may say with names.
+func (n *Network) mayAsk(name string) bool {
+	return n.table.has(name) || n.spelling.AllowN(time.Now(), len(name))
+}
+
 // notAllowedWhy is what a guest is told of a name that no rule opens.
 const notAllowedWhy = "no rule of the sandbox's allowlist opens this name"
 
@@ -76,7 +81,7 @@ func (n *Network) answerAllowed(ctx context.Context, list *policy.Allowlist, q q
 	}
 	// An open name is asked for even if its address is known, so that one that does not exist is not there.
 	if v.Allow {
-		if !n.table.has(q.host()) && !n.spelling.AllowN(time.Now(), len(q.host())) {
+		if !n.mayAsk(q.host()) {
 			e.Allowed, e.Rule = false, RuleSpelling
 			return q.block(spellingWhy)
 		}

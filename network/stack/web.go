@@ -301,6 +301,10 @@ func (w *web) request(rw http.ResponseWriter, r *http.Request) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	now, config := n.rules.Load(), n.config
 	config.Policy, config.Allow = now.public, now.allow
+	if now.allow != nil && now.allow.Lookup(host).Allow && !n.mayAsk(host) {
+		http.Error(rw, spellingWhy, http.StatusTooManyRequests)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
 	defer cancel()
 	answer, err := Check(ctx, config, host, port, proto)
