@@ -56,7 +56,8 @@ type Access struct {
 	Allow          []string            `json:"allow,omitempty"`              // rules that open (see policy.ParseRule), with which it was made
 	Allowed        []string            `json:"allowed,omitempty"`            // those that were added since
 	Registries     map[string][]string `json:"registries,omitempty"`         // rules of presets that were read in the guest: see policy.Preset
-	Denied         []string            `json:"denied,omitempty"`             // rules that close (see policy.ParseDeny), which count more
+	Deny           []string            `json:"deny,omitempty"`               // rules that close (see policy.ParseDeny), which count more, with which it was made
+	Denied         []string            `json:"denied,omitempty"`             // those that were added since
 	HostPorts      []network.HostPort  `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
 	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start

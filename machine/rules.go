@@ -38,7 +38,13 @@ func (a Access) Rules() (allow, deny []string) {
 	for _, preset := range slices.Sorted(maps.Keys(a.Registries)) {
 		allow = append(allow, a.Registries[preset]...)
 	}
-	return allow, a.Denied
+	return allow, slices.Concat(a.StillDenied(), a.Denied)
+}
+
+// StillDenied are the rules that close with which the sandbox was made, without those
+// that were allowed since.
+func (a Access) StillDenied() []string {
+	return slices.DeleteFunc(slices.Clone(a.Deny), func(rule string) bool { return slices.Contains(a.Allowed, rule) })
 }
 
 // UnreadRegistries returns the presets among the rules whose own rules are in the guest
@@ -66,7 +72,7 @@ func (c Config) ChangeRules(change api.RuleChange) (Config, error) {
 	is := func(rule string) func(string) bool { return func(r string) bool { return r == rule } }
 	for _, rule := range change.Deny {
 		c.Allowed = slices.DeleteFunc(c.Allowed, is(rule))
-		if !slices.Contains(c.Denied, rule) {
+		if !slices.Contains(c.Deny, rule) && !slices.Contains(c.Denied, rule) {
 			c.Denied = append(c.Denied, rule)
 		}
 	}
@@ -78,7 +84,8 @@ func (c Config) ChangeRules(change api.RuleChange) (Config, error) {
 	}
 	for _, rule := range change.Allow {
 		c.Denied = slices.DeleteFunc(c.Denied, is(rule))
-		if !slices.Contains(c.Allow, rule) && !slices.Contains(c.Allowed, rule) {
+		had := slices.Contains(c.Allow, rule) && !slices.Contains(c.Deny, rule)
+		if !had && !slices.Contains(c.Allowed, rule) {
 			c.Allowed = append(c.Allowed, rule)
 		}
 	}

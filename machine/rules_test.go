@@ -48,3 +48,32 @@ func TestRulesOfAStoppedSandboxAreInItsConfiguration(t *testing.T) {
 		t.Errorf("a question of a sandbox that does not run is answered: %v", err)
 	}
 }
+
+func TestWhatASandboxWasMadeWithIsDeniedUntilItIsAllowed(t *testing.T) {
+	config := testConfig("work")
+	config.Network, config.Allow, config.Deny = network.ModeAllowlist, []string{"a.example", "*.example"}, []string{"a.example", "b.example"}
+	for _, step := range []struct {
+		change      api.RuleChange
+		allow, deny string
+	}{
+		{api.RuleChange{}, "a.example *.example", "a.example b.example"},
+		{api.RuleChange{Allow: []string{"a.example"}}, "a.example *.example a.example", "b.example"},
+		{api.RuleChange{Allow: []string{"b.example"}, Deny: []string{"c.example"}}, "a.example *.example a.example b.example", "c.example"},
+		{api.RuleChange{Deny: []string{"a.example", "b.example"}}, "a.example *.example", "a.example b.example c.example"},
+		{api.RuleChange{Allow: []string{"b.example"}}, "a.example *.example b.example", "a.example c.example"},
+		{api.RuleChange{Reset: true}, "a.example *.example", "a.example b.example"},
+	} {
+		var err error
+		if config, err = config.ChangeRules(step.change); err != nil {
+			t.Fatal(err)
+		}
+		allow, deny := config.Rules()
+		if strings.Join(allow, " ") != step.allow || strings.Join(deny, " ") != step.deny {
+			t.Errorf("after %+v: %q and %q, want %q and %q", step.change, allow, deny, step.allow, step.deny)
+		}
+	}
+	config.Deny = []string{"https://a.example/**"}
+	if err := config.validateRules(); err == nil || !strings.Contains(err.Error(), "only whole hosts be closed") {
+		t.Errorf("a rule that denies no host: %v", err)
+	}
+}

@@ -141,6 +141,7 @@ func rulesOf(c machine.Config) []rule {
 			rules = append(rules, rule{decision, text, from})
 		}
 	}
+	add("deny", ruleMade, c.StillDenied())
 	add("deny", ruleAdded, c.Denied)
 	add("allow", ruleMade, c.Allow)
 	add("allow", ruleAdded, c.Allowed)
