@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"net"
@@ -27,6 +28,13 @@ const (
 
 // Modes are all modes, the default first.
 func Modes() []Mode { return []Mode{ModePublic, ModeAllowlist, ModeAsk, ModeUser, ModeNone} }
+
+// Compare orders modes by what they open to a guest: it is negative if m opens less than other, and positive if it opens
+// more. An answer can open what an allowlist does not.
+func (m Mode) Compare(other Mode) int {
+	order := []Mode{ModeNone, ModeAllowlist, ModeAsk, ModePublic, ModeUser}
+	return cmp.Compare(slices.Index(order, m), slices.Index(order, other))
+}
 
 // Judged tells whether the mode's network is ours, and judges what a guest reaches.
 func (m Mode) Judged() bool { return m == ModePublic || m == ModeAllowlist || m == ModeAsk }

@@ -19,6 +19,20 @@ func TestParseMode(t *testing.T) {
 	}
 }
 
+func TestModesAreOrderedByWhatTheyOpen(t *testing.T) {
+	order := []Mode{ModeNone, ModeAllowlist, ModeAsk, ModePublic, ModeUser}
+	if len(order) != len(Modes()) {
+		t.Errorf("there are %d modes, and %d have a place", len(Modes()), len(order))
+	}
+	for i, m := range order {
+		for j, other := range order {
+			if got := m.Compare(other); (got < 0) != (i < j) || (got > 0) != (i > j) {
+				t.Errorf("%s compared with %s is %d", m, other, got)
+			}
+		}
+	}
+}
+
 func TestMACIsStableLocalAndDiffers(t *testing.T) {
 	seen := map[string]string{}
 	for _, name := range []string{"", "a", "b", "project", "project-2", strings.Repeat("x", 63)} {

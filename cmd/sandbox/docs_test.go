@@ -148,7 +148,7 @@ func TestDocumentedSettingsAreThose(t *testing.T) {
 		if ok {
 			found++
 		}
-		want := map[project.Trust]string{project.User: "no", project.Inside: "within the project", project.Project: "yes"}[o.Trust]
+		want := map[project.Trust]string{project.User: "no", project.Consent: "with your [consent](#consent)", project.Narrower: "if narrower", project.Inside: "within the project", project.Project: "yes"}[o.Trust]
 		if ok != (want != "") || ok && (row[1] != want || row[2] != "yes") {
 			t.Errorf("%s: documented as %q, but a project's file: %q", o.Name, row, want)
 		}

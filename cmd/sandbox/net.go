@@ -74,7 +74,7 @@ EXAMPLES
 }
 
 // checkOptions are those that decide what a guest reaches.
-var checkOptions = []string{"net", "allow", "allow-host-port", "upstream-proxy"}
+var checkOptions = []string{"net", "allow", "deny", "allow-host-port", "upstream-proxy"}
 
 func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
@@ -89,7 +89,7 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), UpstreamProxy: c.String("upstream-proxy")}
+	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), UpstreamProxy: c.String("upstream-proxy")}
 	if access.HostPorts, err = parseHostPorts(c.StringSlice("allow-host-port")); err != nil {
 		return usage("%w", err)
 	}

@@ -82,10 +82,11 @@ func TestNoCommandLetsAGuestControlTheTerminal(t *testing.T) {
 		e.check(t, args)
 	}
 	e.events(t)
-	for _, toml := range []string{`"` + evil + `" = 1`, `image = "` + jsonEscaped(evil) + `"`, `flake = ".#` + jsonEscaped(evil) + `"`, `share = ["` + jsonEscaped(evil) + `"]`, `memory = "` + jsonEscaped(evil) + `"`} {
+	for _, toml := range []string{`"` + evil + `" = 1`, `image = "` + jsonEscaped(evil) + `"`, `flake = ".#` + jsonEscaped(evil) + `"`, `share = ["` + jsonEscaped(evil) + `"]`, `memory = "` + jsonEscaped(evil) + `"`, `allow = "` + jsonEscaped(evil) + `"`, "publish = \"1:1\"\nallow = \"https://a.example/" + jsonEscaped(evil) + `"`} {
 		e.project(t, toml)
 		e.check(t, []string{"config"})
 		e.check(t, []string{"run"})
+		e.check(t, []string{"trust", "--force"})
 	}
 	for _, args := range last {
 		e.try(t, args)

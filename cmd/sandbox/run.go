@@ -67,7 +67,7 @@ func runAction(c *cli.Context) error {
 
 func run(c *cli.Context) error {
 	ctx := c.Context
-	sources, err := loadSettings(c)
+	sources, err := loadSettings(c, insistOnConsent)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
 			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		},
-		Access: machine.Access{Allow: c.StringSlice("allow"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
+		Access: machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
 		Life:   machine.Life{ReadyTimeout: c.Duration("timeout")},
 	}
 	rules := host.ShareRules()
@@ -332,8 +332,7 @@ func allowHint(err error) error {
 	return err
 }
 
-// autoPublish stands, among ports, for those on which the guest listens.
-const autoPublish = "auto"
+const autoPublish = project.AutoPublish
 
 func isAutoPublish(spec string) bool { return spec == autoPublish }
 

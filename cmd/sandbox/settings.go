@@ -17,26 +17,52 @@ import (
 // applySettings gives the flags that neither the command line nor the
 // environment has set the values of the settings files, the project's before
 // the user's. It returns for each flag where its value came from, and notes which
-// files do not count because somebody else may have written them.
-func applySettings(c *cli.Context, cwd, userFile string, note func(error)) (sources, error) {
+// files do not count because somebody else may have written them. What the project's
+// file asks for is used as it was read when consent was asked for.
+func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note func(error)) (sources, error) {
 	files, err := project.Load(trust.Caller(os.Getenv), cwd, userFile, note)
-	errs := []error{err} // all mistakes are told at once
 	found := givenOptions(c)
+	mode, badMode := applyNet(c, files, found)
+	errs := []error{err, badMode} // all mistakes are told at once
+	take := func(setting project.Setting, source project.Source) {
+		for _, value := range setting.Values {
+			if err := c.Set(setting.Key, value); err != nil {
+				errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
+			}
+		}
+		if earlier, ok := found[setting.Key]; ok {
+			source = earlier.And(source)
+		}
+		found[setting.Key] = source
+	}
 	for _, file := range files {
 		// Either names the image: the one of an earlier source counts.
 		imageIsSet := found.has("image") || found.has("flake")
+		var asked []project.Setting
 		for _, setting := range file.Settings {
+			option := project.Find(setting.Key)
 			isImage := setting.Key == "image" || setting.Key == "flake"
-			if found.has(setting.Key) || isImage && imageIsSet {
+			earlier, ok := found[setting.Key]
+			if ok && earlier.Layer > option.Adds || isImage && imageIsSet || setting.Key == "net" { // see applyNet
 				continue
 			}
 			errs = append(errs, setting.Err)
-			for _, value := range setting.Values {
-				if err := c.Set(setting.Key, value); err != nil {
-					errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
+			switch asks := option.Trust == project.Consent && file.Source.Layer == project.ProjectFile; {
+			case !saysSomething(&setting, mode):
+			case asks:
+				asked = append(asked, setting)
+			default:
+				take(setting, file.Source)
+			}
+		}
+		if len(asked) > 0 && errors.Join(errs...) == nil {
+			ok, err := consent(file.Request())
+			errs = append(errs, err)
+			for _, setting := range asked {
+				if ok {
+					take(setting, file.Source)
 				}
 			}
-			found[setting.Key] = file.Source
 		}
 	}
 	return found, errors.Join(errs...)
@@ -72,13 +98,24 @@ func userFile() string {
 	return filepath.Join(dir, "sandbox", "config.toml")
 }
 
-// loadSettings applies the settings files that count here.
-func loadSettings(c *cli.Context) (sources, error) {
+// loadSettings applies the settings files that count here. What the project's asks for is
+// used if the user has consented to it, or does so when unknown asks.
+func loadSettings(c *cli.Context, unknown consenter) (sources, error) {
 	cwd, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
-	return applySettings(c, cwd, userFile(), func(err error) { fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(err)) })
+	consents, err := openConsents()
+	if err != nil {
+		return nil, err
+	}
+	consent := func(r project.Request) (bool, error) {
+		if consents.Has(r) {
+			return true, nil
+		}
+		return unknown(r)
+	}
+	return applySettings(c, cwd, userFile(), consent, func(err error) { fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(err)) })
 }
 
 func configCommand() *cli.Command {
@@ -97,7 +134,8 @@ can write them. The files have the long names of flags as keys:
    share = [".", "docs:docs:ro"]
 
 In the output, sources tells of each option where it came from: flag, the variable,
-the file, image or default. --schema prints the JSON Schema of a file, by which editors
+the file, image or default, and untrusted has what the project's file asks for and
+does not get before sandbox trust. --schema prints the JSON Schema of a file, by which editors
 complete and check it.
 
 EXAMPLES
@@ -115,7 +153,12 @@ func configAction(c *cli.Context) error {
 	if c.IsSet("schema") {
 		return printSchema(c)
 	}
-	sources, err := loadSettings(c)
+	var untrusted []string
+	sources, err := loadSettings(c, func(r project.Request) (bool, error) {
+		untrusted = asFlags(r.Asks)
+		fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(needsConsent(r)))
+		return false, nil
+	})
 	if err != nil {
 		return err
 	}
@@ -132,7 +175,11 @@ func configAction(c *cli.Context) error {
 		return err
 	}
 	sources.complete(img.Manifest)
-	return printJSON(c.App.Writer, map[string]any{"config": config, "image": img.Ref(), "workdir": c.String("workdir"), "sources": sources})
+	shown := map[string]any{"config": config, "image": img.Ref(), "workdir": c.String("workdir"), "sources": sources}
+	if untrusted != nil {
+		shown["untrusted"] = untrusted
+	}
+	return printJSON(c.App.Writer, shown)
 }
 
 func printSchema(c *cli.Context) error {

@@ -113,6 +113,10 @@ func isOwnDirectory(path string, uid int) bool {
 	return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && int(st.Uid) == uid
 }
 
+// Consents is the directory of what the user has consented to in the files of projects.
+// No sandbox has such a name.
+func (d Dirs) Consents() string { return filepath.Join(d.State, ".consents") }
+
 // Images is the directory of the image store.
 func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 

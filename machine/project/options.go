@@ -27,6 +27,9 @@ type Option struct {
 	Hidden  bool // for those who develop this program
 	Saved   bool // a saved state of the booted image depends on it, or on how long its boot may take
 	Command bool // it is about the command that runs in the sandbox
+
+	// Adds is the last of the layers whose values all count. A layer after it has them to itself.
+	Adds Layer
 }
 
 // Kind is what values an option takes.
@@ -55,6 +58,11 @@ const (
 	// User: the user's own file. The option opens something of the host to the guest, or the guest to somebody,
 	// or decides how long it stays, so a project cannot decide it.
 	User
+	// Consent: a project's file too, where it counts only if the user has consented to it (see Request): it opens
+	// something.
+	Consent
+	// Narrower: a project's file too, if its value opens no more than the user's own.
+	Narrower
 	// Inside: a project's file too, for what lies in the project.
 	Inside
 	// Project: a project's file too.
@@ -83,11 +91,12 @@ func Options() []Option {
 		{Name: "share", Letter: "v", Kind: Shares, Trust: Inside, Usage: "share a directory as `HOST[:GUEST][:ro]`; GUEST is relative to the guest's home; programs in the guest that watch files must poll to notice changes made on this machine"},
 		{Name: "allow-weak-isolation", Kind: Switch, Usage: "run also where this machine does not offer what keeps a guest in that has taken over QEMU or virtiofsd: it then has all your files"},
 		{Name: "allow-dangerous-share", Kind: Switch, Usage: "share even /, a whole home, or a directory of keys: the guest can then read, and unless :ro also destroy, what is in it"},
-		{Name: "publish", Letter: "p", Kind: List, Trust: User, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; auto forwards each TCP port that a program in the guest listens on, of the same number where that is free"},
-		{Name: "net", Variable: true, Trust: User, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
-		{Name: "allow", Kind: List, Trust: User, Usage: "open `RULE` in the network modes allowlist and ask: a name such as api.example.com, *.example.com for those below, an address or network; then :PORT or :* instead of ports 80 and 443, and /udp; a URL with methods before it, such as GET,HEAD https://api.example.com/v1/**, for these requests only; git:URL for one repository, or git:origin for that of each shared one; or preset:NAME, of " + or(presets) + "; in the mode public, only addresses that are nearer than the Internet"},
+		{Name: "publish", Letter: "p", Kind: List, Trust: Consent, Adds: ProjectFile, Usage: "forward a port of this machine as `[IP:]HOST:GUEST[/udp]`; IP is 127.0.0.1 unless written; auto forwards each TCP port that a program in the guest listens on, of the same number where that is free"},
+		{Name: "net", Variable: true, Trust: Narrower, Values: modes, Default: string(network.ModePublic), Saved: true, Usage: "`MODE` of the network: " + or(modes)},
+		{Name: "allow", Kind: List, Trust: Consent, Adds: ProjectFile, Usage: "open `RULE` in the network modes allowlist and ask: a name such as api.example.com, *.example.com for those below, an address or network; then :PORT or :* instead of ports 80 and 443, and /udp; a URL with methods before it, such as GET,HEAD https://api.example.com/v1/**, for these requests only; git:URL for one repository, or git:origin for that of each shared one; or preset:NAME, of " + or(presets) + "; in the mode public, only addresses that are nearer than the Internet"},
+		{Name: "deny", Kind: List, Trust: Project, Adds: Flag, Usage: "close what `RULE` names, whatever opens it: written as what is allowed, for whole hosts only, and for all ports where it names none; in the mode public, only addresses"},
 		{Name: "git-push-only", Kind: Switch, Usage: "open the repositories from which those that are shared were cloned, for fetch and push, and nothing else that is not allowed: the network mode allowlist, and the rule git:origin"},
-		{Name: "allow-host-port", Kind: List, Trust: User, Usage: "let the guest reach `PORT[:NAME]` of this machine's 127.0.0.1, as host.sandbox.internal and, with NAME, also as NAME.sandbox.internal or as a whole NAME such as host.docker.internal"},
+		{Name: "allow-host-port", Kind: List, Trust: Consent, Adds: ProjectFile, Usage: "let the guest reach `PORT[:NAME]` of this machine's 127.0.0.1, as host.sandbox.internal and, with NAME, also as NAME.sandbox.internal or as a whole NAME such as host.docker.internal"},
 		{Name: "trust-host-ca", Trust: User, Usage: "make the guest's programs believe the certificates in `FILE`, in PEM, such as those of a company's proxy, or those that were added to this machine: system"},
 		{Name: "upstream-proxy", Trust: User, Usage: "let the guest's TCP connections to the Internet go by way of the proxy at `URL`, such as http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or none (default: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say at each start)"},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
@@ -120,7 +129,7 @@ func (o Option) Environment() string {
 
 // InFile tells whether a file may have the option: a project's, or the user's own.
 func (o Option) InFile(l Layer) bool {
-	return o.Trust >= Inside || l == UserFile && o.Trust == User
+	return o.Trust > User || l == UserFile && o.Trust == User
 }
 
 // Layer is one of the places that values come from.
@@ -145,16 +154,21 @@ type Source struct {
 // OfFile tells whether the value stands in a file.
 func (s Source) OfFile() bool { return s.Layer == ProjectFile || s.Layer == UserFile }
 
+// And is a source of values of which some came from other.
+func (s Source) And(other Source) Source {
+	return Source{s.Layer, s.String() + ", " + other.String()}
+}
+
 func (s Source) String() string {
-	switch s.Layer {
-	case Default:
-		return "default"
-	case OfImage:
+	switch {
+	case s.Name != "":
+		return s.Name
+	case s.Layer == OfImage:
 		return "image"
-	case Flag:
+	case s.Layer == Flag:
 		return "flag"
 	}
-	return s.Name
+	return "default"
 }
 
 // MarshalText makes the source a text in JSON.

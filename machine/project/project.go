@@ -2,9 +2,10 @@
 // sandbox.toml, and the user's.
 //
 // A project file may come from a stranger, or be written by the last guest that had
-// the project as a share. So it may describe the machine, but not open anything of the
-// host to it: its shares and its flake must lie in the project. What there is to set,
-// and who may set it, is in [Options].
+// the project as a share. So it may describe the machine, but not open anything to it by
+// itself: its shares and its flake must lie in the project, its network mode may only be
+// narrower than the user's own, and what opens more counts with the user's consent
+// ([Request]). What there is to set, and who may set it, is in [Options].
 package project
 
 import (
@@ -37,6 +38,7 @@ const FileName = "sandbox.toml"
 // File is what a file sets.
 type File struct {
 	Source   Source
+	Dir      string    // of the file, without links
 	Settings []Setting // in the order of the file
 }
 
@@ -137,6 +139,7 @@ func parse(f *os.File, layer Layer) (File, error) {
 	if err != nil {
 		return file, err
 	}
+	file.Dir = dir
 	options := Options()
 	var errs []error
 	for _, s := range places(data, path) {
@@ -150,6 +153,9 @@ func parse(f *os.File, layer Layer) (File, error) {
 			s.Values, s.Err = s.resolve(values[s.Key], options[i], dir, layer)
 			file.Settings = append(file.Settings, s)
 		}
+	}
+	if n := len(file.Request().Asks); n > maxAsks {
+		errs = append(errs, fmt.Errorf("%s asks for %d things, and more than %d are more than one can judge", path, n, maxAsks))
 	}
 	for _, s := range file.Settings {
 		if s.Key == "image" && values["flake"] != nil {
@@ -198,6 +204,9 @@ func (s Setting) resolve(value any, option Option, dir string, layer Layer) ([]s
 			}
 		default:
 			err = option.check(v)
+		}
+		if err == nil && layer == ProjectFile && option.Trust == Consent {
+			err = checkAsk(Ask{option.Name, v})
 		}
 		if err != nil {
 			return nil, s.Errorf("%w", err)

@@ -37,8 +37,8 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
-		ProjectFile: {"cpus", "disk", "flake", "image", "memory", "share", "timeout", "workdir"},
-		UserFile:    {"allow", "allow-host-port", "cpus", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
+		ProjectFile: {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "share", "timeout", "workdir"},
+		UserFile:    {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {
@@ -96,10 +96,15 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		`share = []`:                  {ProjectFile, UserFile},
 		`share = [1]`:                 nil,
 		`share = ":docs"`:             nil,
-		`net = "none"`:                {UserFile},
+		`net = "none"`:                {ProjectFile, UserFile},
 		`net = "bridged"`:             nil,
-		`publish = ["8080:80"]`:       {UserFile},
-		`publish = "8080:80"`:         {UserFile},
+		`publish = ["8080:80"]`:       {ProjectFile, UserFile},
+		`publish = "8080:80"`:         {ProjectFile, UserFile},
+		`publish = "auto"`:            {ProjectFile, UserFile},
+		`allow = ["a.example"]`:       {ProjectFile, UserFile},
+		`allow = 443`:                 nil,
+		`deny = "a.example"`:          {ProjectFile, UserFile},
+		`allow-host-port = "5432:db"`: {ProjectFile, UserFile},
 		`publish = 8080`:              nil,
 		`ssh-port = 2222`:             {UserFile},
 		`ssh-port = "2222"`:           nil,
@@ -164,11 +169,11 @@ func TestDefaultsAreValuesOfTheirOptions(t *testing.T) {
 
 // TestWhatOpensTheHostIsNotForProjects is the rule that trust follows: what gives the
 // guest more of the host, or others more of the guest, no project's file may set, unless
-// it is held to the project.
+// it is held to the project, to what the user has, or to the user's consent.
 func TestWhatOpensTheHostIsNotForProjects(t *testing.T) {
 	for name, most := range map[string]Trust{
 		"allow-weak-isolation": Caller, "allow-dangerous-share": Caller,
-		"net": User, "allow": User, "publish": User, "ssh-port": User, "ssh-key": User, "restart": User,
+		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "restart": User,
 		"share": Inside, "flake": Inside,
 	} {
 		if o := Find(name); o.Trust > most {
