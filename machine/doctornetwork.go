@@ -16,7 +16,7 @@ func examineNetwork() Finding {
 		return Finding{Name: "network", Verdict: Limited, Finding: err.Error()}
 	}
 	groups, _ := os.ReadFile(pingGroups) // without it, nobody pings
-	return networkFinding(resolver, upstream.FromEnvironment(os.Getenv), mayPing(string(groups), os.Getgid()))
+	return networkFinding(resolver, upstream.FromEnvironment(os.Getenv), mayPing(string(groups), os.Getgid()), network.HasIPv6())
 }
 
 // pingGroups has the groups whose processes may ping (icmp(7)).
@@ -32,16 +32,20 @@ func mayPing(groups string, group int) bool {
 	return first <= last && (group == 0 || first <= group && group <= last)
 }
 
-func networkFinding(r network.Resolver, s upstream.Settings, ping bool) Finding {
+func networkFinding(r network.Resolver, s upstream.Settings, ping, ipv6 bool) Finding {
 	f := Finding{Name: "network", Verdict: Good}
-	lines := []string{"guests reach the Internet over IPv4, without a proxy"}
+	over := "IPv4, as this machine has no route for IPv6"
+	if ipv6 {
+		over = "IPv4 and IPv6"
+	}
+	lines := []string{fmt.Sprintf("guests reach the Internet over %s, without a proxy", over)}
 	proxies, err := upstream.New(s)
 	switch {
 	case err != nil:
 		f.Verdict = Limited
 		lines = append(lines, fmt.Sprintf("the proxy of the environment is not used: %v", err))
 	case proxies != nil:
-		lines[0] = fmt.Sprintf("guests reach the Internet over IPv4, by way of the proxy %s", s)
+		lines[0] = fmt.Sprintf("guests reach the Internet over %s, by way of the proxy %s", over, s)
 	}
 	if len(r.Servers) > 0 {
 		names := "names are asked of " + strings.Join(r.Servers, ", ")

@@ -4,10 +4,13 @@ package guest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,6 +101,9 @@ func (n *network) links() (netlink.Link, error) {
 		if !loopback && (card != nil || attrs.EncapType != "ether") {
 			continue
 		}
+		if !loopback {
+			n.believeRouters(attrs.Name)
+		}
 		if err := netlink.LinkSetUp(link); err != nil {
 			return nil, fmt.Errorf("cannot bring up the network interface %s: %w", attrs.Name, err)
 		}
@@ -105,6 +112,15 @@ func (n *network) links() (netlink.Link, error) {
 		}
 	}
 	return card, nil
+}
+
+// believeRouters has the kernel take addresses and routes of IPv6 from what routers advertise on a link, also when the guest
+// forwards packets, as it does for containers.
+func (n *network) believeRouters(link string) {
+	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", link, "accept_ra"), []byte("2"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
+		n.logger.Warn("the kernel may forget the router of IPv6", "interface", link, "err", err)
+	}
 }
 
 // acquire gets a lease and applies it.
@@ -220,21 +236,50 @@ func resolvConf(ack *dhcpv4.DHCPv4) string {
 // has them from before, and nobody is at their other ends: a program that only waits
 // for an answer would never hear of that.
 func endConnections() error {
-	sockets, err := netlink.SocketDiagTCP(unix.AF_INET)
-	if err != nil {
-		return fmt.Errorf("cannot list the connections from before: %w", err)
-	}
 	var errs []error
-	for _, s := range sockets {
-		if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() { // it listens, or is the guest's own
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		sockets, err := netlink.SocketDiagTCP(family)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cannot list the connections from before: %w", err))
 			continue
 		}
-		err := netlink.SocketDestroy(
-			&net.TCPAddr{IP: s.ID.Source, Port: int(s.ID.SourcePort)}, &net.TCPAddr{IP: s.ID.Destination, Port: int(s.ID.DestinationPort)},
-		)
-		if err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
-			errs = append(errs, fmt.Errorf("cannot end the connection to %s from before: %w", s.ID.Destination, err))
+		for _, s := range sockets {
+			if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() { // it listens, or is the guest's own
+				continue
+			}
+			if err := endConnection(s); err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
+				errs = append(errs, fmt.Errorf("cannot end the connection to %s from before: %w", s.ID.Destination, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func endConnection(s *netlink.Socket) error {
+	request := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	request.AddData(destroyRequest{s})
+	_, err := request.Execute(unix.NETLINK_INET_DIAG, 0)
+	return err
+}
+
+// destroyRequest is a message of sock_diag(7), inet_diag_req_v2, about one socket.
+type destroyRequest struct{ *netlink.Socket }
+
+func (r destroyRequest) Len() int { return diagRequestSize }
+
+func (r destroyRequest) Serialize() []byte {
+	b := make([]byte, diagRequestSize)
+	b[0], b[1] = r.Family, unix.IPPROTO_TCP
+	binary.BigEndian.PutUint16(b[8:], r.ID.SourcePort)
+	binary.BigEndian.PutUint16(b[10:], r.ID.DestinationPort)
+	source, destination := r.ID.Source.To16(), r.ID.Destination.To16()
+	if r.Family == unix.AF_INET {
+		source, destination = r.ID.Source.To4(), r.ID.Destination.To4()
+	}
+	copy(b[12:28], source)
+	copy(b[28:44], destination)
+	binary.NativeEndian.PutUint32(b[44:], r.ID.Interface)
+	binary.NativeEndian.PutUint32(b[48:], r.ID.Cookie[0])
+	binary.NativeEndian.PutUint32(b[52:], r.ID.Cookie[1])
+	return b
 }

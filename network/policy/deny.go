@@ -64,8 +64,14 @@ func deniedAddress(rules []Rule, a netip.AddrPort, proto Proto) (Verdict, bool) 
 	addr := a.Addr().Unmap().WithZone("")
 	all := append(embedded(addr), addr)
 	return denied(rules, func(t target) bool {
-		return t.name == "" && t.matchesPort(a.Port(), proto) && slices.ContainsFunc(all, t.prefix.Contains)
+		return t.name == "" && t.matchesPort(a.Port(), proto) && slices.ContainsFunc(all, t.closes)
 	})
+}
+
+// closes tells whether a rule that denies an address or a network is about addr. That for all of IPv4 is about all
+// addresses: who wrote it did not think of others.
+func (t target) closes(addr netip.Addr) bool {
+	return t.prefix.Contains(addr) || t.prefix.Addr().Is4() && t.prefix.Bits() == 0
 }
 
 // opened returns the verdict of the first rule that opens an address, or of the last that names it but cannot open it, or
@@ -80,7 +86,7 @@ func opened(rules []Rule, public *Policy, a netip.AddrPort, match func(target) b
 				continue
 			}
 			closed := public.base(addr)
-			if closed == "" || public.host(addr) == "" && openable(closed) && within(t.prefix, closing(addr)) {
+			if closed == "" || public.host(addr) == "" && openable(closed) && within(t.prefix, public.closing(addr)) {
 				return Verdict{Allow: true, Rule: r.text}
 			}
 			v = Verdict{Rule: closed}
@@ -94,7 +100,7 @@ func (p *Policy) Reachable(addr netip.Addr) Verdict {
 	addr = addr.Unmap().WithZone("")
 	a := netip.AddrPortFrom(addr, 0)
 	if v, ok := denied(p.Deny, func(t target) bool {
-		return t.name == "" && t.port == anyPort && t.proto == anyProto && t.prefix.Contains(addr)
+		return t.name == "" && t.port == anyPort && t.proto == anyProto && t.closes(addr)
 	}); ok {
 		return v
 	}

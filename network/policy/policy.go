@@ -43,6 +43,7 @@ const (
 	RuleLoopback    = "loopback"
 	RulePrivate     = "private" // RFC 1918, unique local addresses, and what was used for them before
 	RuleShared      = "shared"  // a provider's own network (RFC 6598)
+	RuleSite        = "site"    // the networks around the host, which have public addresses in IPv6
 	RuleLinkLocal   = "link-local"
 	RuleMetadata    = "metadata" // gives credentials to whoever asks from within a cloud
 	RuleMulticast   = "multicast"
@@ -67,7 +68,34 @@ func (p *Policy) Address(a netip.AddrPort, proto Proto) Verdict {
 }
 
 // base returns what closes addr without rules, or nothing.
-func (p *Policy) base(addr netip.Addr) string { return cmp.Or(closed(addr), p.host(addr)) }
+func (p *Policy) base(addr netip.Addr) string {
+	rule := cmp.Or(closed(addr), p.host(addr))
+	if rule == "" && p.site(addr).IsValid() {
+		return RuleSite
+	}
+	return rule
+}
+
+// siteBits is the length of the prefix that a site gets at most (RFC 6177). Which part of it this one has got, nobody tells
+// its hosts.
+const siteBits = 48
+
+// site returns the prefix of the host's site if addr is in it. What is private in IPv4, as the other machines in a house or a
+// company, have addresses of the Internet in IPv6.
+func (p *Policy) site(addr netip.Addr) netip.Prefix {
+	if !global6.Contains(addr) {
+		return netip.Prefix{}
+	}
+	host, _ := p.Host()
+	for _, h := range host {
+		if h = h.WithZone(""); global6.Contains(h) {
+			if site := netip.PrefixFrom(h, siteBits).Masked(); site.Contains(addr) {
+				return site
+			}
+		}
+	}
+	return netip.Prefix{}
+}
 
 // host returns the rule that closes addr because it is the host's, or nothing.
 func (p *Policy) host(addr netip.Addr) string {

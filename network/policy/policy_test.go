@@ -90,7 +90,9 @@ func TestPublicAddresses(t *testing.T) {
 		"64:ff9b::800:7":               policy.RuleHost,
 		"2a00::7":                      policy.RuleHost,
 		"2a00::7%eth0":                 policy.RuleHost,
-		"2a00::8":                      policy.RulePublic,
+		"2a00::8":                      policy.RuleSite, // a machine beside the host
+		"2a00:0:0:ffff::8":             policy.RuleSite,
+		"2a00:0:1::8":                  policy.RulePublic,
 	} {
 		for _, proto := range []policy.Proto{policy.TCP, policy.UDP, policy.ICMP} {
 			got := public().Address(netip.AddrPortFrom(netip.MustParseAddr(addr), 443), proto)

@@ -164,7 +164,7 @@ func TestErrorsOfRulesForRequestsSayWhereAndHow(t *testing.T) {
 		"https://example.com:*/":                 "character 9: it needs one port",
 		"https://10.0.0.1/":                      "no certificate is made for an address",
 		"https://127.0.0.1/":                     "no rule opens 127.0.0.1",
-		"https://[::1]/":                         "IPv4 only",
+		"https://[::1]/":                         "no rule opens ::1/128 (loopback)",
 		"https://*/":                             "opens every name",
 		"https://user@example.com/":              `'@' cannot be in a name`,
 		"https://a..example/":                    "nothing between two dots",

@@ -75,6 +75,9 @@ func ParseRule(text string) (Rule, error) {
 // RuleFor is the text of the rule that opens a host, named by name or address, at a port of TCP: without the port if that is
 // one of the Web.
 func RuleFor(host string, port uint16) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
 	if port == 80 || port == 443 {
 		return host
 	}
@@ -110,30 +113,40 @@ func parsePreset(text, name string) (Rule, error) {
 }
 
 func parseTarget(text string) (t target, err error) {
-	const example = "api.example.com, *.example.com:8443 or 203.0.113.0/24:22"
+	const example = "api.example.com, *.example.com:8443, 203.0.113.0/24:22 or [2001:db8::/32]:22"
 	rest := text
 	t.proto = TCP
 	if host, ok := strings.CutSuffix(rest, udpSuffix); ok {
 		rest, t.proto = host, UDP
 	}
 	host, port, hasPort := strings.Cut(rest, ":")
+	brackets := strings.HasPrefix(rest, "[")
+	if brackets {
+		var after string
+		if host, after, hasPort = strings.Cut(rest[1:], "]"); !hasPort {
+			return t, ruleError(text, 0, example, "there is no ] to the [")
+		}
+		if port, hasPort = strings.CutPrefix(after, ":"); !hasPort && after != "" {
+			return t, ruleError(text, len(host)+2, example, "after a ], there is a port or nothing")
+		}
+	}
 	switch {
-	case hasPort && (strings.Contains(port, ":") || strings.HasPrefix(host, "[")):
-		return t, ruleError(text, 0, example, "a guest's network has addresses of IPv4 only; a name also opens a host that has IPv6")
+	case hasPort && !brackets && strings.Contains(port, ":"):
+		return t, ruleError(text, 0, example, "an address of IPv6 stands between [ and ]")
 	case hasPort && port == "*":
 		t.port = anyPort
 	case hasPort:
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || port[0] == '0' {
-			return t, ruleError(text, len(host)+1, example, "%q is no port: it is a number from 1 to 65535, or * for all", port)
+			return t, ruleError(text, len(rest)-len(port), example, "%q is no port: it is a number from 1 to 65535, or * for all", port)
 		}
 		t.port = int(n)
 	case t.proto == UDP:
-		return t, ruleError(text, len(host), "ntp.example.com:123/udp", "a rule for UDP needs a port")
+		return t, ruleError(text, len(rest), "ntp.example.com:123/udp", "a rule for UDP needs a port")
 	}
-	if isAddress(host) {
+	if brackets || isAddress(host) {
 		var problem string
-		if t.prefix, problem = parsePrefix(host); problem != "" {
+		if t.prefix, problem = parsePrefix(host, brackets); problem != "" {
 			return t, ruleError(text, 0, example, "%s", problem)
 		}
 		return t, nil
@@ -173,13 +186,20 @@ func endsInNumber(name string) bool {
 	return strings.Trim(last, "0123456789") == ""
 }
 
-func parsePrefix(host string) (netip.Prefix, string) {
-	if !strings.Contains(host, "/") {
-		host += "/32"
+// parsePrefix reads an address or a network, of IPv6 if it is in brackets and otherwise of IPv4. One of IPv6 that has an
+// address of IPv4 in it is none: a guest's connections to both are judged by the latter.
+func parsePrefix(host string, brackets bool) (netip.Prefix, string) {
+	whole, version := "/32", 4
+	if brackets {
+		whole, version = "/128", 6
 	}
-	prefix, err := netip.ParsePrefix(host)
-	if err != nil || !prefix.Addr().Is4() {
-		return prefix, fmt.Sprintf("%q is no address and no network of IPv4", strings.TrimSuffix(host, "/32"))
+	text := host
+	if !strings.Contains(host, "/") {
+		text += whole
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix.Addr().Is4() == brackets || prefix.Addr().Is4In6() {
+		return prefix, fmt.Sprintf("%q is no address and no network of IPv%d", host, version)
 	}
 	if prefix != prefix.Masked() {
 		return prefix, fmt.Sprintf("%s is an address within the network %s", prefix.Addr(), prefix.Masked())
@@ -199,7 +219,7 @@ func parsePrefix(host string) (netip.Prefix, string) {
 // machines. What is the host itself, or more than one machine at once, is never open.
 func openable(rule string) bool {
 	switch rule {
-	case RulePrivate, RuleShared, RuleLinkLocal, RuleMetadata, RuleReserved:
+	case RulePrivate, RuleShared, RuleSite, RuleLinkLocal, RuleMetadata, RuleReserved:
 		return true
 	}
 	return false
@@ -373,12 +393,12 @@ func (l *Allowlist) Dialed(a netip.AddrPort, proto Proto) Verdict {
 	return v
 }
 
-// closing returns the range that closes addr on every host.
-func closing(addr netip.Addr) netip.Prefix {
+// closing returns the range that closes addr.
+func (p *Policy) closing(addr netip.Addr) netip.Prefix {
 	for _, c := range special {
 		if c.prefix.Contains(addr) {
 			return c.prefix
 		}
 	}
-	return netip.Prefix{}
+	return p.site(addr)
 }

@@ -12,6 +12,9 @@ import (
 type filter struct {
 	mtu   int
 	guest tcpip.LinkAddress // of the first frame that was taken; empty before
+
+	ipv6      bool
+	addresses addresses6
 }
 
 const (
@@ -35,14 +38,15 @@ func (f *filter) take(frame []byte) bool {
 	if from[0]&1 != 0 || from == gatewayMAC || from == "\x00\x00\x00\x00\x00\x00" {
 		return false // no address of one card
 	}
-	if to != gatewayMAC && to != broadcastMAC {
-		return false
-	}
+	packet, kind := frame[header.EthernetMinimumSize:], binary.BigEndian.Uint16(frame[12:])
 	ok := false
-	switch packet := frame[header.EthernetMinimumSize:]; binary.BigEndian.Uint16(frame[12:]) {
-	case uint16(header.ARPProtocolNumber):
+	switch {
+	case kind == uint16(header.IPv6ProtocolNumber):
+		ok = f.ipv6 && f.takeIPv6(packet, to)
+	case to != gatewayMAC && to != broadcastMAC:
+	case kind == uint16(header.ARPProtocolNumber):
 		ok = takeARP(packet, from)
-	case uint16(header.IPv4ProtocolNumber):
+	case kind == uint16(header.IPv4ProtocolNumber):
 		ok = takeIPv4(packet, to == broadcastMAC)
 	}
 	if ok && f.guest == "" {

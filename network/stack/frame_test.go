@@ -258,7 +258,20 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte(udpDatagram(from, netip.AddrPortFrom(DNS, 53), query("a.test", 1, 512))), uint16(header.IPv4ProtocolNumber))
 	f.Add([]byte(udpDatagram(netip.AddrPortFrom(netip.IPv4Unspecified(), 68), netip.AddrPortFrom(broadcast, 67), discover())), uint16(header.IPv4ProtocolNumber))
 	f.Add(echoRequest(Gateway), uint16(header.IPv4ProtocolNumber))
-	l := newBareLab(f)
+	to6, from6 := netip.AddrPortFrom(public6, 80), netip.AddrPortFrom(guest6, 4000)
+	for _, packet := range [][]byte{
+		tcpSegment6(from6, to6, header.TCPFlagSyn),
+		udpDatagram6(from6, to6, []byte("x")),
+		echoRequest6(Gateway6),
+		neighborSolicitation(guestLink6, solicitedNode, Gateway6),
+		routerSolicitation(guestLink6),
+	} {
+		f.Add(packet, uint16(header.IPv6ProtocolNumber))
+	}
+	for _, frame := range notTheGuests6() {
+		f.Add(frame[header.EthernetMinimumSize:], uint16(header.IPv6ProtocolNumber))
+	}
+	l := newBareLab(f, withIPv6)
 	go func() {
 		b := make([]byte, 70000)
 		for {
@@ -279,6 +292,15 @@ func FuzzFrames(f *testing.F) {
 				binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
 				h.SetChecksum(0)
 				h.SetChecksum(^h.CalculateChecksum())
+			}
+		}
+		if kind == uint16(header.IPv6ProtocolNumber) && len(packet) >= header.IPv6MinimumSize {
+			packet = bytes.Clone(packet)
+			h := header.IPv6(packet)
+			h.SetPayloadLength(uint16(len(packet) - header.IPv6MinimumSize))
+			packet[0] = header.IPv6Version<<4 | packet[0]&0xf
+			if message := header.ICMPv6(h.Payload()); h.NextHeader() == uint8(header.ICMPv6ProtocolNumber) && len(message) >= header.ICMPv6MinimumSize {
+				message.SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: message, Src: h.SourceAddress(), Dst: h.DestinationAddress()}))
 			}
 		}
 		l.network.link.deliver(ethernet(gatewayMAC, guestMAC, tcpip.NetworkProtocolNumber(kind), packet))

@@ -60,6 +60,9 @@ type link struct {
 	peer  atomic.Pointer[tcpip.LinkAddress] // the card at the other end, once it is known
 	admit func(frame []byte) bool           // tells whether a frame may be read by the stack
 
+	// answer does what is to be done with a frame in the stack's place, or tells that the stack has to.
+	answer func(frame []byte) bool
+
 	attached atomic.Pointer[netstack.NetworkDispatcher]
 
 	mu      sync.Mutex
@@ -168,6 +171,9 @@ func (l *link) deliver(frame []byte) {
 	}
 	if len(frame) < header.EthernetMinimumSize || !l.admit(frame) {
 		l.refused.Add(1)
+		return
+	}
+	if l.answer != nil && l.answer(frame) {
 		return
 	}
 	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})

@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -64,6 +65,9 @@ type Config struct {
 	HostPorts []network.HostPort
 	// Proxy serves connections to hosts of which Allow opens some requests only. The Network leaves it open.
 	Proxy *proxy.Proxy
+	// IPv6 gives the guest an address of IPv6, and leads what it sends from there to the host's own. It is for hosts that
+	// reach the Internet over it: see network.HasIPv6.
+	IPv6 bool
 	// Search are the domains that the guest appends to short names.
 	Search []string
 	// HostName is the guest's name, if it is to get one by DHCP.
@@ -159,6 +163,7 @@ type Network struct {
 	proxyComplaint rate.Sometimes // as a guest can cause any number
 	questions      chan struct{}  // as many as may be in flight
 	spelling       *rate.Limiter  // bytes of names that were not known
+	advertisements *rate.Limiter  // that a guest asks for
 	web            *web
 }
 
@@ -194,7 +199,7 @@ func New(config Config) (_ *Network, err error) {
 	}
 	n := &Network{
 		config:         config,
-		filter:         filter{mtu: config.MTU},
+		filter:         filter{mtu: config.MTU, ipv6: config.IPv6, addresses: addresses6{}},
 		met:            make(chan struct{}),
 		asked:          asked{tell: config.Ask, open: map[string]*asking{}, granted: map[string]time.Time{}},
 		held:           map[*held]struct{}{},
@@ -204,6 +209,7 @@ func New(config Config) (_ *Network, err error) {
 		proxyComplaint: rate.Sometimes{First: 1, Interval: time.Minute},
 		questions:      make(chan struct{}, maxQuestions),
 		spelling:       rate.NewLimiter(spellingRate, spellingBurst),
+		advertisements: rate.NewLimiter(advertisementRate, advertisementBurst),
 	}
 	n.rules.Store(judging)
 	n.table.pin(judging.hosts())
@@ -220,33 +226,42 @@ func New(config Config) (_ *Network, err error) {
 }
 
 func (n *Network) start() error {
-	n.stack = netstack.New(netstack.Options{
+	options := netstack.Options{
 		NetworkProtocols: []netstack.NetworkProtocolFactory{
 			// What is for a loopback address is refused by the policy, with an answer, and not dropped.
 			ipv4.NewProtocolWithOptions(ipv4.Options{AllowExternalLoopbackTraffic: true}),
 			arp.NewProtocol,
 		},
 		TransportProtocols: []netstack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
-	})
+	}
+	if n.config.IPv6 {
+		options.NetworkProtocols = append(options.NetworkProtocols, ipv6.NewProtocolWithOptions(ipv6.Options{AllowExternalLoopbackTraffic: true}))
+		options.TransportProtocols = append(options.TransportProtocols, icmp.NewProtocol6)
+	}
+	n.stack = netstack.New(options)
 	if err := n.setOptions(); err != nil {
 		return err
 	}
 	if err := n.stack.CreateNIC(nic, n.link); err != nil {
 		return fmt.Errorf("cannot make the network's interface: %s", err)
 	}
-	for _, a := range []netip.Addr{Gateway, DNS} {
+	own := []netip.Prefix{netip.PrefixFrom(Gateway, prefixLength), netip.PrefixFrom(DNS, prefixLength)}
+	if n.config.IPv6 {
+		own = append(own, netip.PrefixFrom(Gateway6, Prefix6.Bits()))
+	}
+	for _, a := range own {
 		err := n.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
-			Protocol:          ipv4.ProtocolNumber,
-			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpipAddress(a), PrefixLen: prefixLength},
+			Protocol:          protocolOf(a.Addr()),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpipAddress(a.Addr()), PrefixLen: a.Bits()},
 		}, netstack.AddressProperties{})
 		if err != nil {
-			return fmt.Errorf("cannot give the network the address %s: %s", a, err)
+			return fmt.Errorf("cannot give the network the address %s: %s", a.Addr(), err)
 		}
 	}
 	// The stack is every host of the Internet: it takes packets for all addresses, and answers from them.
 	n.stack.SetPromiscuousMode(nic, true)
 	n.stack.SetSpoofing(nic, true)
-	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
+	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
 
 	forwarder := tcp.NewForwarder(n.stack, receiveBuffer, n.config.Connections, n.connect)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
@@ -254,6 +269,11 @@ func (n *Network) start() error {
 	})
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.handleUDP)
 	n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.handleICMP)
+	if n.config.IPv6 {
+		n.stack.SetTransportProtocolHandler(icmp.ProtocolNumber6, n.handleICMP)
+		n.link.answer = n.answerSolicitation
+		go n.advertiseAlways()
+	}
 	if err := n.serveDHCP(); err != nil {
 		return fmt.Errorf("cannot start the network's DHCP server: %w", err)
 	}
@@ -315,6 +335,9 @@ func (n *Network) Serve(ctx context.Context) error {
 // admit keeps frames that are not the guest's own from the stack.
 func (n *Network) admit(frame []byte) bool {
 	if !n.filter.take(frame) {
+		if !n.config.IPv6 {
+			n.withdraw(frame)
+		}
 		return false
 	}
 	if n.link.peer.Load() == nil {
@@ -398,22 +421,41 @@ func (n *Network) refused(proto policy.Proto, a netip.AddrPort, name, rule strin
 
 // reject answers a packet with an error. The packet must have its headers.
 func (n *Network) reject(pkt *netstack.PacketBuffer, how netstack.RejectIPv4WithICMPType) {
-	p, ok := n.stack.NetworkProtocolInstance(ipv4.ProtocolNumber).(netstack.RejectIPv4WithHandler)
-	if !ok {
-		return
-	}
 	// A port is refused by its host, and all else by the router, which guests believe for any address.
 	byHost := how == netstack.RejectIPv4WithICMPPortUnreachable
-	if err := p.SendRejectionError(pkt, how, byHost); err != nil {
+	var err tcpip.Error
+	switch p := n.stack.NetworkProtocolInstance(pkt.NetworkProtocolNumber).(type) {
+	case netstack.RejectIPv4WithHandler:
+		err = p.SendRejectionError(pkt, how, byHost)
+	case netstack.RejectIPv6WithHandler:
+		err = p.SendRejectionError(pkt, reject6[how], byHost)
+	}
+	if err != nil {
 		n.config.Logger.Debug("a packet's refusal could not be sent", "err", err)
 	}
 }
 
-func tcpipAddress(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
+// reject6 are the errors of ICMPv6 that say what those of ICMP do.
+var reject6 = map[netstack.RejectIPv4WithICMPType]netstack.RejectIPv6WithICMPType{
+	netstack.RejectIPv4WithICMPAdminProhibited: netstack.RejectIPv6WithICMPAdminProhibited,
+	netstack.RejectIPv4WithICMPNetUnreachable:  netstack.RejectIPv6WithICMPNoRoute,
+	netstack.RejectIPv4WithICMPHostUnreachable: netstack.RejectIPv6WithICMPAddrUnreachable,
+	netstack.RejectIPv4WithICMPPortUnreachable: netstack.RejectIPv6WithICMPPortUnreachable,
+}
+
+func tcpipAddress(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
 
 func destination(id netstack.TransportEndpointID) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+	a, _ := netip.AddrFromSlice(id.LocalAddress.AsSlice())
+	return netip.AddrPortFrom(a, id.LocalPort)
 }
 
 // ours tells whether an address is one of the network's own, which lead nowhere.
-func ours(a netip.Addr) bool { return a == Gateway || a == DNS }
+func ours(a netip.Addr) bool { return a == Gateway || a == DNS || a == Gateway6 }

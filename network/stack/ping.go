@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -14,7 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	netstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -27,7 +28,22 @@ const (
 // pingID is one program that pings one address.
 type pingID struct {
 	addr  netip.Addr
+	guest tcpip.Address
 	ident uint16
+}
+
+// Echo requests and replies have the same form in ICMP and ICMPv6, but for their types.
+const (
+	echoSize    = header.ICMPv4MinimumSize
+	echoIDStart = 4 // where the number of the program is
+)
+
+// echoTypes are the types of echo requests and replies to an address.
+func echoTypes(a netip.Addr) (request, reply byte) {
+	if a.Is4() {
+		return byte(header.ICMPv4Echo), byte(header.ICMPv4EchoReply)
+	}
+	return byte(header.ICMPv6EchoRequest), byte(header.ICMPv6EchoReply)
 }
 
 // ping passes echo requests to a socket of the host's, and its replies back.
@@ -43,16 +59,16 @@ type ping struct {
 // handleICMP takes echo requests. The stack answers those for the network's own addresses, and nobody those for others
 // but these others.
 func (n *Network) handleICMP(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
-	h := header.ICMPv4(pkt.TransportHeader().Slice())
+	h := pkt.TransportHeader().Slice()
 	a := netip.AddrPortFrom(destination(id).Addr(), 0)
-	if len(h) < header.ICMPv4MinimumSize || h.Type() != header.ICMPv4Echo || ours(a.Addr()) {
+	if request, _ := echoTypes(a.Addr()); len(h) < echoSize || h[0] != request || ours(a.Addr()) {
 		return false
 	}
 	name, v := n.judgePacket(a, policy.ICMP, pkt)
 	if !v.Allow {
 		return true
 	}
-	p, rule := n.ping(pingID{a.Addr(), h.Ident()}, pkt)
+	p, rule := n.ping(pingID{a.Addr(), id.RemoteAddress, binary.BigEndian.Uint16(h[echoIDStart:])}, pkt)
 	if p == nil {
 		n.refused(policy.ICMP, a, name, rule)
 		n.reject(pkt, netstack.RejectIPv4WithICMPAdminProhibited)
@@ -109,6 +125,7 @@ func (p *ping) replies() (total int64) {
 	stop := context.AfterFunc(p.network.ctx, func() { p.host.Close() })
 	defer stop()
 	message := make([]byte, 2048) // more than people ping with; longer ones are lost
+	_, reply := echoTypes(p.id.addr)
 	for {
 		if p.host.SetReadDeadline(time.Now().Add(pingIdle)) != nil {
 			return total
@@ -123,7 +140,7 @@ func (p *ping) replies() (total int64) {
 			return total
 		case err != nil:
 			p.failed(err)
-		case k >= header.ICMPv4MinimumSize && header.ICMPv4(message).Type() == header.ICMPv4EchoReply:
+		case k >= echoSize && message[0] == reply:
 			total += int64(k)
 			p.network.echo(p.id, message[:k])
 		}
@@ -139,23 +156,31 @@ func (p *ping) failed(err error) {
 
 // echo sends a reply to the guest, under the number that the guest's program has.
 func (n *Network) echo(id pingID, message []byte) {
-	route, err := n.stack.FindRoute(nic, tcpipAddress(id.addr), tcpipAddress(Guest), ipv4.ProtocolNumber, false)
+	protocol := protocolOf(id.addr)
+	route, err := n.stack.FindRoute(nic, tcpipAddress(id.addr), id.guest, protocol, false)
 	if err != nil {
 		return
 	}
 	defer route.Release()
 	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{
-		ReserveHeaderBytes: int(route.MaxHeaderLength()) + header.ICMPv4MinimumSize,
-		Payload:            buffer.MakeWithData(message[header.ICMPv4MinimumSize:]),
+		ReserveHeaderBytes: int(route.MaxHeaderLength()) + echoSize,
+		Payload:            buffer.MakeWithData(message[echoSize:]),
 	})
 	defer pkt.DecRef()
-	h := header.ICMPv4(pkt.TransportHeader().Push(header.ICMPv4MinimumSize))
+	h := pkt.TransportHeader().Push(echoSize)
 	copy(h, message)
-	h.SetIdent(id.ident)
-	h.SetChecksum(0)
-	h.SetChecksum(header.ICMPv4Checksum(h, pkt.Data().Checksum()))
+	binary.BigEndian.PutUint16(h[echoIDStart:], id.ident)
 	pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber
-	params := netstack.NetworkHeaderParams{Protocol: header.ICMPv4ProtocolNumber, TTL: tcpip.UseDefaultIPv4TTL}
+	if protocol == ipv6.ProtocolNumber {
+		pkt.TransportProtocolNumber = header.ICMPv6ProtocolNumber
+		header.ICMPv6(h).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
+			Header: h, Src: route.LocalAddress(), Dst: route.RemoteAddress(), PayloadCsum: pkt.Data().Checksum(), PayloadLen: pkt.Data().Size(),
+		}))
+	} else {
+		header.ICMPv4(h).SetChecksum(0)
+		header.ICMPv4(h).SetChecksum(header.ICMPv4Checksum(h, pkt.Data().Checksum()))
+	}
+	params := netstack.NetworkHeaderParams{Protocol: pkt.TransportProtocolNumber, TTL: route.DefaultTTL()}
 	if err := route.WritePacket(params, pkt); err != nil {
 		n.config.Logger.Debug("an echo reply could not be sent", "err", err)
 	}
@@ -164,17 +189,17 @@ func (n *Network) echo(id pingID, message []byte) {
 // dialPing makes a socket that pings one address, which Linux lets the groups in net.ipv4.ping_group_range do. The
 // kernel puts a number of its own and the checksum into what is sent, and lets nothing but echo requests through.
 func dialPing(a netip.Addr) (net.Conn, error) {
-	if !a.Is4() {
-		return nil, errors.New("only addresses of IPv4 can be pinged")
+	family, protocol, to := unix.AF_INET6, unix.IPPROTO_ICMPV6, unix.Sockaddr(&unix.SockaddrInet6{Addr: a.As16()})
+	if a.Is4() {
+		family, protocol, to = unix.AF_INET, unix.IPPROTO_ICMP, &unix.SockaddrInet4{Addr: a.As4()}
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), "ping")
 	defer f.Close()
-	to := unix.SockaddrInet4{Addr: a.As4()}
-	if err := unix.Connect(fd, &to); err != nil {
+	if err := unix.Connect(fd, to); err != nil {
 		return nil, os.NewSyscallError("connect", err)
 	}
 	return net.FileConn(f)

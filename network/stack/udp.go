@@ -30,7 +30,7 @@ const (
 
 // handleUDP takes datagrams of no flow yet. What it does not handle is answered by "port unreachable".
 func (n *Network) handleUDP(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
-	if id.RemoteAddress != tcpipAddress(Guest) {
+	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber && id.RemoteAddress != tcpipAddress(Guest) {
 		return true // the DHCP server's own answers, which go to all
 	}
 	a := destination(id)

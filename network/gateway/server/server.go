@@ -130,6 +130,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	if config.Upstream, err = upstream.New(r.Upstream); err != nil {
 		return errors.Join(err, link.Close())
 	}
+	config.IPv6 = network.HasIPv6()
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
 	if config.Ask != nil {
 		config.Ask = func(q stack.Question) { s.notices.Notify(wire.Notice{Question: &q}) }

@@ -1,0 +1,76 @@
+//go:build linux
+
+package guest
+
+import (
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make a network namespace: run the test as root")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), addAddresses("192.0.2.1/32", "2001:db8::1/128")); err != nil {
+			t.Error(err)
+			return
+		}
+		ends := map[string]bool{"192.0.2.1": true, "2001:db8::1": true, "127.0.0.1": false, "::1": false}
+		conns := map[string]net.Conn{}
+		for address := range ends {
+			l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer l.Close()
+			c, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			conns[address] = c
+		}
+		if err := endConnections(); err != nil {
+			t.Error(err)
+		}
+		for address, want := range ends {
+			_ = conns[address].SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err := conns[address].Read(make([]byte, 1))
+			if ended := !errors.Is(err, os.ErrDeadlineExceeded); ended != want {
+				t.Errorf("the connection to %s: %v", address, err)
+			}
+		}
+	}()
+	<-done
+}
+
+// addAddresses gives the loopback some more addresses.
+func addAddresses(addresses ...string) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	errs := []error{netlink.LinkSetUp(lo)}
+	for _, text := range addresses {
+		a, err := netlink.ParseAddr(text)
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD // so that it can be used at once
+		errs = append(errs, netlink.AddrAdd(lo, a))
+	}
+	return errors.Join(errs...)
+}
