@@ -34,7 +34,7 @@ func mayPing(groups string, group int) bool {
 
 func networkFinding(r network.Resolver, s upstream.Settings, ping, ipv6 bool) Finding {
 	f := Finding{Name: "network", Verdict: Good}
-	over := "IPv4, as this machine has no route for IPv6"
+	over := "IPv4, as this machine has no way there over IPv6"
 	if ipv6 {
 		over = "IPv4 and IPv6"
 	}

@@ -50,7 +50,7 @@ const (
 )
 
 // ParseRule reads a rule: a host's name, *.example.com for all hosts below a domain but not the domain itself, or an
-// address or a network of IPv4; then :PORT, or :* for all ports, where it is not to be 80 and 443; and /udp, where it
+// address or a network of IPv4, or one of IPv6 in brackets; then :PORT, or :* for all ports, where it is not to be 80 and 443; and /udp, where it
 // is not to be TCP. Or preset:NAME, for one of Presets. Or a URL, https://api.example.com/v1/**, with methods before it
 // where not all are meant: GET,HEAD https://example.com/**. It opens requests to that host, and not the host. Or
 // git:https://github.com/OWNER/REPOSITORY, for the requests by which that repository is fetched from and pushed to.

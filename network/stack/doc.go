@@ -14,4 +14,6 @@
 // before they reach the stack, and what it can make the process keep has a limit.
 //
 // Addresses are those of QEMU's own user network, [Guest], [Gateway] and [DNS], so that what people know of that holds.
+// With [Config].IPv6, the guest makes itself some more, within [Prefix6]. What it asks its neighbors is answered here and not by
+// the stack, whose neighbor discovery would answer for each address of the Internet.
 package stack

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -259,5 +260,23 @@ func TestALinuxGuestPingsOverIPv6(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestALinuxGuestForgetsARouterThatIsWithdrawn(t *testing.T) {
+	l := newBareLab(t, withIPv6)
+	run, _ := l.newLinuxGuest6()
+	tells(t, run, []told{{"tcp", "[fd12::1]:81", unix.EACCES}})
+	l.network.advertise(0, 0)
+	d := net.Dialer{Timeout: patience}
+	for deadline := time.Now().Add(patience); ; {
+		var err error
+		run(func() { _, err = d.Dial("tcp", "[fd12::1]:81") })
+		if errors.Is(err, unix.ENETUNREACH) {
+			return
+		}
+		if !errors.Is(err, unix.EACCES) || time.Now().After(deadline) {
+			t.Fatalf("it is told %v", err)
+		}
 	}
 }
