@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -204,7 +206,7 @@ func (a *asker) show(q stack.Question) error {
 	if a.json {
 		return printJSONLine(a.out, q)
 	}
-	what := fmt.Sprintf("%s  %s  %s", terminal.Line(q.ID), q.Time.Local().Format(time.TimeOnly), terminal.Line(fmt.Sprintf("%s:%d", q.Host, q.Port)))
+	what := fmt.Sprintf("%s  %s  %s", terminal.Line(q.ID), q.Time.Local().Format(time.TimeOnly), terminal.Line(hostPort(q)))
 	if q.Answer != "" {
 		_, err := fmt.Fprintf(a.out, "%s: %s\n", what, endings[q.Answer])
 		return err
@@ -216,6 +218,8 @@ func (a *asker) show(q stack.Question) error {
 	return err
 }
 
+func hostPort(q stack.Question) string { return net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port))) }
+
 // line takes a line of the user's: an answer, or an ID and an answer.
 func (a *asker) line(ctx context.Context, line string) {
 	words := strings.Fields(line)
@@ -226,7 +230,7 @@ func (a *asker) line(ctx context.Context, line string) {
 	case len(words) == 2:
 		id, words = words[0], words[1:]
 	case len(words) == 1 && len(a.open) > 0 && !a.json && time.Since(a.turn) < hesitation:
-		fmt.Fprintf(notes(), "sandbox: %s:%d is asked for only now: answer again if you mean it\n", terminal.Line(a.open[0].Host), a.open[0].Port)
+		fmt.Fprintf(notes(), "sandbox: %s is asked for only now: answer again if you mean it\n", terminal.Line(hostPort(a.open[0])))
 		return
 	case len(words) == 1 && len(a.open) > 0 && !a.json:
 		id = a.open[0].ID

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -133,7 +134,9 @@ func checkQuestion(q stack.Question) error {
 	default:
 		return fmt.Errorf("%q is no answer", q.Answer)
 	}
-	if strings.ContainsAny(q.Host, "*:/") { // which a rule may have, and no host
+	addr, err := netip.ParseAddr(q.Host)
+	address := err == nil && addr.Zone() == ""
+	if !address && strings.ContainsAny(q.Host, "*:/[") { // which a rule may have, and no host
 		return fmt.Errorf("%q is no host", q.Host)
 	}
 	if q.Reason != stack.Reason(q.Reason) {
@@ -142,6 +145,6 @@ func checkQuestion(q stack.Question) error {
 	if want := policy.RuleFor(q.Host, q.Port); q.Rule != want {
 		return fmt.Errorf("the rule for %q is %q and not %q", q.Host, want, q.Rule)
 	}
-	_, err := policy.ParseRule(q.Rule)
+	_, err = policy.ParseRule(q.Rule)
 	return err
 }

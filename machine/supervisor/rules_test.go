@@ -26,6 +26,10 @@ func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
 		"a reason for a terminal":   func(q *stack.Question) { q.Reason = "so\x1b[2J" },
 		"a long reason":             func(q *stack.Question) { q.Reason = strings.Repeat("x", 1000) },
 		"a name for a terminal":     func(q *stack.Question) { q.Host, q.Rule = "a\x1b.example", "a\x1b.example" },
+		"no address":                func(q *stack.Question) { q.Host, q.Rule = "fe80::1%eth0", "[fe80::1%eth0]" },
+		"a network of IPv6":         func(q *stack.Question) { q.Host, q.Rule = "::/0", "[::/0]" },
+		"a preset for an address":   func(q *stack.Question) { q.Host, q.Rule = "preset:github", "[preset:github]" },
+		"this machine by IPv6":      func(q *stack.Question) { q.Host, q.Rule = "::1", "[::1]" },
 		"this machine":              func(q *stack.Question) { q.Host, q.Rule = "127.0.0.1", "127.0.0.1" },
 	} {
 		q := question
@@ -33,6 +37,11 @@ func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
 		if v.noteQuestion(q); len(v.currentState().Questions) > 0 {
 			t.Errorf("it asks with %s", what)
 		}
+	}
+	address := question
+	address.Host, address.Rule = "2606:4700::1", "[2606:4700::1]"
+	if err := checkQuestion(address); err != nil {
+		t.Errorf("nobody may ask for an address of IPv6: %v", err)
 	}
 	for i := range 10_000 {
 		q := question

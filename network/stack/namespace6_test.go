@@ -280,3 +280,21 @@ func TestALinuxGuestForgetsARouterThatIsWithdrawn(t *testing.T) {
 		}
 	}
 }
+
+func TestTheUserIsAskedForAnAddressOfIPv6(t *testing.T) {
+	asked, ask := asks()
+	l := newBareLab(t, withIPv6, allow(t), ask)
+	l.leads6(l.listen(22, serveSpeed))
+	run, _ := l.newLinuxGuest6()
+	go func() {
+		q := asked.next(t)
+		if want := netip.AddrPortFrom(public6, 22); q.Host != public6.String() || q.Port != 22 || q.Rule != want.String() {
+			t.Errorf("the question is %+v", q)
+		}
+		l.setRules([]string{q.Rule}, nil)
+	}()
+	tells(t, run, []told{
+		{"tcp", netip.AddrPortFrom(public6, 22).String(), nil},
+		{"udp", netip.AddrPortFrom(public6, 22).String(), unix.EACCES},
+	})
+}

@@ -167,7 +167,7 @@ func (n *Network) opens(e Event) (rule, remedy string) {
 	switch e.Rule {
 	case policy.RuleNotAllowed, RuleNotAnswered:
 		rule = n.opensUnlisted(e)
-	case policy.RulePrivate, policy.RuleShared, policy.RuleLinkLocal:
+	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
 		// A rule for a name does not open its address.
 		if addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP) {
 			rule = policy.RuleFor(addr.String(), e.Addr.Port())
