@@ -35,7 +35,7 @@ let
         inherit pname src;
         version = if revision == null then "devel" else builtins.substring 0 12 revision;
         # Of go mod vendor; the tests in nix/ recompute it and print the new one.
-        vendorHash = "sha256-1UDnxqXjv6+h+NMZlSJ4SRThp4PtnuoiFL1oR82hoQI=";
+        vendorHash = "sha256-OFpqk1MsGCQ5oUOdjS5xUCXotKAP7DguCnEHjcAUQ1E=";
         subPackages = [ package ];
         # In the guest there is no library when the agent starts, and on the host none is needed.
         env.CGO_ENABLED = 0;

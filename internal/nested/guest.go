@@ -44,7 +44,11 @@ func Start(ctx context.Context, c Config) (*Guest, error) {
 	if out, err := run.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("starting the guest that is to have KVM: %w\n%s", err, out)
 	}
-	prepare := fmt.Sprintf(`cp -r %[1]s %[2]s
+	// Emulation may leave a processor where it does not go on, and all that waits for it waits for ever. What stands still
+	// for five minutes is no slow machine: the kernel panics, and the guest has ended.
+	prepare := fmt.Sprintf(`echo 300 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout
+echo 1 >/proc/sys/kernel/panic_on_rcu_stall
+cp -r %[1]s %[2]s
 # Libraries that the guest has itself are its own, and newer.
 for lib in %[2]s/lib/*; do
 	ldconfig -p | grep -qF "$(basename $lib) " || cp $lib /usr/local/lib/
