@@ -63,17 +63,30 @@ func TestIPv6NeedsARouteAndAnAddressOfTheInternet(t *testing.T) {
 
 // inNamespace asks in a new network namespace, which prepare prepares.
 func inNamespace(prepare func() error) (has bool, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+	ownThread(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return
 		}
 		if err = prepare(); err == nil {
 			has = network.HasIPv6()
 		}
+	})
+	return has, err
+}
+
+// ownThread runs f on a thread that is nothing else's and ends with it. It is not the main thread, whose namespaces /proc shows
+// for the process.
+func ownThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			ownThread(f)
+			return
+		}
+		f() // and the thread is never unlocked
 	}()
 	<-done
-	return has, err
 }

@@ -18,10 +18,7 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make a network namespace: run the test as root")
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+	ownThread(func() {
 		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), addAddresses("192.0.2.1/32", "2001:db8::1/128")); err != nil {
 			t.Error(err)
 			return
@@ -53,6 +50,22 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 				t.Errorf("the connection to %s: %v", address, err)
 			}
 		}
+	})
+}
+
+// ownThread runs f on a thread that is nothing else's and ends with it. It is not the main thread, whose namespaces /proc shows
+// for the process.
+func ownThread(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			ownThread(f)
+			return
+		}
+		f() // and the thread is never unlocked
 	}()
 	<-done
 }
