@@ -80,11 +80,9 @@ func (n *Network) answerAllowed(ctx context.Context, list *policy.Allowlist, q q
 		return q.fail(dnsmessage.RCodeSuccess)
 	}
 	// An open name is asked for even if its address is known, so that one that does not exist is not there.
-	if v.Allow {
-		if !n.mayAsk(q.host()) {
-			e.Allowed, e.Rule = false, RuleSpelling
-			return q.block(spellingWhy)
-		}
+	if v.Allow && !n.mayAsk(q.host()) {
+		e.Allowed, e.Rule = false, RuleSpelling
+		return q.block(spellingWhy)
 	}
 	if v.Allow && n.config.resolves(q.host()) {
 		if _, err := n.lookup(ctx, q.host()); err != nil {

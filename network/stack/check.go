@@ -64,32 +64,44 @@ type Answer struct {
 // Check tells what becomes of a guest's connection to a host, by name or by address, on a network of that configuration.
 // It asks what the network itself asks, and dials nothing. The error is that the name could not be looked up.
 func Check(ctx context.Context, c Config, host string, port uint16, proto policy.Proto) (Answer, error) {
+	a, asks, err := check(ctx, c, host, port, proto)
+	a.Asks = asks != nil
+	return a, err
+}
+
+// check is Check. If the user is asked, it returns the rule that would open the destination as well.
+func check(ctx context.Context, c Config, host string, port uint16, proto policy.Proto) (Answer, *policy.Rule, error) {
 	if a, ok := c.checkHost(host, port, proto); ok {
-		return a, nil
+		return a, nil, nil
 	}
 	r, err := rulesOf(c)
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, nil, err
+	}
+	asks := func(name string, a netip.AddrPort) *policy.Rule {
+		if c.Ask == nil {
+			return nil
+		}
+		return r.asks(name, a, proto)
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
 		addr = addr.Unmap()
 		if ours(addr) {
-			return Answer{Verdict: policy.Verdict{Rule: RuleGateway}, Addr: addr}, nil
+			return Answer{Verdict: policy.Verdict{Rule: RuleGateway}, Addr: addr}, nil, nil
 		}
 		a := netip.AddrPortFrom(addr, port)
-		return Answer{r.judge("", a, proto), addr, c.Ask != nil && r.asks("", a, proto) != nil}, nil
+		return Answer{Verdict: r.judge("", a, proto), Addr: addr}, asks("", a), nil
 	}
 	if name := strings.ToLower(strings.TrimSuffix(host, ".")); isInternal(name) {
-		return Answer{Verdict: policy.Verdict{Rule: RuleNoName}}, nil
+		return Answer{Verdict: policy.Verdict{Rule: RuleNoName}}, nil, nil
 	}
 	if r.allow != nil {
 		v := r.allow.Name(host, port, proto)
 		if !v.Allow {
-			stands := netip.AddrPortFrom(policy.NameAddresses.Addr(), port)
-			return Answer{Verdict: v, Asks: c.Ask != nil && r.asks(host, stands, proto) != nil}, nil
+			return Answer{Verdict: v}, asks(host, netip.AddrPortFrom(netip.Addr{}, port)), nil
 		}
 		if proto == policy.TCP && c.Upstream.For(host, port) != nil {
-			return Answer{Verdict: v}, nil
+			return Answer{Verdict: v}, nil, nil
 		}
 	}
 	resolver := c.Resolver
@@ -98,7 +110,7 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 	}
 	found, err := resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
 	if err != nil {
-		return Answer{}, err
+		return Answer{}, nil, err
 	}
 	var first Answer
 	for i, addr := range found {
@@ -108,11 +120,11 @@ func Check(ctx context.Context, c Config, host string, port uint16, proto policy
 			v = r.allow.Name(host, port, proto) // which says by which rule
 		}
 		if v.Allow {
-			return Answer{Verdict: v, Addr: addr}, nil
+			return Answer{Verdict: v, Addr: addr}, nil, nil
 		}
 		if i == 0 {
 			first = Answer{Verdict: v, Addr: addr}
 		}
 	}
-	return first, nil
+	return first, nil, nil
 }

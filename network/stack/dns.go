@@ -156,6 +156,7 @@ func (n *Network) answer(q question) reply {
 	ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
 	defer cancel()
 	e, began := Event{Proto: "dns", Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
+	list := n.rules.Load().allow
 	var a reply
 	switch {
 	case q.host() == PolicyHost:
@@ -169,8 +170,8 @@ func (n *Network) answer(q question) reply {
 	case isInternal(q.host()):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)
-	case n.rules.Load().allow != nil:
-		a = n.answerAllowed(ctx, n.rules.Load().allow, q, &e)
+	case list != nil:
+		a = n.answerAllowed(ctx, list, q, &e)
 	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
 		a = n.answerAddresses(ctx, q, &e)
 	case q.Type == typeSVCB || q.Type == typeHTTPS:

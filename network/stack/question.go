@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -66,11 +67,7 @@ func (r *rules) asks(name string, a netip.AddrPort, proto policy.Proto) *policy.
 	if r.allow == nil || proto != policy.TCP || r.judge(name, a, proto).Rule != policy.RuleNotAllowed {
 		return nil
 	}
-	host := name
-	if host == "" {
-		host = a.Addr().Unmap().String()
-	}
-	rule, err := policy.ParseRule(policy.RuleFor(host, a.Port()))
+	rule, err := policy.ParseRule(policy.RuleFor(cmp.Or(name, a.Addr().Unmap().String()), a.Port()))
 	if err != nil || !r.with(&rule).judge(name, a, proto).Allow {
 		return nil
 	}
@@ -134,13 +131,10 @@ func (o *asked) question(now func() *rules, name string, a netip.AddrPort, rule 
 	if len(o.open) >= MaxQuestions {
 		return nil, policy.Verdict{Rule: RuleLimit}
 	}
-	host := name
-	if host == "" {
-		host = a.Addr().String()
-	}
 	q := &asking{
 		Question: Question{
-			ID: strings.ToLower(rand.Text()[:6]), Time: time.Now(), Host: host, Port: a.Port(), Rule: rule.String(), Reason: reason,
+			ID: strings.ToLower(rand.Text()[:6]), Time: time.Now(), Host: cmp.Or(name, a.Addr().String()), Port: a.Port(),
+			Rule: rule.String(), Reason: reason,
 		},
 		rule: rule, ended: make(chan struct{}),
 	}
@@ -190,7 +184,7 @@ func (o *asked) judgeAgain(r *rules) {
 		addr, err := netip.ParseAddr(q.Host)
 		name := ""
 		if err != nil {
-			name, addr = q.Host, policy.NameAddresses.Addr()
+			name = q.Host
 		}
 		switch v := r.judge(name, netip.AddrPortFrom(addr, q.Port), policy.TCP); {
 		case v.Allow:

@@ -34,17 +34,18 @@ func (r *rules) with(rule *policy.Rule) *rules {
 	return &rules{r.public, r.allow.With(*rule)}
 }
 
-// judge tells whether a guest may speak to an address, that stands for a name if there is one.
+// judge tells whether a guest may speak to a port of an address; or of a name for which the address stands, if there is one:
+// then the address does not matter.
 func (r *rules) judge(name string, a netip.AddrPort, proto policy.Proto) policy.Verdict {
 	switch {
 	case r.allow == nil:
 		return r.public.Address(a, proto)
-	case !policy.NameAddresses.Contains(a.Addr()):
-		return r.allow.Address(a, proto)
-	case name == "":
+	case name != "":
+		return r.allow.Name(name, a.Port(), proto)
+	case policy.NameAddresses.Contains(a.Addr()):
 		return policy.Verdict{Rule: RuleNoName}
 	}
-	return r.allow.Name(name, a.Port(), proto)
+	return r.allow.Address(a, proto)
 }
 
 // dialed tells whether the host may dial an address.

@@ -154,15 +154,11 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	var queue waiter.Queue
-	ep, terr := r.CreateEndpoint(&queue)
-	r.Complete(false)
-	n.dialed(id)
-	wanted.syn.DecRef()
-	if terr != nil {
+	ep := n.accept(r, wanted, &queue)
+	if ep == nil {
 		abort(host)
 		return
 	}
-	n.tune(ep)
 	if wanted.requests {
 		n.serveProxied(h, ep, &queue, host, &e)
 		return
@@ -181,6 +177,20 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	if closed := h.closed(); closed != nil {
 		e.Allowed, e.Rule = false, closed.Rule
 	}
+}
+
+// accept answers the guest's attempt, and returns its connection; nil if there is none.
+func (n *Network) accept(r *tcp.ForwarderRequest, wanted attempt, queue *waiter.Queue) tcpip.Endpoint {
+	id := r.ID() // which is gone with the answer
+	ep, err := r.CreateEndpoint(queue)
+	r.Complete(false)
+	n.dialed(id)
+	wanted.syn.DecRef()
+	if err != nil {
+		return nil
+	}
+	n.tune(ep)
+	return ep
 }
 
 func (n *Network) dialTCP(h *held) (hostConn, error) {

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/refusal"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -119,15 +120,10 @@ func (c webConn) Close() error {
 func (w *web) answer(r *tcp.ForwarderRequest, a netip.AddrPort, wanted attempt) {
 	n := w.network
 	var queue waiter.Queue
-	id := r.ID()
-	ep, terr := r.CreateEndpoint(&queue)
-	r.Complete(false)
-	n.dialed(id)
-	wanted.syn.DecRef()
-	if terr != nil {
+	ep := n.accept(r, wanted, &queue)
+	if ep == nil {
 		return
 	}
-	n.tune(ep)
 	c := webConn{gonet.NewTCPConn(&queue, ep), ep, wanted, a, make(chan struct{}), new(sync.Once)}
 	select {
 	case w.conns <- c:
@@ -184,17 +180,13 @@ func (n *Network) opensUnlisted(e Event) string {
 	if e.Request != "" {
 		return ""
 	}
-	addr := e.Addr
-	if e.Name != "" { // any address of a name will do
-		addr = netip.AddrPortFrom(policy.NameAddresses.Addr(), addr.Port())
-	}
 	switch e.Proto {
 	case string(policy.TCP):
-		if rule := n.rules.Load().asks(e.Name, addr, policy.TCP); rule != nil {
+		if rule := n.rules.Load().asks(e.Name, e.Addr, policy.TCP); rule != nil {
 			return rule.String()
 		}
 	case string(policy.UDP):
-		return net.JoinHostPort(cmp.Or(e.Name, addr.Addr().String()), strconv.Itoa(int(addr.Port()))) + "/udp"
+		return net.JoinHostPort(cmp.Or(e.Name, e.Addr.Addr().String()), strconv.Itoa(int(e.Addr.Port()))) + "/udp"
 	}
 	return ""
 }
@@ -215,7 +207,7 @@ func (w *web) note(e Event) {
 
 // Page is what a guest is told of its network's policy.
 type Page struct {
-	Mode    string        `json:"mode"`
+	Mode    network.Mode  `json:"mode"`
 	Rules   []string      `json:"rules,omitempty"` // that open something beyond the mode
 	Deny    []string      `json:"deny,omitempty"`  // rules that close something, whatever opens it
 	Refused []PageRefusal `json:"refused"`         // the last at the end
@@ -235,15 +227,15 @@ type PageRefusal struct {
 
 func (w *web) describe() Page {
 	n := w.network
-	p := Page{Mode: "public", Refused: []PageRefusal{}}
+	p := Page{Mode: network.ModePublic, Refused: []PageRefusal{}}
 	r := n.rules.Load()
 	opens, closes := r.public.Allow, r.public.Deny
 	if r.allow != nil {
-		p.Mode = "allowlist"
+		p.Mode = network.ModeAllowlist
 		opens, closes = r.allow.Rules, r.allow.Deny
 	}
 	if n.config.Ask != nil {
-		p.Mode = "ask"
+		p.Mode = network.ModeAsk
 	}
 	for _, rule := range opens {
 		p.Rules = append(p.Rules, rule.String())
@@ -307,19 +299,19 @@ func (w *web) request(rw http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
 	defer cancel()
-	answer, err := Check(ctx, config, host, port, proto)
+	answer, asks, err := check(ctx, config, host, port, proto)
 	if err != nil {
 		http.Error(rw, "The addresses of this name cannot be found out.", http.StatusBadGateway)
 		return
 	}
-	v := answer.Verdict
-	if answer.Asks {
-		name, addr := host, netip.AddrPortFrom(policy.NameAddresses.Addr(), port) // any address of a name will do
-		if answer.Addr.IsValid() {
-			name, addr = "", netip.AddrPortFrom(answer.Addr, port)
+	v, addr := answer.Verdict, netip.AddrPortFrom(answer.Addr, port)
+	if asks != nil {
+		name := host
+		if answer.Addr.IsValid() { // which was named itself
+			name = ""
 		}
 		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(QuestionTime + webTimeout))
-		v = n.askBefore(r.Context(), name, addr, *now.asks(name, addr, proto), cmp.Or(Reason(r.PostFormValue("reason")), "none is given"))
+		v = n.askBefore(r.Context(), name, addr, *asks, cmp.Or(Reason(r.PostFormValue("reason")), "none is given"))
 	}
 	if v.Allow {
 		rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -327,7 +319,7 @@ func (w *web) request(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	refused := refusal.Refusal{Host: host, Port: port, Rule: v.Rule}
-	refused.Allow, refused.Remedy = n.opens(Event{Proto: string(proto), Name: host, Addr: netip.AddrPortFrom(answer.Addr, port), Rule: v.Rule})
+	refused.Allow, refused.Remedy = n.opens(Event{Proto: string(proto), Name: host, Addr: addr, Rule: v.Rule})
 	refused.ServeHTTP(rw, r)
 }
 
@@ -336,9 +328,9 @@ func (p Page) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "This machine is a sandbox. Its network is %q:\n", p.Mode)
 	switch p.Mode {
-	case "public":
+	case network.ModePublic:
 		b.WriteString("it reaches the public Internet, and neither the computer that it runs on nor the networks around that.\n")
-	case "ask":
+	case network.ModeAsk:
 		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\nAsk before you connect, with a reason, by\n    curl -d destination=https://example.com/ --data-urlencode 'reason=why the task needs it' http://" + PolicyHost + "/\n")
 	default:
 		b.WriteString("it reaches what a rule opens, and nothing else.\n")

@@ -106,7 +106,7 @@ func TestThePolicyPage(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &page); err != nil {
 			t.Fatalf("%v in\n%s", err, body)
 		}
-		if page.Mode != mode || len(page.Refused) != 2 {
+		if string(page.Mode) != mode || len(page.Refused) != 2 {
 			t.Fatalf("the page of %s is\n%s", mode, body)
 		}
 		if r := page.Refused[0]; r.Address != "192.168.1.1:5432" || r.Allow != r.Address || r.Remedy != "open "+r.Address {
