@@ -86,7 +86,7 @@ func opened(rules []Rule, public *Policy, a netip.AddrPort, match func(target) b
 				continue
 			}
 			closed := public.base(addr)
-			if closed == "" || public.host(addr) == "" && openable(closed) && within(t.prefix, public.closing(addr)) {
+			if closed == "" || openable(closed) && public.around(addr, t.prefix) {
 				return Verdict{Allow: true, Rule: r.text}
 			}
 			v = Verdict{Rule: closed}

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -69,11 +68,28 @@ func (p *Policy) Address(a netip.AddrPort, proto Proto) Verdict {
 
 // base returns what closes addr without rules, or nothing.
 func (p *Policy) base(addr netip.Addr) string {
-	rule := cmp.Or(closed(addr), p.host(addr))
-	if rule == "" && p.site(addr).IsValid() {
+	if rule := closed(addr); rule != "" {
+		return rule
+	}
+	host, known := p.addresses()
+	switch {
+	case !known:
+		return RuleHostUnknown
+	case isHost(host, addr):
+		return RuleHost
+	case site(host, addr).IsValid():
 		return RuleSite
 	}
-	return rule
+	return ""
+}
+
+// addresses returns those of the host, if they are known. Asking for them is a system call or two.
+func (p *Policy) addresses() (host []netip.Addr, known bool) {
+	if p.Host == nil {
+		return nil, false
+	}
+	host, err := p.Host()
+	return host, err == nil
 }
 
 // siteBits is the length of the prefix that a site gets at most (RFC 6177). Which part of it this one has got, nobody tells
@@ -82,11 +98,10 @@ const siteBits = 48
 
 // site returns the prefix of the host's site if addr is in it. What is private in IPv4, as the other machines in a house or a
 // company, have addresses of the Internet in IPv6.
-func (p *Policy) site(addr netip.Addr) netip.Prefix {
+func site(host []netip.Addr, addr netip.Addr) netip.Prefix {
 	if !global6.Contains(addr) {
 		return netip.Prefix{}
 	}
-	host, _ := p.Host()
 	for _, h := range host {
 		if h = h.WithZone(""); global6.Contains(h) {
 			if site := netip.PrefixFrom(h, siteBits).Masked(); site.Contains(addr) {
@@ -97,21 +112,14 @@ func (p *Policy) site(addr netip.Addr) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// host returns the rule that closes addr because it is the host's, or nothing.
-func (p *Policy) host(addr netip.Addr) string {
-	if p.Host == nil {
-		return RuleHostUnknown
-	}
-	host, err := p.Host()
-	if err != nil {
-		return RuleHostUnknown
-	}
+// isHost tells whether addr is one of the host's, or leads to one.
+func isHost(host []netip.Addr, addr netip.Addr) bool {
 	for _, candidate := range append(embedded(addr), addr) {
 		if slices.ContainsFunc(host, func(h netip.Addr) bool { return h.Unmap().WithZone("") == candidate }) {
-			return RuleHost
+			return true
 		}
 	}
-	return ""
+	return false
 }
 
 // closed returns the rule that closes addr on every host, or nothing.

@@ -393,12 +393,18 @@ func (l *Allowlist) Dialed(a netip.AddrPort, proto Proto) Verdict {
 	return v
 }
 
-// closing returns the range that closes addr.
-func (p *Policy) closing(addr netip.Addr) netip.Prefix {
+// around tells whether addr is not the host's own, and all of opens is in the range that closes it.
+func (p *Policy) around(addr netip.Addr, opens netip.Prefix) bool {
+	host, known := p.addresses()
+	if !known || isHost(host, addr) {
+		return false
+	}
+	closing := site(host, addr)
 	for _, c := range special {
 		if c.prefix.Contains(addr) {
-			return c.prefix
+			closing = c.prefix
+			break
 		}
 	}
-	return p.site(addr)
+	return within(opens, closing)
 }
