@@ -7,14 +7,15 @@ import (
 )
 
 const (
-	// internalDomain is that of the names that a guest's network has of its own.
-	internalDomain = "sandbox.internal"
+	// InternalDomain is that of the names that a guest's network has of its own.
+	InternalDomain = "sandbox.internal"
 
 	// HostName is the name by which a guest reaches the host's ports that are open to it.
-	HostName = "host." + internalDomain
+	HostName = "host." + InternalDomain
 
-	// policyName is taken: what is there speaks for the network, and for no service of the host's.
-	policyName = "policy." + internalDomain
+	// PolicyName is that by which a guest, and nobody else, finds what its network's policy is, by HTTP. It speaks for the
+	// network, and for no service of the host's.
+	PolicyName = "policy." + InternalDomain
 
 	// MaxHostPorts is how many of the host's ports a guest may have.
 	MaxHostPorts = 64
@@ -61,7 +62,7 @@ func parseHostName(p part) (string, error) {
 		}
 	}
 	if !strings.Contains(name, ".") {
-		name += "." + internalDomain
+		name += "." + InternalDomain
 	}
 	const maxName, maxLabel = 253, 63
 	labels := strings.Split(name, ".")
@@ -73,7 +74,7 @@ func parseHostName(p part) (string, error) {
 		return "", p.errorf("%q is not a name", p.text)
 	case labels[len(labels)-1] != "internal":
 		return "", p.errorf("%q is not below internal, and so may be somebody else's name", p.text)
-	case name == policyName:
+	case name == PolicyName:
 		return "", p.errorf("%s is where the network tells what it opens", name)
 	}
 	return name, nil

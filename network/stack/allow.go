@@ -108,7 +108,7 @@ var notOfTheInternet = []string{"arpa", "invalid", "local", "localhost", "onion"
 // standsIn tells whether a name that no rule opens has an address all the same. What a program does not find, it looks
 // for elsewhere, and may rightly so: a short name in the search domains one after the other, and then as it is.
 func (n *Network) standsIn(host string) bool {
-	within := func(domain string) bool { return host == domain || strings.HasSuffix(host, "."+domain) }
+	within := func(domain string) bool { return isWithin(host, domain) }
 	return strings.Contains(host, ".") && !slices.ContainsFunc(notOfTheInternet, within) &&
 		!slices.ContainsFunc(n.config.Search, func(domain string) bool { return within(strings.ToLower(strings.Trim(domain, "."))) })
 }

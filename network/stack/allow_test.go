@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -526,7 +527,7 @@ func TestNamesDoNotCarryMuch(t *testing.T) {
 	}
 	l.event(func(e Event) bool { return e.Rule == RuleSpelling && !e.Allowed })
 	for i := range 50 {
-		l.get("POST", fmt.Sprintf("http://%s/?form=destination=%s%d.evil.example", PolicyHost, strings.Repeat("y", 50), i), "")
+		l.get("POST", fmt.Sprintf("http://%s/?form=destination=%s%d.evil.example", network.PolicyName, strings.Repeat("y", 50), i), "")
 	}
 	mu.Lock()
 	if carried > spellingBurst+spellingRate*60 {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -42,11 +43,11 @@ const (
 // closedWhy is what a guest is told of a name that leads only where it may not.
 const closedWhy = "closed by the sandbox's network policy"
 
-// internal is the domain of names that are no other's business.
-const internal = "sandbox.internal"
+// isInternal tells whether a name, in small letters and without a dot at its end, is no other's business than the network's.
+func isInternal(name string) bool { return isWithin(name, network.InternalDomain) }
 
-// isInternal tells whether a name is the network's own, in small letters and without a dot at its end.
-func isInternal(name string) bool { return name == internal || strings.HasSuffix(name, "."+internal) }
+// isWithin tells whether a name is a domain or one below it.
+func isWithin(name, domain string) bool { return name == domain || strings.HasSuffix(name, "."+domain) }
 
 func (n *Network) serveDNS() error {
 	packets, err := gonet.DialUDP(n.stack, &tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(DNS), Port: dnsPort}, nil, ipv4.ProtocolNumber)
@@ -159,7 +160,7 @@ func (n *Network) answer(q question) reply {
 	list := n.rules.Load().allow
 	var a reply
 	switch {
-	case q.host() == PolicyHost:
+	case q.host() == network.PolicyName:
 		e.Rule = RulePolicyPage
 		a = q.fail(dnsmessage.RCodeSuccess)
 		if q.Type == dnsmessage.TypeA {

@@ -25,10 +25,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// PolicyHost is a name under which the guest, and nobody else, finds what the network's policy is, by HTTP.
-const PolicyHost = "policy." + internal
-
-// policyPage is where PolicyHost is: the DNS server's address, which has this port free.
+// policyPage is where network.PolicyName is: the DNS server's address, which has this port free.
 var policyPage = netip.AddrPortFrom(DNS, httpPort)
 
 const httpPort = 80
@@ -331,7 +328,7 @@ func (p Page) String() string {
 	case network.ModePublic:
 		b.WriteString("it reaches the public Internet, and neither the computer that it runs on nor the networks around that.\n")
 	case network.ModeAsk:
-		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\nAsk before you connect, with a reason, by\n    curl -d destination=https://example.com/ --data-urlencode 'reason=why the task needs it' http://" + PolicyHost + "/\n")
+		b.WriteString("it reaches what a rule opens, and what the user allows who is asked for all else.\nAsk before you connect, with a reason, by\n    curl -d destination=https://example.com/ --data-urlencode 'reason=why the task needs it' http://" + network.PolicyName + "/\n")
 	default:
 		b.WriteString("it reaches what a rule opens, and nothing else.\n")
 	}

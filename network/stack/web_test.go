@@ -13,12 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/refusal"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// get asks by HTTP for a URL whose host is an address, or PolicyHost.
+// get asks by HTTP for a URL whose host is an address, or network.PolicyName.
 func (l *lab) get(method, url, accept string) (*http.Response, string) {
 	l.t.Helper()
 	client := http.Client{Transport: &http.Transport{
@@ -28,8 +29,8 @@ func (l *lab) get(method, url, accept string) (*http.Response, string) {
 			if err != nil {
 				return nil, err
 			}
-			if host == PolicyHost {
-				answer := l.ask(PolicyHost, dnsmessage.TypeA, 0)
+			if host == network.PolicyName {
+				answer := l.ask(network.PolicyName, dnsmessage.TypeA, 0)
 				if len(answer.Answers) != 1 {
 					return nil, fmt.Errorf("%s has no address: %v", host, answer)
 				}
@@ -100,8 +101,8 @@ func TestThePolicyPage(t *testing.T) {
 		_, _ = l.connect(netip.MustParseAddrPort("192.168.1.1:5432"))
 		_, _ = l.connect(netip.MustParseAddrPort("192.168.1.1:5432"))
 		_, _ = l.connect(netip.MustParseAddrPort("169.254.169.254:443"))
-		_, text := l.get("GET", "http://"+PolicyHost+"/", "*/*")
-		_, body := l.get("GET", "http://"+PolicyHost+"/", "application/json")
+		_, text := l.get("GET", "http://"+network.PolicyName+"/", "*/*")
+		_, body := l.get("GET", "http://"+network.PolicyName+"/", "application/json")
 		var page Page
 		if err := json.Unmarshal([]byte(body), &page); err != nil {
 			t.Fatalf("%v in\n%s", err, body)
@@ -120,10 +121,10 @@ func TestThePolicyPage(t *testing.T) {
 				t.Errorf("%q is missing in\n%s", part, text)
 			}
 		}
-		if response, _ := l.get("PUT", "http://"+PolicyHost+"/", ""); response.StatusCode != http.StatusMethodNotAllowed {
+		if response, _ := l.get("PUT", "http://"+network.PolicyName+"/", ""); response.StatusCode != http.StatusMethodNotAllowed {
 			t.Errorf("PUT is answered by %s", response.Status)
 		}
-		if response, _ := l.get("GET", "http://"+PolicyHost+"/etc", ""); response.StatusCode != http.StatusNotFound {
+		if response, _ := l.get("GET", "http://"+network.PolicyName+"/etc", ""); response.StatusCode != http.StatusNotFound {
 			t.Errorf("another path is answered by %s", response.Status)
 		}
 	}
@@ -174,7 +175,7 @@ func TestThePageIsBounded(t *testing.T) {
 
 // A program asks before it connects, and says why.
 func TestAskingForARule(t *testing.T) {
-	const form = "http://" + PolicyHost + "/?form="
+	const form = "http://" + network.PolicyName + "/?form="
 	asked, ask := asks()
 	l := newLab(t, allow(t, "open.example"), ask, resolver(zone{"open.example": {"93.184.215.14"}, "api.example": {"93.184.215.14"}}), remedy)
 	l.listen(443, func(c *net.TCPConn) { c.Close() })
@@ -232,7 +233,7 @@ func TestAskingForARule(t *testing.T) {
 func TestAskingWhereNobodyIsAsked(t *testing.T) {
 	for mode, o := range map[string][]option{"public": {remedy}, "allowlist": {remedy, allow(t, "open.example")}} {
 		l := newLab(t, append(o, resolver(zone{"lan.example": {"192.168.1.1"}}))...)
-		response, body := l.get("POST", "http://"+PolicyHost+"/?form=destination=lan.example:5432", "application/json")
+		response, body := l.get("POST", "http://"+network.PolicyName+"/?form=destination=lan.example:5432", "application/json")
 		var got refusal.Refusal
 		want := map[string]string{"public": "192.168.1.1:5432", "allowlist": "lan.example:5432"}[mode]
 		if err := json.Unmarshal([]byte(body), &got); err != nil || response.StatusCode != http.StatusForbidden || got.Allow != want || got.Remedy != "open "+want {
