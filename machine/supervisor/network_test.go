@@ -24,6 +24,8 @@ func TestPasswordOfAProxyIsNotWrittenDown(t *testing.T) {
 	if st.Upstream != "http://127.0.0.1:3128" {
 		t.Errorf("the proxy is shown as %q", st.Upstream)
 	}
+	l.v.mu.Lock() // so that no state is half written
+	defer l.v.mu.Unlock()
 	files := []string{fmt.Sprintf("/proc/%d/cmdline", st.Gateway), fmt.Sprintf("/proc/%d/environ", st.Gateway)}
 	err := filepath.WalkDir(l.s.Files().Dir(), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
