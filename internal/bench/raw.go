@@ -22,6 +22,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -202,7 +203,7 @@ func startGuest(ctx context.Context, caps qemu.Capabilities, vm qemu.Config) (*r
 		}
 	}()
 	for range 3 {
-		ours, file, err := socketPair()
+		ours, file, err := socketpair.New(unix.SOCK_STREAM, "guest")
 		if err != nil {
 			return nil, err
 		}
@@ -240,19 +241,4 @@ func newKey() (ssh.Signer, error) {
 		return nil, err
 	}
 	return ssh.NewSignerFromKey(private)
-}
-
-func socketPair() (net.Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	ours := os.NewFile(uintptr(fds[0]), "ours")
-	defer ours.Close() // net.FileConn duplicates it
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		unix.Close(fds[1])
-		return nil, nil, err
-	}
-	return conn, os.NewFile(uintptr(fds[1]), "theirs"), nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 )
 
 // Launcher is a process that becomes a confined program when it is told to. It takes some milliseconds to begin,
@@ -103,9 +104,9 @@ func (l *Launcher) launch(w way) (*launched, error) {
 		return nil, err
 	}
 	defer self.close()
-	ours, theirs, err := controlSocket()
+	ours, theirs, err := socketpair.New(unix.SOCK_STREAM, "launcher")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("connecting to the launcher: %w", err)
 	}
 	defer theirs.Close() // so that its other end ends with the launcher
 	cmd := exec.CommandContext(l.ctx, self.path)
@@ -144,21 +145,6 @@ func (l *launched) run(w way, p Program, s Spec) (r Report, err error) {
 		return r, errors.Join(fmt.Errorf("telling the launcher what to do: %w", err), l.process.Err())
 	}
 	return receive(l.conn, l.process)
-}
-
-// controlSocket returns a connection to a launcher, and the launcher's end.
-func controlSocket() (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("connecting to the launcher: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "launcher")
-	defer ours.Close() // net.FileConn duplicates it
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("connecting to the launcher: %w", err), theirs.Close())
-	}
-	return conn.(*net.UnixConn), theirs, nil
 }
 
 // launcherName marks a process as a launcher: its argv[0], which nobody types.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/network/gateway/server"
@@ -120,7 +121,7 @@ func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *qem
 		Arch: qemu.HostArch(), Accel: qemu.AccelTCG, CPUs: 1, MemoryMiB: 128, Kernel: kernel, Paused: true,
 		Drives: []qemu.Drive{disk.Drive(files, changes.merge)},
 	}
-	ours, theirs, err := socketPair("qmp")
+	ours, theirs, err := socketpair.New(unix.SOCK_STREAM, "qmp")
 	if err != nil {
 		t.Fatal(err)
 	}

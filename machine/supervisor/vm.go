@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
@@ -187,9 +187,9 @@ func connectSockets(vm *qemu.Config, files *qemu.Files, transport agent.Transpor
 		if !s.wanted {
 			continue
 		}
-		conn, theirs, err := socketPair(s.name)
+		conn, theirs, err := socketpair.New(unix.SOCK_STREAM, s.name)
 		if err != nil {
-			return ours, err
+			return ours, fmt.Errorf("making the %s socket: %w", s.name, err)
 		}
 		*s.ours, *s.fd = conn, files.Add(theirs)
 	}
@@ -202,23 +202,6 @@ func (s sockets) close() {
 			conn.Close()
 		}
 	}
-}
-
-// socketPair makes a connected pair: an end for us, and one to be inherited.
-func socketPair(name string) (net.Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
-	}
-	ours := os.NewFile(uintptr(fds[0]), name)
-	defer ours.Close() // net.FileConn duplicates it
-	theirs := os.NewFile(uintptr(fds[1]), name)
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		theirs.Close()
-		return nil, nil, fmt.Errorf("making the %s socket: %w", name, err)
-	}
-	return conn, theirs, nil
 }
 
 // bootParams are what the guest is told by its kernel's command line.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
 	"github.com/sourcery-zone/sandbox/network/stack"
@@ -70,7 +70,9 @@ func (g *Gateway) serveLoopback(want wire.WantLoopback, control wire.Conn) error
 	var far *os.File
 	if err == nil {
 		defer guest.Close()
-		near, far, err = streamPair()
+		if near, far, err = socketpair.New(unix.SOCK_STREAM, "loopback"); err != nil {
+			err = fmt.Errorf("making a connection to hand over: %w", err)
+		}
 	}
 	if err != nil {
 		answer.Error = err.Error()
@@ -100,19 +102,4 @@ func (g *Gateway) serveLoopback(want wire.WantLoopback, control wire.Conn) error
 	ways.Go(func() { pass(near, guest) })
 	ways.Wait()
 	return nil
-}
-
-// streamPair returns a connected pair: an end for this process, and one to be handed over. The caller closes both.
-func streamPair() (stack.HalfConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a connection to hand over: %w", err)
-	}
-	near, far := os.NewFile(uintptr(fds[0]), "near"), os.NewFile(uintptr(fds[1]), "far")
-	defer near.Close() // net.FileConn duplicates it
-	conn, err := net.FileConn(near)
-	if err != nil {
-		return nil, nil, errors.Join(err, far.Close())
-	}
-	return conn.(*net.UnixConn), far, nil
 }

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
 	"github.com/sourcery-zone/sandbox/network/stack"
+	"golang.org/x/sys/unix"
 )
 
 // answered is what came of a notice.
@@ -73,7 +75,7 @@ func askingProcess(t *testing.T, dial func(context.Context, uint16) (stack.HalfC
 
 // echo is a service of the guest's that sends back what it gets.
 func echo(context.Context, uint16) (stack.HalfConn, error) {
-	near, far, err := streamPair()
+	near, far, err := socketpair.New(unix.SOCK_STREAM, "loopback")
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 )
@@ -84,16 +85,11 @@ const patience = 30 * time.Second
 
 // Pair returns a connected pair: an end for this process and one to be inherited. The caller closes both.
 func Pair() (Conn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := socketpair.New(unix.SOCK_SEQPACKET, "control")
 	if err != nil {
 		return Conn{}, nil, fmt.Errorf("making a control socket: %w", err)
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "control")
-	conn, err := NewConn(os.NewFile(uintptr(fds[0]), "control"))
-	if err != nil {
-		return Conn{}, nil, errors.Join(err, theirs.Close())
-	}
-	return conn, theirs, nil
+	return Conn{ours, patience}, theirs, nil
 }
 
 // NewConn takes over an end of the socket.
