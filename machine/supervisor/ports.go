@@ -12,9 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -153,12 +151,9 @@ func (v *supervisor) setAuto(auto bool) error {
 	if err := v.checkPublish(); err != nil {
 		return err
 	}
-	c := v.config
-	c.AutoPublish = auto
-	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
+	if err := v.record(func(c *machine.Config) { c.AutoPublish = auto }); err != nil {
 		return err
 	}
-	v.config.AutoPublish = auto
 	v.guestPorts.mu.Lock()
 	defer v.guestPorts.mu.Unlock()
 	v.guestPorts.auto = auto

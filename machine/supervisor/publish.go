@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 )
 
@@ -89,11 +87,9 @@ func (v *supervisor) checkPublish() error {
 // setForwards notes the ports that were asked for, and the ones that are open, in the
 // same order.
 func (v *supervisor) setForwards(asked, open []network.Forward) error {
-	c := v.config
-	c.Forwards = asked
-	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
+	if err := v.record(func(c *machine.Config) { c.Forwards = asked }); err != nil {
 		return err
 	}
-	v.config.Forwards, v.ports.forwards = asked, open
+	v.ports.forwards = open
 	return v.setState(func(st *machine.State) { st.Forwards = open })
 }

@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network/policy"
 )
 
@@ -61,11 +60,7 @@ func (v *supervisor) readRegistries(ctx context.Context) error {
 	if err := errors.Join(c.Validate(), v.gateway.SetRules(c.Rules())); err != nil {
 		return fmt.Errorf("opening what the guest's package managers are set to: %w", err)
 	}
-	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
-		return err
-	}
-	v.config = c
-	return nil
+	return v.record(func(current *machine.Config) { current.Registries = c.Registries })
 }
 
 // registriesOf returns the rules that open what a package manager is set to.

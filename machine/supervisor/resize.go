@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/disk"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // resize changes the running sandbox. Its disk comes first: that takes a
@@ -71,12 +69,10 @@ func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
 	if err := v.monitor.BlockResize(ctx, disk.ID, int64(sizeMiB)<<20); err != nil {
 		return fmt.Errorf("growing the disk: %w", err)
 	}
-	c := v.config
-	c.DiskMiB = sizeMiB
-	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
+	if err := v.record(func(c *machine.Config) { c.DiskMiB = sizeMiB }); err != nil {
 		return err
 	}
-	v.config.DiskMiB, v.needs.DiskMiB = sizeMiB, sizeMiB
+	v.needs.DiskMiB = sizeMiB
 	v.log.Info("the disk has grown", "MiB", sizeMiB)
 	if err := v.growFileSystem(ctx, sizeMiB); err != nil {
 		return remedy.Add(fmt.Errorf("the disk has %s now, but its file system does not, which is grown at the next start: %w", machine.FormatMiB(sizeMiB), err), remedy.Restart, v.s.Name)

@@ -9,11 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
@@ -44,10 +42,9 @@ func (v *supervisor) changeRules(change api.RuleChange) error {
 	if err := v.gateway.SetRules(c.Rules()); err != nil {
 		return err
 	}
-	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
+	if err := v.record(func(current *machine.Config) { current.Allowed, current.Denied = c.Allowed, c.Denied }); err != nil {
 		return errors.Join(err, v.gateway.SetRules(v.config.Rules()))
 	}
-	v.config = c
 	return nil
 }
 

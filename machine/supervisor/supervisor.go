@@ -441,6 +441,19 @@ func (v *supervisor) setState(change func(*machine.State)) error {
 	return durable.WriteJSON(v.s.Files().Path(layout.StateFile), v.state)
 }
 
+// record changes the configuration, also for later starts. Only what changes is touched,
+// as others read the rest meanwhile. The caller holds the lock of transitions, or nobody
+// else can ask for any yet.
+func (v *supervisor) record(change func(*machine.Config)) error {
+	c := v.config
+	change(&c)
+	if err := durable.WriteJSON(v.s.Files().Path(layout.ConfigFile), c); err != nil {
+		return err
+	}
+	change(&v.config)
+	return nil
+}
+
 func (v *supervisor) currentState() machine.State {
 	v.mu.Lock()
 	defer v.mu.Unlock()
