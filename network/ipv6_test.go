@@ -4,9 +4,9 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/internal/ownthread"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -63,7 +63,7 @@ func TestIPv6NeedsARouteAndAnAddressOfTheInternet(t *testing.T) {
 
 // inNamespace asks in a new network namespace, which prepare prepares.
 func inNamespace(prepare func() error) (has bool, err error) {
-	ownThread(func() {
+	ownthread.Run(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return
 		}
@@ -72,21 +72,4 @@ func inNamespace(prepare func() error) (has bool, err error) {
 		}
 	})
 	return has, err
-}
-
-// ownThread runs f on a thread that is nothing else's and ends with it. It is not the main thread, whose namespaces /proc shows
-// for the process.
-func ownThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			ownThread(f)
-			return
-		}
-		f() // and the thread is never unlocked
-	}()
-	<-done
 }

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/ownthread"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +18,7 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make a network namespace: run the test as root")
 	}
-	ownThread(func() {
+	ownthread.Run(func() {
 		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), addAddresses("192.0.2.1/32", "2001:db8::1/128")); err != nil {
 			t.Error(err)
 			return
@@ -51,23 +51,6 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 			}
 		}
 	})
-}
-
-// ownThread runs f on a thread that is nothing else's and ends with it. It is not the main thread, whose namespaces /proc shows
-// for the process.
-func ownThread(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			ownThread(f)
-			return
-		}
-		f() // and the thread is never unlocked
-	}()
-	<-done
 }
 
 // addAddresses gives the loopback some more addresses.

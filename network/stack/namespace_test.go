@@ -7,11 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/ownthread"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -26,15 +25,14 @@ func (l *lab) newLinuxGuest() (run func(func())) {
 	}
 	work, ready := make(chan func()), make(chan error)
 	var tap *os.File
-	go func() {
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+	go ownthread.Run(func() {
 		var err error
 		tap, err = enterNamespace()
 		ready <- err
 		for f := range work {
 			f()
 		}
-	}()
+	})
 	if err := <-ready; err != nil {
 		l.t.Fatalf("no network namespace: %v", err)
 	}
@@ -176,23 +174,7 @@ func TestNothingOfTheHostIsReached(t *testing.T) {
 		c.Dial = nil
 	})
 	run := l.newLinuxGuest()
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	port := uint16(listener.Addr().(*net.TCPAddr).Port)
-	reached := make(chan string, 100)
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			reached <- c.LocalAddr().String()
-			c.Close()
-		}
-	}()
+	port, isSilent := listenForNobody(t, "tcp4", "0.0.0.0")
 	addrs, err := HostAddresses()
 	if err != nil {
 		t.Fatal(err)
@@ -211,15 +193,46 @@ func TestNothingOfTheHostIsReached(t *testing.T) {
 			}
 		})
 	}
-	// What the listener does hear comes after all of that.
-	c, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port).String())
+	isSilent()
+}
+
+// listenForNobody is a service on all of the host's addresses. The function that it returns finds out whether anybody has
+// come.
+func listenForNobody(t *testing.T, network, all string) (port uint16, isSilent func()) {
+	t.Helper()
+	listener, err := net.Listen(network, net.JoinHostPort(all, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.ReadAll(c)
-	c.Close()
-	if first := <-reached; !strings.HasPrefix(first, "127.0.0.1:") || len(reached) > 0 {
-		t.Errorf("the host's service was reached at %s, and %d times after that", first, len(reached))
+	t.Cleanup(func() { listener.Close() })
+	at := listener.Addr().(*net.TCPAddr).AddrPort()
+	reached := make(chan netip.Addr, 100)
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			reached <- c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+			c.Close()
+		}
+	}()
+	loopback := netip.IPv6Loopback()
+	if network == "tcp4" {
+		loopback = netip.MustParseAddr("127.0.0.1")
+	}
+	return at.Port(), func() {
+		t.Helper()
+		// What the listener does hear comes after all that may have come before.
+		c, err := net.Dial(network, netip.AddrPortFrom(loopback, at.Port()).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(c)
+		c.Close()
+		if first := <-reached; first != loopback || len(reached) > 0 {
+			t.Errorf("the host's service was reached at %s, and %d times after that", first, len(reached))
+		}
 	}
 }
 
