@@ -2,7 +2,6 @@ package stack
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -64,16 +63,6 @@ func routerSolicitation(from netip.Addr) []byte {
 	return icmp6(from, allRouters, 255, header.ICMPv6RouterSolicit, 0, 0, 0, 0)
 }
 
-// sendIP6 sends a packet as the guest does.
-func (l *lab) sendIP6(packet []byte) {
-	l.t.Helper()
-	to := gatewayMAC
-	if a := netip.AddrFrom16(header.IPv6(packet).DestinationAddress().As16()); a.IsMulticast() {
-		to = header.EthernetAddressFromMulticastIPv6Address(tcpipAddress(a))
-	}
-	l.send(ethernet(to, guestMAC, header.IPv6ProtocolNumber, packet))
-}
-
 // newBareLab6 starts a network with IPv6 and takes the advertisement that it begins with.
 func newBareLab6(t testing.TB, options ...option) *lab {
 	t.Helper()
@@ -86,30 +75,11 @@ func newBareLab6(t testing.TB, options ...option) *lab {
 // advertised tells whether a router advertisement is among frames.
 func (l *lab) advertised(frames [][]byte) bool {
 	for _, f := range frames {
-		if what6(f) == "ICMPv6 134/0" {
+		if what(f) == "ICMPv6 134/0" {
 			return true
 		}
 	}
 	return false
-}
-
-// what6 describes a frame as what does.
-func what6(frame []byte) string {
-	if header.Ethernet(frame).Type() != header.IPv6ProtocolNumber {
-		return "no IPv6"
-	}
-	p := header.IPv6(frame[header.EthernetMinimumSize:])
-	switch tcpip.TransportProtocolNumber(p.NextHeader()) {
-	case header.ICMPv6ProtocolNumber:
-		h := header.ICMPv6(p.Payload())
-		if !hasChecksum(p, h) {
-			return "a wrong checksum"
-		}
-		return fmt.Sprintf("ICMPv6 %d/%d", h.Type(), h.Code())
-	case header.TCPProtocolNumber:
-		return header.TCP(p.Payload()).Flags().String()
-	}
-	return fmt.Sprint("protocol ", p.NextHeader())
 }
 
 const (
@@ -142,32 +112,11 @@ func TestRefusalsOnTheWireOverIPv6(t *testing.T) {
 		l := newBareLab6(t, func(c *Config) { c.Policy = &policy.Policy{Host: host} })
 		to := netip.MustParseAddrPort(c.to)
 		from := netip.AddrPortFrom(guest6, 4000)
-		for _, p := range []struct {
-			packet []byte
-			want   string
-		}{
-			{tcpSegment6(from, to, header.TCPFlagSyn), c.tcp},
-			{udpDatagram6(from, to, []byte("x")), c.udp},
-			{echoRequest6(to.Addr()), c.icmp},
-		} {
-			l.sendIP6(p.packet)
-			answers := l.barrier()
-			if len(answers) != 1 || what6(answers[0]) != p.want {
-				t.Errorf("%s: protocol %d gets %d answers (want 1, %s):", to, header.IPv6(p.packet).NextHeader(), len(answers), p.want)
-				for _, a := range answers {
-					t.Errorf("\t%s", what6(a))
-				}
-			}
-		}
-		events, dialed := l.seen()
-		for _, e := range events {
-			if e.Allowed || e.Rule != c.rule {
-				t.Errorf("%s is logged as %+v", to, e)
-			}
-		}
-		if len(dialed) > 0 {
-			t.Errorf("the host dialled %v", dialed)
-		}
+		l.refuses(to, c.rule,
+			closedPacket{tcpSegment6(from, to, header.TCPFlagSyn), c.tcp},
+			closedPacket{udpDatagram6(from, to, []byte("x")), c.udp},
+			closedPacket{echoRequest6(to.Addr()), c.icmp},
+		)
 	}
 }
 
@@ -175,8 +124,8 @@ func TestAnAllowlistIsClosedForAddressesOfIPv6(t *testing.T) {
 	l := newBareLab6(t, allow(t, "good.example:*", "0.0.0.0/0:443"))
 	from, to := netip.AddrPortFrom(guest6, 4000), netip.AddrPortFrom(public6, 443)
 	for _, packet := range [][]byte{tcpSegment6(from, to, header.TCPFlagSyn), udpDatagram6(from, to, nil), echoRequest6(public6)} {
-		l.sendIP6(packet)
-		if answers := l.barrier(); len(answers) != 1 || what6(answers[0]) != prohibited6 {
+		l.sendIP(packet)
+		if answers := l.barrier(); len(answers) != 1 || what(answers[0]) != prohibited6 {
 			t.Errorf("protocol %d gets %d answers", header.IPv6(packet).NextHeader(), len(answers))
 		}
 	}
@@ -187,7 +136,7 @@ func TestAnAllowlistIsClosedForAddressesOfIPv6(t *testing.T) {
 
 func TestASegmentOfAConnectionFromBeforeIsResetOverIPv6(t *testing.T) {
 	l := newBareLab6(t)
-	l.sendIP6(tcpSegment6(netip.AddrPortFrom(guest6, 4000), netip.AddrPortFrom(public6, 443), header.TCPFlagAck|header.TCPFlagPsh))
+	l.sendIP(tcpSegment6(netip.AddrPortFrom(guest6, 4000), netip.AddrPortFrom(public6, 443), header.TCPFlagAck|header.TCPFlagPsh))
 	answers := l.barrier()
 	if len(answers) != 1 || header.TCP(header.IPv6(answers[0][header.EthernetMinimumSize:]).Payload()).Flags()&header.TCPFlagRst == 0 {
 		t.Errorf("it gets %d answers", len(answers))
@@ -280,18 +229,7 @@ func notTheGuests6() map[string][]byte {
 
 func TestFramesOfIPv6ThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
 	l := newBareLab6(t)
-	dropped, _ := l.network.Dropped()
-	for name, frame := range notTheGuests6() {
-		l.send(frame)
-		if answers := l.barrier(); len(answers) > 0 {
-			t.Errorf("%s is answered: %s", name, what6(answers[0]))
-		}
-		dropped++
-		if n, _ := l.network.Dropped(); n != dropped {
-			t.Errorf("%s: %d frames are dropped, want %d", name, n, dropped)
-			dropped = n
-		}
-	}
+	l.drops(notTheGuests6())
 	if events, dialed := l.seen(); len(dialed)+len(events) > 0 {
 		t.Errorf("the host dialled %v, and there were %v", dialed, events)
 	}
@@ -300,9 +238,8 @@ func TestFramesOfIPv6ThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
 func TestWithoutIPv6AllOfItIsDropped(t *testing.T) {
 	l := newBareLab(t)
 	if before := l.barrier(); len(before) > 0 {
-		t.Errorf("the network begins with %s", what6(before[0]))
+		t.Errorf("the network begins with %s", what(before[0]))
 	}
-	dropped, _ := l.network.Dropped()
 	frames := notTheGuests6()
 	for name, packet := range map[string][]byte{
 		"a router solicitation":   routerSolicitation(guestLink6),
@@ -313,18 +250,10 @@ func TestWithoutIPv6AllOfItIsDropped(t *testing.T) {
 	}
 	for name, frame := range frames {
 		if from := frame[header.EthernetMinimumSize+8:]; len(frame) >= header.EthernetMinimumSize+header.IPv6MinimumSize && Prefix6.Contains(netip.AddrFrom16([16]byte(from[:16]))) {
-			continue // see TestAGuestThatBringsAnAddressIsToldThatThereIsNoIPv6
-		}
-		l.send(frame)
-		if answers := l.barrier(); len(answers) > 0 {
-			t.Errorf("%s is answered: %s", name, what6(answers[0]))
-		}
-		dropped++
-		if n, _ := l.network.Dropped(); n != dropped {
-			t.Errorf("%s: %d frames are dropped, want %d", name, n, dropped)
-			dropped = n
+			delete(frames, name) // see TestAGuestThatBringsAnAddressIsToldThatThereIsNoIPv6
 		}
 	}
+	l.drops(frames)
 }
 
 // lifetimes returns for how long an advertisement says that there are a router, and addresses of its prefix.
@@ -339,11 +268,11 @@ func TestAGuestThatBringsAnAddressIsToldThatThereIsNoIPv6(t *testing.T) {
 	syn := tcpSegment6(netip.AddrPortFrom(guest6, 4000), netip.AddrPortFrom(public6, 80), header.TCPFlagSyn)
 	told := 0
 	for range 100 {
-		l.sendIP6(syn)
+		l.sendIP(syn)
 		for _, f := range l.barrier() {
 			told++
-			if what6(f) != "ICMPv6 134/0" {
-				t.Fatalf("it gets %s", what6(f))
+			if what(f) != "ICMPv6 134/0" {
+				t.Fatalf("it gets %s", what(f))
 			}
 			if router, prefix := lifetimes(f); router != 0 || prefix != 0 {
 				t.Errorf("there is said to be a router for %s, and addresses for %s", router, prefix)
@@ -367,9 +296,9 @@ func TestTheRouterIsToldAndFound(t *testing.T) {
 		"the router's card again":     {neighborSolicitation(guest6, Gateway6, Gateway6), "ICMPv6 136/0", guest6.String()},
 		"whether fe80::2 is free":     {neighborSolicitation(netip.IPv6Unspecified(), solicitedNode, Gateway6), "ICMPv6 136/0", "ff02::1"},
 	} {
-		l.sendIP6(c.packet)
+		l.sendIP(c.packet)
 		answers := l.barrier()
-		if len(answers) != 1 || what6(answers[0]) != c.want {
+		if len(answers) != 1 || what(answers[0]) != c.want {
 			t.Errorf("asked for %s, it gets %d answers", name, len(answers))
 			continue
 		}
@@ -387,7 +316,7 @@ func TestAdvertisementsAreBounded(t *testing.T) {
 	l := newBareLab6(t)
 	told, began := 0, time.Now()
 	for range 500 {
-		l.sendIP6(routerSolicitation(guestLink6))
+		l.sendIP(routerSolicitation(guestLink6))
 		told += len(l.barrier())
 	}
 	if most := advertisementBurst + int(time.Since(began)/time.Second) + 1; told == 0 || told > most {
@@ -419,7 +348,7 @@ func TestAGuestHasSomeAddressesOfIPv6(t *testing.T) {
 	l := newBareLab6(t)
 	refused := 0
 	for i := range 200 {
-		l.sendIP6(tcpSegment6(netip.AddrPortFrom(address(i), 4000), netip.MustParseAddrPort("[fd12::1]:81"), header.TCPFlagSyn))
+		l.sendIP(tcpSegment6(netip.AddrPortFrom(address(i), 4000), netip.MustParseAddrPort("[fd12::1]:81"), header.TCPFlagSyn))
 		refused += len(l.barrier())
 	}
 	if refused > maxAddresses6 {

@@ -73,7 +73,14 @@ func (l *lab) send(frame []byte) {
 // sendIP sends a packet as the guest does.
 func (l *lab) sendIP(packet []byte) {
 	l.t.Helper()
-	l.send(ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, packet))
+	to, kind := gatewayMAC, header.IPv4ProtocolNumber
+	if header.IPVersion(packet) == header.IPv6Version {
+		kind = header.IPv6ProtocolNumber
+		if a := netip.AddrFrom16(header.IPv6(packet).DestinationAddress().As16()); a.IsMulticast() {
+			to = header.EthernetAddressFromMulticastIPv6Address(tcpipAddress(a))
+		}
+	}
+	l.send(ethernet(to, guestMAC, kind, packet))
 }
 
 func (l *lab) receive() []byte {
@@ -106,18 +113,61 @@ func (l *lab) barrier() (before [][]byte) {
 
 // what describes a frame: its ICMP error, or the flags of its segment.
 func what(frame []byte) string {
-	if header.Ethernet(frame).Type() != header.IPv4ProtocolNumber {
+	packet := frame[header.EthernetMinimumSize:]
+	var proto tcpip.TransportProtocolNumber
+	var payload []byte
+	switch header.Ethernet(frame).Type() {
+	case header.IPv4ProtocolNumber:
+		proto, payload = header.IPv4(packet).TransportProtocol(), header.IPv4(packet).Payload()
+	case header.IPv6ProtocolNumber:
+		proto, payload = header.IPv6(packet).TransportProtocol(), header.IPv6(packet).Payload()
+	default:
 		return "no IP"
 	}
-	p := header.IPv4(frame[header.EthernetMinimumSize:])
-	switch p.TransportProtocol() {
+	switch proto {
 	case header.ICMPv4ProtocolNumber:
-		h := header.ICMPv4(p.Payload())
+		h := header.ICMPv4(payload)
 		return fmt.Sprintf("ICMP %d/%d", h.Type(), h.Code())
+	case header.ICMPv6ProtocolNumber:
+		h := header.ICMPv6(payload)
+		if !hasChecksum(packet, h) {
+			return "a wrong checksum"
+		}
+		return fmt.Sprintf("ICMPv6 %d/%d", h.Type(), h.Code())
 	case header.TCPProtocolNumber:
-		return header.TCP(p.Payload()).Flags().String()
+		return header.TCP(payload).Flags().String()
 	}
-	return fmt.Sprint("protocol ", p.TransportProtocol())
+	return fmt.Sprint("protocol ", proto)
+}
+
+// closedPacket is a packet that the guest sends to something closed, with what it is answered.
+type closedPacket struct {
+	packet []byte
+	want   string
+}
+
+// refuses sends packets that a rule closes, and holds that each has its one answer, and that nobody is dialled.
+func (l *lab) refuses(to netip.AddrPort, rule string, packets ...closedPacket) {
+	l.t.Helper()
+	for i, p := range packets {
+		l.sendIP(p.packet)
+		answers := l.barrier()
+		if len(answers) != 1 || what(answers[0]) != p.want {
+			l.t.Errorf("%s: the packet %d gets %d answers (want 1, %s):", to, i, len(answers), p.want)
+			for _, a := range answers {
+				l.t.Errorf("\t%s", what(a))
+			}
+		}
+	}
+	events, dialed := l.seen()
+	for _, e := range events {
+		if e.Allowed || e.Rule != rule {
+			l.t.Errorf("%s is logged as %+v", to, e)
+		}
+	}
+	if len(dialed) > 0 {
+		l.t.Errorf("the host dialled %v", dialed)
+	}
 }
 
 var (
@@ -144,32 +194,11 @@ func TestRefusalsOnTheWire(t *testing.T) {
 		l := newBareLab(t)
 		l.barrier()
 		to := netip.MustParseAddrPort(c.to)
-		for _, p := range []struct {
-			packet []byte
-			want   string
-		}{
-			{tcpSegment(from, to, header.TCPFlagSyn), c.tcp},
-			{udpDatagram(from, to, []byte("x")), c.udp},
-			{echoRequest(to.Addr()), c.icmp},
-		} {
-			l.sendIP(p.packet)
-			answers := l.barrier()
-			if len(answers) != 1 || what(answers[0]) != p.want {
-				t.Errorf("%s: protocol %d gets %d answers (want 1, %s):", to, header.IPv4(p.packet).Protocol(), len(answers), p.want)
-				for _, a := range answers {
-					t.Errorf("\t%s", what(a))
-				}
-			}
-		}
-		events, _ := l.seen()
-		for _, e := range events {
-			if e.Allowed || e.Rule != c.rule {
-				t.Errorf("%s is logged as %+v", to, e)
-			}
-		}
-		if _, dialed := l.seen(); len(dialed) > 0 {
-			t.Errorf("the host dialled %v", dialed)
-		}
+		l.refuses(to, c.rule,
+			closedPacket{tcpSegment(from, to, header.TCPFlagSyn), c.tcp},
+			closedPacket{udpDatagram(from, to, []byte("x")), c.udp},
+			closedPacket{echoRequest(to.Addr()), c.icmp},
+		)
 	}
 }
 
@@ -209,8 +238,7 @@ func TestFramesThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
 	short.SetTotalLength(2000)
 	l := newBareLab(t)
 	l.barrier()
-	dropped, _ := l.network.Dropped()
-	for name, frame := range map[string][]byte{
+	l.drops(map[string][]byte{
 		"another MAC":                    ethernet(gatewayMAC, otherMAC, header.IPv4ProtocolNumber, syn(Guest)),
 		"the gateway's MAC":              ethernet(gatewayMAC, gatewayMAC, header.IPv4ProtocolNumber, syn(Guest)),
 		"a multicast MAC":                ethernet(gatewayMAC, "\x01\x00\x5e\x00\x00\x01", header.IPv4ProtocolNumber, syn(Guest)),
@@ -234,19 +262,26 @@ func TestFramesThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
 		"half a header":                  []byte("\x52\x55\x0a\x00\x02\x02\x52\x54"),
 		"nothing":                        {},
 		"too much":                       ethernet(gatewayMAC, guestMAC, header.IPv4ProtocolNumber, make([]byte, MaxMTU+1)),
-	} {
+	})
+	if _, dialed := l.seen(); len(dialed) > 0 {
+		t.Errorf("the host dialled %v", dialed)
+	}
+}
+
+// drops sends frames that are not the guest's own, and holds that each is dropped without an answer.
+func (l *lab) drops(frames map[string][]byte) {
+	l.t.Helper()
+	dropped, _ := l.network.Dropped()
+	for name, frame := range frames {
 		l.send(frame)
 		if answers := l.barrier(); len(answers) > 0 {
-			t.Errorf("%s is answered: %s", name, what(answers[0]))
+			l.t.Errorf("%s is answered: %s", name, what(answers[0]))
 		}
 		dropped++
 		if n, _ := l.network.Dropped(); n != dropped {
-			t.Errorf("%s: %d frames are dropped, want %d", name, n, dropped)
+			l.t.Errorf("%s: %d frames are dropped, want %d", name, n, dropped)
 			dropped = n
 		}
-	}
-	if _, dialed := l.seen(); len(dialed) > 0 {
-		t.Errorf("the host dialled %v", dialed)
 	}
 }
 
