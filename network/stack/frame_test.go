@@ -120,7 +120,7 @@ func what(frame []byte) string {
 	case header.IPv4ProtocolNumber:
 		proto, payload = header.IPv4(packet).TransportProtocol(), header.IPv4(packet).Payload()
 	case header.IPv6ProtocolNumber:
-		proto, payload = header.IPv6(packet).TransportProtocol(), header.IPv6(packet).Payload()
+		proto, payload = tcpip.TransportProtocolNumber(header.IPv6(packet).NextHeader()), header.IPv6(packet).Payload()
 	default:
 		return "no IP"
 	}
