@@ -60,6 +60,7 @@ const (
 	RemoveOrRerun Action = "remove-or-rerun" // not both
 	SetVariable   Action = "set-variable"    // NAME, of a script
 	AllowUnsafe   Action = "allow-unsafe"    // commands of QEMU's monitor
+	StoreSecret   Action = "store-secret"    // NAME
 )
 
 // Remedy is what to do, and on what.
