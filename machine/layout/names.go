@@ -117,6 +117,10 @@ func isOwnDirectory(path string, uid int) bool {
 // No sandbox has such a name.
 func (d Dirs) Consents() string { return filepath.Join(d.State, ".consents") }
 
+// Secrets is the directory of what the user has stored for guests to use. No sandbox has
+// such a name.
+func (d Dirs) Secrets() string { return filepath.Join(d.State, ".secrets") }
+
 // Images is the directory of the image store.
 func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 

@@ -137,8 +137,8 @@ func readOwn(path string) (Value, error) {
 
 // Stored is a secret of a store.
 type Stored struct {
-	Name string
-	Time time.Time // when it was stored
+	Name string    `json:"name"`
+	Time time.Time `json:"time"` // when it was stored
 }
 
 // List returns all secrets, by their names.
@@ -147,7 +147,7 @@ func (s Store) List() ([]Stored, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	var all []Stored
+	all := []Stored{}
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err == nil && CheckName(entry.Name()) == nil { // else it was removed just now, or is none

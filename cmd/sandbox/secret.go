@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	units "github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network/secret"
+)
+
+func secretCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "secret",
+		Usage: "store keys and tokens that guests use and never see",
+		Description: `What is stored is in files that only you can read, and leaves them for the hosts that
+you name when you give the secret to a sandbox.`,
+		Subcommands: []*cli.Command{secretSetCommand(), secretLsCommand(), secretRmCommand()},
+	}
+}
+
+func openSecrets() (secret.Store, error) {
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
+	return secret.Store{Dir: dirs.Secrets()}, err
+}
+
+func secretSetCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "set",
+		Usage:     "store a secret, in place of one of that name",
+		ArgsUsage: "NAME",
+		Description: `NAME is that of a variable, such as GITHUB_TOKEN. The secret is asked for and not shown
+while you type or paste it, or read from standard input. It is never an argument: other
+programs see these, and shells keep them. Sandboxes have a new one from their next start on.
+
+EXAMPLES
+   sandbox secret set GITHUB_TOKEN
+   pass show api | sandbox secret set API_KEY`,
+		OnUsageError: usageError,
+		Action:       secretSetAction,
+	}
+}
+
+func secretSetAction(c *cli.Context) error {
+	name := c.Args().First()
+	switch {
+	case c.NArg() == 0:
+		return usage("sandbox secret set needs a name, such as GITHUB_TOKEN")
+	case c.NArg() > 1 || strings.Contains(name, "="):
+		return usage("sandbox secret set takes a name and no secret: other programs see what is on a command line, and shells keep it, so replace the secret where it is from if it was one. sandbox secret set NAME asks for it, or reads it from standard input")
+	}
+	if err := secret.CheckName(name); err != nil {
+		return usage("what is given is not the name of a secret: %w", err)
+	}
+	store, err := openSecrets()
+	if err != nil {
+		return err
+	}
+	v, err := readSecret(c.Context, name, os.Stdin, notes())
+	if err != nil {
+		return fmt.Errorf("%s was not stored: %w", name, err)
+	}
+	return store.Set(name, v)
+}
+
+// readSecret asks for a secret on a terminal, and reads any other input to its end.
+func readSecret(ctx context.Context, name string, in *os.File, out io.Writer) (secret.Value, error) {
+	read := func() (secret.Value, error) { return secret.Read(in) }
+	if isTerminal(in) {
+		before, err := term.GetState(int(in.Fd()))
+		if err != nil {
+			return secret.Value{}, err
+		}
+		// Also if the reader is left waiting.
+		defer func() {
+			_ = term.Restore(int(in.Fd()), before)
+			fmt.Fprintln(out)
+		}()
+		fmt.Fprintf(out, "%s, which is not shown: ", name)
+		read = func() (secret.Value, error) { return readHidden(in) }
+	}
+	type result struct {
+		value secret.Value
+		err   error
+	}
+	results := make(chan result, 1)
+	go func() {
+		v, err := read()
+		results <- result{v, err}
+	}()
+	select {
+	case r := <-results:
+		return r.value, r.err
+	case <-ctx.Done():
+		return secret.Value{}, context.Cause(ctx)
+	}
+}
+
+// readHidden reads a line that the terminal does not show.
+func readHidden(terminal *os.File) (secret.Value, error) {
+	const longest = 4095 // bytes that Linux keeps of a line (termios(3)); it drops the others without a word
+	line, err := term.ReadPassword(int(terminal.Fd()))
+	if err != nil {
+		return secret.Value{}, err
+	}
+	if len(line) >= longest {
+		return secret.Value{}, fmt.Errorf("a terminal takes lines of less than %d characters: give it by standard input", longest)
+	}
+	return secret.NewValue(string(line))
+}
+
+func secretLsCommand() *cli.Command {
+	return &cli.Command{
+		Name:    "ls",
+		Aliases: []string{"list"},
+		Usage:   "list what is stored, without the secrets themselves",
+		Description: `EXAMPLES
+   sandbox secret ls
+   sandbox secret ls --json`,
+		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a JSON array"}},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			store, err := openSecrets()
+			if err != nil {
+				return err
+			}
+			all, err := store.List()
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return printJSON(c.App.Writer, all)
+			}
+			t := table{rows: [][]string{{"NAME", "STORED"}}}
+			for _, s := range all {
+				t.rows = append(t.rows, []string{s.Name, strings.ToLower(units.HumanDuration(time.Since(s.Time))) + " ago"})
+			}
+			return t.write(c.App.Writer, 0)
+		},
+	}
+}
+
+func secretRmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "forget secrets",
+		ArgsUsage: "NAME...",
+		Description: `A sandbox that runs keeps what it has until it stops.
+
+EXAMPLES
+   sandbox secret rm GITHUB_TOKEN API_KEY`,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return usage("sandbox secret rm needs the names of secrets: sandbox secret ls shows them")
+			}
+			store, err := openSecrets()
+			if err != nil {
+				return err
+			}
+			var errs []error
+			for _, name := range c.Args().Slice() {
+				err := store.Remove(name)
+				if errors.Is(err, os.ErrNotExist) {
+					err = fmt.Errorf("no secret is stored as %s: sandbox secret ls shows those that are", name)
+				}
+				errs = append(errs, err)
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
