@@ -30,6 +30,7 @@ type Config struct {
 	Access
 	Life
 
+	Project        string `json:"project,omitempty"`        // directory for whose sandboxes together the user opens something; empty: none
 	ForkOf         string `json:"forkOf,omitempty"`         // name of the sandbox whose snapshot it began with
 	Template       bool   `json:"template,omitempty"`       // a machine that is made for its saved state: nothing is mounted
 	TemplateShares int    `json:"templateShares,omitempty"` // the number of shares, besides the home, of those who begin with it

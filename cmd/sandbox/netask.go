@@ -28,8 +28,13 @@ func netAskCommand() *cli.Command {
 		ArgsUsage: "NAME",
 		Description: `A connection that no rule opens or closes waits for half a minute, and each is shown until
 the sandbox ends. An answer is a line: once (o) for the connections that wait; sandbox (s) to
-open it from now on, as sandbox net allow does; never (n) to close it, as sandbox net deny
-does. It is for the question that waits longest, or with the ID before it for another one.
+open it from now on, as sandbox net allow does; project (p) to open it also to each later
+sandbox of the same project with --net ask; never (n) to close it, as sandbox net deny does.
+It is for the question that waits longest, or with the ID before it for another one.
+
+A project is the directory of the sandbox.toml with which a sandbox was made, or else the first
+that it shares. sandbox trust --ls shows what you have opened for each, and sandbox trust --rm
+takes it back.
 
 With --json, each question is a line of JSON, and each answer a line with ID and answer.
 Without a terminal, sandbox net answer answers a single one.
@@ -46,7 +51,7 @@ EXAMPLES
 			}
 			a := asker{
 				sandbox: s.Name, out: c.App.Writer, json: c.Bool("json"), terminal: isTerminal(os.Stdin) && isTerminal(os.Stdout),
-				answer: func(ctx context.Context, id, answer string) error { return s.AnswerQuestion(ctx, id, answer) },
+				answer: func(ctx context.Context, id, answer string) error { return answerQuestion(ctx, s, id, answer) },
 			}
 			return a.run(c.Context, os.Stdin, s)
 		},
@@ -57,7 +62,7 @@ func netAnswerCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "answer",
 		Usage:     "answer one question of a guest with --net ask",
-		ArgsUsage: "NAME ID once|sandbox|never",
+		ArgsUsage: "NAME ID once|sandbox|project|never",
 		Description: `sandbox net ask and sandbox events show the questions with their IDs.
 
 EXAMPLES
@@ -65,17 +70,17 @@ EXAMPLES
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 3 {
-				return usage("sandbox net answer needs the name of a sandbox, the ID of a question and an answer: once, sandbox or never")
+				return usage("sandbox net answer needs the name of a sandbox, the ID of a question and an answer: " + answersInWords)
 			}
 			answer, ok := parseAnswer(c.Args().Get(2))
 			if !ok {
-				return usage("%q is no answer: write once, sandbox or never", c.Args().Get(2))
+				return usage("%q is no answer: write %s", c.Args().Get(2), answersInWords)
 			}
 			s, err := sandboxNamed(c.Args().First())
 			if err != nil {
 				return err
 			}
-			return s.AnswerQuestion(c.Context, c.Args().Get(1), answer)
+			return answerQuestion(c.Context, s, c.Args().Get(1), answer)
 		},
 	}
 }
@@ -99,8 +104,10 @@ func namedAsking(c *cli.Context) (*machine.Sandbox, error) {
 	return s, nil
 }
 
+const answersInWords = "once, sandbox, project or never"
+
 func parseAnswer(word string) (string, bool) {
-	for _, answer := range []string{stack.AnswerOnce, stack.AnswerSandbox, stack.AnswerNever} {
+	for _, answer := range []string{stack.AnswerOnce, stack.AnswerSandbox, answerProject, stack.AnswerNever} {
 		if word == answer || word == answer[:1] {
 			return answer, true
 		}
@@ -157,7 +164,7 @@ func (a *asker) run(ctx context.Context, in io.Reader, s *machine.Sandbox) error
 		})
 	}()
 	if a.terminal && !a.json {
-		fmt.Fprintf(a.out, "What %s wants to reach is shown here: answer o (once), s (from now on, for this sandbox) or n (never).\n", a.sandbox)
+		fmt.Fprintf(a.out, "What %s wants to reach is shown here: answer o (once), s (from now on, for this sandbox), p (for its project) or n (never).\n", a.sandbox)
 	}
 	for {
 		select {
@@ -214,7 +221,7 @@ func (a *asker) show(q stack.Question) error {
 	if q.Reason != "" {
 		what += "  (the guest says: " + terminal.Line(q.Reason) + ")"
 	}
-	_, err := fmt.Fprintf(a.out, "%s? o(nce), s(andbox), n(ever)\n", what)
+	_, err := fmt.Fprintf(a.out, "%s? o(nce), s(andbox), p(roject), n(ever)\n", what)
 	return err
 }
 
@@ -240,7 +247,7 @@ func (a *asker) line(ctx context.Context, line string) {
 	}
 	answer, ok := parseAnswer(words[0])
 	if !ok || id == "" {
-		fmt.Fprintf(notes(), "sandbox: %q is no answer: write once, sandbox or never, and the ID of a question before it\n", line)
+		fmt.Fprintf(notes(), "sandbox: %q is no answer: write %s, and the ID of a question before it\n", line, answersInWords)
 		return
 	}
 	if err := a.answer(ctx, id, answer); err != nil {

@@ -50,7 +50,7 @@ func TestQuestionsAreShownAndAnswered(t *testing.T) {
 		t.Errorf("the answers are %q, want %q", *answers, want)
 	}
 	shown := strings.Split(out.String(), "\n")
-	if len(shown) != 4 || !strings.HasSuffix(shown[0], "api.example:443? o(nce), s(andbox), n(ever)") || !strings.Contains(shown[1], `a\x1b[2J\n\u202eb:22  (the guest says: please\x1b])?`) || !strings.HasSuffix(shown[2], "api.example:443: allowed once") {
+	if len(shown) != 4 || !strings.HasSuffix(shown[0], "api.example:443? o(nce), s(andbox), p(roject), n(ever)") || !strings.Contains(shown[1], `a\x1b[2J\n\u202eb:22  (the guest says: please\x1b])?`) || !strings.HasSuffix(shown[2], "api.example:443: allowed once") {
 		t.Errorf("it is shown %q", shown)
 	}
 	if err := a.event(machine.Event{Type: machine.EventStatus, Status: machine.StatusStopped}); !errors.Is(err, errEnded) {

@@ -67,7 +67,7 @@ func runAction(c *cli.Context) error {
 
 func run(c *cli.Context) error {
 	ctx := c.Context
-	sources, err := loadSettings(c, insistOnConsent)
+	sources, dir, err := loadSettings(c, insistOnConsent)
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	joinProject(&config, dir, openAnswers(host.Dirs), sources)
 	if err := prepareFlake(c, host.Images, sources); err != nil {
 		return err
 	}

@@ -18,8 +18,9 @@ import (
 // environment has set the values of the settings files, the project's before
 // the user's. It returns for each flag where its value came from, and notes which
 // files do not count because somebody else may have written them. What the project's
-// file asks for is used as it was read when consent was asked for.
-func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note func(error)) (sources, error) {
+// file asks for is used as it was read when consent was asked for. dir is that of the
+// project's file, or empty.
+func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note func(error)) (from sources, dir string, err error) {
 	files, err := project.Load(trust.Caller(os.Getenv), cwd, userFile, note)
 	found := givenOptions(c)
 	mode, badMode := applyNet(c, files, found)
@@ -36,6 +37,9 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 		found[setting.Key] = source
 	}
 	for _, file := range files {
+		if file.Source.Layer == project.ProjectFile {
+			dir = file.Dir
+		}
 		// Either names the image: the one of an earlier source counts.
 		imageIsSet := found.has("image") || found.has("flake")
 		var asked []project.Setting
@@ -65,7 +69,7 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 			}
 		}
 	}
-	return found, errors.Join(errs...)
+	return found, dir, errors.Join(errs...)
 }
 
 func (s sources) has(name string) bool {
@@ -99,15 +103,16 @@ func userFile() string {
 }
 
 // loadSettings applies the settings files that count here. What the project's asks for is
-// used if the user has consented to it, or does so when unknown asks.
-func loadSettings(c *cli.Context, unknown consenter) (sources, error) {
+// used if the user has consented to it, or does so when unknown asks. dir is as of
+// applySettings.
+func loadSettings(c *cli.Context, unknown consenter) (from sources, dir string, err error) {
 	cwd, err := os.Getwd()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	consents, err := openConsents()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	consent := func(r project.Request) (bool, error) {
 		if consents.Has(r) {
@@ -154,7 +159,7 @@ func configAction(c *cli.Context) error {
 		return printSchema(c)
 	}
 	var untrusted []string
-	sources, err := loadSettings(c, func(r project.Request) (bool, error) {
+	sources, dir, err := loadSettings(c, func(r project.Request) (bool, error) {
 		untrusted = asFlags(r.Asks)
 		fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(needsConsent(r)))
 		return false, nil
@@ -170,6 +175,7 @@ func configAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	joinProject(&config, dir, openAnswers(host.Dirs), sources)
 	img, err := useImage(c, host, &config)
 	if err != nil {
 		return err

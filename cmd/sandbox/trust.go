@@ -31,14 +31,17 @@ the directory, or to the working directory. What is shown is what is remembered:
 file asks for something else, also after a guest has written it, you are asked anew.
 Sandboxes that are there already keep what they were made with.
 
+What you have opened for a project when its guests asked (sandbox net ask) is shown and taken
+back with it, and its file has no part in it.
+
 EXAMPLES
    sandbox trust
    sandbox trust --ls
    sandbox trust --rm ../project`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "do not ask"},
-			&cli.BoolFlag{Name: "ls", Usage: "show what was consented to"},
-			&cli.BoolFlag{Name: "rm", Usage: "take the consent back"},
+			&cli.BoolFlag{Name: "ls", Usage: "show what was consented to, and what was opened for projects"},
+			&cli.BoolFlag{Name: "rm", Usage: "take both back"},
 		},
 		OnUsageError: usageError,
 		Action:       trustAction,
@@ -52,18 +55,19 @@ func trustAction(c *cli.Context) error {
 	if c.Bool("ls") && (c.Bool("rm") || c.NArg() > 0) {
 		return usage("sandbox trust --ls shows all projects: leave out the directory and --rm")
 	}
-	consents, err := openConsents()
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
 	if err != nil {
 		return err
 	}
+	consents, answers := project.Consents{Dir: dirs.Consents()}, openAnswers(dirs)
 	dir, err := filepath.Abs(c.Args().First())
 	switch {
 	case err != nil:
 		return err
 	case c.Bool("ls"):
-		return listConsents(c.App.Writer, consents)
+		return listConsents(c.App.Writer, consents, answers)
 	case c.Bool("rm"):
-		return withdrawConsent(consents, dir)
+		return withdrawConsent(consents, answers, dir)
 	}
 	files, err := project.Load(trust.Caller(os.Getenv), dir, "", func(err error) { fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(err)) })
 	if err != nil {
@@ -147,31 +151,44 @@ func shown(text string) string {
 	return qemu.ShellQuote([]string{text})
 }
 
-func listConsents(w io.Writer, consents project.Consents) error {
+func listConsents(w io.Writer, consents project.Consents, answers project.Answers) error {
 	all, err := consents.List()
 	for _, r := range all {
 		showAsks(w, r)
 	}
-	return err
+	return errors.Join(err, showAnswers(w, answers))
 }
 
-// withdrawConsent is for the project that is nearest, also if its directory is gone.
-func withdrawConsent(consents project.Consents, dir string) error {
+// withdrawConsent is for the project that is nearest, also if its directory is gone. What was opened for it goes with it.
+func withdrawConsent(consents project.Consents, answers project.Answers, dir string) error {
 	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = resolved
 	}
 	for at := dir; ; at = filepath.Dir(at) {
-		err := consents.Withdraw(at)
-		if err == nil {
-			fmt.Fprintf(notes(), "sandbox: what %s asks for counts no longer\n", filepath.Join(at, project.FileName))
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return err
+		asked := takenBack(consents.Withdraw(at), fmt.Sprintf("what %s asks for counts no longer", filepath.Join(at, project.FileName)))
+		opened := takenBack(answers.Forget(at), fmt.Sprintf("what you have opened for %s is open to no later sandbox of it", at))
+		if !errors.Is(asked, os.ErrNotExist) || !errors.Is(opened, os.ErrNotExist) {
+			return errors.Join(missingIsFine(asked), missingIsFine(opened))
 		}
 		if at == filepath.Dir(at) {
 			return fmt.Errorf("you have consented to nothing that is asked for in %s or above it: sandbox trust --ls shows what you have consented to", dir)
 		}
 	}
+}
+
+// takenBack notes what was taken back, and returns the error that came of it.
+func takenBack(err error, what string) error {
+	if err == nil {
+		fmt.Fprintf(notes(), "sandbox: %s\n", what)
+	}
+	return err
+}
+
+func missingIsFine(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func openConsents() (project.Consents, error) {

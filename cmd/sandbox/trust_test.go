@@ -35,7 +35,7 @@ func settle(t *testing.T, dir, user string, consent consenter, args ...string) (
 		Name: "sandbox", DisableSliceFlagSeparator: true,
 		Commands: []*cli.Command{{Name: "run", Flags: createFlags(), Action: func(c *cli.Context) error {
 			s.c = c
-			s.sources, s.err = applySettings(c, dir, own, consent, func(err error) { t.Error(err) })
+			s.sources, _, s.err = applySettings(c, dir, own, consent, func(err error) { t.Error(err) })
 			return nil
 		}}},
 	}

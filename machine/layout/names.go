@@ -121,6 +121,9 @@ func (d Dirs) Consents() string { return filepath.Join(d.State, ".consents") }
 // such a name.
 func (d Dirs) Secrets() string { return filepath.Join(d.State, ".secrets") }
 
+// Answers is the directory of what the user has opened for projects whose guests have asked.
+func (d Dirs) Answers() string { return filepath.Join(d.State, ".answers") }
+
 // Images is the directory of the image store.
 func (d Dirs) Images() string { return filepath.Join(d.Data, "images") }
 
