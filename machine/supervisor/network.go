@@ -46,7 +46,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	allow, deny := v.config.Rules()
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
 		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
-		Authority: v.reader.authority, Roots: v.reader.roots, Remedy: "sandbox net allow " + v.config.Name,
+		Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
 			err := v.setState(func(st *machine.State) {
@@ -60,6 +60,14 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		Question: v.noteQuestion,
 	})
 	return explainWeak(err)
+}
+
+// allowRemedy is what opens a rule that is appended to it, or empty.
+func (v *supervisor) allowRemedy() string {
+	if v.allowCommand == "" {
+		return ""
+	}
+	return v.allowCommand + " " + v.config.Name
 }
 
 // chooseUpstream returns the proxies by which the guest's connections go, and what is shown

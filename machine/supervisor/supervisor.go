@@ -68,6 +68,8 @@ type supervisor struct {
 	upstream   upstream.Settings // the proxies of the environment of who has started it
 	search     []string          // domains in which the guest is to look for short names
 
+	allowCommand string // see AllowCommand
+
 	transition sync.Mutex  // held by whoever changes whether the guest runs
 	paused     atomic.Bool // by Pause
 	held       atomic.Bool // the sandbox lives only as long as its starter
@@ -99,7 +101,7 @@ const memoryLimit = 64 << 20
 // run is the supervisor's main function: it runs the sandbox until its
 // end. It expects the descriptors that Sandbox.Start passes, and what to do from
 // one of them.
-func run(ctx context.Context) error {
+func run(ctx context.Context, options []Option) error {
 	requests := os.NewFile(api.FDStart, "request")
 	defer requests.Close() // not before: see again
 	request, err := api.ReadStart(requests)
@@ -138,6 +140,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	v.log, v.report = slog.New(slog.NewTextHandler(logs, nil)), api.NewReporter(reports)
+	for _, option := range options {
+		option(v)
+	}
 	if request.Hold {
 		unix.CloseOnExec(api.FDHold)
 		go v.watchHold(os.NewFile(api.FDHold, "hold"))
