@@ -24,15 +24,6 @@ var (
 	keyHost   = Host{"key.example.com", 8443}
 )
 
-func value(t testing.TB, text string) Value {
-	t.Helper()
-	v, err := NewValue(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 func entries() []Entry {
 	return []Entry{
 		{Spec{Name: "TOKEN", Hosts: []Host{tokenHost, {"also.example.com", 443}}}, token},
@@ -286,7 +277,7 @@ func TestALengthThatStaysIsKept(t *testing.T) {
 
 func TestTables(t *testing.T) {
 	table := newTable(t)
-	if got := fmt.Sprint(table.Hosts()); got != "[{api.example.com 443} {also.example.com 443} {key.example.com 8443}]" {
+	if got := fmt.Sprint(table.Hosts()); got != "[api.example.com also.example.com key.example.com:8443]" {
 		t.Error(got)
 	}
 	if err := table.Set("OTHER", Value{}); err == nil {

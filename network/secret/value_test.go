@@ -14,7 +14,7 @@ import (
 
 const testValue = "s3cr3t-of-tests"
 
-func value(t *testing.T, text string) Value {
+func value(t testing.TB, text string) Value {
 	t.Helper()
 	v, err := NewValue(text)
 	if err != nil {
