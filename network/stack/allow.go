@@ -44,11 +44,10 @@ func (n *Network) judge(a netip.AddrPort, proto policy.Proto) (name string, v po
 	if n.config.opensHost(a, proto) {
 		return "", policy.Verdict{Allow: true, Rule: RuleHostPort}
 	}
-	r := n.rules.Load()
-	if r.allow != nil && policy.NameAddresses.Contains(a.Addr()) {
+	if policy.NameAddresses.Contains(a.Addr()) {
 		name = n.table.name(a.Addr())
 	}
-	return name, r.judge(name, a, proto)
+	return name, n.rules.Load().judge(name, a, proto)
 }
 
 // judgePacket judges the destination of a packet, and tells the guest and the log if it is closed.
@@ -133,7 +132,7 @@ func (n *Network) dialHeld(ctx context.Context, h *held) (net.Conn, error) {
 	if n.config.opensHost(h.addr, h.proto) {
 		return dialHost(ctx, h.addr.Port())
 	}
-	if proxy, host := n.upstreamFor(h); proxy != nil {
+	if proxy, host := n.upstreamFor(h.name, h.addr, h.proto); proxy != nil {
 		return n.dialUpstream(ctx, proxy, host, h.addr.Port())
 	}
 	if h.name == "" {
@@ -168,13 +167,19 @@ func (n *Network) dialHeld(ctx context.Context, h *held) (net.Conn, error) {
 
 // dialOne dials an address of a name, and leaves time for those after it.
 func (n *Network) dialOne(ctx context.Context, h *held, a netip.AddrPort, left int) (net.Conn, error) {
-	if v := n.rules.Load().with(h.once).dialed(a, h.proto); !v.Allow {
+	r := n.rules.Load().with(h.once)
+	if v := r.dialed(a, h.proto); !v.Allow {
 		return nil, &ClosedError{a, v.Rule}
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(left), leastDial))
 		defer cancel()
+	}
+	if r.allow == nil {
+		if proxy, host := n.upstreamFor("", a, h.proto); proxy != nil {
+			return n.dialUpstream(ctx, proxy, host, a.Port())
+		}
 	}
 	return n.dialAddress(ctx, h.proto, a, h.once)
 }

@@ -59,6 +59,7 @@ type Answer struct {
 	policy.Verdict
 	Addr netip.Addr // that the host dials, or that decided; invalid if no address was looked at
 	Asks bool       // the user is asked, as no rule opens or closes it
+	Read bool       // its requests are read, as those of Config.Read are
 }
 
 // Check tells what becomes of a guest's connection to a host, by name or by address, on a network of that configuration.
@@ -66,6 +67,7 @@ type Answer struct {
 func Check(ctx context.Context, c Config, host string, port uint16, proto policy.Proto) (Answer, error) {
 	a, asks, err := check(ctx, c, host, port, proto)
 	a.Asks = asks != nil
+	a.Read = (a.Allow || a.Asks) && proto == policy.TCP && newReadPorts(c.Read).has(host, port)
 	return a, err
 }
 
@@ -95,14 +97,12 @@ func check(ctx context.Context, c Config, host string, port uint16, proto policy
 	if name := strings.ToLower(strings.TrimSuffix(host, ".")); isInternal(name) {
 		return Answer{Verdict: policy.Verdict{Rule: RuleNoName}}, nil, nil
 	}
-	if r.allow != nil {
-		v := r.allow.Name(host, port, proto)
-		if !v.Allow {
-			return Answer{Verdict: v}, asks(host, netip.AddrPortFrom(netip.Addr{}, port)), nil
-		}
-		if proto == policy.TCP && c.Upstream.For(host, port) != nil {
-			return Answer{Verdict: v}, nil, nil
-		}
+	named := r.named(host, port, proto)
+	if !named.Allow {
+		return Answer{Verdict: named}, asks(host, netip.AddrPortFrom(netip.Addr{}, port)), nil
+	}
+	if r.allow != nil && proto == policy.TCP && c.Upstream.For(host, port) != nil {
+		return Answer{Verdict: named}, nil, nil
 	}
 	resolver := c.Resolver
 	if resolver == nil {
@@ -117,7 +117,7 @@ func check(ctx context.Context, c Config, host string, port uint16, proto policy
 		addr = addr.Unmap()
 		v := r.dialed(netip.AddrPortFrom(addr, port), proto)
 		if v.Allow && r.allow != nil {
-			v = r.allow.Name(host, port, proto) // which says by which rule
+			v = named // which says by which rule
 		}
 		if v.Allow {
 			return Answer{Verdict: v, Addr: addr}, nil, nil

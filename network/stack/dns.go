@@ -157,7 +157,7 @@ func (n *Network) answer(q question) reply {
 	ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
 	defer cancel()
 	e, began := Event{Proto: "dns", Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
-	list := n.rules.Load().allow
+	r := n.rules.Load()
 	var a reply
 	switch {
 	case q.host() == network.PolicyName:
@@ -171,10 +171,12 @@ func (n *Network) answer(q question) reply {
 	case isInternal(q.host()):
 		e.Rule = RuleNoName
 		a = q.fail(dnsmessage.RCodeNameError)
-	case list != nil:
-		a = n.answerAllowed(ctx, list, q, &e)
+	case r.allow != nil:
+		a = n.answerAllowed(ctx, r.allow, q, &e)
 	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
-		a = n.answerAddresses(ctx, q, &e)
+		if a = n.answerAddresses(ctx, q, &e); r.read[q.host()] != nil {
+			a = n.standIn(a, &e)
+		}
 	case q.Type == typeSVCB || q.Type == typeHTTPS:
 		// They lead around a name's addresses, and a name has all that it needs without.
 		a = q.fail(dnsmessage.RCodeSuccess)

@@ -10,6 +10,9 @@
 // an address says which host is meant: the host looks the name up and dials it, and a client that then asks this address
 // for another host, by TLS or HTTP, is refused.
 //
+// So has each name of [Config].Read in the public network, too: what is said to such a host at its port is read by the
+// [proxy.Proxy], and all else goes to the addresses that the name leads to, as ever.
+//
 // The guest is not believed. Frames that are not from its card's first address and from its IP address are dropped
 // before they reach the stack, and what it can make the process keep has a limit.
 //

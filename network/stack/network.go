@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/proxy"
+	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -63,8 +64,12 @@ type Config struct {
 	Upstream *upstream.Proxies
 	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
 	HostPorts []network.HostPort
-	// Proxy serves connections to hosts of which Allow opens some requests only. The Network leaves it open.
+	// Proxy serves connections to hosts of which Allow opens some requests only, and to those of Read. The Network leaves it
+	// open.
 	Proxy *proxy.Proxy
+	// Read are hosts whose requests are read, whatever opens them. They open nothing, and other ports of theirs are as those
+	// of other hosts.
+	Read []secret.Host
 	// IPv6 gives the guest an address of IPv6, and leads what it sends from there to the host's own. It is for hosts that
 	// reach the Internet over it: see network.HasIPv6.
 	IPv6 bool

@@ -43,7 +43,7 @@ func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, 
 	n.config.Proxy.Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),
 		Dial:   func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, h) },
-		Judge:  func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).allow.Request(r) },
+		Judge:  func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).request(r) },
 		Remedy: n.config.Remedy,
 		Refused: func(rule, request string) {
 			if request == "" {

@@ -3,8 +3,11 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 )
@@ -13,15 +16,21 @@ import (
 type rules struct {
 	public *policy.Policy
 	allow  *policy.Allowlist // nil in the public network
+	read   readPorts
 }
 
 func rulesOf(c Config) (*rules, error) {
-	r := &rules{public: c.Policy, allow: c.Allow}
+	r := &rules{public: c.Policy, allow: c.Allow, read: newReadPorts(c.Read)}
 	if c.Allow != nil {
 		r.public = c.Allow.Public
 	}
 	if r.public == nil {
 		return nil, errors.New("a network needs a policy")
+	}
+	for _, h := range c.Read {
+		if _, err := netip.ParseAddr(h.Name); err == nil || isInternal(h.Name) {
+			return nil, fmt.Errorf("the requests to %q cannot be read: it is not the name of a host of the Internet", h.Name)
+		}
 	}
 	return r, nil
 }
@@ -31,17 +40,17 @@ func (r *rules) with(rule *policy.Rule) *rules {
 	if rule == nil || r.allow == nil {
 		return r
 	}
-	return &rules{r.public, r.allow.With(*rule)}
+	return &rules{r.public, r.allow.With(*rule), r.read}
 }
 
 // judge tells whether a guest may speak to a port of an address; or of a name for which the address stands, if there is one:
 // then the address does not matter.
 func (r *rules) judge(name string, a netip.AddrPort, proto policy.Proto) policy.Verdict {
 	switch {
+	case name != "":
+		return r.named(name, a.Port(), proto)
 	case r.allow == nil:
 		return r.public.Address(a, proto)
-	case name != "":
-		return r.allow.Name(name, a.Port(), proto)
 	case policy.NameAddresses.Contains(a.Addr()):
 		return policy.Verdict{Rule: RuleNoName}
 	}
@@ -58,20 +67,25 @@ func (r *rules) dialed(a netip.AddrPort, proto policy.Proto) policy.Verdict {
 
 // hosts are the names whose addresses are never forgotten.
 func (r *rules) hosts() []string {
-	if r.allow == nil {
-		return nil
+	names := slices.Collect(maps.Keys(r.read))
+	if r.allow != nil {
+		names = append(names, r.allow.Hosts()...)
 	}
-	return r.allow.Hosts()
+	return names
 }
 
-// requests tells whether there are rules for requests of HTTP.
-func (r *rules) requests() bool { return r.allow != nil && r.allow.Requests() }
+// requests tells whether requests of HTTP are read.
+func (r *rules) requests() bool {
+	return len(r.read) > 0 || r.allow != nil && r.allow.Requests()
+}
 
-var errNoProxy = errors.New("a network with rules for requests needs a proxy")
+var errNoProxy = errors.New("a network that reads requests needs a proxy")
 
 // SetRules has a configuration's Policy or Allow judge from now on, which must be of the kind that judged before.
-// Connections and flows that they do not open end, and questions that they answer are answered.
+// Connections and flows that they do not open end, and questions that they answer are answered. The hosts whose requests are
+// read stay the same.
 func (n *Network) SetRules(c Config) error {
+	c.Read = n.config.Read
 	next, err := rulesOf(c)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 				return true
 			}
 		}
-		wanted.rule, wanted.here, wanted.requests = v.Rule, !v.Allow && wanted.ask == nil, v.Requests
+		wanted.rule, wanted.here, wanted.requests = v.Rule, !v.Allow && wanted.ask == nil, v.Requests || n.rules.Load().read.has(wanted.name, a.Port())
 	}
 	n.mu.Lock()
 	if _, ok := n.dialing[id]; ok {
@@ -74,7 +74,7 @@ type attempt struct {
 	rule     string       // that opens it, or closes it
 	here     bool         // it is answered by this process, and nobody is dialled
 	ask      *policy.Rule // that would open it, if the user is to be asked
-	requests bool         // only some of HTTP are open
+	requests bool         // of HTTP are read, one by one
 }
 
 // attempt returns the one of that ID.
@@ -118,7 +118,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	if wanted.ask != nil {
 		var v policy.Verdict
 		v, once = n.askUser(wanted.name, e.Addr, *wanted.ask)
-		e.Allowed, e.Rule, wanted.requests = v.Allow, v.Rule, v.Requests
+		e.Allowed, e.Rule, wanted.requests = v.Allow, v.Rule, wanted.requests || v.Requests
 	}
 	h, release := n.hold(held{proto: policy.TCP, name: wanted.name, addr: e.Addr, once: once, reads: wanted.requests})
 	defer release()
@@ -164,7 +164,8 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	check := unchecked
-	if port := e.Addr.Port(); wanted.name != "" && (port == 80 || port == 443) {
+	// In the public network, what is not read is open as a whole, whatever it names.
+	if port := e.Addr.Port(); wanted.name != "" && (port == 80 || port == 443) && n.rules.Load().allow != nil {
 		check = func() (int64, error) {
 			sent, err := n.checkOpening(ep, &queue, host, wanted.name)
 			if mismatch, ok := errors.AsType[*mismatchError](err); ok {
