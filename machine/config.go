@@ -60,6 +60,8 @@ type Access struct {
 	Deny           []string            `json:"deny,omitempty"`               // rules that close (see policy.ParseDeny), which count more, with which it was made
 	Denied         []string            `json:"denied,omitempty"`             // those that were added since
 	HostPorts      []network.HostPort  `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
+	Secrets        []string            `json:"secrets,omitempty"`            // that stay on the host, and where they may go (see secret.Parse)
+	Placeholders   map[string]string   `json:"placeholders,omitempty"`       // what the guest has in their place, by their names; made at the first start
 	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
@@ -139,7 +141,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateUpstream())
+	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateUpstream())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}

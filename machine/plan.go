@@ -38,7 +38,7 @@ type Plan struct {
 func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, error) {
 	p := &Plan{Hardware: c.Hardware, Image: img}
 	arch, archErr := guestArch(img.Manifest.System)
-	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c)}
+	errs := []error{c.Validate(), archErr, h.checkSocketPath(c), checkMemory(c.MemoryMiB), h.checkShares(c), c.checkSecretFiles()}
 	var err error
 	if p.Virtiofsd, err = virtiofs.Find(ctx); err != nil {
 		errs = append(errs, err)

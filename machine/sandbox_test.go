@@ -248,6 +248,17 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 			c.Network = network.ModeAllowlist
 			c.Allow = slices.Repeat([]string{"example.com"}, 257)
 		}, "257 rules are too many"},
+		{func(c *Config) { c.Network, c.Secrets = network.ModeAsk, []string{"KEY"} }, "KEY"},
+		{func(c *Config) {
+			c.Network, c.Secrets = network.ModePublic, []string{"KEY@a.example", "KEY=env:OTHER@b.example"}
+		}, "two secrets are to be the variable KEY"},
+		{func(c *Config) { c.Network, c.Secrets = network.ModeUser, []string{"KEY@a.example"} }, "[set net public]"},
+		{func(c *Config) {
+			c.Network = network.ModePublic
+			for i := range MaxSecrets + 1 {
+				c.Secrets = append(c.Secrets, fmt.Sprintf("KEY%d@a.example", i))
+			}
+		}, "65 secrets are too many"},
 		{func(c *Config) { c.Transport = "pigeon" }, "pigeon"},
 		{func(c *Config) { c.ReadyTimeout = 0 }, "[set timeout "},
 		{func(c *Config) { c.ReadyTimeout = -time.Second }, "[set timeout "},

@@ -64,7 +64,7 @@ func find(files []project.File, layer project.Layer, key string) (project.Settin
 // keep nobody from choosing another, in which all or nothing of it is open anyway.
 func saysSomething(s *project.Setting, mode network.Mode) bool {
 	switch s.Key {
-	case "deny", "publish", "allow-host-port":
+	case "deny", "publish", "allow-host-port", "secret":
 		return mode != network.ModeNone
 	case "allow":
 		s.Values = slices.DeleteFunc(slices.Clone(s.Values), func(text string) bool {

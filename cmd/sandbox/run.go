@@ -41,7 +41,7 @@ EXAMPLES
    sandbox run --share . -- npm test
    sandbox run --share .:src:ro --net none -- sh -c 'wc -l ~/src/*'
    sandbox run --name work --share . -p 8080:80
-   sandbox run --env ANTHROPIC_API_KEY --share . -- claude
+   sandbox run --secret ANTHROPIC_API_KEY@api.anthropic.com --share . -- claude
    sandbox run -d --name ci --memory 4G --cpus 4 --wait system`,
 		Flags: append(createFlags(), append(commandFlags(),
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
@@ -176,6 +176,7 @@ func coldStart(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) 
 // start runs the sandbox's start and shows a person how far it is.
 func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machine.Hold, error) {
 	asked := time.Now()
+	noteClosedSecrets(s)
 	var held *machine.Hold
 	err := showStart("starting "+s.Name, func(o machine.StartOptions) (err error) {
 		o.Until, o.Hold = c.String("wait"), hold
@@ -194,6 +195,17 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machi
 		}
 	}
 	return held, nil
+}
+
+// noteClosedSecrets tells of secrets that the guest cannot use.
+func noteClosedSecrets(s *machine.Sandbox) {
+	config, err := s.Config()
+	if err != nil {
+		return // as the start says
+	}
+	for _, closed := range config.ClosedSecrets() {
+		fmt.Fprintf(notes(), "sandbox: note: the secret %s is for %s, which the network closes: sandbox net allow %s %[2]s opens it\n", closed.Name, closed.Rule, s.Name)
+	}
 }
 
 // showStart shows a person how far a start is.
@@ -223,7 +235,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
 			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		},
-		Access: machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
+		Access: machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), Secrets: c.StringSlice("secret"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
 		Life:   machine.Life{ReadyTimeout: c.Duration("timeout")},
 	}
 	rules := host.ShareRules()

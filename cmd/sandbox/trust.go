@@ -25,11 +25,12 @@ func trustCommand() *cli.Command {
 		Name:      "trust",
 		Usage:     "let a project's sandbox.toml open what it asks for",
 		ArgsUsage: "[DIRECTORY]",
-		Description: `A project's file may ask for what opens something to a guest: allow, allow-host-port
-and publish. It counts once you have consented to it here, of the file that is nearest to
-the directory, or to the working directory. What is shown is what is remembered: when the
-file asks for something else, also after a guest has written it, you are asked anew.
-Sandboxes that are there already keep what they were made with.
+		Description: `A project's file may ask for what opens something to a guest: allow, allow-host-port,
+publish and secret, whose commands run on this machine. It counts once you have consented
+to it here, of the file that is nearest to the directory, or to the working directory. What
+is shown is what is remembered: when the file asks for something else, also after a guest
+has written it, you are asked anew. Sandboxes that are there already keep what they were
+made with.
 
 What you have opened for a project when its guests asked (sandbox net ask) is shown and taken
 back with it, and its file has no part in it.

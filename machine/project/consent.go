@@ -16,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
 // A consent has the values themselves and no digest of them, so that it can be shown.
@@ -74,6 +75,8 @@ func checkAsk(a Ask) error {
 		_, err = policy.ParseRule(a.Value)
 	case "allow-host-port":
 		_, err = network.ParseHostPort(a.Value)
+	case "secret":
+		_, err = secret.Parse(a.Value)
 	case "publish":
 		if a.Value != AutoPublish {
 			_, err = network.ParseForward(a.Value)

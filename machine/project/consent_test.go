@@ -27,10 +27,10 @@ func request(t *testing.T, text string) Request {
 }
 
 func TestARequestIsWhatAFileOpensHoweverItIsWritten(t *testing.T) {
-	want := []Ask{{"allow", "a.example"}, {"allow", "b.example:22"}, {"allow-host-port", "5432:db"}, {"publish", "8080:80"}, {"publish", "auto"}}
+	want := []Ask{{"allow", "a.example"}, {"allow", "b.example:22"}, {"allow-host-port", "5432:db"}, {"publish", "8080:80"}, {"publish", "auto"}, {"secret", "KEY=command:pass show key@a.example"}}
 	for _, text := range []string{
-		"allow = [\"a.example\", \"b.example:22\"]\nallow-host-port = \"5432:db\"\npublish = [\"8080:80\", \"auto\"]",
-		"# of all of us\nmemory = 512\npublish = ['auto', '8080:80', 'auto']\nnet = \"none\"\nallow-host-port = [\"5432:\\u0064b\"]\nallow = [\"b.example:22\", \"a.example\"]\ndeny = \"c.example\"",
+		"allow = [\"a.example\", \"b.example:22\"]\nallow-host-port = \"5432:db\"\npublish = [\"8080:80\", \"auto\"]\nsecret = \"KEY=command:pass show key@a.example\"",
+		"# of all of us\nmemory = 512\npublish = ['auto', '8080:80', 'auto']\nnet = \"none\"\nallow-host-port = [\"5432:\\u0064b\"]\nallow = [\"b.example:22\", \"a.example\"]\nsecret = [\"KEY=command:pass show key@a.example\"]\ndeny = \"c.example\"",
 	} {
 		if got := request(t, text); fmt.Sprint(got.Asks) != fmt.Sprint(want) {
 			t.Errorf("%s\nasks for %v, want %v", text, got.Asks, want)
@@ -56,10 +56,16 @@ func TestAFileAsksForNothingThatOneCannotJudge(t *testing.T) {
 		`allow = [` + strings.Join(many, ", ") + `]`:     "asks for 129 things, and more than 128 are more than one can judge",
 		"allow = \"https://a.example/\\u202e/**\"":       "sandbox.toml:1:1: allow: the rule ",
 		"allow-host-port = [\"5432\", \"5433:\\u001b\"]": "sandbox.toml:1:1: allow-host-port: ",
+		`secret = "KEY=file:key@api.example"`:            "sandbox.toml:1:1: secret: ",
+		`secret = "KEY=sk-0123@api.example"`:             "sandbox.toml:1:1: secret: ",
+		`secret = "KEY"`:                                 "sandbox.toml:1:1: secret: ",
 	} {
 		if _, _, err := load(t, text, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s: %v\nwant %s", text, err, want)
 		}
+	}
+	if _, _, err := load(t, `secret = "KEY=sk-0123@api.example"`, ""); err == nil || strings.Contains(err.Error(), "sk-0123") {
+		t.Errorf("a value in a file: %v", err)
 	}
 	if _, _, err := load(t, "", "allow = \"git:origin\"\npublish = \"auto\""); err != nil {
 		t.Errorf("the user's own file: %v", err)

@@ -37,8 +37,8 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
-		ProjectFile: {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "share", "timeout", "workdir"},
-		UserFile:    {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
+		ProjectFile: {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "secret", "share", "timeout", "workdir"},
+		UserFile:    {"allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {
@@ -105,6 +105,8 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		`allow = 443`:                 nil,
 		`deny = "a.example"`:          {ProjectFile, UserFile},
 		`allow-host-port = "5432:db"`: {ProjectFile, UserFile},
+		`secret = "K@a.example"`:      {ProjectFile, UserFile},
+		`secret = {K = "a.example"}`:  nil,
 		`publish = 8080`:              nil,
 		`ssh-port = 2222`:             {UserFile},
 		`ssh-port = "2222"`:           nil,
@@ -173,7 +175,7 @@ func TestDefaultsAreValuesOfTheirOptions(t *testing.T) {
 func TestWhatOpensTheHostIsNotForProjects(t *testing.T) {
 	for name, most := range map[string]Trust{
 		"allow-weak-isolation": Caller, "allow-dangerous-share": Caller,
-		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "restart": User,
+		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "secret": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "restart": User,
 		"share": Inside, "flake": Inside,
 	} {
 		if o := Find(name); o.Trust > most {

@@ -1,0 +1,109 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/secret"
+	"github.com/sourcery-zone/sandbox/network/stack"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+)
+
+// MaxSecrets is how many secrets a guest may have: each is a descriptor in two processes.
+const MaxSecrets = 64
+
+// SecretSpecs are the secrets, read.
+func (a Access) SecretSpecs() ([]secret.Spec, error) {
+	var specs []secret.Spec
+	var errs []error
+	named := map[string]bool{}
+	for _, text := range a.Secrets {
+		spec, err := secret.Parse(text)
+		if err == nil && named[spec.Name] {
+			err = fmt.Errorf("two secrets are to be the variable %s: give it one source, and all its hosts", spec.Name)
+		}
+		named[spec.Name] = true
+		specs, errs = append(specs, spec), append(errs, err)
+	}
+	return specs, errors.Join(errs...)
+}
+
+func (c Config) validateSecrets() error {
+	switch {
+	case len(c.Secrets) == 0:
+		return nil
+	case !c.Network.Judged():
+		return remedy.Add(fmt.Errorf("the network mode %s puts no secrets into requests", c.Network), remedy.Set, "net", string(network.ModePublic))
+	case len(c.Secrets) > MaxSecrets:
+		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets), MaxSecrets)
+	}
+	_, err := c.SecretSpecs()
+	return err
+}
+
+// checkSecretFiles finds secrets that the guest could read itself, or exchange for another file of the user's.
+func (c Config) checkSecretFiles() error {
+	specs, err := c.SecretSpecs()
+	if err != nil {
+		return nil // as Validate says
+	}
+	var errs []error
+	for _, spec := range specs {
+		if spec.Source.Kind != secret.FromFile {
+			continue
+		}
+		path := spec.Source.Of
+		if below, ok := strings.CutPrefix(path, "~/"); ok {
+			path = filepath.Join(os.Getenv("HOME"), below)
+		}
+		paths := []string{filepath.Clean(path)}
+		if resolved, err := filepath.EvalSymlinks(path); err == nil { // else getting it says why
+			paths = append(paths, resolved)
+		}
+		for _, share := range c.Shares {
+			if inShare(share, paths) {
+				errs = append(errs, fmt.Errorf("the secret %s is in %s, which lies in the share %s, so that the guest has it anyway: move the file out of what is shared", spec.Name, spec.Source.Of, share.Source))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func inShare(share virtiofs.Share, paths []string) bool {
+	for _, path := range paths {
+		if rel, err := filepath.Rel(share.Source, path); err == nil && filepath.IsLocal(rel) {
+			return true
+		}
+	}
+	return false
+}
+
+// ClosedSecret is a secret that is for a host to which the guest's network lets nothing through.
+type ClosedSecret struct {
+	Name string // of the secret
+	Rule string // that would open the host
+}
+
+// ClosedSecrets are those of an allowlist without a rule for their hosts: a secret opens nothing by itself.
+func (c Config) ClosedSecrets() (closed []ClosedSecret) {
+	allow, deny := c.Rules()
+	judge, err := stack.ConfigOf(c.Network, allow, deny)
+	specs, bad := c.SecretSpecs()
+	if err != nil || bad != nil || c.Network != network.ModeAllowlist {
+		return nil
+	}
+	for _, spec := range specs {
+		for _, host := range spec.Hosts {
+			if v := judge.Allow.Name(host.Name, host.Port, policy.TCP); !v.Allow && !v.Requests {
+				closed = append(closed, ClosedSecret{spec.Name, policy.RuleFor(host.Name, host.Port)})
+			}
+		}
+	}
+	return closed
+}
