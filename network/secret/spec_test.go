@@ -1,7 +1,9 @@
 package secret
 
 import (
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -133,4 +135,21 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWhatTheAgentSetsIsReserved reads which variables say whom programs in the guest believe.
+func TestWhatTheAgentSetsIsReserved(t *testing.T) {
+	source, err := os.ReadFile("../../agent/guest/certificates.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`"([A-Z][A-Z_]+)[="]`).FindAllStringSubmatch(string(source), -1)
+	for _, name := range names {
+		if !reserved(name[1]) {
+			t.Errorf("%s is not reserved", name[1])
+		}
+	}
+	if len(names) < 10 {
+		t.Errorf("only %d were found: the code is not read as it is written", len(names))
+	}
 }
