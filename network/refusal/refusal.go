@@ -24,6 +24,18 @@ type Refusal struct {
 	Rule   string `json:"rule"`             // that decided
 	Allow  string `json:"allow,omitempty"`  // the rule that would open it, if one would
 	Remedy string `json:"remedy,omitempty"` // a command for the person whose sandbox it is
+
+	Secret *Secret `json:"secret,omitempty"` // because of which it was refused
+}
+
+// Secret says where a secret goes whose placeholder was in a request.
+type Secret struct {
+	Name    string   `json:"name"`    // of the variable that has the placeholder
+	Hosts   []string `json:"hosts"`   // that get it, each with its port if that is not 443
+	Headers []string `json:"headers"` // in which it is put
+	Query   bool     `json:"query,omitempty"`
+	Body    bool     `json:"body,omitempty"`
+	Missing bool     `json:"missing,omitempty"` // it would go there, if the sandbox had it
 }
 
 // Error is what programs know a refusal by.
@@ -41,10 +53,32 @@ func (r Refusal) String() string {
 	}
 	fmt.Fprintf(&b, " to %s: %s.\n", net.JoinHostPort(quote(r.Host), strconv.Itoa(int(r.Port))), quote(r.Rule))
 	b.WriteString("It is not an error of the server or the network, and trying again does not help.\n")
+	if r.Secret != nil {
+		b.WriteString(r.Secret.explain())
+	}
 	if r.Remedy != "" {
 		fmt.Fprintf(&b, "If the task needs it, ask the user to run, on the machine that has the sandbox:\n\n    %s\n", quote(r.Remedy))
 	}
 	return b.String()
+}
+
+// explain says what the reader can do.
+func (s *Secret) explain() string {
+	name, hosts := quote(s.Name), quote(strings.Join(s.Hosts, ", "))
+	if s.Missing {
+		return fmt.Sprintf("The variable %s stands for a secret for %s, which this sandbox does not have at present: ask the user to give it the secret again.\n", name, hosts)
+	}
+	places := "in the headers " + strings.Join(s.Headers, ", ")
+	if len(s.Headers) == 1 {
+		places = "in the header " + s.Headers[0]
+	}
+	if s.Query {
+		places += ", in the query of the URL"
+	}
+	if s.Body {
+		places += ", in a body of JSON or of a form"
+	}
+	return fmt.Sprintf("The text in the variable %s stands for a secret, which takes its place in requests by HTTPS to %s only, %s. This request has the text elsewhere, where it is worth nothing.\n", name, hosts, quote(places))
 }
 
 // quote makes text that a guest has chosen safe for a terminal, and leaves what is printable as it is.

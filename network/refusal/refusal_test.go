@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -47,6 +48,31 @@ func TestRefusal(t *testing.T) {
 		want.Error = refusal.Error
 		if got.Refusal != want || got.Message != r.String() {
 			t.Errorf("%s: %+v, want %+v", header, got, want)
+		}
+	}
+}
+
+func TestARefusalBecauseOfASecretSaysWhereItGoes(t *testing.T) {
+	s := refusal.Secret{Name: "API_KEY", Hosts: []string{"a.example", "b.example:8443"}, Headers: []string{"X-Api-Key"}}
+	both := s
+	both.Headers, both.Query, both.Body = []string{"Authorization", "X-Api-Key"}, true, true
+	missing := s
+	missing.Missing = true
+	for _, c := range []struct {
+		secret refusal.Secret
+		want   string
+	}{
+		{s, "The text in the variable API_KEY stands for a secret, which takes its place in requests by HTTPS to a.example, b.example:8443 only, in the header X-Api-Key. This"},
+		{both, "in the headers Authorization, X-Api-Key, in the query of the URL, in a body of JSON or of a form. This"},
+		{missing, "The variable API_KEY stands for a secret for a.example, b.example:8443, which this sandbox does not have at present: ask the user"},
+	} {
+		r := refusal.Refusal{Host: "c.example", Port: 443, Method: "GET", Path: "/", Rule: "secret-misplaced", Secret: &c.secret}
+		if text := answer(r, "Accept", "").Body.String(); !strings.Contains(text, c.want) || !strings.Contains(text, "to c.example:443: secret-misplaced.") {
+			t.Error(text)
+		}
+		var got refusal.Refusal
+		if err := json.Unmarshal(answer(r, "Accept", "application/json").Body.Bytes(), &got); err != nil || !reflect.DeepEqual(*got.Secret, c.secret) {
+			t.Errorf("%+v, %v", got.Secret, err)
 		}
 	}
 }
