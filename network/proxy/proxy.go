@@ -3,6 +3,8 @@
 // the host. What a request has, the host gets, and what the host answers, the guest gets, as it comes: nothing is
 // collected on the way.
 //
+// With a table of secrets, requests have these in place of what stands for them in the guest: see package secret.
+//
 // Requests are read and written anew, and never copied, so that the host cannot read other ones in what it gets than
 // were judged.
 package proxy
@@ -22,6 +24,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
 // Rules that a Proxy adds to those of its policy.
@@ -56,6 +59,7 @@ var (
 type Options struct {
 	Authority *authority.Authority
 	Roots     *x509.CertPool // whom hosts are believed; nil: those of the system
+	Secrets   *secret.Table  // which are put into requests; nil: none
 	Logger    *slog.Logger   // gets what is of interest to the developer; nil: nothing
 }
 
@@ -156,11 +160,11 @@ func (p *Proxy) Serve(ctx context.Context, c Conn) {
 	}
 }
 
-// reverse sends a request of the session's to its host.
-func (p *Proxy) reverse(s *session) *httputil.ReverseProxy {
+// reverse sends a request of the session's to its host, and hands on the answer.
+func (p *Proxy) reverse(s *session, answer http.ResponseWriter) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Rewrite:       s.rewrite,
-		Transport:     s.transport,
+		Transport:     sender{s, answer},
 		FlushInterval: -1,
 		BufferPool:    &p.buffers,
 		ErrorHandler:  s.failed,

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -36,11 +37,9 @@ func serveHTTP(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("Upgrade")
 		r.Header.Del("Http2-Settings")
 	}
-	// The host may answer before it has all of the request, which goes on all the same.
-	_ = http.NewResponseController(w).EnableFullDuplex()
 	// What the host leaves out is not made up.
 	w.Header()["Content-Type"], w.Header()["Date"] = nil, nil
-	s.proxy.reverse(s).ServeHTTP(w, r)
+	s.proxy.reverse(s, w).ServeHTTP(w, r)
 }
 
 // judge returns the rule that closes a request, or nothing.
@@ -151,6 +150,10 @@ func (s *session) rewrite(r *httputil.ProxyRequest) {
 func (s *session) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // nobody waits for it
+	}
+	if withheld, ok := errors.AsType[*withheldError](err); ok {
+		s.withhold(w, r, withheld)
+		return
 	}
 	s.proxy.options.Logger.Debug("the host did not answer", "name", s.Name, "err", err)
 	http.Error(w, fmt.Sprintf("the sandbox's network could not ask %s: %v", s.authority(), err), http.StatusBadGateway)
