@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"os"
@@ -52,6 +53,8 @@ func run() error {
 	unix.CloseOnExec(gateway.FDControl)
 	unix.CloseOnExec(gateway.FDNotices)
 	debug.SetMemoryLimit(memoryLimit)
+	// Package net/http logs what hosts send without having been asked, and they may repeat a secret there.
+	log.SetOutput(io.Discard)
 	control, err := wire.NewConn(os.NewFile(gateway.FDControl, "control"))
 	if err != nil {
 		return err
