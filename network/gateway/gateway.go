@@ -69,7 +69,10 @@ type Options struct {
 	// It must be in memory (memfd_create(2)), and stays the caller's.
 	Resolver *os.File
 
-	// Authority vouches for the hosts of which Allow opens some requests only (see authority.Parse). It is secret.
+	// Secrets are put into the guest's requests; no more than MaxSecrets.
+	Secrets []Secret
+	// Authority vouches for the hosts of which Allow opens some requests only, and those of secrets (see authority.Parse). It
+	// is secret.
 	Authority []byte
 	// Roots has the certificates of those whom such hosts have to be vouched for by, in PEM. As Resolver, it is in memory,
 	// and the caller's.
@@ -107,6 +110,7 @@ type Gateway struct {
 
 	mu        sync.Mutex
 	rules     wire.Rules
+	secrets   []heldSecret
 	published []published
 	lastID    int
 	loopbacks int       // connections to the guest's loopback
@@ -132,6 +136,9 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 			closeFiles(g.qemu, g.link)
 		}
 	}()
+	if g.secrets, err = holdSecrets(o.Secrets); err != nil {
+		return nil, err
+	}
 	parts, err := confine.OwnParts(ctx)
 	if err != nil {
 		return nil, err
@@ -196,10 +203,17 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
-	err = control.Ask(wire.Request{Start: &wire.Start{
-		MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
-		HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority,
-	}}, g.link)
+	for _, s := range g.secrets {
+		if err == nil {
+			err = control.Ask(wire.Request{Secret: &s.told}, s.value)
+		}
+	}
+	if err == nil {
+		err = control.Ask(wire.Request{Start: &wire.Start{
+			MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
+			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority,
+		}}, g.link)
+	}
 	for _, p := range g.published {
 		if err == nil {
 			err = g.ask(p)

@@ -83,9 +83,10 @@ func run() error {
 }
 
 type server struct {
-	network   *stack.Network // nil before the first request
+	network   *stack.Network // nil before the start
 	mode      network.Mode
 	published map[int]func() // each closes a port
+	secrets   secrets
 	notices   *wire.Notifier
 	loopback  *loopback
 	log       *slog.Logger
@@ -100,6 +101,10 @@ func (s *server) close() {
 // do takes over the file.
 func (s *server) do(r wire.Request, f *os.File) error {
 	switch {
+	case r.Secret != nil && s.network == nil:
+		return s.secrets.add(*r.Secret, f)
+	case r.Value != nil && s.network != nil:
+		return s.secrets.set(r.Value.Name, f)
 	case r.Start != nil && s.network == nil && f != nil:
 		return s.start(*r.Start, f)
 	case r.Publish != nil && s.network != nil && f != nil:
@@ -133,6 +138,11 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	if config.Upstream, err = upstream.New(r.Upstream); err != nil {
 		return errors.Join(err, link.Close())
 	}
+	table, err := s.secrets.start()
+	if err != nil {
+		return errors.Join(err, link.Close())
+	}
+	config.Read = table.Hosts()
 	config.IPv6 = network.HasIPv6()
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
 	if config.Ask != nil {
@@ -148,7 +158,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		if err != nil {
 			return errors.Join(err, link.Close())
 		}
-		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Logger: s.log})
+		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Secrets: table, Logger: s.log})
 	}
 	if s.network, err = stack.New(config); err != nil {
 		return err

@@ -22,12 +22,25 @@ const maxMessage = 128 << 10
 
 // Request is one of these.
 type Request struct {
-	Start     *Start    `json:"start,omitempty"`     // with the link to the guest's card; the first request
+	Secret    *Secret   `json:"secret,omitempty"`    // with its value in a file, or without one; before the start
+	Start     *Start    `json:"start,omitempty"`     // with the link to the guest's card; the first request but for secrets
+	Value     *Value    `json:"value,omitempty"`     // with a file, or without one: then the secret has none any more
 	Publish   *Publish  `json:"publish,omitempty"`   // with a socket of the host's
 	Unpublish int       `json:"unpublish,omitempty"` // the ID of what was published
 	Loopback  *Loopback `json:"loopback,omitempty"`  // with a connection, or without one
 	Rules     *Rules    `json:"rules,omitempty"`     // in place of those of before
 	AllowOnce string    `json:"allowOnce,omitempty"` // the ID of a stack.Question
+}
+
+// Secret is one that the guest has a placeholder of. What it is, is in no message.
+type Secret struct {
+	Spec        string `json:"spec"` // see secret.Parse; without a source
+	Placeholder string `json:"placeholder"`
+}
+
+// Value gives a secret another value.
+type Value struct {
+	Name string `json:"name"` // of the secret
 }
 
 // Start describes the guest's network.
