@@ -68,6 +68,18 @@ func deniedAddress(rules []Rule, a netip.AddrPort, proto Proto) (Verdict, bool) 
 	})
 }
 
+// DeniesAddresses tells whether a rule closes addresses at a port, so that it matters where an open name leads even to who
+// leaves that to somebody else.
+func (l *Allowlist) DeniesAddresses(port uint16, proto Proto) bool {
+	_, ok := denied(l.Deny, func(t target) bool { return t.name == "" && t.matchesPort(port, proto) })
+	return ok
+}
+
+// DeniedAddress returns the verdict of the first rule that closes an address, if one does.
+func (l *Allowlist) DeniedAddress(a netip.AddrPort, proto Proto) (Verdict, bool) {
+	return deniedAddress(l.Deny, a, proto)
+}
+
 // closes tells whether a rule that denies an address or a network is about addr. That for all of IPv4 is about all
 // addresses: who wrote it did not think of others.
 func (t target) closes(addr netip.Addr) bool {

@@ -133,6 +133,9 @@ func (n *Network) dialHeld(ctx context.Context, h *held) (net.Conn, error) {
 		return dialHost(ctx, h.addr.Port())
 	}
 	if proxy, host := n.upstreamFor(h.name, h.addr, h.proto); proxy != nil {
+		if err := n.lookBehind(ctx, h); err != nil {
+			return nil, err
+		}
 		return n.dialUpstream(ctx, proxy, host, h.addr.Port())
 	}
 	if h.name == "" {

@@ -102,13 +102,13 @@ func check(ctx context.Context, c Config, host string, port uint16, proto policy
 		return Answer{Verdict: named}, asks(host, netip.AddrPortFrom(netip.Addr{}, port)), nil
 	}
 	if r.allow != nil && proto == policy.TCP && c.Upstream.For(host, port) != nil {
-		return Answer{Verdict: named}, nil, nil
+		var found []netip.Addr
+		if r.asksBehind(port) {
+			found, _ = c.find(ctx, host) // the rules say what is then
+		}
+		return Answer{Verdict: r.behind(named, found, port)}, nil, nil
 	}
-	resolver := c.Resolver
-	if resolver == nil {
-		resolver = &net.Resolver{PreferGo: true}
-	}
-	found, err := resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
+	found, err := c.find(ctx, host)
 	if err != nil {
 		return Answer{}, nil, err
 	}
@@ -127,4 +127,12 @@ func check(ctx context.Context, c Config, host string, port uint16, proto policy
 		}
 	}
 	return first, nil, nil
+}
+
+func (c *Config) find(ctx context.Context, host string) ([]netip.Addr, error) {
+	resolver := c.Resolver
+	if resolver == nil {
+		resolver = &net.Resolver{PreferGo: true}
+	}
+	return resolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
 }

@@ -60,7 +60,7 @@ type Config struct {
 	// Allow opens single names and addresses, in place of all that its Public does.
 	Allow *policy.Allowlist
 	// Upstream are the proxies by which the host reaches the Internet; none, if it is nil. What a name leads to is theirs
-	// to find out then, so that it is not judged.
+	// to find out then, so that it is judged by rules only that close addresses: see RuleAddressUnknown.
 	Upstream *upstream.Proxies
 	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
 	HostPorts []network.HostPort
@@ -136,6 +136,10 @@ const (
 	// RuleNotLookedUp is for a name that no rule opens, and that has an address of NameAddresses all the same, so that a
 	// connection to it is refused by name. Nobody was asked for it.
 	RuleNotLookedUp = "not-looked-up"
+	// RuleAddressUnknown is for an open name that is a proxy's to look up, where rules close addresses and the host does not
+	// find out whether the name leads to them. They count more than what opens it.
+	RuleAddressUnknown = "address-unknown"
+
 	RuleOnce        = "once"         // the user has opened it for this time
 	RuleNotAnswered = "not-answered" // the user has not said in time whether it is open
 )

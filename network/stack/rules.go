@@ -117,6 +117,8 @@ type held struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc // with a ClosedError if rules close it
 	to     netip.AddrPort          // to which the name has led; invalid before
+	behind bool                    // the name is a proxy's to look up
+	found  []netip.Addr            // to which it leads then, as far as the host knows
 }
 
 // hold notes a connection or flow until release is called. Rules that have come since it was judged close it.
@@ -155,6 +157,9 @@ func (n *Network) judgeAgain(h *held) {
 	}
 	if v.Allow && h.to.IsValid() {
 		v = r.dialed(h.to, h.proto)
+	}
+	if v.Allow && h.behind {
+		v = r.behind(v, h.found, h.addr.Port())
 	}
 	if !v.Allow {
 		h.cancel(&ClosedError{h.addr, v.Rule})

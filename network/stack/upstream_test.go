@@ -54,6 +54,9 @@ func newProxy(t *testing.T, none string) *testProxy {
 					return
 				}
 				fmt.Fprintf(c, "HTTP/1.1 200 yes\r\n\r\nby way of the proxy to %s", r.RequestURI)
+				if strings.HasPrefix(r.RequestURI, "stays") {
+					_, _ = io.Copy(io.Discard, c)
+				}
 			}()
 		}
 	}()
@@ -130,5 +133,93 @@ func TestAllowedNamesGoToTheProxyAsNames(t *testing.T) {
 		if got, err := Check(context.Background(), l.network.config, host, 22, policy.TCP); err != nil || got.Verdict != want {
 			t.Errorf("%s: %+v, %v", host, got, err)
 		}
+	}
+}
+
+func TestRulesThatDenyAddressesCountBehindTheProxy(t *testing.T) {
+	p := newProxy(t, "")
+	z := zone{
+		"good.example": {"93.184.216.34"}, "bad.example": {"93.184.216.34", "93.184.215.14"}, "ipv6.example": {"64:ff9b::93.184.215.14"},
+		"fails.example": {"fail"},
+	}
+	l := newLab(t, allow(t, "*.example:22"), p.use(t), resolver(z))
+	open := func(name string) (string, error) {
+		c, err := l.connect(netip.AddrPortFrom(l.address(name), 22))
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		got, err := io.ReadAll(c)
+		return string(got), err
+	}
+	check := func(name string) policy.Verdict {
+		c := l.network.config
+		c.Allow = l.network.rules.Load().allow
+		a, err := Check(t.Context(), c, name, 22, policy.TCP)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return a.Verdict
+	}
+	for _, tt := range []struct {
+		deny []string
+		name string
+		rule string // that closes it, or empty
+	}{
+		{nil, "bad.example", ""},
+		{nil, "missing.example", ""},
+		{[]string{"other.example"}, "missing.example", ""}, // names are judged as names
+		{[]string{"93.184.215.14"}, "good.example", ""},
+		{[]string{"93.184.215.14"}, "bad.example", "deny 93.184.215.14"},
+		{[]string{"93.184.215.14"}, "ipv6.example", "deny 93.184.215.14"},
+		{[]string{"93.184.215.14"}, "missing.example", RuleAddressUnknown},
+		{[]string{"93.184.215.14"}, "fails.example", RuleAddressUnknown},
+		{[]string{"93.184.215.0/24:80"}, "bad.example", ""}, // it is about another port
+		{[]string{"93.184.215.0/24:80"}, "missing.example", ""},
+	} {
+		l.setRules([]string{"*.example:22"}, tt.deny)
+		want := policy.Verdict{Allow: tt.rule == "", Rule: tt.rule}
+		if want.Allow {
+			want.Rule = "*.example:22"
+		}
+		if got := check(tt.name); got != want {
+			t.Errorf("check of %s where %q is denied: %+v, want %+v", tt.name, tt.deny, got, want)
+		}
+		asked := len(p.seen())
+		got, err := open(tt.name)
+		if want.Allow != (err == nil) || want.Allow && got != fmt.Sprintf("by way of the proxy to %s:22", tt.name) {
+			t.Errorf("%s where %q is denied: %q, %v", tt.name, tt.deny, got, err)
+		}
+		if want.Allow != (len(p.seen()) > asked) {
+			t.Errorf("%s where %q is denied: the proxy was to connect to %v", tt.name, tt.deny, p.seen()[asked:])
+		}
+		if e := l.event(func(e Event) bool { return e.Proto == "tcp" && e.Name == tt.name && e.Rule == want.Rule }); e.Allowed != want.Allow {
+			t.Errorf("%s where %q is denied is in the log as %+v", tt.name, tt.deny, e)
+		}
+	}
+}
+
+func TestWhatGoesToAProxyEndsWithARuleThatMayCloseIt(t *testing.T) {
+	p := newProxy(t, "")
+	for name, rule := range map[string]string{"stays.example": "deny 93.184.0.0/16", "stays-unknown.example": RuleAddressUnknown} {
+		// The host is not asked for them before there is such a rule.
+		l := newLab(t, allow(t, "*.example:22"), p.use(t), resolver(zone{"stays.example": {"93.184.215.14"}}))
+		a := netip.AddrPortFrom(l.address(name), 22)
+		l.setRules([]string{"*.example:22"}, []string{"93.185.0.0/16:80"}) // of another port
+		c := l.mustConnect(a)
+		if _, err := io.ReadFull(c, make([]byte, len("by way of"))); err != nil {
+			t.Fatal(err)
+		}
+		l.setRules([]string{"*.example:22"}, []string{"93.184.0.0/16"})
+		if _, err := io.ReadAll(c); err == nil {
+			t.Errorf("%s: the connection ended as if nothing had closed it", name)
+		}
+		if e := l.event(func(e Event) bool { return e.Proto == "tcp" && e.Name == name }); e.Allowed || e.Rule != RuleAddressUnknown {
+			t.Errorf("%s is in the log as %+v", name, e)
+		}
+		if _, err := l.connect(a); err == nil {
+			t.Errorf("%s is open again", name)
+		}
+		l.event(func(e Event) bool { return e.Proto == "tcp" && e.Name == name && !e.Allowed && e.Rule == rule })
 	}
 }
