@@ -57,6 +57,36 @@ func (s *Sandbox) NetworkLog(ctx context.Context, follow bool, emit func(gateway
 	}
 }
 
+// NetworkTail is what is added to the log of a guest's network from some moment on.
+type NetworkTail struct{ reader logReader }
+
+// TailNetworkLog begins a tail now, however long the log is already. The caller closes it.
+func (s *Sandbox) TailNetworkLog() (*NetworkTail, error) {
+	t := &NetworkTail{logReader{path: s.Files().Log(layout.NetworkLog)}}
+	f, err := os.Open(t.reader.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return t, nil // and all of it is new
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Seek(0, io.SeekEnd); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	t.reader.use(f)
+	return t, nil
+}
+
+// Read calls emit for each entry that was added since the last time. Of a log that was begun anew more than twice
+// meanwhile, the first ones are gone.
+func (t *NetworkTail) Read(emit func(gateway.Entry) error) error {
+	t.reader.emit = emit
+	return t.reader.more()
+}
+
+// Close ends the tail.
+func (t *NetworkTail) Close() { t.reader.close() }
+
 // logReader reads a log that is begun anew when it is full, the former file being NAME.1.
 type logReader struct {
 	path string
@@ -114,13 +144,18 @@ func (r *logReader) more() error {
 		if err := r.rest(); err != nil { // what was written before the other was begun
 			return errors.Join(err, next.Close())
 		}
-		r.file.Close()
+		last := r.file
+		err = r.before(next, last)
+		last.Close()
+		if err != nil {
+			return errors.Join(err, next.Close())
+		}
 		r.use(next)
 	}
 }
 
-// before reads the file before the current one.
-func (r *logReader) before(current *os.File) error {
+// before reads the file before the current one, unless that was read or is the current one.
+func (r *logReader) before(known ...*os.File) error {
 	older, err := os.Open(r.path + ".1")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -129,8 +164,10 @@ func (r *logReader) before(current *os.File) error {
 		return err
 	}
 	defer older.Close()
-	if sameFile(older, current) {
-		return nil // it has become that one just now
+	for _, file := range known {
+		if sameFile(older, file) { // the current one has become that one just now
+			return nil
+		}
 	}
 	r.use(older)
 	defer func() { r.file = nil }()

@@ -57,6 +57,36 @@ func TestNetworkLogGoesOnInTheNextFile(t *testing.T) {
 		t.Errorf("it reads %q, want %q", got, want)
 	}
 
+	// Who begins now sees only what comes, also across files.
+	tail, err := s.TailNetworkLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tail.Close()
+	added := func(want ...string) {
+		t.Helper()
+		got = nil
+		if err := tail.Read(func(e gateway.Entry) error { got = append(got, text(e)); return nil }); err != nil || !slices.Equal(got, want) {
+			t.Errorf("what was added is %q, %v, want %q", got, err, want)
+		}
+	}
+	added()
+	appended(line(40) + line(41))
+	added("40", "41")
+	appended(line(42))
+	rotate()
+	appended(line(43))
+	rotate() // there is nothing left of the file that was read last
+	appended(line(44))
+	added("42", "43", "44")
+	added()
+	rotate()
+	added() // nor is there another one yet
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	appended(line(1) + line(2) + "panic: 3\n" + line(4)[:5])
+
 	// Who follows sees what comes, also across files, until the sandbox ends.
 	lock, err := flock.Try(s.Files().Path(layout.LockFile), true)
 	if err != nil {

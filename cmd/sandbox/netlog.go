@@ -104,9 +104,16 @@ func destinationOf(e gateway.Entry) string {
 // session runs a command, and tells a person then what the guest's network has refused meanwhile. The sandbox stays if it
 // is not to be removed afterwards.
 func (k *command) session(ctx context.Context, s *machine.Sandbox, stays bool) error {
+	if !k.tty || !isTerminal(os.Stderr) {
+		return k.run(ctx, s)
+	}
 	refused := refusals{since: time.Now()}
+	log, unread := s.TailNetworkLog()
+	if unread == nil {
+		defer log.Close()
+	}
 	err := k.run(ctx, s)
-	if !k.tty || !isTerminal(os.Stderr) || s.NetworkLog(ctx, false, refused.add) != nil || refused.String() == "" {
+	if unread != nil || log.Read(refused.add) != nil || refused.String() == "" {
 		return err
 	}
 	line := "sandbox: the network refused " + refused.String()
