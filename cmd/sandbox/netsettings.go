@@ -32,8 +32,8 @@ func applyNet(c *cli.Context, files []project.File, found sources) (network.Mode
 			return mode, err
 		}
 	}
-	pushOnly := c.Bool("git-push-only") && !owns
-	if pushOnly {
+	listed := !owns && (opensAList(c) || has(files, project.UserFile, "agent"))
+	if listed || !owns && has(files, project.ProjectFile, "agent") {
 		mode = network.ModeAllowlist
 	}
 	asked, source, asks := find(files, project.ProjectFile, "net")
@@ -44,10 +44,18 @@ func applyNet(c *cli.Context, files []project.File, found sources) (network.Mode
 		return mode, asked.Err
 	case network.Mode(asked.Values[0]).Compare(mode) <= 0:
 		return mode, take(asked, source)
-	case pushOnly: // the user's own words
+	case listed: // the user's own words
 		return mode, nil
 	}
 	return mode, remedy.Add(asked.Errorf("%q opens more than %q, which is what you have without it: a project's file may only open less", asked.Values[0], mode), remedy.SetYourself, "net")
+}
+
+// opensAList tells whether an option is used that opens what is needed for something, and nothing else.
+func opensAList(c *cli.Context) bool { return c.Bool("git-push-only") || c.String("agent") != "" }
+
+func has(files []project.File, layer project.Layer, key string) bool {
+	_, _, ok := find(files, layer, key)
+	return ok
 }
 
 func find(files []project.File, layer project.Layer, key string) (project.Setting, project.Source, bool) {

@@ -41,9 +41,11 @@ EXAMPLES
    sandbox run --share . -- npm test
    sandbox run --share .:src:ro --net none -- sh -c 'wc -l ~/src/*'
    sandbox run --name work --share . -p 8080:80
-   sandbox run --secret ANTHROPIC_API_KEY@api.anthropic.com --share . -- claude
+   sandbox run --agent claude --share .
+   sandbox run --secret GITHUB_TOKEN@api.github.com --share . -- ./release
    sandbox run -d --name ci --memory 4G --cpus 4 --wait system`,
 		Flags: append(createFlags(), append(commandFlags(),
+			&cli.BoolFlag{Name: "explain", Usage: "print what --agent stands for, as the flags that do the same, and run nothing"},
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "print the sandbox's name when it is ready, and leave it running"},
 			&cli.BoolFlag{Name: "warm", EnvVars: []string{"SANDBOX_WARM"}, Usage: "begin with the image's saved state in place of booting; it is made the first time, and for each size and number of shares"},
 			&cli.BoolFlag{Name: "rm", Usage: "remove the sandbox, with its home, when it stops or does not start (the default for a command without --name)"},
@@ -71,10 +73,11 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	command, err := parseCommand(c, c.Args().Slice())
+	command, err := parseCommand(c, commandOf(c))
 	if err != nil {
 		return err
 	}
+	noteReadableKeys(c.StringSlice("env"))
 	if err := checkWait(c); err != nil {
 		return err
 	}
@@ -88,6 +91,9 @@ func run(c *cli.Context) error {
 	config, err := configure(c, host, sources)
 	if err != nil {
 		return err
+	}
+	if c.Bool("explain") {
+		return explainAIAgent(c, host)
 	}
 	joinProject(&config, dir, openAnswers(host.Dirs), sources)
 	if err := prepareFlake(c, host.Images, sources); err != nil {
@@ -124,7 +130,7 @@ func run(c *cli.Context) error {
 	if config.Network == network.ModeAsk && isTerminal(os.Stderr) {
 		fmt.Fprintf(notes(), "sandbox: sandbox net ask %s shows in another terminal what the guest wants to reach, and takes your answers\n", s.Name)
 	}
-	err = command.session(ctx, s, hold == nil)
+	err = explainNotFound(command.session(ctx, s, hold == nil), c, config)
 	// With --rm, a sandbox that was detached from is removed when it stops.
 	if errors.Is(err, errDetached) && hold != nil {
 		return cmp.Or(hold.Release(), err)
@@ -240,7 +246,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [11]error
+	var errs [12]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
@@ -251,12 +257,13 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	if config.TrustHostCA = c.String("trust-host-ca"); config.TrustHostCA != "" && config.TrustHostCA != machine.TrustSystem {
 		config.TrustHostCA, errs[10] = filepath.Abs(config.TrustHostCA)
 	}
+	if opensAList(c) && sources["net"].Layer == project.Default {
+		config.Network = network.ModeAllowlist
+	}
 	if c.Bool("git-push-only") {
 		config.Allow = append(config.Allow, "git:origin")
-		if sources["net"].Layer == project.Default {
-			config.Network = network.ModeAllowlist
-		}
 	}
+	errs[11] = addAIAgent(c, host, &config, sources)
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)

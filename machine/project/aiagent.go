@@ -13,6 +13,7 @@ import (
 type AIAgent struct {
 	Name    string
 	Command string   // that starts it, in the guest
+	Package string   // by which an image gets it, or nothing
 	Allow   []string // rules for the hosts without which it does not work
 	Secrets []string // as of secret.Parse, without sources: where the user has the secret, under the same name, is theirs to say
 	All     bool     // all of Secrets that there are, as it works with several providers; otherwise the first one
@@ -21,21 +22,21 @@ type AIAgent struct {
 // aiAgents are data: which hosts a program sends its key to was seen on the way (see docs/secrets.md), and changes.
 var aiAgents = []AIAgent{
 	{
-		Name: "claude", Command: "claude", Allow: []string{"preset:anthropic"},
+		Name: "claude", Command: "claude", Package: "claude-code", Allow: []string{"preset:anthropic"},
 		// The token of a subscription, as claude setup-token prints it, goes before a key, which costs more.
 		Secrets: []string{"CLAUDE_CODE_OAUTH_TOKEN@api.anthropic.com", "ANTHROPIC_API_KEY@api.anthropic.com"},
 	},
 	{
-		Name: "codex", Command: "codex", Allow: []string{"preset:openai"},
+		Name: "codex", Command: "codex", Package: "codex", Allow: []string{"preset:openai"},
 		// It asks the second host which models there are, with the same key.
 		Secrets: []string{"CODEX_API_KEY@api.openai.com,chatgpt.com", "OPENAI_API_KEY@api.openai.com,chatgpt.com"},
 	},
 	{
-		Name: "gemini", Command: "gemini", Allow: []string{"preset:google"},
+		Name: "gemini", Command: "gemini", Package: "gemini-cli", Allow: []string{"preset:google"},
 		Secrets: []string{"GEMINI_API_KEY@generativelanguage.googleapis.com"},
 	},
 	{
-		Name: "opencode", Command: "opencode", Allow: []string{"preset:opencode"}, All: true,
+		Name: "opencode", Command: "opencode", Package: "opencode", Allow: []string{"preset:opencode"}, All: true,
 		Secrets: []string{
 			"ANTHROPIC_API_KEY@api.anthropic.com", "OPENAI_API_KEY@api.openai.com",
 			"GEMINI_API_KEY@generativelanguage.googleapis.com", "OPENROUTER_API_KEY@openrouter.ai", "OPENCODE_API_KEY@opencode.ai",
@@ -72,11 +73,27 @@ func FindAIAgent(name string) (AIAgent, error) {
 type MissingSecretError struct{ Agent AIAgent }
 
 func (e *MissingSecretError) Error() string {
-	var names []string
-	for _, s := range e.Agent.specs() {
+	return fmt.Sprintf("%s has to be known to a provider, and you have none of its secrets: export %s", e.Agent.Name, or(e.Agent.Variables()))
+}
+
+// Variables are those that can have the agent's secrets, the best first.
+func (a AIAgent) Variables() (names []string) {
+	for _, s := range a.specs() {
 		names = append(names, s.Name)
 	}
-	return fmt.Sprintf("%s has to be known to its provider, and you have none of its secrets here: %s", e.Agent.Name, strings.Join(names, ", "))
+	return names
+}
+
+// SecretOf is how a variable that one of the agents is known by is named as a secret, or nothing.
+func SecretOf(variable string) string {
+	for _, a := range aiAgents {
+		for _, text := range a.Secrets {
+			if name, _, _ := strings.Cut(text, "@"); name == variable {
+				return text
+			}
+		}
+	}
+	return ""
 }
 
 func (a AIAgent) specs() (specs []secret.Spec) {

@@ -77,6 +77,8 @@ func checkAsk(a Ask) error {
 		_, err = network.ParseHostPort(a.Value)
 	case "secret":
 		_, err = secret.Parse(a.Value)
+	case "agent":
+		_, err = FindAIAgent(a.Value)
 	case "publish":
 		if a.Value != AutoPublish {
 			_, err = network.ParseForward(a.Value)

@@ -98,6 +98,7 @@ func Options() []Option {
 		{Name: "git-push-only", Kind: Switch, Usage: "open the repositories from which those that are shared were cloned, for fetch and push, and nothing else that is not allowed: the network mode allowlist, and the rule git:origin"},
 		{Name: "allow-host-port", Kind: List, Trust: Consent, Adds: ProjectFile, Usage: "let the guest reach `PORT[:NAME]` of this machine's 127.0.0.1, as host.sandbox.internal and, with NAME, also as NAME.sandbox.internal or as a whole NAME such as host.docker.internal"},
 		{Name: "secret", Kind: List, Trust: Consent, Adds: ProjectFile, Usage: "let the guest use a secret that stays on this machine, as `NAME[=SOURCE]@HOST[:PORT][,HOST...]`: its variable NAME has a placeholder, and requests over HTTPS to these hosts, and to no others, have the secret in the place of that when they leave this machine, in the headers that are for keys; SOURCE is env:VARIABLE, file:PATH, command:COMMAND or store:NAME (default: your variable NAME, or else what you have stored by that name); ,header=NAME narrows it to that header, and ,query and ,body add these; no host is opened by it"},
+		{Name: "agent", Trust: Consent, Values: AIAgents(), Usage: "run this `AI` agent, unless a command is given: " + or(AIAgents()) + "; it has the network mode allowlist with the hosts that it needs, and its key or token as a secret, which is your variable, or what you have stored by that name (sandbox secret set); --explain shows what that is, and what you set yourself wins"},
 		{Name: "trust-host-ca", Trust: User, Usage: "make the guest's programs believe the certificates in `FILE`, in PEM, such as those of a company's proxy, or those that were added to this machine: system"},
 		{Name: "upstream-proxy", Trust: User, Usage: "let the guest's TCP connections to the Internet go by way of the proxy at `URL`, such as http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or none (default: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say at each start)"},
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
@@ -178,5 +179,8 @@ func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // or lists alternatives as a sentence does.
 func or(words []string) string {
 	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
 	return fmt.Sprintf("%s or %s", strings.Join(words[:last], ", "), words[last])
 }
