@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"strings"
 	"sync"
@@ -56,9 +58,15 @@ func withSecrets(t testing.TB, hosts ...string) change {
 
 func basic(text string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(text)) }
 
+// ask returns an answer, in whose header Early has what came before it.
 func ask(t testing.TB, client *http.Client, method, path string, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
-	r, err := http.NewRequest(method, "https://"+host+path, body)
+	var early []string
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		early = append(early, fmt.Sprint(code, h))
+		return nil
+	}})
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+host+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +74,11 @@ func ask(t testing.TB, client *http.Client, method, path string, body io.Reader,
 		r.Header[header[i]] = append(r.Header[header[i]], header[i+1])
 	}
 	response, err := client.Do(r)
-	return response, read(t, response, err)
+	text := read(t, response, err)
+	if early != nil {
+		response.Header["Early"] = early
+	}
+	return response, text
 }
 
 // TestTheHostGetsSecretsAndTheGuestPlaceholders has a host that repeats all that it gets.
@@ -131,6 +143,9 @@ func TestTheHostGetsSecretsAndTheGuestPlaceholders(t *testing.T) {
 					if strings.Contains(all, real) {
 						t.Errorf("the guest gets %s in\n%s", real, all)
 					}
+				}
+				if early := fmt.Sprint(r.Header["Early"]); !strings.Contains(early, "103 map") || strings.Contains(strings.Join(c.header, " "), "Bearer "+token) && !strings.Contains(early, token) {
+					t.Errorf("early hints are %s", early)
 				}
 				if want := strings.NewReplacer(realToken, token, realKey, key).Replace(*seen.Load()); text != want && !strings.Contains(c.name, "Basic") {
 					t.Errorf("the guest gets\n%s\nwant\n%s", text, want)
