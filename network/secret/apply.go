@@ -8,6 +8,10 @@ import (
 	"strings"
 )
 
+// maxPlaceholders is how many there may be in the head of a request. With as many as fit into one, and a long secret, a guest
+// would have its network take much memory.
+const maxPlaceholders = 16
+
 // Apply puts secrets in the place of their placeholders in a request that is about to go to the host, whose name is in
 // small letters. If the request is not to go, it returns the rule and the name of the secret, and the request is not
 // to be used any more. A nil table has no secrets.
@@ -40,8 +44,8 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 		return f.rule, f.name
 	}
 	if ok {
-		f.body(to, r)
-		readable(r, f.filled)
+		body := to.fillBody(r)
+		readable(r, body || f.filled > 0)
 	}
 	return "", ""
 }
@@ -66,7 +70,7 @@ func readable(r *http.Request, filled bool) {
 type filling struct {
 	view       *view
 	rule, name string // why it is not to go
-	filled     bool
+	filled     int    // how many placeholders
 }
 
 func (f *filling) refuse(rule string, e entry) {
@@ -94,21 +98,25 @@ func (f *filling) put(p *place, text string) string {
 		f.none(text)
 		return text
 	}
-	found := false
+	before := f.filled
 	for _, e := range p.entries {
-		if strings.Contains(text, e.Placeholder) {
-			found = true
-			if e.value.IsZero() {
-				f.refuse(RuleNoValue, e)
-			}
+		found := strings.Count(text, e.Placeholder)
+		f.filled += found
+		switch {
+		case f.filled > maxPlaceholders:
+			f.refuse(RuleMisplaced, e)
+		case found > 0 && e.value.IsZero():
+			f.refuse(RuleNoValue, e)
 		}
 	}
-	if !found {
+	if f.filled == before {
 		f.none(text)
 		return text
 	}
 	f.none(p.blank.Replace(text))
-	f.filled = true
+	if f.rule != "" {
+		return text
+	}
 	return p.fill.Replace(text)
 }
 
@@ -158,29 +166,29 @@ func (f *filling) component(p *place, escaped string) string {
 	return escaped
 }
 
-// body has secrets put into the request's body, as it is read.
-func (f *filling) body(to *hostView, r *http.Request) {
+// fillBody has secrets put into the request's body as it is read, if they are for it, and tells whether.
+func (h *hostView) fillBody(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || encoded(r.Header) {
-		return
+		return false
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	var put []replacement
 	switch {
 	case err != nil || len(r.Header["Content-Type"]) != 1:
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
-		put = to.json
+		put = h.json
 	case kind == "application/x-www-form-urlencoded":
-		put = to.form
+		put = h.form
 	}
 	if len(put) == 0 {
-		return
+		return false
 	}
 	r.Body = &replacer{Closer: r.Body, source: r.Body, texts: put}
 	if !sameLength(put) {
 		r.ContentLength = -1
 		r.Header.Del("Content-Length")
 	}
-	f.filled = true
+	return true
 }
 
 // encoded tells whether a body is compressed, or something like that.

@@ -35,7 +35,7 @@ func (t *Table) Mask(host Host, r *http.Response) {
 	body := &replacer{Closer: r.Body, source: r.Body}
 	body.end = func() { from.mask(r.Trailer) } // which came with it
 	empty := r.StatusCode == http.StatusNoContent || r.StatusCode == http.StatusNotModified || r.Request != nil && r.Request.Method == http.MethodHead
-	if !empty && !encoded(r.Header) {
+	if !empty { // also if it is said to be compressed: a guest may have a host say so
 		body.texts = from.masks
 		if !sameLength(from.masks) {
 			r.ContentLength = -1

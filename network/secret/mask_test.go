@@ -46,7 +46,12 @@ func TestWhatAHostRepeatsIsMasked(t *testing.T) {
 			}
 		}
 	}
-	r := answer(strings.NewReader(realToken + realKey))
+	r := answer(strings.NewReader(realToken), "Content-Encoding", "gzip") // which it is not
+	table.Mask(tokenHost, r)
+	if got, err := io.ReadAll(r.Body); err != nil || string(got) != token {
+		t.Errorf("%s, %v", got, err)
+	}
+	r = answer(strings.NewReader(realToken + realKey))
 	table.Mask(Host{"other.example.com", 443}, r)
 	if got, err := io.ReadAll(r.Body); err != nil || string(got) != realToken+realKey {
 		t.Errorf("what another host says is %s, %v", got, err)
@@ -84,7 +89,6 @@ func TestWhatIsNotMasked(t *testing.T) {
 	}
 	for name, r := range map[string]*http.Response{
 		"short text":           answer(strings.NewReader("1234567")),
-		"what is compressed":   answer(strings.NewReader(realKey), "Content-Encoding", "gzip"),
 		"a part of the secret": answer(strings.NewReader(realKey[1:])),
 	} {
 		was, err := io.ReadAll(r.Body)

@@ -48,7 +48,7 @@ type replacer struct {
 func (r *replacer) Read(b []byte) (int, error) {
 	for r.ready.Len() == 0 && r.err == nil && len(b) > 0 {
 		var n int
-		n, r.err = r.source.Read(b)
+		n, r.err = r.source.Read(b[:min(len(b), r.piece())])
 		r.window = append(r.window, b[:n]...)
 		r.advance(r.err == io.EOF)
 		if r.err == io.EOF && r.end != nil {
@@ -60,6 +60,16 @@ func (r *replacer) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return n, r.err
+}
+
+// piece is how much to read at once: as much as is still little when it is made of nothing but the texts.
+func (r *replacer) piece() int {
+	const least, most = 256, 32 << 10
+	piece := most
+	for _, text := range r.texts {
+		piece = min(piece, most*len(text.old)/max(1, len(text.new)))
+	}
+	return max(piece, least)
 }
 
 // advance passes on what is known of the window.

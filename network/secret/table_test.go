@@ -147,6 +147,31 @@ func TestPlaceholdersElsewhereAreRefused(t *testing.T) {
 	}
 }
 
+// A guest that repeats a placeholder gets no memory for it.
+func TestAPlaceholderIsNotRepeatedWithoutEnd(t *testing.T) {
+	table, err := NewTable(Entry{Spec{Name: "A", Hosts: []Host{tokenHost}, Query: true, Body: true}, token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := table.Set("A", value(t, strings.Repeat("a", maxValue))); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]string{maxPlaceholders: "", maxPlaceholders + 1: RuleMisplaced} {
+		r := request(t, "GET", "https://h/?a="+token, nil, "Authorization", strings.Repeat(token, n-2), "X-Api-Key", token)
+		if rule, _ := table.Apply(tokenHost, r); rule != want {
+			t.Errorf("%d times: %q", n, rule)
+		}
+	}
+	r := request(t, "POST", "https://h/", strings.NewReader(strings.Repeat(token, 1000)), "Content-Type", "application/json")
+	if rule, _ := table.Apply(tokenHost, r); rule != "" {
+		t.Fatal(rule)
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r.Body, make([]byte, 64<<10))
+	if held := r.Body.(*replacer).ready.Cap(); err != nil || n != 1000*maxValue || held > 1<<20 {
+		t.Errorf("%d bytes, %v, of which %d were held at once", n, err, held)
+	}
+}
+
 func TestQueries(t *testing.T) {
 	table := newTable(t)
 	for was, isNow := range map[string]string{
