@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/sourcery-zone/sandbox/network/refusal"
@@ -79,11 +78,7 @@ func (s *session) withhold(w http.ResponseWriter, r *http.Request, e *withheldEr
 	spec := s.proxy.options.Secrets.Spec(e.name)
 	explained := &refusal.Secret{Name: spec.Name, Headers: spec.Headers, Query: spec.Query, Body: spec.Body, Missing: e.rule == secret.RuleNoValue}
 	for _, host := range spec.Hosts {
-		name := host.Name
-		if host.Port != 443 {
-			name = net.JoinHostPort(name, strconv.Itoa(int(host.Port)))
-		}
-		explained.Hosts = append(explained.Hosts, name)
+		explained.Hosts = append(explained.Hosts, host.String())
 	}
 	w.Header().Del("Date") // which is this proxy's to say
 	s.Refused(e.rule, shown(r))
