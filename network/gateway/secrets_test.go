@@ -285,7 +285,7 @@ func TestAsManySecretsAsThereMayBe(t *testing.T) {
 		fmt.Fprintf(&hosts, "%shost-%d.example.com,", strings.Repeat("below.", 36), i)
 	}
 	o.Secrets[0].Spec = "KEY_0@" + strings.TrimSuffix(hosts.String(), ",")
-	o.Secrets[0].Placeholder = strings.Repeat("<&>", 5<<10) // in the form in which JSON is longest
+	o.Secrets[1].Placeholder = strings.Repeat("<&>", 5<<10) // in the form in which JSON is longest
 	g, err := gateway.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
