@@ -203,6 +203,11 @@ func (g *Gateway) run() (err error) {
 	if err := unix.Prlimit(started.PID(), unix.RLIMIT_DATA, &bound, nil); err != nil {
 		g.options.Logger.Warn("the memory of the guest's network has no bound", "err", err)
 	}
+	if len(g.secrets) > 0 {
+		// So that it can keep them out of swap space. Without privileges, we have what we were given.
+		unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+		_ = unix.Prlimit(started.PID(), unix.RLIMIT_MEMLOCK, &unlimited, nil)
+	}
 	for _, s := range g.secrets {
 		if err == nil {
 			err = control.Ask(wire.Request{Secret: &s.told}, s.value)

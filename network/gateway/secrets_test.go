@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -291,4 +292,29 @@ func TestAsManySecretsAsThereMayBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Close()
+}
+
+func TestSecretsStayInMemory(t *testing.T) {
+	own, internet := newAuthority(t), newAuthority(t)
+	o := reading(t, own, internet)
+	o.Secrets = []gateway.Secret{{Spec: "API_KEY@api.example.com", Placeholder: placeholder, Value: valueFile(t, "sk-1c5b0a9f3e7d2468")}}
+	_, processes := startWith(t, o)
+	process := fmt.Sprintf("/proc/%d", (<-processes).pid)
+	limits, err := os.ReadFile(process + "/limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^Max core file size +[01] +[01] `).Match(limits) {
+		t.Errorf("it may leave a core dump:\n%s", limits)
+	}
+	if !regexp.MustCompile(`(?m)^Max locked memory +unlimited `).Match(limits) {
+		t.Skipf("this user may not lock as much memory as that takes: run the test as root, or raise ulimit -l\n%s", limits)
+	}
+	status, err := os.ReadFile(process + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^VmLck:\s+[1-9]`).Match(status) {
+		t.Errorf("its memory may get into swap space:\n%s", status)
+	}
 }

@@ -102,6 +102,11 @@ func (s *server) close() {
 func (s *server) do(r wire.Request, f *os.File) error {
 	switch {
 	case r.Secret != nil && s.network == nil:
+		if len(s.secrets.entries) == 0 {
+			if err := lockMemory(); err != nil {
+				s.log.Debug("secrets may get into the host's swap space", "err", err)
+			}
+		}
 		return s.secrets.add(*r.Secret, f)
 	case r.Value != nil && s.network != nil:
 		return s.secrets.set(r.Value.Name, f)
