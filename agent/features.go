@@ -22,11 +22,12 @@ const (
 	FeaturePorts    Feature = "ports"     // see [Client.Ports]
 
 	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
+	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -44,6 +45,8 @@ func (f Feature) purpose() string {
 		return "tell on which ports programs listen"
 	case FeatureCertificates:
 		return "make the guest's programs believe certificates of the host, so that they would reach nothing of which the network reads the requests"
+	case FeatureEnvironment:
+		return "give programs in the guest variables of the host, in which they have what stands for its secrets"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

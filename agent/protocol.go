@@ -53,6 +53,9 @@ type BootConfig struct {
 	// Certificates, in PEM, are those of authorities that the guest's programs
 	// are to believe besides those that they know: see [FeatureCertificates].
 	Certificates []byte `json:"certificates,omitempty"`
+	// Environment are variables, as NAME=VALUE, of each process that the agent starts for somebody. The guest's
+	// own settings win over them, and what is set for the process over both: see [FeatureEnvironment].
+	Environment []string `json:"environment,omitempty"`
 	// Entropy is credited to the guest's random number generator in full.
 	Entropy []byte `json:"entropy,omitempty"`
 }

@@ -3,15 +3,12 @@
 package guest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/sourcery-zone/sandbox/agent/server"
 )
 
 const (
@@ -100,11 +97,4 @@ func certificateSettings(root string) []string {
 		settings = append(settings, name+"="+bundle)
 	}
 	return settings
-}
-
-// settingsWith puts those of certificates before others, which win.
-func settingsWith(others func(context.Context, server.User) []string) func(context.Context, server.User) []string {
-	return func(ctx context.Context, user server.User) []string {
-		return append(certificateSettings("/"), others(ctx, user)...)
-	}
 }

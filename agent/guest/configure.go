@@ -130,6 +130,9 @@ func checkConfig(config agent.BootConfig) error {
 	if err := checkTimeZone(config.TimeZone); err != nil {
 		return err
 	}
+	if err := checkEnvironment(config.Environment); err != nil {
+		return err
+	}
 	if len(config.HostKey) == 0 {
 		return nil
 	}

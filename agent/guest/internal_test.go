@@ -145,13 +145,16 @@ func TestConfigIsCheckedBeforeItIsApplied(t *testing.T) {
 	for want, config := range map[string]agent.BootConfig{
 		"lacks its tag":    {Mounts: []agent.Mount{{Target: "x"}}},
 		"is not a host":    {Hostname: "a b"},
+		"lacks its name":   {Environment: []string{"A=b", "=c"}},
+		"or its value":     {Environment: []string{"A"}},
+		"a zero byte":      {Environment: []string{"A=b\x00c"}},
 		"the SSH host key": {HostKey: []byte("garbage")},
 	} {
 		if err := checkConfig(config); !says(err, want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
-	if err := checkConfig(agent.BootConfig{Hostname: "box-1", Mounts: []agent.Mount{{Tag: "home", Target: "/home"}}}); err != nil {
+	if err := checkConfig(agent.BootConfig{Hostname: "box-1", Environment: []string{"A=b=c", "B="}, Mounts: []agent.Mount{{Tag: "home", Target: "/home"}}}); err != nil {
 		t.Error(err)
 	}
 }

@@ -84,7 +84,7 @@ func Service(ctx context.Context, words io.WriteCloser) {
 		settled:  make(chan struct{}),
 		offered:  make(chan offer, 1),
 	}
-	s.settings = settingsWith(server.LoginSettings(s.starter, s.logger))
+	s.settings = s.settingsWith(server.LoginSettings(s.starter, s.logger))
 	s.progress.reach(agent.StageInit)
 	err := s.start(ctx)
 	if err == nil {
