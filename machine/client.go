@@ -27,6 +27,8 @@ type StartOptions struct {
 	// Hold binds the sandbox to this process: when it ends, or the returned
 	// Hold is closed, the sandbox is stopped abruptly.
 	Hold bool
+	// Secrets are the sandbox's. They are got if it is nil, which may run commands of the user's.
+	Secrets Secrets
 
 	restore  string // directory of the snapshot to start with; see Sandbox.Restore
 	withHome bool   // also with its home
@@ -66,8 +68,20 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 	defer reports.Close()
 	defer theirReports.Close()
 	request := api.StartRequest{Dirs: s.host.Dirs, Name: s.Name, Hold: o.Hold, Restore: o.restore, WithHome: o.withHome}
-	if c, err := s.Config(); err == nil && c.Network.Judged() {
-		request.Upstream = upstream.FromEnvironment(os.Getenv)
+	var secrets []*os.File
+	if c, err := s.Config(); err == nil { // else the supervisor says why
+		if c.Network.Judged() {
+			request.Upstream = upstream.FromEnvironment(os.Getenv)
+		}
+		if o.Secrets == nil {
+			if o.Secrets, err = s.host.Secrets(ctx, c); err != nil {
+				return nil, err
+			}
+		}
+		if request.Secrets, secrets, err = s.openSecrets(c, o.Secrets); err != nil {
+			return nil, err
+		}
+		defer closeAll(secrets)
 	}
 	if request.Restore == "" {
 		request.Restore = s.firstState()
@@ -82,7 +96,7 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 		defer theirs.Close()
 		hold, theirHold = &Hold{ours}, theirs
 	}
-	err = s.startSupervisor(request, lock, theirReports, theirHold)
+	err = s.startSupervisor(request, lock, theirReports, theirHold, secrets)
 	theirReports.Close() // so that theirs is the only one
 	// From here on the lock is the supervisor's alone: it must be free when that
 	// dies, even if this process is stopped.

@@ -57,11 +57,15 @@ func (h *Host) launch(ctx context.Context, c Config, hold bool) (*Sandbox, *Hold
 	if _, err := h.Plan(ctx, c, img); err != nil { // everything that can be known before
 		return nil, nil, err
 	}
+	secrets, err := h.Secrets(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
 	s, err := h.Create(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	held, err := s.Start(ctx, StartOptions{Until: StageAgent, Hold: hold})
+	held, err := s.Start(ctx, StartOptions{Until: StageAgent, Hold: hold, Secrets: secrets})
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Remove(context.WithoutCancel(ctx), true))
 	}

@@ -29,6 +29,11 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, withHome bool, o Star
 	if err := s.VerifySnapshot(ctx, snap); err != nil {
 		return nil, err
 	}
+	if o.Secrets == nil { // before anything ends
+		if o.Secrets, err = s.Secrets(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.makeWay(ctx); err != nil {
 		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}

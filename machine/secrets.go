@@ -1,13 +1,17 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/secret"
@@ -106,4 +110,75 @@ func (c Config) ClosedSecrets() (closed []ClosedSecret) {
 		}
 	}
 	return closed
+}
+
+// Secrets are the secrets of a sandbox, by their names.
+type Secrets map[string]secret.Value
+
+// Secrets gets the secrets of a sandbox that is to be made: what is missing is known before there is one.
+func (h *Host) Secrets(ctx context.Context, c Config) (Secrets, error) {
+	specs, err := c.SecretSpecs()
+	if err != nil {
+		return nil, err
+	}
+	sources := secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: h.Dirs.Secrets()}}
+	secrets := Secrets{}
+	var errs []error
+	for _, spec := range specs { // not at once: commands may ask for something
+		value, err := sources.Value(ctx, spec)
+		secrets[spec.Name], errs = value, append(errs, err)
+	}
+	return secrets, errors.Join(errs...)
+}
+
+// Secrets gets the sandbox's secrets as they are now.
+func (s *Sandbox) Secrets(ctx context.Context) (Secrets, error) {
+	c, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	return s.host.Secrets(ctx, c)
+}
+
+// openSecrets puts the secrets into files that a process can inherit and nobody else can open, with their names. Those
+// that have no placeholder yet get one. The caller holds the lock, and closes the files.
+func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files []*os.File, err error) {
+	specs, err := c.SecretSpecs()
+	if err != nil || len(specs) == 0 {
+		return nil, nil, err
+	}
+	placeholders := maps.Clone(c.Placeholders)
+	if placeholders == nil {
+		placeholders = map[string]string{}
+	}
+	for _, spec := range specs {
+		value := secrets[spec.Name]
+		if value.IsZero() {
+			err = fmt.Errorf("the secret %s has no value", spec.Name)
+			break
+		}
+		if placeholders[spec.Name] == "" {
+			placeholders[spec.Name] = secret.Placeholder(value)
+		}
+		var file *os.File
+		if file, err = value.File(); err != nil {
+			break
+		}
+		names, files = append(names, spec.Name), append(files, file)
+	}
+	if err == nil && !maps.Equal(placeholders, c.Placeholders) {
+		c.Placeholders = placeholders
+		err = durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, nil, err
+	}
+	return names, files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }

@@ -1,13 +1,19 @@
 package machine
 
 import (
+	"bytes"
+	"flag"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -61,5 +67,88 @@ func TestSecretsInSharesAreRefused(t *testing.T) {
 		if err := c.checkSecretFiles(); (err != nil) != bad || bad && !strings.Contains(err.Error(), "so that the guest has it anyway") {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+}
+
+// TestHelperReadsSecrets is the program of the test below: it reports what it has got.
+func TestHelperReadsSecrets(t *testing.T) {
+	if flag.NArg() == 0 {
+		t.Skip("it is run by TestSecretsReachTheSupervisorAndNoFile")
+	}
+	request, err := api.ReadStart(os.NewFile(api.FDStart, "request"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	say := api.NewReporter(os.NewFile(api.FDReport, "report"))
+	for i, name := range request.Secrets {
+		value, err := secret.ReadFile(os.NewFile(uintptr(api.FDSecrets+i), "secret"))
+		say(api.Report{Note: fmt.Sprint(name, " ", value.Reveal(), " ", err)})
+	}
+	say(api.Report{Stage: StageAgent})
+}
+
+func TestSecretsReachTheSupervisorAndNoFile(t *testing.T) {
+	h := testHost(t)
+	c := testConfig("a")
+	c.Network, c.Secrets = network.ModePublic, []string{"ONE=env:SOME_KEY@api.example.com", "TWO=file:" + filepath.Join(t.TempDir(), "key") + "@other.example.com"}
+	_, file, _ := strings.Cut(c.Secrets[1], "file:")
+	file, _, _ = strings.Cut(file, "@")
+	if err := os.WriteFile(file, []byte("value-of-two\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.host.Supervisor = []string{os.Args[0], "-test.run=TestHelperReadsSecrets$", "--", "helper"}
+	if _, err := s.Start(t.Context(), StartOptions{Until: StageAgent}); err == nil || !strings.Contains(err.Error(), "ONE") || strings.Contains(err.Error(), "TWO") {
+		t.Errorf("without one of them: %v", err)
+	}
+	t.Setenv("SOME_KEY", "value-of-one")
+	var first map[string]string
+	for range 2 {
+		var notes []string
+		if _, err := s.Start(t.Context(), StartOptions{Until: StageAgent, Note: func(n string) { notes = append(notes, n) }}); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(notes); got != "[ONE value-of-one <nil> TWO value-of-two <nil>]" {
+			t.Errorf("the supervisor has got %s", got)
+		}
+		if err := s.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.Placeholders) != 2 || c.Placeholders["ONE"] == c.Placeholders["TWO"] || first != nil && !maps.Equal(c.Placeholders, first) {
+			t.Errorf("placeholders %v, and those of before %v", c.Placeholders, first)
+		}
+		first = c.Placeholders
+	}
+	err = filepath.WalkDir(s.Files().Dir(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte("value-of-")) {
+			t.Errorf("%s has a secret in it", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	// Those that were got before are not got again.
+	secrets, err := s.Secrets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", StartOptions{Secrets: secrets}, secrets, secrets); strings.Contains(text, "value-of-") {
+		t.Errorf("a secret is shown: %s", text)
+	}
+	os.Unsetenv("SOME_KEY")
+	if _, err := s.Start(t.Context(), StartOptions{Until: StageAgent, Secrets: secrets}); err != nil {
+		t.Error(err)
 	}
 }

@@ -18,7 +18,7 @@ const SuperviseCommand = "supervise"
 
 // startSupervisor starts a process that outlives us, with copies of the files.
 // hold is nil unless the request says so.
-func (s *Sandbox) startSupervisor(r api.StartRequest, lock, reports, hold *os.File) error {
+func (s *Sandbox) startSupervisor(r api.StartRequest, lock, reports, hold *os.File, secrets []*os.File) error {
 	argv := s.host.Supervisor
 	if len(argv) == 0 {
 		self, err := os.Executable()
@@ -35,10 +35,7 @@ func (s *Sandbox) startSupervisor(r api.StartRequest, lock, reports, hold *os.Fi
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = supervisorEnv(os.Environ())
-	cmd.ExtraFiles = []*os.File{lock, reports, request}
-	if hold != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, hold)
-	}
+	cmd.ExtraFiles = append([]*os.File{lock, reports, request, hold}, secrets...) // of nil, the descriptor is closed
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)

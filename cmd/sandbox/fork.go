@@ -85,6 +85,10 @@ func fork(c *cli.Context) error {
 	if config, err := parent.Config(); err == nil && !options.Writable && slices.ContainsFunc(config.Shares, func(s virtiofs.Share) bool { return !s.ReadOnly }) {
 		fmt.Fprintf(notes(), "sandbox: note: the forks can read the shares of %s and not write to them; with --shares same they can, and must not do so at the same time\n", name)
 	}
+	secrets, err := parent.Secrets(ctx)
+	if err != nil {
+		return err
+	}
 	from, err := parent.Forkable(ctx, tag, c.String("home") == "empty")
 	if err != nil {
 		return err
@@ -94,7 +98,7 @@ func fork(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, removeForks(ctx, forks))
 	}
-	return startForks(c, forks)
+	return startForks(c, forks, secrets)
 }
 
 func forkNames(c *cli.Context, parent string) []string {
@@ -126,9 +130,10 @@ func makeForks(ctx context.Context, from *machine.Forkable, names []string, o ma
 }
 
 // startForks starts all forks at once, and removes those that do not start.
-func startForks(c *cli.Context, forks []*machine.Sandbox) error {
+func startForks(c *cli.Context, forks []*machine.Sandbox, secrets machine.Secrets) error {
 	failed := make([]error, len(forks))
 	err := showStart(fmt.Sprintf("starting %d forks", len(forks)), func(o machine.StartOptions) error {
+		o.Secrets = secrets
 		o.Until, o.Stage = machine.StageAgent, nil // the stages of several would be a muddle
 		var starting errgroup.Group
 		for i, s := range forks {

@@ -53,10 +53,14 @@ EXAMPLES
 			if config, err := s.Config(); err == nil && config.Remove {
 				return fmt.Errorf("%s was made with --rm: it is removed when it stops, so it cannot be restarted", s.Name)
 			}
+			secrets, err := s.Secrets(c.Context)
+			if err != nil {
+				return err
+			}
 			if err := s.Stop(c.Context, c.Duration("time")); err != nil {
 				return err
 			}
-			if _, err := start(c, s, false, coldStart); err != nil {
+			if _, err := start(c, s, false, starter(coldStart).with(secrets)); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.App.Writer, s.Name)

@@ -111,7 +111,11 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	begin := coldStart
+	secrets, err := host.Secrets(ctx, config)
+	if err != nil {
+		return err
+	}
+	begin := starter(coldStart)
 	if c.Bool("warm") {
 		begin = warmStart(ctx, host, config, plan)
 	}
@@ -119,7 +123,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin)
+	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin.with(secrets))
 	if err != nil {
 		return errors.Join(err, removeFailed(c, s, config))
 	}
@@ -174,6 +178,14 @@ func checkWait(c *cli.Context) error {
 
 // starter is one of the ways to start a sandbox.
 type starter func(context.Context, *machine.Sandbox, machine.StartOptions) (*machine.Hold, error)
+
+// with is the same way, for who has got the sandbox's secrets already.
+func (begin starter) with(secrets machine.Secrets) starter {
+	return func(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {
+		o.Secrets = secrets
+		return begin(ctx, s, o)
+	}
+}
 
 func coldStart(ctx context.Context, s *machine.Sandbox, o machine.StartOptions) (*machine.Hold, error) {
 	return s.Start(ctx, o)

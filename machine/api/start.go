@@ -19,6 +19,8 @@ const (
 	FDReport = 4 // pipe: Reports, to whoever starts the sandbox
 	FDStart  = 5 // pipe: the StartRequest
 	FDHold   = 6 // pipe, if StartRequest.Hold: when its writer is gone, so is the sandbox's purpose
+
+	FDSecrets = 7 // and those after it: files in memory, each of which has the secret that StartRequest.Secrets names
 )
 
 // StartRequest is what a supervisor is to do.
@@ -29,6 +31,7 @@ type StartRequest struct {
 	Restore  string            `json:"restore,omitempty"`  // the directory of the snapshot to start with
 	WithHome bool              `json:"withHome,omitempty"` // the snapshot's home is restored, too
 	Upstream upstream.Settings `json:"upstream,omitzero"`  // the proxies of the environment, with passwords
+	Secrets  []string          `json:"secrets,omitempty"`  // their names; see FDSecrets
 	Again    bool              `json:"again,omitempty"`    // the same start has failed before, as if by chance
 }
 

@@ -31,18 +31,18 @@ var rootFiles = []string{
 // maxRoots is ten times what such a file has, in bytes.
 const maxRoots = 4 << 20
 
-// reader is what the network needs to read the requests of which some only are open.
-// It is zero where there are no rules for requests.
+// reader is what the network needs to read requests of which some only are open, or that
+// are to have a secret in them. It is zero where there are neither.
 type reader struct {
 	authority []byte   // in PEM, with its key
 	roots     *os.File // whom this machine believes, in memory
 }
 
-// openReader makes the sandbox's certificate authority when the first rule needs one,
+// openReader makes the sandbox's certificate authority when the first rule or secret needs one,
 // and returns that one from then on: programs in the guest believe it for as long
 // as they run.
 func (v *supervisor) openReader() (r reader, err error) {
-	if requests, err := hasRequests(v.config); err != nil || !requests {
+	if requests, err := hasRequests(v.config); err != nil || !requests && len(v.config.Secrets) == 0 {
 		return r, err
 	}
 	path := v.s.Files().Key(layout.AuthorityKey)

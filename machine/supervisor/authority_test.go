@@ -78,3 +78,23 @@ func TestWhomThisMachineBelievesIsCopied(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestTheAuthorityIsMadeForSecrets(t *testing.T) {
+	h := testHost(t)
+	c := testConfig("a")
+	c.Network, c.Secrets = network.ModePublic, []string{"KEY@api.example.com"}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := testSupervisor(s)
+	v.config = c
+	r, err := v.openReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := authority.Parse(r.authority); err != nil || !strings.Contains(string(v.certificates), "BEGIN CERTIFICATE") {
+		t.Errorf("the guest is to believe %q: %v", v.certificates, err)
+	}
+}

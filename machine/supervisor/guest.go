@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
@@ -56,6 +58,11 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) error {
 	if len(v.certificates) > 0 {
 		if err := v.agentClient().Require(ctx, agent.FeatureCertificates); err != nil {
+			return v.explainOldAgent(err)
+		}
+	}
+	if len(v.config.Secrets) > 0 {
+		if err := v.agentClient().Require(ctx, agent.FeatureEnvironment); err != nil {
 			return v.explainOldAgent(err)
 		}
 	}
@@ -109,8 +116,13 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	for _, e := range v.exports(plan) {
 		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
 	}
+	var environment []string
+	for _, name := range slices.Sorted(maps.Keys(v.config.Placeholders)) {
+		environment = append(environment, name+"="+v.config.Placeholders[name])
+	}
 	return agent.BootConfig{
-		Hostname: v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
+		Environment: environment,
+		Hostname:    v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
 		Certificates: v.certificates, HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}
 }

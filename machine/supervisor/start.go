@@ -9,6 +9,17 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
+// inheritSecrets returns the files of the secrets with those names, which no program that we start inherits from us. The
+// caller closes them.
+func inheritSecrets(names []string) map[string]*os.File {
+	files := map[string]*os.File{}
+	for i, name := range names {
+		unix.CloseOnExec(api.FDSecrets + i)
+		files[name] = os.NewFile(uintptr(api.FDSecrets+i), "secret")
+	}
+	return files
+}
+
 // rerun says whether a sandbox that has ended runs again.
 type rerun int
 
@@ -22,7 +33,7 @@ const (
 // holds: nothing of the run before is left. The sandbox has no process any more.
 // It returns only with an error.
 func (v *supervisor) again(how rerun, before api.StartRequest) error {
-	r := api.StartRequest{Dirs: before.Dirs, Name: before.Name, Upstream: before.Upstream}
+	r := api.StartRequest{Dirs: before.Dirs, Name: before.Name, Upstream: before.Upstream, Secrets: before.Secrets}
 	if how == againAsBefore {
 		r = before
 		r.Again = true
@@ -39,6 +50,9 @@ func (v *supervisor) again(how rerun, before api.StartRequest) error {
 	files := []int{api.FDLock, api.FDReport}
 	if r.Hold {
 		files = append(files, api.FDHold)
+	}
+	for i := range r.Secrets {
+		files = append(files, api.FDSecrets+i)
 	}
 	for _, fd := range files {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {

@@ -45,6 +45,7 @@ type supervisor struct {
 	resolver *resolver        // nil without a network
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	reader   reader
+	secrets  map[string]*os.File // by their names; what is in them is read by the network's process alone
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
@@ -115,6 +116,12 @@ func run(ctx context.Context, options []Option) error {
 	defer reports.Close()
 	unix.CloseOnExec(api.FDLock)
 	unix.CloseOnExec(api.FDReport)
+	secrets := inheritSecrets(request.Secrets)
+	defer func() {
+		for _, f := range secrets {
+			f.Close()
+		}
+	}()
 	// Nobody who runs as we do may trace this process or read its memory, in
 	// which keys and commands' secrets are; nor does it leave a core dump.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
@@ -139,6 +146,7 @@ func run(ctx context.Context, options []Option) error {
 	if err != nil {
 		return err
 	}
+	v.secrets = secrets
 	v.log, v.report = slog.New(slog.NewTextHandler(logs, nil)), api.NewReporter(reports)
 	for _, option := range options {
 		option(v)
