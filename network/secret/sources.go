@@ -106,6 +106,8 @@ func fromCommand(ctx context.Context, command string) (Value, error) {
 	defer end(nil)
 	out := &output{full: end}
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
+	// Not where the user happens to be, as that may be a project which guests write: what is named there would be theirs.
+	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, os.Stderr, commandGrace
 	if terminal, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
 		defer terminal.Close()

@@ -127,6 +127,21 @@ func TestACommandEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// TestACommandIsNoFileOfTheProjects is for what a guest writes into a directory that it shares with the user.
+func TestACommandIsNoFileOfTheProjects(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "get"), []byte("#!/bin/sh\necho "+testValue), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	for command, want := range map[string]string{"./get": "", "./get || pwd": "/"} {
+		v, err := Sources{Getenv: os.Getenv}.Value(t.Context(), Spec{Name: "K", Source: Source{FromCommand, command}})
+		if v.Reveal() != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v", command, v.Reveal(), err)
+		}
+	}
+}
+
 // TestACommandAsksOnTheTerminal is for password managers that ask to be unlocked, and for a standard input that is not
 // theirs.
 func TestACommandAsksOnTheTerminal(t *testing.T) {
