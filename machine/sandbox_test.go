@@ -255,7 +255,7 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 		{func(c *Config) { c.Network, c.Secrets = network.ModeUser, []string{"KEY@a.example"} }, "[set net public]"},
 		{func(c *Config) {
 			c.Network = network.ModePublic
-			for i := range MaxSecrets + 1 {
+			for i := range 65 {
 				c.Secrets = append(c.Secrets, fmt.Sprintf("KEY%d@a.example", i))
 			}
 		}, "65 secrets are too many"},

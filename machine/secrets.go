@@ -13,14 +13,12 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
-
-// MaxSecrets is how many secrets a guest may have: each is a descriptor in two processes.
-const MaxSecrets = 64
 
 // SecretSpecs are the secrets, read.
 func (a Access) SecretSpecs() ([]secret.Spec, error) {
@@ -44,8 +42,8 @@ func (c Config) validateSecrets() error {
 		return nil
 	case !c.Network.Judged():
 		return remedy.Add(fmt.Errorf("the network mode %s puts no secrets into requests", c.Network), remedy.Set, "net", string(network.ModePublic))
-	case len(c.Secrets) > MaxSecrets:
-		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets), MaxSecrets)
+	case len(c.Secrets) > gateway.MaxSecrets:
+		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets), gateway.MaxSecrets)
 	}
 	_, err := c.SecretSpecs()
 	return err

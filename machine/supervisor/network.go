@@ -44,9 +44,13 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	allow, deny := v.config.Rules()
+	secrets, err := v.networkSecrets()
+	if err != nil {
+		return err
+	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
 		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
-		Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
+		Secrets: secrets, Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
 			err := v.setState(func(st *machine.State) {
@@ -68,6 +72,15 @@ func (v *supervisor) allowRemedy() string {
 		return ""
 	}
 	return v.allowCommand + " " + v.config.Name
+}
+
+// networkSecrets are the secrets as the network is told of them: with files that nobody has read here.
+func (v *supervisor) networkSecrets() (secrets []gateway.Secret, err error) {
+	specs, err := v.config.SecretSpecs()
+	for _, spec := range specs {
+		secrets = append(secrets, gateway.Secret{Spec: spec.String(), Placeholder: v.config.Placeholders[spec.Name], Value: v.secrets[spec.Name]})
+	}
+	return secrets, err
 }
 
 // chooseUpstream returns the proxies by which the guest's connections go, and what is shown
