@@ -1,6 +1,7 @@
 package project
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,7 +16,7 @@ type AIAgent struct {
 	Command string   // that starts it, in the guest
 	Package string   // by which an image gets it, or nothing
 	Allow   []string // rules for the hosts without which it does not work
-	Secrets []string // as of secret.Parse, without sources: where the user has the secret, under the same name, is theirs to say
+	Secrets []string // as of secret.Parse; without a source, the user has it under the same name
 	All     bool     // all of Secrets that there are, as it works with several providers; otherwise the first one
 }
 
@@ -28,8 +29,11 @@ var aiAgents = []AIAgent{
 	},
 	{
 		Name: "codex", Command: "codex", Package: "codex", Allow: []string{"preset:openai"},
-		// It asks the second host which models there are, with the same key.
-		Secrets: []string{"CODEX_API_KEY@api.openai.com,chatgpt.com", "OPENAI_API_KEY@api.openai.com,chatgpt.com"},
+		// It asks the second host which models there are, with the same key. In the guest, it looks for it under the first name only.
+		Secrets: []string{
+			"CODEX_API_KEY@api.openai.com,chatgpt.com",
+			"CODEX_API_KEY=env:OPENAI_API_KEY@api.openai.com,chatgpt.com", "CODEX_API_KEY=store:OPENAI_API_KEY@api.openai.com,chatgpt.com",
+		},
 	},
 	{
 		Name: "gemini", Command: "gemini", Package: "gemini-cli", Allow: []string{"preset:google"},
@@ -76,10 +80,12 @@ func (e *MissingSecretError) Error() string {
 	return fmt.Sprintf("%s has to be known to a provider, and you have none of its secrets: export %s", e.Agent.Name, or(e.Agent.Variables()))
 }
 
-// Variables are those that can have the agent's secrets, the best first.
+// Variables are those of the user's that can have the agent's secrets, the best first.
 func (a AIAgent) Variables() (names []string) {
 	for _, s := range a.specs() {
-		names = append(names, s.Name)
+		if name := cmp.Or(s.Source.Of, s.Name); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }
