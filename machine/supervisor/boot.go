@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -41,10 +43,11 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.certificates = plan.HostCA
-	if err := v.startNetwork(ctx); err != nil {
-		return err
-	}
-	v.sweepLeftovers()
+	v.sweepLeftovers() // before anything writes its own
+	// It takes as long as the shares, and neither has to do with the other.
+	var network errgroup.Group
+	network.Go(func() error { return v.startNetwork(ctx) })
+	defer network.Wait() // also after a failure, so that teardown finds all of it
 	if v.saved != nil {
 		if err := v.checkSaved(plan); err != nil {
 			return err
@@ -59,6 +62,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	v.reach(machine.StageShares, nil)
 	changes, err := v.prepareDisk(ctx, plan)
 	if err != nil {
+		return err
+	}
+	if err := network.Wait(); err != nil {
 		return err
 	}
 	agentConn, err := v.startGuest(ctx, plan)
