@@ -22,7 +22,7 @@ import (
 var version string
 
 func main() {
-	supervisor.Main(supervisor.AllowCommand("sandbox net allow"))
+	supervisor.Main(supervisor.AllowCommand("sandbox net allow"), supervisor.AskCommand("sandbox net ask"))
 	completeEnvironment()
 	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
 	app := newApp()

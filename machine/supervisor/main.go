@@ -20,6 +20,12 @@ func AllowCommand(command string) Option {
 	return func(v *supervisor) { v.allowCommand = command }
 }
 
+// AskCommand is the program's command, without the name of a sandbox, by which a user answers what its guest asks for. A
+// notification on the desktop names it.
+func AskCommand(command string) Option {
+	return func(v *supervisor) { v.askCommand = command }
+}
+
 // Main stands first in the main function of every program that starts sandboxes: the
 // program is started again for each sandbox, for what confines QEMU and virtiofsd, and for a guest's network.
 // In such a process Main does its work and never returns; in others it returns at once.

@@ -63,15 +63,23 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		},
 		Question: v.noteQuestion,
 	})
+	if err == nil && v.config.Network == network.ModeAsk {
+		go v.notifyDesktop()
+	}
 	return explainWeak(err)
 }
 
 // allowRemedy is what opens a rule that is appended to it, or empty.
-func (v *supervisor) allowRemedy() string {
-	if v.allowCommand == "" {
+func (v *supervisor) allowRemedy() string { return v.ofSandbox(v.allowCommand) }
+
+// askRemedy is what shows and answers the guest's questions, or empty.
+func (v *supervisor) askRemedy() string { return v.ofSandbox(v.askCommand) }
+
+func (v *supervisor) ofSandbox(command string) string {
+	if command == "" {
 		return ""
 	}
-	return v.allowCommand + " " + v.config.Name
+	return command + " " + v.config.Name
 }
 
 // networkSecrets are the secrets as the network is told of them: with files that nobody has read here.

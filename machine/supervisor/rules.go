@@ -86,6 +86,13 @@ func (v *supervisor) noteQuestion(q stack.Question) {
 	if err != nil {
 		v.log.Warn("the state does not show a question of the guest's network", "err", err)
 	}
+	if q.Answer != "" {
+		return
+	}
+	select {
+	case v.asked <- struct{}{}:
+	default: // it is known already that there are some
+	}
 }
 
 // withQuestion adds a question, or its end, to those that are there.

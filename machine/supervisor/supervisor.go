@@ -70,6 +70,9 @@ type supervisor struct {
 	search     []string          // domains in which the guest is to look for short names
 
 	allowCommand string // see AllowCommand
+	askCommand   string // see AskCommand
+
+	asked chan struct{} // after a question of the guest's network
 
 	transition sync.Mutex  // held by whoever changes whether the guest runs
 	paused     atomic.Bool // by Pause
@@ -174,6 +177,7 @@ func newSupervisor(host *machine.Host, s *machine.Sandbox, r api.StartRequest) (
 		host: host, s: s, withHome: r.WithHome, retried: r.Again, upstream: r.Upstream, started: time.Now(),
 		log: slog.New(slog.DiscardHandler), report: func(api.Report) {}, launch: (*qemu.Launcher).Start,
 		input: newConsoleInput(), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
+		asked:    make(chan struct{}, 1),
 		agentKey: s.Files().Key(layout.ClientKey),
 	}
 	v.held.Store(r.Hold)
