@@ -37,6 +37,9 @@ func TestAProcessThatDoesNotAnswerIsReplaced(t *testing.T) {
 			if err := unix.Kill(first, unix.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
+			if err := unix.Waitid(unix.P_PID, first, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil { // until then, it may answer
+				t.Fatal(err)
+			}
 			g.mu.Lock()
 			g.control.Patience = 100 * time.Millisecond
 			g.mu.Unlock()
