@@ -19,6 +19,7 @@ const (
 	needCompiler   NeedID = "compiler"
 	needSSH        NeedID = "ssh"
 	needTmux       NeedID = "tmux"
+	needBus        NeedID = "bus"
 	needLibvirt    NeedID = "libvirt"
 	needPatchelf   NeedID = "patchelf"
 	needOtherQEMU  NeedID = "other-qemu"
@@ -118,6 +119,10 @@ func testNeeds(release Release, arch Arch) []Need {
 		{
 			ID: needTmux, Name: "tmux", Why: "to test terminals",
 			Programs: []string{"tmux"},
+		},
+		{
+			ID: needBus, Name: "D-Bus's daemon", Why: "to test notifications on the desktop",
+			Programs: []string{"dbus-daemon"},
 		},
 		{
 			ID: needNix, Name: "Nix", Why: "to test the flake, and images that Nix builds",

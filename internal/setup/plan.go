@@ -42,6 +42,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		needImageTools: {Packages: []string{"qemu-utils"}},
 		needSSH:        {Packages: []string{"openssh-client"}},
 		needTmux:       {Packages: []string{"tmux"}},
+		needBus:        {Packages: []string{"dbus-daemon"}},
 		needLibvirt:    {Packages: []string{"libvirt-daemon", "libvirt-daemon-driver-qemu"}}, // and not -system, which starts services
 		needOtherQEMU:  {Packages: []string{"qemu-system-arm"}},
 		needEmulator:   {Packages: []string{"qemu-user"}},

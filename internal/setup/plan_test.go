@@ -20,6 +20,7 @@ func complete() Inventory {
 		needCompiler:   {Path: "/usr/bin/gcc"},
 		needSSH:        {Path: "/usr/bin/ssh"},
 		needTmux:       {Path: "/usr/bin/tmux"},
+		needBus:        {Path: "/usr/bin/dbus-daemon"},
 		needLibvirt:    {Path: "/usr/sbin/libvirtd"},
 		needOtherQEMU:  {Path: "/usr/bin/qemu-system-aarch64"},
 		needOldQEMU:    {Path: "/usr/local/lib/sandbox/qemu-7.2/usr/bin/qemu-system-x86_64"},
@@ -71,7 +72,7 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 		"Debian 13 has no such QEMU": {debian13, "test", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 12 runs without it":  {debian12, "run", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
-			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "qemu-utils", "openssh-client", "tmux", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
+			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "qemu-utils", "openssh-client", "tmux", "dbus-daemon", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
 		}},
 		"Debian unstable, bare": {debianSid, "run", bare, Plan{
 			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap"},
