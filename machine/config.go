@@ -19,7 +19,7 @@ import (
 )
 
 // Config is what was asked for when the sandbox was created, or resized. It holds no
-// secret: values for commands travel with the command.
+// secret: values for commands travel with the command, and Access.Secrets says where others are.
 //
 // Before a sandbox is made of it, the zero value of a field leaves it open:
 // [Host.Resolve] says what it is then.
