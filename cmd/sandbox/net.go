@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 )
@@ -74,7 +75,7 @@ EXAMPLES
 }
 
 // checkOptions are those that decide what a guest reaches.
-var checkOptions = []string{"net", "allow", "deny", "allow-host-port", "upstream-proxy"}
+var checkOptions = []string{"net", "allow", "deny", "allow-host-port", "secret", "upstream-proxy"}
 
 func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
@@ -89,7 +90,7 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), UpstreamProxy: c.String("upstream-proxy")}
+	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), Secrets: c.StringSlice("secret"), UpstreamProxy: c.String("upstream-proxy")}
 	if access.HostPorts, err = parseHostPorts(c.StringSlice("allow-host-port")); err != nil {
 		return usage("%w", err)
 	}
@@ -124,6 +125,13 @@ func netCheck(c *cli.Context) error {
 		return usage("%w", err)
 	}
 	judge.HostPorts = access.HostPorts
+	secrets, err := access.SecretSpecs()
+	if err != nil {
+		return usage("%w", err)
+	}
+	for _, spec := range secrets {
+		judge.Read = append(judge.Read, spec.Hosts...)
+	}
 	// One of the environment that cannot be used is not used by guests either.
 	proxies, bad := upstream.New(access.Proxies(upstream.FromEnvironment(os.Getenv)))
 	if bad != nil && access.UpstreamProxy != "" {
@@ -155,6 +163,14 @@ func netCheck(c *cli.Context) error {
 		verdict += ": " + answer.Addr.String()
 	}
 	fmt.Fprintf(c.App.Writer, "%s: %s\n", verdict, answer.Rule)
+	if answer.Read {
+		name := strings.ToLower(strings.TrimSuffix(host, "."))
+		for _, spec := range secrets {
+			if slices.Contains(spec.Hosts, secret.Host{Name: name, Port: port}) {
+				fmt.Fprintf(c.App.Writer, "requests are read, and get the secret %s\n", spec.Name)
+			}
+		}
+	}
 	if !answer.Allow {
 		return &exitCode{exitFailure, nil}
 	}
