@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/sourcery-zone/sandbox/network"
 )
 
 const (
@@ -39,7 +37,7 @@ func networks(ctx context.Context, b *bench) ([]figure, error) {
 	}
 	defer server.Close()
 	port := strconv.Itoa(server.Addr().(*net.TCPAddr).Port)
-	ours := networked{bench: b, name: "public", address: net.JoinHostPort(network.HostName, port)}
+	ours := networked{bench: b, name: "public", address: net.JoinHostPort("10.0.2.2", port)}
 	theirs := networked{bench: b, name: "user", address: net.JoinHostPort("10.0.2.2", port)}
 	for n, more := range map[*networked][]string{&ours: {"--net", "public", "--allow-host-port", port}, &theirs: {"--net", "user"}} {
 		if err := n.start(ctx, program, more); err != nil {
