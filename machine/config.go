@@ -62,6 +62,7 @@ type Access struct {
 	HostPorts      []network.HostPort  `json:"hostPorts,omitempty"`          // of the host's loopback, that are open to the guest
 	Secrets        []string            `json:"secrets,omitempty"`            // that stay on the host, and where they may go (see secret.Parse)
 	Placeholders   map[string]string   `json:"placeholders,omitempty"`       // what the guest has in their place, by their names; made at the first start
+	Revoked        []string            `json:"revoked,omitempty"`            // names of secrets that were taken away since: the guest has their placeholders, and nothing comes of them
 	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one

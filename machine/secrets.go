@@ -7,10 +7,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/gateway"
@@ -110,6 +112,30 @@ func (c Config) ClosedSecrets() (closed []ClosedSecret) {
 	return closed
 }
 
+// RevokeSecret takes a secret away from the sandbox for good: at once if it runs. Its guest keeps the placeholder, and
+// requests with it are refused. Forks that were made before keep theirs.
+func (s *Sandbox) RevokeSecret(ctx context.Context, name string) error {
+	return s.changeConfig(
+		func(c Config) (Config, error) { return c.RevokeSecret(name) },
+		func() error { return s.api().RevokeSecret(ctx, api.SecretName{Name: name}) },
+	)
+}
+
+// RevokeSecret is the configuration without the secret's use.
+func (c Config) RevokeSecret(name string) (Config, error) {
+	specs, err := c.SecretSpecs()
+	if err != nil {
+		return c, err
+	}
+	if !slices.ContainsFunc(specs, func(s secret.Spec) bool { return s.Name == name }) {
+		return c, fmt.Errorf("the sandbox %s has no secret %s", c.Name, name)
+	}
+	if !slices.Contains(c.Revoked, name) {
+		c.Revoked = append(slices.Clone(c.Revoked), name)
+	}
+	return c, nil
+}
+
 // Secrets are the secrets of a sandbox, by their names.
 type Secrets map[string]secret.Value
 
@@ -123,6 +149,9 @@ func (h *Host) Secrets(ctx context.Context, c Config) (Secrets, error) {
 	secrets := Secrets{}
 	var errs []error
 	for _, spec := range specs { // not at once: commands may ask for something
+		if slices.Contains(c.Revoked, spec.Name) {
+			continue
+		}
 		value, err := sources.Value(ctx, spec)
 		secrets[spec.Name], errs = value, append(errs, err)
 	}
@@ -150,6 +179,9 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 		placeholders = map[string]string{}
 	}
 	for _, spec := range specs {
+		if slices.Contains(c.Revoked, spec.Name) {
+			continue
+		}
 		value := secrets[spec.Name]
 		if value.IsZero() {
 			err = fmt.Errorf("the secret %s has no value", spec.Name)

@@ -152,3 +152,32 @@ func TestSecretsReachTheSupervisorAndNoFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestARevokedSecretIsGotNoMore(t *testing.T) {
+	h := testHost(t)
+	c := testConfig("a")
+	c.Network, c.Secrets = network.ModePublic, []string{"ONE=env:SOME_KEY@api.example.com", "TWO=env:OTHER_KEY@api.example.com"}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTHER_KEY", "value-of-two")
+	if _, err := s.Secrets(t.Context()); err == nil {
+		t.Error("nothing is missing without the first one")
+	}
+	if err := s.RevokeSecret(t.Context(), "THREE"); err == nil || !strings.Contains(err.Error(), "has no secret THREE") {
+		t.Errorf("one that there is not: %v", err)
+	}
+	for range 2 {
+		if err := s.RevokeSecret(t.Context(), "ONE"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secrets, err := s.Secrets(t.Context())
+	if err != nil || len(secrets) != 1 || secrets["TWO"].Reveal() != "value-of-two" {
+		t.Errorf("%d secrets, %v", len(secrets), err)
+	}
+	if c, err := s.Config(); err != nil || fmt.Sprint(c.Revoked) != "[ONE]" {
+		t.Errorf("%v, %v", c.Revoked, err)
+	}
+}

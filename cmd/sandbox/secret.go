@@ -23,7 +23,7 @@ func secretCommand() *cli.Command {
 		Usage: "store keys and tokens that guests use and never see",
 		Description: `What is stored is in files that only you can read, and leaves them for the hosts that
 you name when you give the secret to a sandbox.`,
-		Subcommands: []*cli.Command{secretSetCommand(), secretLsCommand(), secretRmCommand()},
+		Subcommands: []*cli.Command{secretSetCommand(), secretLsCommand(), secretRmCommand(), secretRevokeCommand()},
 	}
 }
 
@@ -173,6 +173,35 @@ EXAMPLES
 					err = fmt.Errorf("no secret is stored as %s: sandbox secret ls shows those that are", name)
 				}
 				errs = append(errs, err)
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+func secretRevokeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "revoke",
+		Usage:     "take secrets away from one sandbox",
+		ArgsUsage: "SANDBOX NAME...",
+		Description: `Requests of its guest with their placeholders are refused, at once and after each later
+start. Other sandboxes keep them, also its forks, and what is stored stays. To end a secret
+everywhere, take it back where it was given to you.
+
+EXAMPLES
+   sandbox secret revoke try-3 GITHUB_TOKEN`,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() < 2 {
+				return usage("sandbox secret revoke needs the name of a sandbox, and of its secrets: sandbox inspect shows them")
+			}
+			s, err := sandboxNamed(c.Args().First())
+			if err != nil {
+				return err
+			}
+			var errs []error
+			for _, name := range c.Args().Tail() {
+				errs = append(errs, s.RevokeSecret(c.Context, name))
 			}
 			return errors.Join(errs...)
 		},

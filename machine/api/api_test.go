@@ -56,6 +56,7 @@ func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return
 func (r *recorder) AutoPublish(_ context.Context, q AutoPorts) error    { return r.did(q) }
 func (r *recorder) ChangeRules(_ context.Context, q RuleChange) error   { return r.did(q) }
 
+func (r *recorder) RevokeSecret(_ context.Context, q SecretName) error       { return r.did(q) }
 func (r *recorder) AnswerQuestion(_ context.Context, q QuestionAnswer) error { return r.did(q) }
 
 func (r *recorder) Console(_ context.Context, w io.Writer) error {
@@ -146,6 +147,7 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		"auto-publish": func() (any, error) { return without(c.AutoPublish(ctx, AutoPorts{true})) },
 		"rules":        func() (any, error) { return without(c.ChangeRules(ctx, someRules)) },
 		"answer":       func() (any, error) { return without(c.AnswerQuestion(ctx, someAnswer)) },
+		"revoke":       func() (any, error) { return without(c.RevokeSecret(ctx, SecretName{"KEY"})) },
 		"console": func() (any, error) {
 			var text strings.Builder
 			err := c.Console(ctx, &text)
@@ -172,6 +174,7 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 		"unpublish": {somePorts, nil},
 		"rules":     {someRules, nil},
 		"answer":    {someAnswer, nil},
+		"revoke":    {SecretName{"KEY"}, nil},
 		"console":   {"console", "login: "},
 		"input":     {ConsoleInputRequest{Take: true}, heard},
 		"ssh":       {"ssh", heard},

@@ -32,6 +32,7 @@ type Backend interface {
 	AutoPublish(context.Context, AutoPorts) error
 	ChangeRules(context.Context, RuleChange) error
 	AnswerQuestion(context.Context, QuestionAnswer) error
+	RevokeSecret(context.Context, SecretName) error
 	Console(context.Context, io.Writer) error
 	ConsoleInput(context.Context, ConsoleInputRequest, Accept) error
 	SSH(context.Context, Accept) error
@@ -59,6 +60,7 @@ func NewServer(b Backend) *http.Server {
 	autoPublish.serve(mux, withoutAnswer(b.AutoPublish))
 	changeRules.serve(mux, withoutAnswer(b.ChangeRules))
 	answerQuestion.serve(mux, withoutAnswer(b.AnswerQuestion))
+	revokeSecret.serve(mux, withoutAnswer(b.RevokeSecret))
 	console.serveText(mux, func(ctx context.Context, _ nothing, w io.Writer) error { return b.Console(ctx, w) })
 	consoleInput.serveStream(mux, b.ConsoleInput)
 	ssh.serveStream(mux, func(ctx context.Context, _ nothing, accept Accept) error { return b.SSH(ctx, accept) })

@@ -117,6 +117,10 @@ func (b backend) AnswerQuestion(_ context.Context, a api.QuestionAnswer) error {
 	return b.v.answerQuestion(a)
 }
 
+func (b backend) RevokeSecret(_ context.Context, s api.SecretName) error {
+	return b.v.revokeSecret(s.Name)
+}
+
 func (b backend) Console(ctx context.Context, w io.Writer) error {
 	if err := b.v.awaitConsole(ctx); err != nil {
 		return err

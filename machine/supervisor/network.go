@@ -82,15 +82,6 @@ func (v *supervisor) ofSandbox(command string) string {
 	return command + " " + v.config.Name
 }
 
-// networkSecrets are the secrets as the network is told of them: with files that nobody has read here.
-func (v *supervisor) networkSecrets() (secrets []gateway.Secret, err error) {
-	specs, err := v.config.SecretSpecs()
-	for _, spec := range specs {
-		secrets = append(secrets, gateway.Secret{Spec: spec.String(), Placeholder: v.config.Placeholders[spec.Name], Value: v.secrets[spec.Name]})
-	}
-	return secrets, err
-}
-
 // chooseUpstream returns the proxies by which the guest's connections go, and what is shown
 // of them. One of the environment that cannot be used is no reason not to start.
 func (v *supervisor) chooseUpstream() (s upstream.Settings, shown string) {

@@ -1,0 +1,64 @@
+package supervisor
+
+import (
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network/gateway"
+)
+
+// networkSecrets are the secrets as the network is told of them: with files that nobody has read here. One that was
+// revoked has none, so that requests with its placeholder are refused, and by name.
+func (v *supervisor) networkSecrets() (secrets []gateway.Secret, err error) {
+	specs, err := v.config.SecretSpecs()
+	for _, spec := range specs {
+		if v.config.Placeholders[spec.Name] == "" {
+			continue // it was revoked before the guest had anything of it
+		}
+		value := v.secrets[spec.Name]
+		if slices.Contains(v.config.Revoked, spec.Name) {
+			value = nil
+		}
+		secrets = append(secrets, gateway.Secret{Spec: spec.String(), Placeholder: v.config.Placeholders[spec.Name], Value: value})
+	}
+	return secrets, err
+}
+
+// revokeSecret takes a secret away from the guest.
+func (v *supervisor) revokeSecret(name string) error {
+	if !v.transition.TryLock() {
+		return errTransition
+	}
+	defer v.transition.Unlock()
+	if st := v.currentState(); st.Status != machine.StatusRunning && st.Status != machine.StatusPaused {
+		return v.s.NotRunning(st)
+	}
+	c, err := v.config.RevokeSecret(name)
+	if err != nil {
+		return err
+	}
+	// First for good: a start that comes in between does not give it back.
+	if err := v.record(func(current *machine.Config) { current.Revoked = c.Revoked }); err != nil {
+		return err
+	}
+	if err := v.gateway.SetSecret(name, nil); err != nil {
+		return err
+	}
+	if f := v.secrets[name]; f != nil {
+		return forget(f)
+	}
+	return nil
+}
+
+// forget ends what a file holds in memory, and leaves its descriptor, which the next run of the supervisor counts on.
+func forget(f *os.File) error {
+	nothing, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer nothing.Close()
+	return unix.Dup3(int(nothing.Fd()), int(f.Fd()), unix.O_CLOEXEC)
+}
