@@ -95,7 +95,7 @@ func TestScriptFailsWithTheLineAndTheKind(t *testing.T) {
 		refused *qmp.Error
 		failed  *qmp.JobError
 	)
-	create := `{"execute": "blockdev-create", "arguments": {"job-id": "x", "options": {"driver": "file", "filename": "/nonexistent/x", "size": 1}}}`
+	create := fmt.Sprintf(`{"execute": "blockdev-create", "arguments": {"job-id": "x", "options": {"driver": "file", "filename": %q, "size": 1}}}`, filepath.Join(t.TempDir(), "none", "x"))
 	tests := []struct {
 		name, text, want string
 		kind             func(error) bool

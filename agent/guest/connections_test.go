@@ -65,8 +65,17 @@ func addAddresses(addresses ...string) error {
 		if err != nil {
 			return err
 		}
-		a.Flags = unix.IFA_F_NODAD // so that it can be used at once
-		errs = append(errs, netlink.AddrAdd(lo, a))
+		a.Flags = unix.IFA_F_NODAD // so that it can be used soon
+		err = netlink.AddrAdd(lo, a)
+		for err == nil && !reachable(a.IP) {
+			time.Sleep(time.Millisecond) // as the kernel makes the route to it in a worker of its own
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+func reachable(address net.IP) bool {
+	routes, err := netlink.RouteGet(address)
+	return err == nil && len(routes) > 0
 }

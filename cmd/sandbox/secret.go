@@ -75,17 +75,18 @@ func secretSetAction(c *cli.Context) error {
 func readSecret(ctx context.Context, name string, in *os.File, out io.Writer) (secret.Value, error) {
 	read := func() (secret.Value, error) { return secret.Read(in) }
 	if isTerminal(in) {
-		before, err := term.GetState(int(in.Fd()))
+		terminal := int(in.Fd()) // here, as the reader may outlive the file
+		before, err := term.GetState(terminal)
 		if err != nil {
 			return secret.Value{}, err
 		}
 		// Also if the reader is left waiting.
 		defer func() {
-			_ = term.Restore(int(in.Fd()), before)
+			_ = term.Restore(terminal, before)
 			fmt.Fprintln(out)
 		}()
 		fmt.Fprintf(out, "%s, which is not shown: ", name)
-		read = func() (secret.Value, error) { return readHidden(in) }
+		read = func() (secret.Value, error) { return readHidden(terminal) }
 	}
 	type result struct {
 		value secret.Value
@@ -105,9 +106,9 @@ func readSecret(ctx context.Context, name string, in *os.File, out io.Writer) (s
 }
 
 // readHidden reads a line that the terminal does not show.
-func readHidden(terminal *os.File) (secret.Value, error) {
+func readHidden(terminal int) (secret.Value, error) {
 	const longest = 4095 // bytes that Linux keeps of a line (termios(3)); it drops the others without a word
-	line, err := term.ReadPassword(int(terminal.Fd()))
+	line, err := term.ReadPassword(terminal)
 	if err != nil {
 		return secret.Value{}, err
 	}
