@@ -23,11 +23,12 @@ const (
 
 	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
 	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
+	FeatureKeys         Feature = "keys"         // see [Client.LendKeys]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -47,6 +48,8 @@ func (f Feature) purpose() string {
 		return "make the guest's programs believe certificates of the host, so that they would reach nothing of which the network reads the requests"
 	case FeatureEnvironment:
 		return "give programs in the guest variables of the host, in which they have what stands for its secrets"
+	case FeatureKeys:
+		return "let programs in the guest use keys of the host's ssh agent"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

@@ -82,6 +82,11 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 			return nil, err
 		}
 		defer closeAll(secrets)
+		if len(c.SSHAgentKeys) > 0 {
+			if request.SSHAgent, err = findSSHAgent(ctx); err != nil && o.Note != nil {
+				o.Note(fmt.Sprintf("the guest cannot use the keys that it may: %v", err))
+			}
+		}
 	}
 	if request.Restore == "" {
 		request.Restore = s.firstState()

@@ -67,6 +67,7 @@ type Access struct {
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string            `json:"authorizedKeys,omitempty"`
+	SSHAgentKeys   []string            `json:"sshAgentKeys,omitempty"` // fingerprints of those keys of the user's ssh agent that the guest may use
 }
 
 // Life says when the sandbox ends, and what becomes of it then.
@@ -142,7 +143,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateUpstream())
+	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateUpstream())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}

@@ -68,6 +68,7 @@ func (s *service) hostServer() (*server.Server, error) {
 		HostKey:    signer,
 		Admit:      func(user string, key ssh.PublicKey) error { return server.AdmitKeys("", s.channelKey())(user, key) },
 		Controller: s,
+		KeysSocket: wire.KeysSocket,
 	}), nil
 }
 

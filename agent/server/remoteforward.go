@@ -43,6 +43,8 @@ func (l *listeners) serve(requests <-chan *ssh.Request) {
 			if socket, err := l.agentSocket(); err == nil {
 				accepted, payload = true, []byte(socket)
 			}
+		case wire.RequestKeysSocket:
+			accepted = l.listenForKeys()
 		}
 		if request.WantReply {
 			// It fails only when the connection has ended.

@@ -38,6 +38,10 @@ type Server struct {
 	// than the host come in; these get no exact exec either, because that may
 	// name any user.
 	Controller Controller
+	// KeysSocket is the path at which the host may have a socket made for keys
+	// that it lends to all programs of the default user. It is empty where clients
+	// other than the host come in.
+	KeysSocket string
 	// Self is the path of a program that calls [RunSelf], such as the one that
 	// serves. It is started with the rights of a session's user.
 	Self string

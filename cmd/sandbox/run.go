@@ -258,7 +258,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [12]error
+	var errs [13]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
@@ -276,6 +276,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 		config.Allow = append(config.Allow, "git:origin")
 	}
 	errs[11] = addAIAgent(c, host, &config, sources)
+	config.SSHAgentKeys, errs[12] = pickKeys(c.Context, c.StringSlice("ssh-agent"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)

@@ -32,6 +32,7 @@ type StartRequest struct {
 	WithHome bool              `json:"withHome,omitempty"` // the snapshot's home is restored, too
 	Upstream upstream.Settings `json:"upstream,omitzero"`  // the proxies of the environment, with passwords
 	Secrets  []string          `json:"secrets,omitempty"`  // their names; see FDSecrets
+	SSHAgent string            `json:"sshAgent,omitempty"` // the socket of the user's ssh agent; empty: there is none
 	Again    bool              `json:"again,omitempty"`    // the same start has failed before, as if by chance
 }
 

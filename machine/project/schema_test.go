@@ -38,7 +38,7 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
 		ProjectFile: {"agent", "allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "secret", "share", "timeout", "workdir"},
-		UserFile:    {"agent", "allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
+		UserFile:    {"agent", "allow", "allow-host-port", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-agent", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {
@@ -175,7 +175,7 @@ func TestDefaultsAreValuesOfTheirOptions(t *testing.T) {
 func TestWhatOpensTheHostIsNotForProjects(t *testing.T) {
 	for name, most := range map[string]Trust{
 		"allow-weak-isolation": Caller, "allow-dangerous-share": Caller,
-		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "secret": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "restart": User,
+		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "secret": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "ssh-agent": User, "restart": User,
 		"share": Inside, "flake": Inside,
 	} {
 		if o := Find(name); o.Trust > most {

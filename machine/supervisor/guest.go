@@ -49,6 +49,9 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 	if err := v.readRegistries(ctx); err != nil {
 		return err
 	}
+	if err := v.lendKeys(ctx); err != nil {
+		return err
+	}
 	v.reach(machine.StageAgent, func(st *machine.State) { st.Status = machine.StatusRunning })
 	return nil
 }
@@ -116,7 +119,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	for _, e := range v.exports(plan) {
 		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
 	}
-	var environment []string
+	environment := v.keysEnvironment()
 	for _, name := range slices.Sorted(maps.Keys(v.config.Placeholders)) {
 		environment = append(environment, name+"="+v.config.Placeholders[name])
 	}

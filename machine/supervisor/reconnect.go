@@ -89,6 +89,9 @@ func (v *supervisor) keepAgent(ctx context.Context) {
 			return
 		}
 		v.log.Info("the guest's agent is reached again")
+		if err := v.lendKeys(ctx); err != nil {
+			v.log.Warn("the guest cannot use the keys that it may", "err", err)
+		}
 		if !v.reached(machine.StageSystem) {
 			go v.awaitSystem(ctx)
 		}

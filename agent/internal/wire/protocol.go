@@ -43,6 +43,14 @@ const (
 	// payload is the socket's path. It is there until the connection ends.
 	RequestAgentSocket = "auth-agent@sandbox"
 
+	// RequestKeysSocket is the request, of the whole connection, for the socket
+	// [KeysSocket], which takes the place of an earlier connection's.
+	RequestKeysSocket = "keys-socket@sandbox"
+
+	// KeysSocket is where programs in the guest find the keys that are lent to
+	// all of them. Its connections come to the host as channels.
+	KeysSocket = "/run/sandbox-agent.keys"
+
 	// SubsystemControl is the SSH subsystem that speaks [ControlRequest] and
 	// [ControlResponse], one JSON value a line.
 	SubsystemControl = "sandbox"

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/sourcery-zone/sandbox/agent/internal/wire"
+)
+
+// KeysSocket is the path, in the guest, of the socket of [Client.LendKeys], for
+// SSH_AUTH_SOCK in [BootConfig.Environment].
+const KeysSocket = wire.KeysSocket
+
+// maxKeysConnections bounds the connections that the guest may have to the
+// socket of keys at the same time: each costs memory here.
+const maxKeysConnections = 16
+
+// LendKeys lets programs of the guest's user speak with an agent of keys of the
+// host, at [KeysSocket] until the connection to the guest ends: serve is called
+// for each of their connections. It can be called once, after [StageAgent], and
+// takes the socket over from an earlier client's.
+func (c *Client) LendKeys(ctx context.Context, serve func(context.Context, io.ReadWriter)) error {
+	if err := c.Require(ctx, FeatureKeys); err != nil {
+		return err
+	}
+	offers := c.ssh.HandleChannelOpen(wire.ChannelAgent)
+	if offers == nil {
+		return errors.New("keys are lent to the guest already")
+	}
+	go c.serveKeys(offers, serve)
+	answered := make(chan error, 1)
+	go func() {
+		accepted, _, err := c.ssh.SendRequest(wire.RequestKeysSocket, true, nil)
+		if err == nil && !accepted {
+			err = errors.New("its agent refuses")
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return fmt.Errorf("keys cannot be lent to the guest: %w", c.explain(err))
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// serveKeys answers the connections of the guest's programs until the connection
+// to the guest ends.
+func (c *Client) serveKeys(offers <-chan ssh.NewChannel, serve func(context.Context, io.ReadWriter)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	slots := make(chan struct{}, maxKeysConnections)
+	for offered := range offers {
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = offered.Reject(ssh.ResourceShortage, fmt.Sprintf("%d connections are open already", maxKeysConnections))
+			continue
+		}
+		go func() {
+			defer func() { <-slots }()
+			channel, requests, err := offered.Accept()
+			if err != nil {
+				return
+			}
+			defer channel.Close()
+			go ssh.DiscardRequests(requests)
+			serve(ctx, channel)
+		}()
+	}
+}
