@@ -166,9 +166,15 @@ func netCheck(c *cli.Context) error {
 	if answer.Read {
 		name := strings.ToLower(strings.TrimSuffix(host, "."))
 		for _, spec := range secrets {
-			if slices.Contains(spec.Hosts, secret.Host{Name: name, Port: port}) {
-				fmt.Fprintf(c.App.Writer, "requests are read, and get the secret %s\n", spec.Name)
+			at := secret.Host{Name: name, Port: port}
+			if !slices.Contains(spec.Hosts, at) {
+				continue
 			}
+			fmt.Fprintf(c.App.Writer, "requests are read, and get the secret %s", spec.Name)
+			if paths := spec.Paths[at]; paths != nil {
+				fmt.Fprintf(c.App.Writer, " at %s and below", strings.Join(paths, ", "))
+			}
+			fmt.Fprintln(c.App.Writer)
 		}
 	}
 	if !answer.Allow {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +14,16 @@ const maxPath = 8 << 10
 // lookalikes are characters that some systems take for one of those that separate a path (NFKC, and the "best fit" of
 // Windows).
 const lookalikes = "\u037e\u2024\u2025\u2026\u2044\u2100\u2101\u2105\u2106\u2215\u29f5\u29f8\ufe52\ufe54\ufe68\ufe6a\uff05\uff0e\uff0f\uff1b\uff1f\uff3c"
+
+// PathSegments returns what is between the slashes of a request's path, decoded. The error says why servers may read a path
+// differently, which then has none.
+func PathSegments(escaped string) ([]string, error) {
+	parts, _, problem := segments(escaped)
+	if problem != "" {
+		return nil, errors.New(problem)
+	}
+	return parts, nil
+}
 
 // segments returns what is between the slashes of a path, decoded. A path that one server reads differently from another
 // one has none, but a problem, and where it is.

@@ -76,10 +76,7 @@ func withoutAnswer(err error) error {
 // withhold answers a request that was not sent.
 func (s *session) withhold(w http.ResponseWriter, r *http.Request, e *withheldError) {
 	spec := s.proxy.options.Secrets.Spec(e.name)
-	explained := &refusal.Secret{Name: spec.Name, Headers: spec.Headers, Query: spec.Query, Body: spec.Body, Missing: e.rule == secret.RuleNoValue}
-	for _, host := range spec.Hosts {
-		explained.Hosts = append(explained.Hosts, host.String())
-	}
+	explained := &refusal.Secret{Name: spec.Name, Hosts: spec.Places(), Headers: spec.Headers, Query: spec.Query, Body: spec.Body, Missing: e.rule == secret.RuleNoValue}
 	w.Header().Del("Date") // which is this proxy's to say
 	s.Refused(e.rule, shown(r))
 	refusal.Refusal{Host: s.Name, Port: s.Port, Method: r.Method, Path: r.URL.EscapedPath(), Rule: e.rule, Secret: explained}.ServeHTTP(w, r)

@@ -31,7 +31,7 @@ type Refusal struct {
 // Secret says where a secret goes whose placeholder was in a request.
 type Secret struct {
 	Name    string   `json:"name"`    // of the variable that has the placeholder
-	Hosts   []string `json:"hosts"`   // that get it, each with its port if that is not 443
+	Hosts   []string `json:"hosts"`   // that get it, each with its port if that is not 443, and with a path if it gets it below that only
 	Headers []string `json:"headers"` // in which it is put
 	Query   bool     `json:"query,omitempty"`
 	Body    bool     `json:"body,omitempty"`

@@ -26,6 +26,7 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 	if ok = ok && r.URL.Scheme == "https"; !ok {
 		to = &hostView{}
 	}
+	to = to.at(host, r)
 	address := *r.URL
 	address.RawQuery = ""
 	f.none(r.Method)

@@ -14,9 +14,12 @@ import (
 
 // Spec says which secret a variable of the guest's stands for, and where the secret may go.
 type Spec struct {
-	Name    string   // of the variable in the guest
-	Source  Source   // of the secret, on the host
-	Hosts   []Host   // that get it, over TLS
+	Name   string // of the variable in the guest
+	Source Source // of the secret, on the host
+	Hosts  []Host // that get it, over TLS, each once
+	// Paths narrow it to these and what is below them, of hosts that are there. They are as [policy.PathSegments] reads them,
+	// percent-encoded where a letter, a digit, or one of -._~ would not be.
+	Paths   map[Host][]string
 	Headers []string // in canonical form, in which it is put; none: those in which clients send keys
 	Query   bool     // it is put in the query of a URL as well
 	Body    bool     // and in bodies that are JSON or forms
@@ -63,7 +66,7 @@ const (
 	homePrefix   = "~/"
 )
 
-// Parse reads NAME[=SOURCE]@HOST[:PORT][,HOST…][,header=NAME…][,query][,body], where SOURCE is env:VARIABLE, file:PATH,
+// Parse reads NAME[=SOURCE]@HOST[:PORT][/PATH][,HOST…][,header=NAME…][,query][,body], where SOURCE is env:VARIABLE, file:PATH,
 // command:COMMAND or store:NAME. What is before the last @ is the source's.
 //
 // Its errors repeat nothing of what stands before that @: somebody may have written the secret itself there.
@@ -113,10 +116,7 @@ func (s Spec) String() string {
 	if s.Source != (Source{}) {
 		text += "=" + string(s.Source.Kind) + ":" + s.Source.Of
 	}
-	var items []string
-	for _, h := range s.Hosts {
-		items = append(items, h.String())
-	}
+	items := s.Places()
 	for _, name := range s.Headers {
 		items = append(items, headerPrefix+name)
 	}
@@ -127,6 +127,19 @@ func (s Spec) String() string {
 		items = append(items, wordBody)
 	}
 	return text + "@" + strings.Join(items, ",")
+}
+
+// Places are the hosts, with the paths to which it is narrowed, as a spec has them.
+func (s Spec) Places() (places []string) {
+	for _, h := range s.Hosts {
+		if len(s.Paths[h]) == 0 {
+			places = append(places, h.String())
+		}
+		for _, p := range s.Paths[h] {
+			places = append(places, h.String()+p)
+		}
+	}
+	return places
 }
 
 // CheckName tells whether name can be that of a variable, and so of a secret. Its error does not repeat the name.
@@ -196,12 +209,30 @@ func (s *Spec) add(item string) error {
 	case item == wordBody:
 		return once(&s.Body, item)
 	}
-	host, err := parseHost(item)
-	if err == nil && slices.Contains(s.Hosts, host) {
-		err = fmt.Errorf("%s is there twice", host)
+	return s.addHost(item)
+}
+
+func (s *Spec) addHost(item string) error {
+	host, below, err := parseHost(item)
+	if err != nil {
+		return err
 	}
-	s.Hosts = append(s.Hosts, host)
-	return err
+	known, narrowed := slices.Contains(s.Hosts, host), len(s.Paths[host]) > 0
+	switch {
+	case known && (below == "") == narrowed:
+		return fmt.Errorf("%s is there as a whole, and with a path", host)
+	case known && (below == "" || slices.Contains(s.Paths[host], below)):
+		return fmt.Errorf("%s%s is there twice", host, below)
+	case !known:
+		s.Hosts = append(s.Hosts, host)
+	}
+	if below != "" {
+		if s.Paths == nil {
+			s.Paths = map[Host][]string{}
+		}
+		s.Paths[host] = append(s.Paths[host], below)
+	}
+	return nil
 }
 
 func once(set *bool, word string) error {
@@ -212,31 +243,34 @@ func once(set *bool, word string) error {
 	return nil
 }
 
-func parseHost(text string) (Host, error) {
-	name, port, hasPort := strings.Cut(text, ":")
-	h := Host{Port: defaultPort}
+// parseHost reads HOST[:PORT][/PATH].
+func parseHost(text string) (h Host, below string, err error) {
+	address, below, hasPath := strings.Cut(text, "/")
+	name, port, hasPort := strings.Cut(address, ":")
+	h = Host{Port: defaultPort}
 	switch {
 	case text == "":
-		return h, errors.New("there is nothing before, between or after the commas")
+		return h, "", errors.New("there is nothing before, between or after the commas")
 	case strings.Contains(text, "="):
-		return h, fmt.Errorf("%q is neither a host nor header=NAME", text)
-	case strings.ContainsAny(text, "/?# "):
-		return h, fmt.Errorf("%q is no host: write its name alone, without https:// and a path", text)
+		return h, "", fmt.Errorf("%q is neither a host nor header=NAME", text)
+	case strings.ContainsAny(text, "?# ") || strings.Contains(text, "://"):
+		return h, "", fmt.Errorf("%q is no host: write its name alone or with a path, without https:// and a query", text)
 	case strings.Contains(text, "*"):
-		return h, fmt.Errorf("%q stands for several hosts, and a secret is for hosts that are named one by one", text)
+		return h, "", fmt.Errorf("%q stands for several, and a secret is for hosts and paths that are named one by one", text)
 	case strings.HasPrefix(text, "["):
-		return h, fmt.Errorf("%q is an address, and a host has to prove by its name that it is the one", text)
+		return h, "", fmt.Errorf("%q is an address, and a host has to prove by its name that it is the one", text)
 	}
 	if hasPort {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || port[0] == '0' {
-			return h, fmt.Errorf("%q is no port: it is a number from 1 to 65535", port)
+			return h, "", fmt.Errorf("%q is no port: it is a number from 1 to 65535", port)
 		}
 		h.Port = uint16(n)
 	}
-	var err error
-	h.Name, err = canonicalHost(name)
-	return h, err
+	if h.Name, err = canonicalHost(name); err == nil && hasPath {
+		below, err = canonicalPath("/" + below)
+	}
+	return h, below, err
 }
 
 // canonicalHost returns the one form of all that name the same host, if it is one that a certificate can name (RFC 1123).

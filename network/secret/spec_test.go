@@ -23,7 +23,11 @@ func TestParse(t *testing.T) {
 			Name: "K", Source: Source{FromCommand, "op read op://v/me@x.example/k, or=that"}, Hosts: []Host{{"xn--bcher-kva.example", 443}},
 		},
 		"K=file:/k@query,a.example": {Name: "K", Source: Source{FromFile, "/k"}, Hosts: []Host{{"a.example", 443}}, Query: true},
-		"K=store:other@a.example":   {Name: "K", Source: Source{FromStore, "other"}, Hosts: []Host{{"a.example", 443}}},
+		"K@a.example/o/r,b.example,A.example:443/o/%72.git,b.example:1/%40x/a%2cb": {
+			Name: "K", Hosts: []Host{{"a.example", 443}, {"b.example", 443}, {"b.example", 1}},
+			Paths: map[Host][]string{{"a.example", 443}: {"/o/r", "/o/r.git"}, {"b.example", 1}: {"/%40x/a%2Cb"}},
+		},
+		"K=store:other@a.example": {Name: "K", Source: Source{FromStore, "other"}, Hosts: []Host{{"a.example", 443}}},
 	} {
 		got, err := Parse(text)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -64,10 +68,20 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		"K@a.b,query,query":           "query is there twice",
 		"K@a.b,body,body":             "body is there twice",
 		"K@a.b,A.B:443":               "a.b is there twice",
+		"K@a.b/x,a.b/%78":             "a.b/x is there twice",
+		"K@a.b,a.b/x":                 "a.b is there as a whole, and with a path",
+		"K@a.b/x,a.b":                 "a.b is there as a whole, and with a path",
+		"K@a.b/":                      "ends with a slash",
+		"K@a.b/x/":                    "ends with a slash",
+		"K@a.b//x":                    "nothing between two slashes",
+		"K@a.b/x/../y":                "leads up",
+		"K@a.b/x%2fy":                 "read differently by different servers",
+		"K@a.b/x*":                    "named one by one",
+		"K@a.b/x?y":                   "without https:// and a query",
+		"K@/x":                        "a host, whose name has a dot in it",
 		"K@localhost":                 "a host, whose name has a dot in it",
-		"K@*.example.com":             "stands for several hosts",
-		"K@https://a.example":         "without https:// and a path",
-		"K@a.example/v1":              "without https:// and a path",
+		"K@*.example.com":             "stands for several, and",
+		"K@https://a.example":         "without https:// and a query",
 		"K@192.0.2.1":                 "is an address",
 		"K@[2001:db8::1]:443":         "is an address",
 		"K@a.0x7f":                    "begins with a letter",
@@ -116,7 +130,7 @@ func TestErrorsDoNotRepeatWhatMayBeASecret(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"K@a.example", "K=env:A@a.example:8443,b.example", "K=file:~/k@x,y@a.example,header=x-k,query,body", "K=command:a=b@c, d@e.f", "K=store:A@A.B.:443",
-		"K@a.b,header=", "K@[::1]", "K=@", "\xff@a.b",
+		"K@a.b/o/r,a.b/%2c,c.d", "K@a.b,header=", "K@[::1]", "K=@", "\xff@a.b",
 	} {
 		f.Add(text)
 	}

@@ -25,8 +25,9 @@ type Entry struct {
 
 type entry struct {
 	Entry
-	folded   string // the placeholder in small letters
-	plain    string // and without what could be percent-encoding
+	folded   string              // the placeholder in small letters
+	plain    string              // and without what could be percent-encoding
+	paths    map[Host][][]string // the spec's
 	value    Value
 	previous Value // which a host may still tell of
 }
@@ -60,6 +61,10 @@ func NewTable(entries ...Entry) (*Table, error) {
 			if strings.Contains(added.folded, other.folded) || strings.Contains(other.folded, added.folded) {
 				return nil, fmt.Errorf("the placeholders of %s and %s cannot be told from each other", e.Spec.Name, other.Spec.Name)
 			}
+		}
+		var err error
+		if added.paths, err = readPaths(e.Spec.Paths); err != nil {
+			return nil, fmt.Errorf("the secret %s: %w", e.Spec.Name, err)
 		}
 		added.Spec.Headers = slices.Clone(e.Spec.Headers)
 		if len(added.Spec.Headers) == 0 {
@@ -128,6 +133,7 @@ type view struct {
 
 // hostView is what a host gets, and what is masked in what it answers.
 type hostView struct {
+	entries []entry
 	headers map[string]*place
 	query   *place
 	json    []replacement
@@ -156,14 +162,17 @@ func newView(entries []*entry) *view {
 		}
 	}
 	for host, entries := range of {
-		v.hosts[host] = newHostView(entries)
+		h := newHostView(entries)
+		h.masks = masks(entries)
+		h.text = textReplacer(h.masks)
+		v.hosts[host] = h
 	}
 	return v
 }
 
+// newHostView returns what gets these secrets, of which it masks none yet.
 func newHostView(entries []entry) *hostView {
-	h := &hostView{headers: map[string]*place{}, masks: masks(entries)}
-	h.text = textReplacer(h.masks)
+	h := &hostView{entries: entries, headers: map[string]*place{}}
 	in := map[string][]entry{}
 	var query []entry
 	for _, e := range entries {
