@@ -63,6 +63,8 @@ type Access struct {
 	Secrets        []string            `json:"secrets,omitempty"`            // that stay on the host, and where they may go (see secret.Parse)
 	Placeholders   map[string]string   `json:"placeholders,omitempty"`       // what the guest has in their place, by their names; made at the first start
 	Revoked        []string            `json:"revoked,omitempty"`            // names of secrets that were taken away since: the guest has their placeholders, and nothing comes of them
+	GitCredentials []string            `json:"gitCredentials,omitempty"`     // remotes for which the host's git has credentials that the guest uses: names of remotes of the shares, or addresses, as Resolve makes of them
+	GitUsers       map[string]string   `json:"gitUsers,omitempty"`           // whose they are, by the names of their secrets, since the last start
 	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
@@ -127,6 +129,8 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	if len(errs) == 0 {
 		rules, err := resolveRemotes(c.Allow, c.Shares)
 		c.Allow, errs = rules, append(errs, err)
+		c.GitCredentials, err = resolveCredentials(c.GitCredentials, c.Shares)
+		errs = append(errs, err)
 	}
 	return c, errors.Join(errs...)
 }

@@ -22,30 +22,39 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// SecretSpecs are the secrets, read.
+// HasSecrets tells whether there are any, also those of git.
+func (a Access) HasSecrets() bool { return len(a.Secrets)+len(a.GitCredentials) > 0 }
+
+// SecretSpecs are the secrets, read, and after them those of git, in the order of GitCredentials.
 func (a Access) SecretSpecs() ([]secret.Spec, error) {
 	var specs []secret.Spec
 	var errs []error
 	named := map[string]bool{}
-	for _, text := range a.Secrets {
-		spec, err := secret.Parse(text)
+	add := func(spec secret.Spec, err error) {
 		if err == nil && named[spec.Name] {
 			err = fmt.Errorf("two secrets are to be the variable %s: give it one source, and all its hosts", spec.Name)
 		}
 		named[spec.Name] = true
 		specs, errs = append(specs, spec), append(errs, err)
 	}
-	return specs, errors.Join(errs...)
+	for _, text := range a.Secrets {
+		add(secret.Parse(text))
+	}
+	repositories, err := a.gitRepositories()
+	for _, r := range repositories {
+		add(r.secret, nil)
+	}
+	return specs, errors.Join(append(errs, err)...)
 }
 
 func (c Config) validateSecrets() error {
 	switch {
-	case len(c.Secrets) == 0:
+	case !c.HasSecrets():
 		return nil
 	case !c.Network.Judged():
 		return remedy.Add(fmt.Errorf("the network mode %s puts no secrets into requests", c.Network), remedy.Set, "net", string(network.ModePublic))
-	case len(c.Secrets) > gateway.MaxSecrets:
-		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets), gateway.MaxSecrets)
+	case len(c.Secrets)+len(c.GitCredentials) > gateway.MaxSecrets:
+		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets)+len(c.GitCredentials), gateway.MaxSecrets)
 	}
 	_, err := c.SecretSpecs()
 	return err
@@ -102,11 +111,17 @@ func (c Config) ClosedSecrets() (closed []ClosedSecret) {
 	if err != nil || bad != nil || c.Network != network.ModeAllowlist {
 		return nil
 	}
-	for _, spec := range specs {
+	repositories, _ := c.gitRepositories() // as SecretSpecs has them
+	for i, spec := range specs {
 		for _, host := range spec.Hosts {
-			if v := judge.Allow.Name(host.Name, host.Port, policy.TCP); !v.Allow && !v.Requests {
-				closed = append(closed, ClosedSecret{spec.Name, policy.RuleFor(host.Name, host.Port)})
+			if v := judge.Allow.Name(host.Name, host.Port, policy.TCP); v.Allow || v.Requests {
+				continue
 			}
+			rule := policy.RuleFor(host.Name, host.Port)
+			if i >= len(c.Secrets) {
+				rule = "git:" + repositories[i-len(c.Secrets)].urls[0]
+			}
+			closed = append(closed, ClosedSecret{spec.Name, rule})
 		}
 	}
 	return closed
@@ -137,7 +152,13 @@ func (c Config) RevokeSecret(name string) (Config, error) {
 }
 
 // Secrets are the secrets of a sandbox, by their names.
-type Secrets map[string]secret.Value
+type Secrets map[string]Secret
+
+// Secret is one of them.
+type Secret struct {
+	Value secret.Value
+	User  string // whose it is, which is known to the guest, if it is a password of git's
+}
 
 // Secrets gets the secrets of a sandbox that is to be made: what is missing is known before there is one.
 func (h *Host) Secrets(ctx context.Context, c Config) (Secrets, error) {
@@ -148,12 +169,22 @@ func (h *Host) Secrets(ctx context.Context, c Config) (Secrets, error) {
 	sources := secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: h.Dirs.Secrets()}}
 	secrets := Secrets{}
 	var errs []error
-	for _, spec := range specs { // not at once: commands may ask for something
+	// Not at once: commands may ask for something.
+	for _, spec := range specs[:len(c.Secrets)] {
 		if slices.Contains(c.Revoked, spec.Name) {
 			continue
 		}
 		value, err := sources.Value(ctx, spec)
-		secrets[spec.Name], errs = value, append(errs, err)
+		secrets[spec.Name], errs = Secret{Value: value}, append(errs, err)
+	}
+	repositories, err := c.gitRepositories()
+	errs = append(errs, err)
+	for _, r := range repositories {
+		if slices.Contains(c.Revoked, r.secret.Name) {
+			continue
+		}
+		s, err := r.credentials(ctx)
+		secrets[r.secret.Name], errs = s, append(errs, err)
 	}
 	return secrets, errors.Join(errs...)
 }
@@ -174,21 +205,28 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 	if err != nil || len(specs) == 0 {
 		return nil, nil, err
 	}
-	placeholders := maps.Clone(c.Placeholders)
-	if placeholders == nil {
-		placeholders = map[string]string{}
+	before := c
+	c.Placeholders, c.GitUsers = maps.Clone(c.Placeholders), maps.Clone(c.GitUsers)
+	if c.Placeholders == nil {
+		c.Placeholders = map[string]string{}
 	}
 	for _, spec := range specs {
 		if slices.Contains(c.Revoked, spec.Name) {
 			continue
 		}
-		value := secrets[spec.Name]
+		value := secrets[spec.Name].Value
 		if value.IsZero() {
 			err = fmt.Errorf("the secret %s has no value", spec.Name)
 			break
 		}
-		if placeholders[spec.Name] == "" {
-			placeholders[spec.Name] = secret.Placeholder(value)
+		if c.Placeholders[spec.Name] == "" {
+			c.Placeholders[spec.Name] = secret.Placeholder(value)
+		}
+		if user := secrets[spec.Name].User; user != "" {
+			if c.GitUsers == nil {
+				c.GitUsers = map[string]string{}
+			}
+			c.GitUsers[spec.Name] = user
 		}
 		var file *os.File
 		if file, err = value.File(); err != nil {
@@ -196,8 +234,7 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 		}
 		names, files = append(names, spec.Name), append(files, file)
 	}
-	if err == nil && !maps.Equal(placeholders, c.Placeholders) {
-		c.Placeholders = placeholders
+	if err == nil && (!maps.Equal(c.Placeholders, before.Placeholders) || !maps.Equal(c.GitUsers, before.GitUsers)) {
 		err = durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
 	}
 	if err != nil {

@@ -174,7 +174,7 @@ func TestARevokedSecretIsGotNoMore(t *testing.T) {
 		}
 	}
 	secrets, err := s.Secrets(t.Context())
-	if err != nil || len(secrets) != 1 || secrets["TWO"].Reveal() != "value-of-two" {
+	if err != nil || len(secrets) != 1 || secrets["TWO"].Value.Reveal() != "value-of-two" {
 		t.Errorf("%d secrets, %v", len(secrets), err)
 	}
 	if c, err := s.Config(); err != nil || fmt.Sprint(c.Revoked) != "[ONE]" {

@@ -275,6 +275,9 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	if c.Bool("git-push-only") {
 		config.Allow = append(config.Allow, "git:origin")
 	}
+	if c.Bool("git-credentials") {
+		config.GitCredentials = []string{"origin"}
+	}
 	errs[11] = addAIAgent(c, host, &config, sources)
 	config.SSHAgentKeys, errs[12] = pickKeys(c.Context, c.StringSlice("ssh-agent"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
@@ -319,6 +322,9 @@ func useImage(c *cli.Context, host *machine.Host, config *machine.Config) (*imag
 		if !slices.Contains(asked, rule) {
 			fmt.Fprintf(notes(), "sandbox: note: the guest may fetch from and push to %s\n", strings.TrimPrefix(rule, "git:"))
 		}
+	}
+	for _, address := range config.GitCredentials {
+		fmt.Fprintf(notes(), "sandbox: note: the guest uses the credentials that your git has for %s\n", address)
 	}
 	return img, nil
 }

@@ -42,7 +42,7 @@ type reader struct {
 // and returns that one from then on: programs in the guest believe it for as long
 // as they run.
 func (v *supervisor) openReader() (r reader, err error) {
-	if requests, err := hasRequests(v.config); err != nil || !requests && len(v.config.Secrets) == 0 {
+	if requests, err := hasRequests(v.config); err != nil || !requests && !v.config.HasSecrets() {
 		return r, err
 	}
 	path := v.s.Files().Key(layout.AuthorityKey)

@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
-	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
@@ -64,7 +62,7 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 			return v.explainOldAgent(err)
 		}
 	}
-	if len(v.config.Secrets) > 0 {
+	if v.config.HasSecrets() {
 		if err := v.agentClient().Require(ctx, agent.FeatureEnvironment); err != nil {
 			return v.explainOldAgent(err)
 		}
@@ -119,12 +117,12 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	for _, e := range v.exports(plan) {
 		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
 	}
-	environment := v.keysEnvironment()
-	for _, name := range slices.Sorted(maps.Keys(v.config.Placeholders)) {
-		environment = append(environment, name+"="+v.config.Placeholders[name])
+	variables, err := v.config.Variables()
+	if err != nil {
+		v.log.Error("the guest's git does not know of its credentials", "err", err)
 	}
 	return agent.BootConfig{
-		Environment: environment,
+		Environment: append(v.keysEnvironment(), variables...),
 		Hostname:    v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
 		Certificates: v.certificates, HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}

@@ -168,7 +168,7 @@ var (
 		"NODE_EXTRA_CA_CERTS", "DENO_TLS_CA_STORE", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE",
 		"GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "NIX_SSL_CERT_FILE", "CARGO_HTTP_CAINFO", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 	}
-	reservedPrefixes = []string{"LD_", "LC_", "XDG_"}
+	reservedPrefixes = []string{"LD_", "LC_", "XDG_", "GIT_CONFIG_"}
 )
 
 func reserved(name string) bool {
