@@ -32,23 +32,17 @@ func (c *Client) LendKeys(ctx context.Context, serve func(context.Context, io.Re
 		return errors.New("keys are lent to the guest already")
 	}
 	go c.serveKeys(offers, serve)
-	answered := make(chan error, 1)
-	go func() {
+	err := within(ctx, func() error {
 		accepted, _, err := c.ssh.SendRequest(wire.RequestKeysSocket, true, nil)
 		if err == nil && !accepted {
 			err = errors.New("its agent refuses")
 		}
-		answered <- err
-	}()
-	select {
-	case err := <-answered:
-		if err != nil {
-			return fmt.Errorf("keys cannot be lent to the guest: %w", c.explain(err))
-		}
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("keys cannot be lent to the guest: %w", c.explain(err))
 	}
+	return nil
 }
 
 // serveKeys answers the connections of the guest's programs until the connection

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -60,22 +59,11 @@ func addAIAgent(c *cli.Context, host *machine.Host, config *machine.Config, foun
 	if err != nil {
 		return err
 	}
-	add := func(key string, to *[]string, values []string) {
-		values = slices.DeleteFunc(values, func(value string) bool { return slices.Contains(*to, value) })
-		if len(values) == 0 {
-			return
-		}
-		*to = append(*to, values...)
-		source := project.Source{Layer: found["agent"].Layer, Name: "agent " + name}
-		if earlier, ok := found[key]; ok {
-			source = earlier.And(source)
-		}
-		found[key] = source
-	}
+	source := project.Source{Layer: found["agent"].Layer, Name: "agent " + name}
 	if config.Network == network.ModeAllowlist || config.Network == network.ModeAsk {
-		add("allow", &config.Allow, allow)
+		found.extend("allow", &config.Allow, allow, source)
 	}
-	add("secret", &config.Secrets, secrets)
+	found.extend("secret", &config.Secrets, secrets, source)
 	return nil
 }
 

@@ -35,16 +35,7 @@ func joinProject(config *machine.Config, dir string, answers project.Answers, fo
 		fmt.Fprintf(notes(), "sandbox: note: what you have answered for %s does not count: %s\n", shown(config.Project), sentences(err))
 		return
 	}
-	rules = slices.DeleteFunc(rules, func(rule string) bool { return slices.Contains(config.Allow, rule) })
-	if len(rules) == 0 {
-		return
-	}
-	config.Allow = append(config.Allow, rules...)
-	source := project.Source{Layer: project.UserFile, Name: "answers for " + config.Project}
-	if earlier, ok := found["allow"]; ok {
-		source = earlier.And(source)
-	}
-	found["allow"] = source
+	found.extend("allow", &config.Allow, rules, project.Source{Layer: project.UserFile, Name: "answers for " + config.Project})
 }
 
 // answerQuestion answers a question of the sandbox, and remembers the answer if it is for the project.
@@ -84,10 +75,7 @@ func answerQuestion(ctx context.Context, s *machine.Sandbox, id, answer string) 
 func showAnswers(w io.Writer, answers project.Answers) error {
 	all, err := answers.List()
 	for _, r := range all {
-		fmt.Fprintf(w, "you have opened for %s, with --net ask:\n", shown(r.Directory))
-		for _, flag := range asFlags(r.Asks) {
-			fmt.Fprintf(w, "   %s\n", flag)
-		}
+		showAsks(w, fmt.Sprintf("you have opened for %s, with --net ask", shown(r.Directory)), r.Asks)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -31,10 +32,7 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 				errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
 			}
 		}
-		if earlier, ok := found[setting.Key]; ok {
-			source = earlier.And(source)
-		}
-		found[setting.Key] = source
+		found.add(setting.Key, source)
 	}
 	for _, file := range files {
 		if file.Source.Layer == project.ProjectFile {
@@ -75,6 +73,23 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 func (s sources) has(name string) bool {
 	_, ok := s[name]
 	return ok
+}
+
+// add notes that values of an option came from source, besides those that it has from elsewhere.
+func (s sources) add(name string, source project.Source) {
+	if earlier, ok := s[name]; ok {
+		source = earlier.And(source)
+	}
+	s[name] = source
+}
+
+// extend adds values to those of an option, as from source, of which it has none yet.
+func (s sources) extend(name string, to *[]string, values []string, source project.Source) {
+	values = slices.DeleteFunc(values, func(value string) bool { return slices.Contains(*to, value) })
+	if len(values) > 0 {
+		*to = append(*to, values...)
+		s.add(name, source)
+	}
 }
 
 // complete adds the sources of what nobody has set.

@@ -88,14 +88,14 @@ func trustAction(c *cli.Context) error {
 		fmt.Fprintf(notes(), "sandbox: %s asks for nothing that takes your consent\n", files[0].Source)
 		return nil
 	case consents.Has(r):
-		showAsks(c.App.Writer, r)
+		showRequest(c.App.Writer, r)
 		fmt.Fprintf(notes(), "sandbox: you have consented to this already\n")
 		return nil
 	case c.Bool("force"):
-		showAsks(c.App.Writer, r)
+		showRequest(c.App.Writer, r)
 		return consents.Give(r)
 	case !isTerminal(os.Stdin) || !isTerminal(os.Stderr):
-		showAsks(c.App.Writer, r)
+		showRequest(c.App.Writer, r)
 		return usage("there is no terminal to ask on: look at what %s asks for, and add --force", shown(r.File()))
 	}
 	_, err = askConsent(os.Stdin, notes(), consents, r)
@@ -116,7 +116,7 @@ func insistOnConsent(r project.Request) (bool, error) {
 
 // askConsent remembers the consent if it is given.
 func askConsent(in io.Reader, out io.Writer, consents project.Consents, r project.Request) (bool, error) {
-	showAsks(out, r)
+	showRequest(out, r)
 	if !confirm(in, out, "Let its sandboxes have this, until the file asks for something else?") {
 		return false, errors.New("nothing was opened: take out of the file what is not to be open")
 	}
@@ -127,9 +127,13 @@ func needsConsent(r project.Request) error {
 	return fmt.Errorf("%s asks for what counts only with your consent: %s\nsandbox trust %s shows it and asks you", shown(r.File()), strings.Join(asFlags(r.Asks), " "), shown(r.Directory))
 }
 
-func showAsks(w io.Writer, r project.Request) {
-	fmt.Fprintf(w, "%s asks for:\n", shown(r.File()))
-	for _, flag := range asFlags(r.Asks) {
+func showRequest(w io.Writer, r project.Request) {
+	showAsks(w, shown(r.File())+" asks for", r.Asks)
+}
+
+func showAsks(w io.Writer, heading string, asks []project.Ask) {
+	fmt.Fprintf(w, "%s:\n", heading)
+	for _, flag := range asFlags(asks) {
 		fmt.Fprintf(w, "   %s\n", flag)
 	}
 }
@@ -155,7 +159,7 @@ func shown(text string) string {
 func listConsents(w io.Writer, consents project.Consents, answers project.Answers) error {
 	all, err := consents.List()
 	for _, r := range all {
-		showAsks(w, r)
+		showRequest(w, r)
 	}
 	return errors.Join(err, showAnswers(w, answers))
 }
