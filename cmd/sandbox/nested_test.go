@@ -57,7 +57,7 @@ func TestNested(t *testing.T) {
 }
 
 // nestedTries is how often TestNested is tried.
-const nestedTries = 3
+const nestedTries = 5
 
 // TestNestedOnce is what TestNested tries.
 func TestNestedOnce(t *testing.T) {

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"runtime"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// attempt runs a script so that it can be run again: it is what package testscript takes for a test, and its failure is
+// not the test's.
+type attempt struct {
+	test    *testing.T
+	log     bytes.Buffer
+	failed  bool
+	skipped bool
+}
+
+// runScript runs one script. It is tried again, up to three times, where it failed because an emulated processor stood
+// still: on some machines, QEMU's emulator leaves one where it does not go on, and the kernel on another says for ever that
+// its timers are overdue. Nothing that we start a guest with brings that about or keeps it off, and whatever else fails,
+// fails at once.
+func runScript(t *testing.T, p testscript.Params) {
+	for try := 1; ; try++ {
+		a := &attempt{test: t}
+		testscript.RunT(a, p)
+		switch {
+		case a.skipped:
+			t.Skip(a.log.String())
+		case !a.failed:
+			t.Log(a.log.String())
+			return
+		case try == scriptTries || !stoodStill.Match(a.log.Bytes()):
+			t.Fatal(a.log.String())
+		}
+		t.Logf("a processor stood still, and it is tried again:\n%s", a.log.String())
+	}
+}
+
+const scriptTries = 3
+
+// stoodStill is in the last lines of the console of a guest of which a processor stands still: the kernel shows where the
+// thread waits that should have gone on.
+var stoodStill = regexp.MustCompile(`rcu_gp_kthread|rcu_preempt kthread|rcu_preempt detected stalls`)
+
+// Run runs the script within the attempt. The only one at a time: the test itself is what runs beside others.
+func (a *attempt) Run(_ string, script func(testscript.T)) {
+	done := make(chan struct{})
+	go func() { // which a script that fails ends
+		defer close(done)
+		script(a)
+	}()
+	<-done
+}
+
+func (a *attempt) Log(args ...any) { fmt.Fprintln(&a.log, args...) }
+func (a *attempt) Parallel()       {}
+func (a *attempt) Verbose() bool   { return testing.Verbose() }
+
+func (a *attempt) Skip(args ...any) {
+	a.skipped = true
+	a.Log(args...)
+	runtime.Goexit()
+}
+
+func (a *attempt) Fatal(args ...any) {
+	a.Log(args...)
+	a.FailNow()
+}
+
+func (a *attempt) FailNow() {
+	a.failed = true
+	runtime.Goexit()
+}
