@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -131,7 +132,7 @@ func TestShareWithoutARecordIsRecordedAtItsStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err = s.Config()
-	if err != nil || c.Shares[0].Directory == (hostdir.Identity{}) || c.Shares[0] != recorded.Shares[0] {
+	if err != nil || c.Shares[0].Directory == (hostdir.Identity{}) || !reflect.DeepEqual(c.Shares[0], recorded.Shares[0]) {
 		t.Errorf("kept: %+v, %v", c.Shares, err)
 	}
 }

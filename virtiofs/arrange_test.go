@@ -2,7 +2,7 @@ package virtiofs
 
 import (
 	"os"
-	"slices"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -53,7 +53,7 @@ func TestArrangeMountsOuterSharesFirst(t *testing.T) {
 		{Source: project + "/.git", Target: "/home/agent/app/.git"},
 		{Source: project + "/.git/hooks", Target: "/home/agent/app/.git/hooks", ReadOnly: true},
 	}
-	if !slices.Equal(got, want) {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

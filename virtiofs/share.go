@@ -10,10 +10,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // specExample stands in the message of every mistake in a share's specification.
-const specExample = "write HOST[:GUEST][:ro], for example ~/src/app:app:ro"
+const specExample = "write HOST[:GUEST][:OPTION,…], for example ~/src/app:app:ro"
 
 // Share is a directory of the host that the guest sees.
 type Share struct {
@@ -23,6 +24,11 @@ type Share struct {
 	Target string `json:"target"`
 	// ReadOnly keeps the guest, including its root, from changing anything.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// CopyOnWrite keeps what the guest writes on the guest's own disk: the directory stays as it is until the user applies
+	// the changes. ReadOnly is set as well, so that whoever serves the directory needs not know of it.
+	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
+	// Rules are for what the guest may do within it.
+	Rules rules.Choice `json:"rules,omitzero"`
 	// Directory is what Source was when it was admitted, or zero.
 	Directory hostdir.Identity `json:"directory,omitzero"`
 	// AllowDangerous says that it was admitted although it is dangerous.
@@ -33,21 +39,22 @@ type Share struct {
 func (s Share) String() string {
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace
 	target := escape(s.Target)
-	if target == "ro" || target == "rw" {
+	if isOptions(s.Target) {
 		target = "./" + target
 	}
 	spec := escape(s.Source) + ":" + target
-	if s.ReadOnly {
-		spec += ":ro"
+	if options := s.options(); len(options) > 0 {
+		spec += ":" + escape(strings.Join(options, ","))
 	}
 	return spec
 }
 
-// ParseShare reads HOST[:GUEST][:ro|:rw].
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, rules=safe, rules=none, and allow=PATTERN, which
+// can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
 // relative to the home of the guest's user and by default the base name of HOST. In both, "\:" stands for a
-// colon and "\\" for a backslash; a guest directory named "ro" or "rw" is written "./ro".
+// colon and "\\" for a backslash; a guest directory that is named like an option is written "./ro".
 //
 // Symbolic links in HOST are resolved, once and for all. It need not exist; that is for Admit to find out.
 func ParseShare(spec, cwd string) (Share, error) {
@@ -75,12 +82,11 @@ func parseShare(spec, cwd string) (Share, error) {
 
 	rest := fields[1:]
 	if n := len(rest); n > 0 {
-		switch last := rest[n-1]; {
-		case last.raw == "ro", last.raw == "rw":
-			share.ReadOnly = last.raw == "ro"
+		if last := rest[n-1]; n == 2 || isOptions(last.raw) {
+			if err := share.setOptions(last); err != nil {
+				return Share{}, err
+			}
 			rest = rest[:n-1]
-		case n == 2:
-			return Share{}, fmt.Errorf("at character %d, %q is neither ro nor rw (a colon within a path is written \\:)", last.position, last.text)
 		}
 	}
 	switch {

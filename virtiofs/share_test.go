@@ -3,8 +3,11 @@ package virtiofs
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 func TestParseShare(t *testing.T) {
@@ -34,14 +37,18 @@ func TestParseShare(t *testing.T) {
 		{`/no/a\\b\c:d\:e`, Share{Source: `/no/a\b\c`, Target: "d:e"}},
 		{`/no/end\`, Share{Source: `/no/end\`, Target: `end\`}},
 		{"/no/größe und leer", Share{Source: "/no/größe und leer", Target: "größe und leer"}},
+		{".:cow", Share{Source: "/no/project", Target: "project", ReadOnly: true, CopyOnWrite: true}},
+		{".:work:rw,allow=.husky/**,allow=**/Make*", Share{Source: "/no/project", Target: "work", Rules: rules.Choice{Allow: []string{".husky/**", "**/Make*"}}}},
+		{".:rules=none", Share{Source: "/no/project", Target: "project", Rules: rules.Choice{None: true}}},
+		{".:./cow:ro", Share{Source: "/no/project", Target: "cow", ReadOnly: true}},
 		{"/:host:ro", Share{Source: "/", Target: "host", ReadOnly: true}},
 	} {
 		got, err := ParseShare(test.spec, "/no/project")
-		if err != nil || got != test.want {
+		if err != nil || !reflect.DeepEqual(got, test.want) {
 			t.Errorf("ParseShare(%q) = %+v, %v; want %+v", test.spec, got, err, test.want)
 			continue
 		}
-		if again, err := ParseShare(got.String(), "/elsewhere"); err != nil || again != got {
+		if again, err := ParseShare(got.String(), "/elsewhere"); err != nil || !reflect.DeepEqual(again, got) {
 			t.Errorf("ParseShare(%q) = %+v, %v; want %+v again", got.String(), again, err, got)
 		}
 	}
@@ -49,21 +56,24 @@ func TestParseShare(t *testing.T) {
 
 func TestParseShareTellsWhereTheMistakeIs(t *testing.T) {
 	for spec, want := range map[string]string{
-		"":              "at character 1, the directory of the host is empty",
-		":x":            "at character 1, the directory of the host is empty",
-		"a:":            "at character 3, the path in the guest is empty",
-		"größe::ro":     "at character 7, the path in the guest is empty",
-		"a:b:r0":        `at character 5, "r0" is neither ro nor rw`,
-		"a:b:c:ro":      "at character 5, there is one part too many",
-		"a:b:c:d":       "at character 5, there is one part too many",
-		"a:../b":        "at character 3, the path in the guest leaves the guest's home",
-		"a:~/..":        "at character 3, the path in the guest leaves the guest's home",
-		"a:~":           "at character 3, the path in the guest is its whole home",
-		"a:.":           "at character 3, the path in the guest is its whole home",
-		"/":             "/ has no name of its own",
-		"a\x00b":        "UTF-8",
-		"\xff":          "UTF-8",
-		"C:\\x:work:ro": `at character 6, there is one part too many`,
+		"":                          "at character 1, the directory of the host is empty",
+		":x":                        "at character 1, the directory of the host is empty",
+		"a:":                        "at character 3, the path in the guest is empty",
+		"größe::ro":                 "at character 7, the path in the guest is empty",
+		"a:b:r0":                    `at character 5, "r0" is not an option`,
+		"a:b:ro,cow":                "ro and cow exclude each other",
+		"a:b:allow=":                `"allow=" is not an option`,
+		"a:rules=none,allow=.husky": "nothing that allow= could allow",
+		"a:b:c:ro":                  "at character 5, there is one part too many",
+		"a:b:c:d":                   "at character 5, there is one part too many",
+		"a:../b":                    "at character 3, the path in the guest leaves the guest's home",
+		"a:~/..":                    "at character 3, the path in the guest leaves the guest's home",
+		"a:~":                       "at character 3, the path in the guest is its whole home",
+		"a:.":                       "at character 3, the path in the guest is its whole home",
+		"/":                         "/ has no name of its own",
+		"a\x00b":                    "UTF-8",
+		"\xff":                      "UTF-8",
+		"C:\\x:work:ro":             `at character 6, there is one part too many`,
 	} {
 		_, err := ParseShare(spec, "/no/project")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), specExample) {
@@ -79,7 +89,7 @@ func TestParseShareResolvesLinksButKeepsTheirName(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Share{Source: filepath.Join(dir, "real"), Target: "link"}
-	if got, err := ParseShare("link", dir); err != nil || got != want {
+	if got, err := ParseShare("link", dir); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("ParseShare = %+v, %v; want %+v", got, err, want)
 	}
 }
@@ -110,7 +120,7 @@ func FuzzParseShare(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := ParseShare(share.String(), "/no/such"); err != nil || again != share {
+		if again, err := ParseShare(share.String(), "/no/such"); err != nil || !reflect.DeepEqual(again, share) {
 			t.Errorf("%q gives %+v, whose specification %q gives %+v, %v", spec, share, share.String(), again, err)
 		}
 	})

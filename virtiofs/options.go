@@ -1,0 +1,65 @@
+package virtiofs
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// isOptions tells whether a part of a specification can only be a list of options: its first word is one.
+func isOptions(part string) bool {
+	first, _, _ := strings.Cut(part, ",")
+	name, _, hasValue := strings.Cut(first, "=")
+	if hasValue {
+		return name == "rules" || name == "allow"
+	}
+	return name == "ro" || name == "rw" || name == "cow"
+}
+
+// setOptions reads a list of options.
+func (s *Share) setOptions(f field) error {
+	var modes []string
+	for option := range strings.SplitSeq(f.text, ",") {
+		name, value, _ := strings.Cut(option, "=")
+		switch {
+		case option == "ro", option == "rw", option == "cow":
+			modes = append(modes, option)
+		case option == "rules=none":
+			s.Rules.None = true
+		case option == "rules=safe":
+			s.Rules.None = false
+		case name == "allow" && value != "":
+			s.Rules.Allow = append(s.Rules.Allow, value)
+		default:
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, rules=safe, rules=none and allow=PATTERN (a colon within a path is written \\:)", f.position, option)
+		}
+	}
+	if len(modes) > 1 {
+		return fmt.Errorf("at character %d, %s exclude each other", f.position, strings.Join(modes, " and "))
+	}
+	s.CopyOnWrite = slices.Contains(modes, "cow")
+	s.ReadOnly = s.CopyOnWrite || slices.Contains(modes, "ro")
+	if s.Rules.None && len(s.Rules.Allow) > 0 {
+		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
+	}
+	return nil
+}
+
+// options are those that setOptions reads back.
+func (s Share) options() []string {
+	var list []string
+	switch {
+	case s.CopyOnWrite:
+		list = append(list, "cow")
+	case s.ReadOnly:
+		list = append(list, "ro")
+	}
+	if s.Rules.None {
+		list = append(list, "rules=none")
+	}
+	for _, pattern := range s.Rules.Allow {
+		list = append(list, "allow="+pattern)
+	}
+	return list
+}

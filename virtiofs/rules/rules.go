@@ -1,0 +1,63 @@
+package rules
+
+import "io/fs"
+
+// Operation is what a guest does to a name.
+type Operation int
+
+// The operations. A rename is Remove of the old name and Make of the new one; a hard link is Read of the old name and Make
+// of the new one.
+const (
+	// Read opens what is there for its content.
+	Read Operation = iota
+	// Make gives something a name that it did not have: a new file, directory, symbolic link or special file, what is
+	// renamed to it, or a hard link.
+	Make
+	// Write changes the content of what is there, or shortens it.
+	Write
+	// Change changes the mode, owner, times or extended attributes.
+	Change
+	// Remove takes the name away, also by renaming it.
+	Remove
+)
+
+// Access is an operation on a name.
+type Access struct {
+	Operation Operation
+	// Path is that of the name in the share, as the host has it: relative, clean, with slashes, and without symbolic links
+	// but for its last part. The share's own directory is ".".
+	Path string
+	// Type has the type bits of what is there, or will be: fs.ModeDir, fs.ModeSymlink and so on; zero is a regular file.
+	Type fs.FileMode
+	// Moved says of Make that what gets the name was there before, under another: what it has within it was judged under that.
+	Moved bool
+	// Link is the target of a symbolic link that is made.
+	Link string
+	// Content returns what a regular file that gets the name holds, at most MaxContent bytes. It is nil where it cannot be
+	// known, as for a file that is only now made, and is called for paths of which [Set.WantsContent] says so.
+	Content func() ([]byte, error)
+}
+
+// MaxContent bounds, in bytes, files of which the content decides. A larger one is refused.
+const MaxContent = 1 << 20
+
+// Verdict is what is to be done. Its zero value allows.
+type Verdict struct {
+	// Refused is EACCES for the guest.
+	Refused bool
+	// Rule names the rule that refused, as `sandbox share rules` lists it.
+	Rule string
+	// Reason says in a part of a sentence why, for the host's user: "Git executes it on the host".
+	Reason string
+}
+
+// Choice is what the user decided for a share. The zero value is the built-in set "safe".
+type Choice struct {
+	// None turns all rules off.
+	None bool `json:"none,omitempty"`
+	// Allow are patterns of paths (with ** for any number of parts) for which no rule counts.
+	Allow []string `json:"allow,omitempty"`
+	// Refuse are further patterns of paths that the guest cannot write, and Hide such that it cannot read either.
+	Refuse []string `json:"refuse,omitempty"`
+	Hide   []string `json:"hide,omitempty"`
+}
