@@ -5,8 +5,8 @@ import "io/fs"
 // Operation is what a guest does to a name.
 type Operation int
 
-// The operations. A rename is Remove of the old name and Make of the new one; a hard link is Read of the old name and Make
-// of the new one.
+// The operations. A rename is Remove of the old name and Make of the new one. A hard link is Write of the old name, because
+// the file can then be written under the other, and Make of the new one.
 const (
 	// Read opens what is there for its content.
 	Read Operation = iota
@@ -28,14 +28,24 @@ type Access struct {
 	// but for its last part. The share's own directory is ".".
 	Path string
 	// Type has the type bits of what is there, or will be: fs.ModeDir, fs.ModeSymlink and so on; zero is a regular file.
+	// Of Make and Change it also has fs.ModeSetuid and fs.ModeSetgid, where they are to be set.
 	Type fs.FileMode
 	// Moved says of Make that what gets the name was there before, under another: what it has within it was judged under that.
 	Moved bool
+	// Empty says of Remove that it is a directory that has nothing in it and ceases to be, as by rmdir(2), so that nothing
+	// lives on under another name.
+	Empty bool
 	// Link is the target of a symbolic link that is made.
 	Link string
-	// Content returns what a regular file that gets the name holds, at most MaxContent bytes. It is nil where it cannot be
-	// known, as for a file that is only now made, and is called for paths of which [Set.WantsContent] says so.
+	// Content returns what a regular file holds, at most MaxContent bytes: of Make that which gets the name, else that which
+	// is there. It is nil where it cannot be known, as for a file that is only now made, or for a hard link, which can be
+	// written under its other name. It is called for paths of which [Set.WantsContent] says so. What it returned is what has
+	// to be there afterwards: whoever lets such a file get the name makes sure that nobody else has it open or has a link to
+	// it, for instance by putting a copy in its place.
 	Content func() ([]byte, error)
+	// Old returns what the regular file holds that loses its name to what is made. It is nil where there is none, and called
+	// as Content is.
+	Old func() ([]byte, error)
 }
 
 // MaxContent bounds, in bytes, files of which the content decides. A larger one is refused.
@@ -52,10 +62,14 @@ type Verdict struct {
 }
 
 // Choice is what the user decided for a share. The zero value is the built-in set "safe".
+//
+// A pattern is a path in the share, in which * and ? stand for characters of a name, [a-z] for one of them, and ** for any
+// number of names. With a slash at its end, it is for a directory with all that is in it. Refuse and Hide do not distinguish
+// upper and lower case, Allow does.
 type Choice struct {
-	// None turns all rules off.
+	// None turns the built-in rules off.
 	None bool `json:"none,omitempty"`
-	// Allow are patterns of paths (with ** for any number of parts) for which no rule counts.
+	// Allow are patterns of paths for which no rule counts.
 	Allow []string `json:"allow,omitempty"`
 	// Refuse are further patterns of paths that the guest cannot write, and Hide such that it cannot read either.
 	Refuse []string `json:"refuse,omitempty"`
