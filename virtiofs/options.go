@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // isOptions tells whether a part of a specification can only be a list of options: its first word is one.
@@ -12,7 +14,7 @@ func isOptions(part string) bool {
 	first, _, _ := strings.Cut(part, ",")
 	name, _, hasValue := strings.Cut(first, "=")
 	if hasValue {
-		return name == "rules" || name == "allow"
+		return slices.Contains([]string{"rules", "allow", "refuse", "hide"}, name)
 	}
 	return name == "ro" || name == "rw" || name == "cow"
 }
@@ -31,8 +33,12 @@ func (s *Share) setOptions(f field) error {
 			s.Rules.None = false
 		case name == "allow" && value != "":
 			s.Rules.Allow = append(s.Rules.Allow, value)
+		case name == "refuse" && value != "":
+			s.Rules.Refuse = append(s.Rules.Refuse, value)
+		case name == "hide" && value != "":
+			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, rules=safe, rules=none and allow=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {
@@ -43,7 +49,8 @@ func (s *Share) setOptions(f field) error {
 	if s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
 	}
-	return nil
+	_, err := rules.New(s.Rules)
+	return err
 }
 
 // options are those that setOptions reads back.
@@ -55,11 +62,5 @@ func (s Share) options() []string {
 	case s.ReadOnly:
 		list = append(list, "ro")
 	}
-	if s.Rules.None {
-		list = append(list, "rules=none")
-	}
-	for _, pattern := range s.Rules.Allow {
-		list = append(list, "allow="+pattern)
-	}
-	return list
+	return append(list, s.Rules.Options()...)
 }

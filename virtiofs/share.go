@@ -49,8 +49,8 @@ func (s Share) String() string {
 	return spec
 }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, rules=safe, rules=none, and allow=PATTERN, which
-// can be there several times.
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, rules=safe, rules=none, and allow=PATTERN,
+// refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
 // relative to the home of the guest's user and by default the base name of HOST. In both, "\:" stands for a

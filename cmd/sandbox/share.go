@@ -30,6 +30,7 @@ EXAMPLES
 				OnUsageError: usageError,
 				Action:       shareAccept,
 			},
+			shareRulesCommand(),
 		},
 	}
 }

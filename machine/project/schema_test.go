@@ -94,6 +94,7 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		`share = "."`:                 {ProjectFile, UserFile},
 		`share = [".", "docs:d:ro"]`:  {ProjectFile, UserFile},
 		`share = []`:                  {ProjectFile, UserFile},
+		`share = ".:refuse=docs/**"`:  {ProjectFile, UserFile},
 		`share = [1]`:                 nil,
 		`share = ":docs"`:             nil,
 		`net = "none"`:                {ProjectFile, UserFile},

@@ -75,3 +75,23 @@ type Choice struct {
 	Refuse []string `json:"refuse,omitempty"`
 	Hide   []string `json:"hide,omitempty"`
 }
+
+// Options are those by which a share's specification says the same: "rules=none", "allow=PATTERN" and so on.
+func (c Choice) Options() []string {
+	var list []string
+	if c.None {
+		list = append(list, "rules=none")
+	}
+	for _, patterns := range []struct {
+		name string
+		of   []string
+	}{{"allow", c.Allow}, {"refuse", c.Refuse}, {"hide", c.Hide}} {
+		for _, pattern := range patterns.of {
+			list = append(list, patterns.name+"="+pattern)
+		}
+	}
+	return list
+}
+
+// Widens tells whether the guest may do more by the choice than by the built-in rules alone.
+func (c Choice) Widens() bool { return c.None || len(c.Allow) > 0 }
