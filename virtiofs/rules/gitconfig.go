@@ -133,11 +133,13 @@ func (r *settingsReader) section() (setting, error) {
 		name = append(name, lower(c))
 	}
 	s := setting{section: string(name)}
-	if len(name) == 0 {
+	switch {
+	case len(name) == 0:
 		return s, errSettings
-	}
-	if c == ']' {
+	case c == ']':
 		return s, nil
+	case c != ' ' && c != '\t':
+		return s, errSettings
 	}
 	for c == ' ' || c == '\t' {
 		c = r.char()
