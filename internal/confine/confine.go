@@ -76,6 +76,11 @@ type Spec struct {
 	Room   *Room   // nil: the program stays in our surroundings
 	Filter *Filter // of system calls; nil: none
 
+	// Listener gets the descriptor on which the calls are decided of which the Filter says Notify (seccomp_unotify(2)),
+	// and has to close it. It is called before Start returns; calls of the program wait. Where there can be none, the
+	// program is not started: *NotifyError.
+	Listener func(*os.File)
+
 	// Attr is for a program without a Room, which the caller confines in some other way.
 	Attr *syscall.SysProcAttr
 }

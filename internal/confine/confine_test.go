@@ -13,8 +13,12 @@ import (
 
 func TestMain(m *testing.M) {
 	Main()
-	if os.Args[0] == selfTest {
+	switch os.Args[0] {
+	case selfTest:
 		trySelf()
+		os.Exit(0)
+	case listenerTest:
+		asksForListener()
 		os.Exit(0)
 	}
 	os.Exit(m.Run())

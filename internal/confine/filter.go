@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -43,6 +44,9 @@ type Action uint32
 const (
 	Allow Action = unix.SECCOMP_RET_ALLOW
 	Kill  Action = unix.SECCOMP_RET_KILL_PROCESS
+	// Notify lets whoever has the Spec's Listener decide, while the caller waits. Of a filter that the program installs
+	// itself, all actions but Allow count for more. Once the listener is closed, the call fails with ENOSYS.
+	Notify Action = unix.SECCOMP_RET_USER_NOTIF
 )
 
 // Refuse lets a call fail.
@@ -108,30 +112,73 @@ func (r Rule) code(call, self int) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(call), SkipFalse: uint8(len(test))}}, test...)
 }
 
+// notifies tells whether a rule asks a listener. It may be called on nil.
+func (f *Filter) notifies() bool {
+	return f != nil && slices.ContainsFunc(f.Rules, func(r Rule) bool { return r.Do == Notify })
+}
+
 // prepared is a filter that can be installed; an empty one filters nothing.
-type prepared []unix.SockFilter
+type prepared struct {
+	code     []unix.SockFilter
+	notifies bool
+}
 
 // prepare may be called on nil.
 func (f *Filter) prepare(r *Report) (prepared, error) {
 	if f == nil {
-		return nil, nil
+		return prepared{}, nil
 	}
 	what := "all but some are allowed"
 	if f.Default != Allow {
 		what = "only some are allowed"
 	}
 	r.has(WallSyscalls, what)
-	return f.assemble(os.Getpid())
+	code, err := f.assemble(os.Getpid())
+	return prepared{code, f.notifies()}, err
 }
 
-// install makes the kernel filter all further calls of this thread.
-func (p prepared) install() error {
-	if len(p) == 0 {
-		return nil
+// install makes the kernel filter all further calls of this thread. It returns the listener of a filter that notifies,
+// and else -1. That there can be none is a *NotifyError.
+func (p prepared) install() (listener int, err error) {
+	if len(p.code) == 0 {
+		return -1, nil
 	}
-	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); e != 0 {
-		return fmt.Errorf("filtering system calls: %w", e)
+	prog := unix.SockFprog{Len: uint16(len(p.code)), Filter: &p.code[0]}
+	set := func(flags uintptr) (int, syscall.Errno) {
+		fd, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+		return int(fd), e
 	}
-	return nil
+	if !p.notifies {
+		if _, e := set(0); e != 0 {
+			return -1, fmt.Errorf("filtering system calls: %w", e)
+		}
+		return -1, nil
+	}
+	// A signal would interrupt a call that is being decided, which then is decided anew: since Linux 5.19 only one
+	// that kills does.
+	fd, e := set(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	if e == unix.EINVAL {
+		fd, e = set(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+	}
+	if e != 0 {
+		return -1, &NotifyError{e.Error(), e == unix.EBUSY}
+	}
+	return fd, nil
+}
+
+// NotifyError reports that system calls cannot be decided by a listener on this machine.
+type NotifyError struct {
+	// Reason is the kernel's.
+	Reason string
+	// Taken says that somebody else decides about calls of this process already, such as a container's manager: there
+	// can be one only.
+	Taken bool
+}
+
+// Error gives the reason.
+func (e *NotifyError) Error() string {
+	if e.Taken {
+		return "system calls cannot be decided here, because those of this process are decided by somebody else already, as in some containers"
+	}
+	return "the kernel lets nobody decide about system calls (it takes Linux 5.6 or newer): " + e.Reason
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -47,6 +49,8 @@ type answer struct {
 	Report *Report `json:",omitempty"`
 	Error  string  `json:",omitempty"`
 	Closed bool    `json:",omitempty"` // the error is a closedError
+
+	Notify *NotifyError `json:",omitempty"` // which the error is
 }
 
 // commonDevices are those that a program may always have.
@@ -181,23 +185,62 @@ func move(fd, above int) (int, error) {
 }
 
 // receive waits until the launcher has become the program, which closes its end.
-func receive(conn net.Conn, launched *process.Process) (Report, error) {
+func receive(conn *net.UnixConn, launched *process.Process) (Report, []*os.File, error) {
 	var report Report
 	done := false
-	for d := json.NewDecoder(conn); ; {
+	in := &rightsReader{conn: conn}
+	for d := json.NewDecoder(in); ; {
 		var a answer
 		err := d.Decode(&a)
 		switch {
 		case err != nil && done:
-			return report, nil
+			return report, in.files, nil
 		case err != nil: // it ended before it could say why
 			<-launched.Done()
-			return report, errors.Join(errors.New("the launcher failed"), launched.Err())
+			err = errors.Join(errors.New("the launcher failed"), launched.Err())
 		case a.Closed:
-			return report, &closedError{errors.New(a.Error)}
+			err = &closedError{errors.New(a.Error)}
+		case a.Notify != nil:
+			err = a.Notify
 		case a.Error != "":
-			return report, errors.New(a.Error)
+			err = errors.New(a.Error)
+		}
+		if err != nil {
+			in.close()
+			return report, nil, err
 		}
 		report, done = *a.Report, true
+	}
+}
+
+// rightsReader reads from a connection, and takes the descriptors that come with it.
+type rightsReader struct {
+	conn  *net.UnixConn
+	files []*os.File
+}
+
+func (r *rightsReader) Read(b []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, oobn, _, _, err := r.conn.ReadMsgUnix(b, oob)
+	if err == nil && n == 0 {
+		err = io.EOF
+	}
+	messages, parseErr := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range messages {
+		fds, rightsErr := unix.ParseUnixRights(&m)
+		parseErr = errors.Join(parseErr, rightsErr)
+		for _, fd := range fds {
+			r.files = append(r.files, os.NewFile(uintptr(fd), "seccomp listener"))
+		}
+	}
+	if err == nil {
+		err = parseErr
+	}
+	return n, err
+}
+
+func (r *rightsReader) close() {
+	for _, f := range r.files {
+		f.Close()
 	}
 }

@@ -30,17 +30,22 @@ func Main() {
 		err = fmt.Errorf("the launcher was not told what to do: %w", err)
 	}
 	_, closed := errors.AsType[*closedError](err)
-	_ = reply(control, answer{Error: err.Error(), Closed: closed}) // there is nobody else to tell
+	notify, _ := errors.AsType[*NotifyError](err)
+	_ = reply(control, answer{Error: err.Error(), Closed: closed, Notify: notify}) // there is nobody else to tell
 	os.Exit(1)
 }
 
-// reply tells who started the launcher.
-func reply(control int, a answer) error {
+// reply tells who started the launcher, and gives it the descriptors.
+func reply(control int, a answer, fds ...int) error {
 	data, err := json.Marshal(a)
-	if err == nil {
-		_, err = unix.Write(control, data)
+	if err != nil {
+		return err
 	}
-	return err
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	return unix.Sendmsg(control, data, rights, nil, 0)
 }
 
 // launch returns only errors.
@@ -64,8 +69,14 @@ func (j job) launch(control int) error {
 	if j.Path == "" {
 		os.Exit(0)
 	}
-	if err := filter.install(); err != nil {
+	listener, err := filter.install()
+	if err != nil {
 		return err
+	}
+	if listener >= 0 {
+		if err := reply(control, answer{Report: &r}, listener); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("executing %s: %w", j.Path, syscall.Exec(j.Path, j.Args, j.Env))
 }

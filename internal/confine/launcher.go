@@ -144,7 +144,11 @@ func (l *launched) run(w way, p Program, s Spec) (r Report, err error) {
 		<-l.process.Done() // which says more, if it has ended
 		return r, errors.Join(fmt.Errorf("telling the launcher what to do: %w", err), l.process.Err())
 	}
-	return receive(l.conn, l.process)
+	r, files, err := receive(l.conn, l.process)
+	if err == nil && len(files) > 0 {
+		s.Listener(files[0])
+	}
+	return r, err
 }
 
 // launcherName marks a process as a launcher: its argv[0], which nobody types.
