@@ -33,6 +33,7 @@ type helperOrder struct {
 	Config       ServerConfig
 	NoNamespaces bool // forbid user namespaces first
 	UID          int  // become this user then, unless 0
+	Judged       bool // by testJudge
 }
 
 // helperReport is what it says about the server that it has started.
@@ -81,6 +82,9 @@ func help(text string) error {
 	}
 	defer dir.Close()
 	order.Config.Directory, order.Config.Log = dir, os.Stderr
+	if order.Judged {
+		order.Config.Judge = testJudge{}
+	}
 	var report helperReport
 	server, err := order.Daemon.Start(ctx, order.Config)
 	if err != nil {
@@ -153,7 +157,14 @@ type helper struct {
 func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *helper {
 	t.Helper()
 	order.Source, order.Config.Directory, order.Config.Log = order.Config.Directory.Path(), nil, nil
-	text, err := json.Marshal(order)
+	type config struct {
+		ServerConfig
+		Judged any // hides a function, which is nil
+	}
+	text, err := json.Marshal(struct {
+		helperOrder
+		Config config
+	}{order, config{order.Config, nil}})
 	if err != nil {
 		t.Fatal(err)
 	}

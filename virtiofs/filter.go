@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
 
 // setID are the bits of a file's mode by which it is run as its owner or its group.
@@ -14,9 +15,11 @@ const setID = unix.S_ISUID | unix.S_ISGID
 // user: it gets EPERM, as a service does with systemd's RestrictSUIDSGID. The kernel still lets what is made in a
 // set-group-ID directory have that directory's group.
 //
+// With a judge, what changes files is asked of a gate (package gate), if the above does not refuse it.
+//
 // With keepGroups, virtiofsd believes that it has given up the groups with which it was started. It would do so
 // because it could take others, which this filter keeps it from, too.
-func systemCalls(keepGroups bool) *confine.Filter {
+func systemCalls(keepGroups bool, judge gate.Judge) *confine.Filter {
 	// The mode is in memory that a filter cannot see. Without this call, virtiofsd makes do with openat.
 	rules := []confine.Rule{
 		{Calls: []int{unix.SYS_OPENAT2}, Do: confine.Refuse(unix.ENOSYS)},
@@ -32,6 +35,9 @@ func systemCalls(keepGroups bool) *confine.Filter {
 		for _, making := range []uint32{unix.O_CREAT, unix.O_TMPFILE &^ unix.O_DIRECTORY} { // without these, there is no mode
 			rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(flags, making), hasBits(flags+1, setID)}, Do: confine.Refuse(unix.EPERM)})
 		}
+	}
+	if judge != nil {
+		rules = append(rules, gate.Filter(judge.Hides())...)
 	}
 	return &confine.Filter{Rules: rules, Default: confine.Allow}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
 
 const (
@@ -27,6 +28,9 @@ const (
 	// readyDeadline is how long readyLine is waited for. A virtiofsd that lives on without having said it,
 	// because it says so differently, is taken for ready: the socket takes connections from the start.
 	readyDeadline = 5 * time.Second
+
+	// judgedDeadline is how long readyLine is waited for where a gate has to know of it.
+	judgedDeadline = time.Minute
 
 	// stopGrace is how long virtiofsd may take to end. It has nothing to write back.
 	stopGrace = 2 * time.Second
@@ -61,6 +65,12 @@ type ServerConfig struct {
 	// AllowUnconfined lets virtiofsd run without a sandbox around it where the machine offers none. Only
 	// virtiofsd itself then keeps the guest from the rest of the host's files.
 	AllowUnconfined bool
+	// Judge decides what the guest may do to the files; nil: what the host user may. Where virtiofsd's system calls
+	// cannot be judged, nothing is served, and the error is a *GateError.
+	Judge gate.Judge
+	// Judged, which may be nil, is told of what the guest did to the files and of what was refused. The guest waits
+	// until it returns.
+	Judged func(gate.Event)
 	// Log gets what virtiofsd writes, and notes on how it was started. It may be nil. It is not closed, and
 	// must stay writable until Server.Done is closed.
 	Log io.Writer
@@ -69,6 +79,7 @@ type ServerConfig struct {
 // Server is a running virtiofsd.
 type Server struct {
 	process   *process.Process
+	gate      *gate.Gate // nil if nothing is judged
 	source    string
 	isolation isolation
 	stopping  atomic.Bool
@@ -104,10 +115,10 @@ func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
 			refusals = append(refusals, fmt.Errorf("%s: not allowed", i.name))
 			continue
 		}
-		p, err := d.try(ctx, c, i, socket, openFiles)
+		p, g, err := d.try(ctx, c, i, socket, openFiles)
 		if err == nil {
-			fmt.Fprintf(c.Log, "virtiofsd %s serves %s, isolation: %s\n", d.Version, c.Directory.Path(), i.name)
-			return supervise(p, c, i), nil
+			fmt.Fprintf(c.Log, "virtiofsd %s serves %s, isolation: %s, judged: %v\n", d.Version, c.Directory.Path(), i.name, g != nil)
+			return supervise(p, g, c, i), nil
 		}
 		if ctx.Err() != nil || !namespaceRefused(err) {
 			return nil, errors.Join(fmt.Errorf("starting virtiofsd for %s: %w", c.Directory.Path(), err), os.Remove(c.Socket))
@@ -127,6 +138,19 @@ type UnconfinedError struct {
 func (e *UnconfinedError) Error() string {
 	return fmt.Sprintf("this machine lets virtiofsd run in none of the ways to isolate it: %v", e.err)
 }
+
+// GateError reports that the machine offers no way to judge what a guest does to shared files. Without, a share can be
+// served read-only, or to a guest that may do everything.
+type GateError struct {
+	err error
+}
+
+// Error gives the reason.
+func (e *GateError) Error() string {
+	return fmt.Sprintf("no rules for shared files can be enforced on this machine: %v", e.err)
+}
+
+func (e *GateError) Unwrap() error { return e.err }
 
 func (c ServerConfig) validate(euid, egid int) error {
 	if c.Directory == nil {
@@ -163,8 +187,8 @@ func fileLimit(log io.Writer) (uint64, error) {
 	return min(limit.Max, wantedFiles), nil
 }
 
-// try starts virtiofsd in one way and waits until it is ready.
-func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os.File, openFiles uint64) (*process.Process, error) {
+// try starts virtiofsd in one way and waits until it is ready. The gate is nil without a judge.
+func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os.File, openFiles uint64) (_ *process.Process, _ *gate.Gate, err error) {
 	watch := &readyWatch{log: c.Log, ready: make(chan struct{})}
 	program := confine.Program{
 		Path: d.Path, Args: arguments(c, i, listenFD, openFiles), Dir: "/",
@@ -172,39 +196,101 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 		Env:   []string{"PATH=" + os.Getenv("PATH")},
 		Files: []confine.File{{File: socket}},
 	}
-	// It outlives ctx, which is for the start.
-	p, _, err := confine.Start(context.WithoutCancel(ctx), program, confine.Spec{Filter: systemCalls(i.keepGroups), Attr: i.attr}, process.Options{Log: watch})
-	if err != nil {
-		return nil, err
+	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge), Attr: i.attr}
+	var g *gate.Gate
+	var gateErr error
+	spec.Listener = func(listener *os.File) {
+		g, gateErr = gate.Open(listener, c.Judge, gate.Owner{UID: c.HostUID, GID: c.HostGID, Groups: c.HostGroups}, c.Judged)
 	}
-	deadline := time.NewTimer(readyDeadline)
-	defer deadline.Stop()
-	select {
-	case <-watch.ready:
-	case <-deadline.C:
-	case <-p.Done():
-		select {
-		case <-watch.ready: // both are true, and the server's end after its start is told by the server
-			return p, nil
-		default:
+	// It outlives ctx, which is for the start.
+	p, _, err := confine.Start(context.WithoutCancel(ctx), program, spec, process.Options{Log: watch})
+	if notify, ok := errors.AsType[*confine.NotifyError](err); ok {
+		err = &GateError{notify}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err == nil {
+			return
 		}
-		if err := p.Err(); err != nil {
-			return nil, err
+		err = errors.Join(err, p.Stop(context.WithoutCancel(ctx), stopGrace))
+		if g != nil {
+			g.Close()
 		}
-		return nil, errors.New("virtiofsd ended at once, without an error")
-	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.Stop(context.WithoutCancel(ctx), stopGrace))
+	}()
+	if gateErr != nil {
+		return nil, nil, gateErr
+	}
+	if err := watch.await(ctx, p, c.Judge != nil); err != nil {
+		return nil, nil, err
 	}
 	if i.pinned {
 		if err := checkRoot(p.PID(), c.Directory); err != nil {
-			return nil, errors.Join(err, p.Stop(context.WithoutCancel(ctx), stopGrace))
+			return nil, nil, err
 		}
 	}
-	return p, nil
+	if g != nil {
+		if err := arm(g, p.PID(), c, i); err != nil {
+			return nil, nil, err
+		}
+	}
+	return p, g, nil
+}
+
+// await returns when virtiofsd is ready. With must, it is only if it says so.
+func (w *readyWatch) await(ctx context.Context, p *process.Process, must bool) error {
+	limit := readyDeadline
+	if must {
+		limit = judgedDeadline
+	}
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	select {
+	case <-w.ready:
+		return nil
+	case <-deadline.C:
+		if must {
+			return fmt.Errorf("virtiofsd has not said %q for %v", readyLine, limit)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.Done():
+	}
+	select {
+	case <-w.ready: // both are true, and the server's end after its start is told by the server
+		return nil
+	default:
+	}
+	if err := p.Err(); err != nil {
+		return err
+	}
+	return errors.New("virtiofsd ended at once, without an error")
+}
+
+// arm lets the gate judge what virtiofsd does with its root, or with the directory where it has none of its own.
+func arm(g *gate.Gate, pid int, c ServerConfig, i isolation) error {
+	root := c.Directory.File()
+	if i.pinned {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return &GateError{fmt.Errorf("opening the root of virtiofsd: %w", err)}
+		}
+		root = os.NewFile(uintptr(fd), "root")
+		defer root.Close()
+	}
+	if err := g.Arm(root, pid); err != nil {
+		return &GateError{err}
+	}
+	return nil
 }
 
 // namespaceRefused tells whether err came from making the sandbox and not from the share or from virtiofsd.
 func namespaceRefused(err error) bool {
+	if _, ok := errors.AsType[*GateError](err); ok {
+		return false
+	}
 	exit, ok := errors.AsType[*process.ExitError](err)
 	if !ok {
 		// From clone(2): not permitted, not in this kernel, or the limit on namespaces is reached. EINVAL is
@@ -245,9 +331,17 @@ func (w *readyWatch) Write(b []byte) (int, error) {
 	return w.log.Write(b)
 }
 
-func supervise(p *process.Process, c ServerConfig, i isolation) *Server {
-	s := &Server{process: p, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
+func supervise(p *process.Process, g *gate.Gate, c ServerConfig, i isolation) *Server {
+	s := &Server{process: p, gate: g, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
 	go func() {
+		if g != nil {
+			select {
+			case <-g.Done(): // and it would fail to change anything
+				_ = p.Stop(context.Background(), stopGrace)
+			case <-p.Done():
+				g.Close()
+			}
+		}
 		<-p.Done()
 		// Before Done is closed, so that whoever waits for it finds the directory clean. It is missing if the
 		// caller has already removed the directory.
@@ -276,6 +370,15 @@ func (s *Server) Done() <-chan struct{} { return s.done }
 // Stop was called. Otherwise it tells how virtiofsd ended, and quotes the last lines of its log.
 func (s *Server) Err() error {
 	err := s.process.Err()
+	if s.gate != nil {
+		select {
+		case <-s.done: // and so is the gate
+			if gateErr := s.gate.Err(); gateErr != nil {
+				err = gateErr
+			}
+		default:
+		}
+	}
 	if err == nil || s.stopping.Load() {
 		return nil
 	}

@@ -1,0 +1,220 @@
+package gate
+
+import (
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
+)
+
+// handlers judge the calls that a file server may make. They return whether they have done what it asked for. Other calls
+// that come here are refused.
+var handlers = map[int]func(*Gate, *notification) (done bool, err error){
+	unix.SYS_OPENAT:    (*Gate).openat,
+	unix.SYS_MKDIRAT:   (*Gate).mkdirat,
+	unix.SYS_MKNODAT:   (*Gate).mknodat,
+	unix.SYS_SYMLINKAT: (*Gate).symlinkat,
+	unix.SYS_LINKAT:    (*Gate).linkat,
+	unix.SYS_RENAMEAT2: (*Gate).renameat2,
+	unix.SYS_UNLINKAT:  (*Gate).unlinkat,
+	unix.SYS_FCHMOD:    (*Gate).fchmod,
+	unix.SYS_FCHMODAT:  (*Gate).fchmodat,
+	unix.SYS_FCHMODAT2: (*Gate).fchmodat,
+	unix.SYS_FCHOWNAT:  (*Gate).fchownat,
+}
+
+// change judges one operation on what is there.
+func (g *Gate) change(p place, verb Verb, op rules.Operation) error {
+	st, err := p.stat()
+	if err != nil {
+		return err
+	}
+	return g.check(Event{Verb: verb, Path: p.path}, rules.Access{Operation: op, Path: p.path, Type: typeOf(st.Mode)})
+}
+
+func (g *Gate) openat(n *notification) (bool, error) {
+	flags := n.args[openFlags]
+	if int32(n.args[0]) == unix.AT_FDCWD && flags&writeFlags == 0 {
+		return false, nil // a file of the system that virtiofsd itself reads: the guest's are all below a descriptor
+	}
+	p, err := g.place(n, n.args[0], n.args[1])
+	if err != nil {
+		return false, err
+	}
+	defer p.close()
+	switch {
+	case p.name != "" && flags&unix.O_CREAT != 0:
+		made := rules.Access{Operation: rules.Make, Path: p.path}
+		if flags&unix.O_EXCL != 0 { // as always of virtiofsd
+			return false, g.check(Event{Verb: Create, Path: p.path}, made)
+		}
+		written := rules.Access{Operation: rules.Write, Path: p.path}
+		return false, g.check(Event{Verb: Create, Path: p.path}, made, written)
+	case flags&writeFlags != 0:
+		return false, g.change(p, Write, rules.Write)
+	}
+	return false, g.change(p, Read, rules.Read)
+}
+
+// make judges a name that the call makes, which is at these places among its arguments.
+func (g *Gate) make(n *notification, dir, name int, ev Event, a rules.Access) error {
+	p, err := g.place(n, n.args[dir], n.args[name])
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	ev.Path, a.Path, a.Operation = p.path, p.path, rules.Make
+	return g.check(ev, a)
+}
+
+func (g *Gate) mkdirat(n *notification) (bool, error) {
+	return false, g.make(n, 0, 1, Event{Verb: Mkdir}, rules.Access{Type: typeOf(unix.S_IFDIR)})
+}
+
+func (g *Gate) mknodat(n *notification) (bool, error) {
+	verb, kind := Mknod, typeOf(uint32(n.args[2]))
+	switch {
+	case kind == 0:
+		verb = Create
+	case kind&fs.ModeDevice != 0:
+		return false, unix.EPERM // one that everybody may make is of no use either
+	}
+	return false, g.make(n, 0, 1, Event{Verb: verb}, rules.Access{Type: kind})
+}
+
+func (g *Gate) symlinkat(n *notification) (bool, error) {
+	target, err := g.callers.text(n, n.args[0])
+	if err != nil {
+		return false, err
+	}
+	return false, g.make(n, 1, 2, Event{Verb: Symlink, To: target}, rules.Access{Type: typeOf(unix.S_IFLNK), Link: target})
+}
+
+// places are those of a call that has two names.
+func (g *Gate) places(n *notification) (from, to place, err error) {
+	if from, err = g.place(n, n.args[0], n.args[1]); err != nil {
+		return from, to, err
+	}
+	if to, err = g.place(n, n.args[2], n.args[3]); err != nil {
+		from.close()
+	}
+	return from, to, err
+}
+
+// linkat judges also whether the file may be written: by its new name it could be.
+func (g *Gate) linkat(n *notification) (bool, error) {
+	from, to, err := g.places(n)
+	if err != nil {
+		return false, err
+	}
+	defer from.close()
+	defer to.close()
+	st, err := from.stat()
+	if err != nil {
+		return false, err
+	}
+	kind := typeOf(st.Mode)
+	return false, g.check(
+		Event{Verb: Link, Path: from.path, To: to.path},
+		rules.Access{Operation: rules.Read, Path: from.path, Type: kind},
+		rules.Access{Operation: rules.Write, Path: from.path, Type: kind},
+		rules.Access{Operation: rules.Make, Path: to.path, Type: kind, Moved: true},
+	)
+}
+
+func (g *Gate) renameat2(n *notification) (bool, error) {
+	flags := uint(n.args[4])
+	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return false, unix.EINVAL // a whiteout is a device
+	}
+	from, to, err := g.places(n)
+	if err != nil {
+		return false, err
+	}
+	defer from.close()
+	defer to.close()
+	st, err := from.stat()
+	if err != nil {
+		return false, err
+	}
+	kind := typeOf(st.Mode)
+	ev := Event{Verb: Rename, Path: from.path, To: to.path}
+	removed := rules.Access{Operation: rules.Remove, Path: from.path, Type: kind}
+	made := rules.Access{Operation: rules.Make, Path: to.path, Type: kind, Moved: true}
+	if flags&unix.RENAME_EXCHANGE != 0 {
+		other, err := to.stat()
+		if err != nil {
+			return false, err
+		}
+		ev.Verb = Swap
+		return false, g.check(ev, removed, made,
+			rules.Access{Operation: rules.Remove, Path: to.path, Type: typeOf(other.Mode)},
+			rules.Access{Operation: rules.Make, Path: from.path, Type: typeOf(other.Mode), Moved: true})
+	}
+	if kind != 0 || !g.judge.WantsContent(to.path) {
+		return false, g.check(ev, removed, made)
+	}
+	r := &replacement{gate: g, from: from, to: to, flags: flags}
+	made.Content = r.content
+	if err := g.check(ev, removed, made); err != nil {
+		return false, err
+	}
+	return r.finish()
+}
+
+func (g *Gate) unlinkat(n *notification) (bool, error) {
+	p, err := g.place(n, n.args[0], n.args[1])
+	if err != nil {
+		return false, err
+	}
+	defer p.close()
+	return false, g.change(p, Remove, rules.Remove)
+}
+
+func (g *Gate) fchmod(n *notification) (bool, error) {
+	fd, err := g.callers.descriptor(n, n.args[0])
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	p, err := g.open(fd)
+	if err != nil {
+		return false, err
+	}
+	return false, g.change(p, Chmod, rules.Change)
+}
+
+func (g *Gate) fchmodat(n *notification) (bool, error) {
+	p, err := g.place(n, n.args[0], n.args[1])
+	if err != nil {
+		return false, err
+	}
+	defer p.close()
+	return false, g.change(p, Chmod, rules.Change)
+}
+
+// fchownat is what virtiofsd makes of each chown: of the descriptor itself.
+func (g *Gate) fchownat(n *notification) (bool, error) {
+	const emptyPath = unix.AT_EMPTY_PATH
+	if n.args[4]&emptyPath == 0 {
+		return false, unix.EPERM
+	}
+	name, err := g.callers.text(n, n.args[1])
+	if err != nil {
+		return false, err
+	}
+	if name != "" {
+		return false, unix.EPERM
+	}
+	fd, err := g.callers.descriptor(n, n.args[0])
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	p, err := g.open(fd)
+	if err != nil {
+		return false, err
+	}
+	return false, g.change(p, Chown, rules.Change)
+}

@@ -1,0 +1,247 @@
+package gate
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
+)
+
+// Judge decides. *rules.Set is one.
+type Judge interface {
+	Judge(rules.Access) rules.Verdict
+	// WantsContent tells whether the content of what gets the name decides.
+	WantsContent(path string) bool
+	// Hides tells whether anything is refused that only reads.
+	Hides() bool
+}
+
+// Owner is the user of the host to whom the guest's files belong, with its groups.
+type Owner struct {
+	UID, GID int
+	Groups   []int
+}
+
+// Event is something that the guest did to the share, or was refused.
+type Event struct {
+	Time time.Time `json:"time"`
+	Verb Verb      `json:"verb"`
+	// Path is in the share, as those of rules.Access are.
+	Path string `json:"path"`
+	// To is the new name of what is renamed or linked, or the target of a symbolic link.
+	To string `json:"to,omitempty"`
+	// Verdict is zero of what was allowed.
+	Verdict rules.Verdict `json:"verdict,omitzero"`
+	// Refused is that of the two names that was refused.
+	Refused string `json:"refused,omitempty"`
+}
+
+// Verb is what a guest does.
+type Verb string
+
+// The verbs. A file that is only read is told of when that is refused.
+const (
+	Create  Verb = "create"
+	Mkdir   Verb = "mkdir"
+	Mknod   Verb = "mknod"
+	Symlink Verb = "symlink"
+	Link    Verb = "link"
+	Rename  Verb = "rename"
+	Swap    Verb = "exchange"
+	Remove  Verb = "remove"
+	Read    Verb = "read"
+	Write   Verb = "write" // is opened to be written, or shortened
+	Chmod   Verb = "chmod"
+	Chown   Verb = "chown"
+)
+
+// Gate answers the questions of one file server.
+type Gate struct {
+	judge    Judge
+	owner    Owner
+	observe  func(Event)
+	listener *listener
+	callers  callers
+	root     int // of the share, O_PATH; set before armed is
+	armed    atomic.Bool
+	closed   atomic.Bool
+	done     chan struct{}
+	err      error
+
+	// Of the one goroutine that answers.
+	link   []byte
+	target [unix.PathMax]byte
+}
+
+// Open takes the listener of a file server that is being started, with the filter of [Filter], and allows all that it
+// does until Arm is called. Observe, which may be nil, is told of all that is judged; the server waits until it returns.
+func Open(l *os.File, judge Judge, owner Owner, observe func(Event)) (*Gate, error) {
+	in, err := newListener(l)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	if observe == nil {
+		observe = func(Event) {}
+	}
+	g := &Gate{judge: judge, owner: owner, observe: observe, listener: in, root: -1, done: make(chan struct{})}
+	g.callers = callers{listener: in, threads: map[uint32]int{}}
+	go g.serve()
+	return g, nil
+}
+
+// Arm begins to judge: from now on the guest may be connected. Root is the share's directory in the mount namespace of
+// the file server, of which the gate gets a descriptor of its own. The process is one of the file server's: where we
+// cannot look into it, that is the error.
+func (g *Gate) Arm(root *os.File, process int) error {
+	pidfd, err := unix.PidfdOpen(process, 0)
+	if err != nil {
+		return fmt.Errorf("looking at the file server: %w", err)
+	}
+	defer unix.Close(pidfd)
+	sample, err := unix.PidfdGetfd(pidfd, 2, 0)
+	if err != nil {
+		return fmt.Errorf("taking descriptors of the file server (which may be forbidden here, or the kernel is older than 5.6): %w", err)
+	}
+	unix.Close(sample)
+	fd, err := unix.FcntlInt(root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	runtime.KeepAlive(root)
+	if err != nil {
+		return err
+	}
+	g.root = fd
+	g.armed.Store(true)
+	return nil
+}
+
+// Done is closed when nothing is answered any more: the file server has ended, Close was called, or the gate has failed.
+// What a file server asks then fails.
+func (g *Gate) Done() <-chan struct{} { return g.done }
+
+// Err tells, once Done is closed, why the gate has failed, if it has.
+func (g *Gate) Err() error {
+	<-g.done
+	return g.err
+}
+
+// Close ends the gate.
+func (g *Gate) Close() {
+	g.closed.Store(true)
+	g.listener.interrupt()
+	<-g.done
+}
+
+func (g *Gate) serve() {
+	// Its credentials are changed at times. The thread ends with it.
+	runtime.LockOSThread()
+	defer close(g.done)
+	defer func() {
+		g.listener.close() // and so all that is still asked fails
+		g.callers.close()
+		if g.armed.Load() {
+			unix.Close(g.root)
+		}
+	}()
+	var n notification
+	for {
+		err := g.listener.receive(&n)
+		if err == nil {
+			err = g.answer(&n)
+		}
+		if err != nil {
+			if !errors.Is(err, errEnd) {
+				g.err = err
+			}
+			return
+		}
+	}
+}
+
+// answer returns an error if the gate cannot go on.
+func (g *Gate) answer(n *notification) error {
+	if !g.armed.Load() {
+		return g.listener.allow(n)
+	}
+	e, done := g.decide(n)
+	if e == 0 && !done {
+		return g.listener.allow(n)
+	}
+	return g.listener.finish(n, e)
+}
+
+// decide returns the error for the call, or whether it was done in its place.
+func (g *Gate) decide(n *notification) (e unix.Errno, done bool) {
+	handle, ok := handlers[int(n.call)]
+	if !ok {
+		return unix.EPERM, false
+	}
+	done, err := handle(g, n)
+	var refused *refusedError
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		return 0, done
+	case errors.As(err, &refused), errors.Is(err, errOutside):
+		return unix.EACCES, false
+	case errors.As(err, &errno):
+		return errno, false
+	default:
+		return unix.EIO, false
+	}
+}
+
+// refusedError says that a rule is against it. It has been told of.
+type refusedError struct{ verdict rules.Verdict }
+
+func (e *refusedError) Error() string { return e.verdict.Reason }
+
+// draftPrefix begins the names of what the gate makes. No guest does anything with them, whatever the rules are.
+const draftPrefix = ".sandbox-draft-"
+
+// check judges, in this order, what a call does to names, and tells of it.
+func (g *Gate) check(ev Event, all ...rules.Access) error {
+	ev.Time = time.Now()
+	for _, a := range all {
+		verdict := g.verdict(a)
+		if verdict.Refused {
+			ev.Verdict, ev.Refused = verdict, a.Path
+			g.observe(ev)
+			return &refusedError{verdict}
+		}
+	}
+	if ev.Verb != Read {
+		g.observe(ev)
+	}
+	return nil
+}
+
+func (g *Gate) verdict(a rules.Access) rules.Verdict {
+	if strings.Contains(a.Path, draftPrefix) {
+		return rules.Verdict{Refused: true, Rule: "draft", Reason: "it is a file that is being replaced"}
+	}
+	verdict := g.judge.Judge(a)
+	// What has no name any more is judged by the one that it had; it can be a name that ends like that, too.
+	if had, ok := strings.CutSuffix(a.Path, deleted); ok && !verdict.Refused {
+		a.Path = had
+		verdict = g.judge.Judge(a)
+	}
+	return verdict
+}
+
+// String says what happened, in a line.
+func (e Event) String() string {
+	text := fmt.Sprintf("%s %q", e.Verb, e.Path)
+	if e.To != "" {
+		text += fmt.Sprintf(" → %q", e.To)
+	}
+	if e.Verdict.Refused {
+		text += fmt.Sprintf(": refused by rule %s (%s)", e.Verdict.Rule, e.Verdict.Reason)
+	}
+	return text
+}

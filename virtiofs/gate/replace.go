@@ -1,0 +1,127 @@
+package gate
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
+)
+
+// replacement is a rename onto a name of which the content decides. What was judged must be what is there afterwards,
+// but the guest can have the file open, have another name for it, or share the directory with another guest that has. So
+// a new file, which nobody else has ever had, gets the judged content and then the name, and the guest's file goes. For
+// the guest this looks like a rename; that the number of the inode is another one, it finds out within a second.
+type replacement struct {
+	gate     *Gate
+	from, to place
+	flags    uint
+
+	mode  uint32
+	data  []byte
+	asked bool // for the content
+	err   error
+}
+
+// content reads what gets the name.
+func (r *replacement) content() ([]byte, error) {
+	err := r.gate.asOwner(func() error {
+		fd, err := unix.Openat(r.from.fd, r.from.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), r.from.path)
+		defer f.Close()
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if typeOf(st.Mode) != 0 {
+			return unix.EACCES // since it was looked at
+		}
+		r.mode = st.Mode & 0o777
+		r.data, err = io.ReadAll(io.LimitReader(f, rules.MaxContent+1))
+		return err
+	})
+	if err == nil && len(r.data) > rules.MaxContent {
+		err = unix.EFBIG
+	}
+	r.asked, r.err = true, err
+	return r.data, err
+}
+
+// finish does the rename, if its content was judged.
+func (r *replacement) finish() (done bool, err error) {
+	switch {
+	case !r.asked:
+		return false, nil
+	case r.err != nil:
+		return false, r.err
+	}
+	return true, r.gate.asOwner(r.replace)
+}
+
+func (r *replacement) replace() error {
+	draft := draftPrefix + rand.Text()
+	fd, err := unix.Openat(r.to.fd, draft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), draft)
+	_, err = f.Write(r.data)
+	err = errors.Join(err, unix.Fchmod(fd, r.mode), f.Close())
+	if err == nil {
+		err = unix.Renameat2(r.to.fd, draft, r.to.fd, r.to.name, r.flags)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(r.to.fd, draft, 0)
+		return err
+	}
+	// Whatever has that name now, the guest may do that.
+	return unix.Unlinkat(r.from.fd, r.from.name, 0)
+}
+
+// asOwner runs f with the power over files that the user of the host has to whom the guest's files belong. The thread is
+// the gate's own.
+func (g *Gate) asOwner(f func() error) (err error) {
+	if os.Geteuid() != 0 || g.owner.UID == 0 {
+		return f()
+	}
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, become(0, os.Getegid(), groups)) }()
+	if err := become(g.owner.UID, g.owner.GID, g.owner.Groups); err != nil {
+		return err
+	}
+	return f()
+}
+
+// become changes this thread only, and what it may do with files, not with processes.
+func become(uid, gid int, groups []int) error {
+	list := make([]uint32, len(groups), len(groups)+1)
+	for i, group := range groups {
+		list[i] = uint32(group)
+	}
+	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(list)), uintptr(unsafe.Pointer(unsafe.SliceData(list))), 0)
+	if e != 0 {
+		return fmt.Errorf("taking the groups of the files' owner: %w", e)
+	}
+	for _, set := range []struct {
+		call uintptr
+		id   int
+	}{{unix.SYS_SETFSGID, gid}, {unix.SYS_SETFSUID, uid}} {
+		// They do not tell whether they have failed, but what was before.
+		_, _, _ = unix.RawSyscall(set.call, uintptr(set.id), 0, 0)
+		if now, _, _ := unix.RawSyscall(set.call, ^uintptr(0), 0, 0); int(now) != set.id {
+			return fmt.Errorf("becoming user %d, group %d, for the files' sake: %w", uid, gid, unix.EPERM)
+		}
+	}
+	return nil
+}
