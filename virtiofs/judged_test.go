@@ -26,13 +26,19 @@ type testJudge struct{}
 
 func (testJudge) Hides() bool { return true }
 
-func (testJudge) WantsContent(name string) bool { return path.Base(name) == "judged" }
+func (testJudge) WantsContent(name string) bool {
+	return path.Base(name) == "judged" || path.Base(name) == "key"
+}
 
 func (j testJudge) Judge(a rules.Access) rules.Verdict {
 	no := rules.Verdict{Refused: true, Rule: "test", Reason: "it is a test"}
 	switch {
 	case path.Base(a.Path) == "hidden":
 		return no
+	case path.Base(a.Path) == "key" && a.Content != nil:
+		if data, err := a.Content(); err != nil || bytes.HasPrefix(data, []byte("secret")) {
+			return no
+		}
 	case a.Operation == rules.Read:
 	case strings.Contains("/"+a.Path+"/", "/frozen/"):
 		return no
@@ -72,7 +78,8 @@ func (e *events) take() string {
 // fill makes the directories and files of the tests, all of the owner.
 func fill(t *testing.T, dir string, uid int) {
 	t.Helper()
-	script := `set -e; cd "$1"; mkdir frozen dir dir/frozen; for f in frozen/file dir/frozen/file file other hidden dir/judged "dir/hidden (deleted)"; do echo old >"$f"; done
+	script := `set -e; cd "$1"; mkdir frozen dir dir/frozen; for f in frozen/file dir/frozen/file file other hidden dir/judged "dir/hidden (deleted)" dir/key; do echo old >"$f"; done
+		echo secret >key; chmod 600 key
 		chown -R "$2" .`
 	if out, err := exec.Command("sh", "-c", script, "sh", dir, strconv.Itoa(uid)).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -266,6 +273,11 @@ var attacks = []struct {
 	{"rename what is hidden", func(g guest) error { return g.rename("hidden", "shown", 0) }, unix.EACCES},
 	{"read what looks like deleted and hidden", func(g guest) error { return g.open("dir/hidden (deleted)", unix.O_RDONLY) }, unix.EACCES},
 
+	{"read what is no key", func(g guest) error { return g.open("dir/key", unix.O_RDONLY) }, 0},
+	{"read a key", func(g guest) error { return g.open("key", unix.O_RDONLY) }, unix.EACCES},
+	{"write a key", func(g guest) error { return g.open("key", unix.O_RDWR) }, unix.EACCES},
+	{"rename a key", func(g guest) error { return g.rename("key", "nokey", 0) }, unix.EACCES},
+	{"remove a key", func(g guest) error { return g.unlink("key") }, unix.EACCES},
 	{"write what is judged by content", func(g guest) error { return g.write("dir/judged", "good") }, unix.EACCES},
 	{"create it", func(g guest) error { return g.create("sub/judged") }, unix.EACCES},
 	{"link to it", func(g guest) error { return g.link("file", "sub/judged") }, unix.EACCES},

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +25,26 @@ var handlers = map[int]func(*Gate, *notification) (done bool, err error){
 	unix.SYS_FCHOWNAT:  (*Gate).fchownat,
 }
 
+// existing is an operation on what is there.
+func (g *Gate) existing(p place, op rules.Operation) (rules.Access, error) {
+	st, err := p.stat()
+	if err != nil {
+		return rules.Access{}, err
+	}
+	a := rules.Access{Operation: op, Path: p.path, Type: typeOf(st.Mode)}
+	if a.Type == 0 && g.wantsContent(p.path) {
+		a.Content = func() ([]byte, error) { return g.content(p) }
+	}
+	return a, nil
+}
+
 // change judges one operation on what is there.
 func (g *Gate) change(p place, verb Verb, op rules.Operation) error {
-	st, err := p.stat()
+	a, err := g.existing(p, op)
 	if err != nil {
 		return err
 	}
-	return g.check(Event{Verb: verb, Path: p.path}, rules.Access{Operation: op, Path: p.path, Type: typeOf(st.Mode)})
+	return g.check(Event{Verb: verb, Path: p.path}, a)
 }
 
 func (g *Gate) openat(n *notification) (bool, error) {
@@ -102,7 +116,7 @@ func (g *Gate) places(n *notification) (from, to place, err error) {
 	return from, to, err
 }
 
-// linkat judges also whether the file may be written: by its new name it could be.
+// linkat judges whether the file may be written, as it can be by its new name.
 func (g *Gate) linkat(n *notification) (bool, error) {
 	from, to, err := g.places(n)
 	if err != nil {
@@ -110,17 +124,12 @@ func (g *Gate) linkat(n *notification) (bool, error) {
 	}
 	defer from.close()
 	defer to.close()
-	st, err := from.stat()
+	old, err := g.existing(from, rules.Write)
 	if err != nil {
 		return false, err
 	}
-	kind := typeOf(st.Mode)
-	return false, g.check(
-		Event{Verb: Link, Path: from.path, To: to.path},
-		rules.Access{Operation: rules.Read, Path: from.path, Type: kind},
-		rules.Access{Operation: rules.Write, Path: from.path, Type: kind},
-		rules.Access{Operation: rules.Make, Path: to.path, Type: kind, Moved: true},
-	)
+	made := rules.Access{Operation: rules.Make, Path: to.path, Type: old.Type, Moved: true}
+	return false, g.check(Event{Verb: Link, Path: from.path, To: to.path}, old, made)
 }
 
 func (g *Gate) renameat2(n *notification) (bool, error) {
@@ -134,29 +143,32 @@ func (g *Gate) renameat2(n *notification) (bool, error) {
 	}
 	defer from.close()
 	defer to.close()
-	st, err := from.stat()
+	removed, err := g.existing(from, rules.Remove)
 	if err != nil {
 		return false, err
 	}
-	kind := typeOf(st.Mode)
 	ev := Event{Verb: Rename, Path: from.path, To: to.path}
-	removed := rules.Access{Operation: rules.Remove, Path: from.path, Type: kind}
-	made := rules.Access{Operation: rules.Make, Path: to.path, Type: kind, Moved: true}
+	made := rules.Access{Operation: rules.Make, Path: to.path, Type: removed.Type, Moved: true}
 	if flags&unix.RENAME_EXCHANGE != 0 {
-		other, err := to.stat()
+		other, err := g.existing(to, rules.Remove)
 		if err != nil {
 			return false, err
 		}
 		ev.Verb = Swap
-		return false, g.check(ev, removed, made,
-			rules.Access{Operation: rules.Remove, Path: to.path, Type: typeOf(other.Mode)},
-			rules.Access{Operation: rules.Make, Path: from.path, Type: typeOf(other.Mode), Moved: true})
+		back := rules.Access{Operation: rules.Make, Path: from.path, Type: other.Type, Moved: true}
+		return false, g.check(ev, removed, made, other, back)
 	}
-	if kind != 0 || !g.judge.WantsContent(to.path) {
+	if made.Type != 0 || !g.wantsContent(to.path) {
 		return false, g.check(ev, removed, made)
 	}
 	r := &replacement{gate: g, from: from, to: to, flags: flags}
 	made.Content = r.content
+	switch over, err := g.existing(to, rules.Remove); {
+	case err == nil:
+		made.Old = over.Content
+	case !errors.Is(err, unix.ENOENT):
+		return false, err
+	}
 	if err := g.check(ev, removed, made); err != nil {
 		return false, err
 	}
@@ -169,7 +181,12 @@ func (g *Gate) unlinkat(n *notification) (bool, error) {
 		return false, err
 	}
 	defer p.close()
-	return false, g.change(p, Remove, rules.Remove)
+	a, err := g.existing(p, rules.Remove)
+	if err != nil {
+		return false, err
+	}
+	a.Empty = n.args[2]&unix.AT_REMOVEDIR != 0
+	return false, g.check(Event{Verb: Remove, Path: p.path}, a)
 }
 
 func (g *Gate) fchmod(n *notification) (bool, error) {

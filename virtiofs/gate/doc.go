@@ -18,7 +18,7 @@
 //	SETATTR times        utimensat                                     not asked: nothing executes times
 //	MKDIR, MKNOD         mkdirat, mknodat(dir, name)                   Make; devices are refused
 //	SYMLINK              symlinkat(target, dir, name)                  Make
-//	LINK                 linkat(proc, "N", dir, name)                  Read and Write of the old name, Make of the new one
+//	LINK                 linkat(proc, "N", dir, name)                  Write of the old name, Make of the new one
 //	RENAME               renameat2(dir, name, dir, name, flags)        Remove and Make, both ways for an exchange
 //	UNLINK, RMDIR        unlinkat(dir, name)                           Remove
 //	WRITE, FALLOCATE,    pwritev2, fallocate, copy_file_range,         not asked: the file was opened to be written

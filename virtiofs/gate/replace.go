@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,29 +31,9 @@ type replacement struct {
 
 // content reads what gets the name.
 func (r *replacement) content() ([]byte, error) {
-	err := r.gate.asOwner(func() error {
-		fd, err := unix.Openat(r.from.fd, r.from.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		f := os.NewFile(uintptr(fd), r.from.path)
-		defer f.Close()
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return err
-		}
-		if typeOf(st.Mode) != 0 {
-			return unix.EACCES // since it was looked at
-		}
-		r.mode = st.Mode & 0o777
-		r.data, err = io.ReadAll(io.LimitReader(f, rules.MaxContent+1))
-		return err
-	})
-	if err == nil && len(r.data) > rules.MaxContent {
-		err = unix.EFBIG
-	}
-	r.asked, r.err = true, err
-	return r.data, err
+	r.asked = true
+	r.data, r.mode, r.err = r.gate.contentAndMode(r.from)
+	return r.data, r.err
 }
 
 // finish does the rename, if its content was judged.
@@ -84,6 +65,49 @@ func (r *replacement) replace() error {
 	}
 	// Whatever has that name now, the guest may do that.
 	return unix.Unlinkat(r.from.fd, r.from.name, 0)
+}
+
+// wantsContent tells whether the content of a file decides which has the path, or had it.
+func (g *Gate) wantsContent(path string) bool {
+	had, ok := strings.CutSuffix(path, deleted)
+	return g.judge.WantsContent(path) || ok && g.judge.WantsContent(had)
+}
+
+// content reads a regular file.
+func (g *Gate) content(p place) ([]byte, error) {
+	data, _, err := g.contentAndMode(p)
+	return data, err
+}
+
+func (g *Gate) contentAndMode(p place) (data []byte, mode uint32, err error) {
+	err = g.asOwner(func() error {
+		const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+		fd := -1
+		if p.name == "" {
+			fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", p.fd), flags, 0)
+		} else {
+			fd, err = unix.Openat(p.fd, p.name, flags|unix.O_NOFOLLOW, 0)
+		}
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), p.path)
+		defer f.Close()
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		if typeOf(st.Mode) != 0 {
+			return unix.EACCES // since it was looked at
+		}
+		mode = st.Mode & 0o777
+		data, err = io.ReadAll(io.LimitReader(f, rules.MaxContent+1))
+		return err
+	})
+	if err == nil && len(data) > rules.MaxContent {
+		err = unix.EFBIG
+	}
+	return data, mode, err
 }
 
 // asOwner runs f with the power over files that the user of the host has to whom the guest's files belong. The thread is
