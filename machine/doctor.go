@@ -120,14 +120,18 @@ func examineVirtiofsd(ctx context.Context) Finding {
 		return finding("virtiofsd", err, "")
 	}
 	found := fmt.Sprintf("%s, version %s", d.Path, d.Version)
-	server, err := d.Try(ctx)
+	server, unjudged, err := d.Try(ctx)
 	if err != nil {
 		return Finding{Name: "virtiofsd", Verdict: Bad, Finding: fmt.Sprintf("%s\nit does not run: %v", found, err)}
 	}
 	if !server.Confined() {
 		return Finding{Name: "virtiofsd", Verdict: Bad, Finding: fmt.Sprintf("%s\nthis machine offers no sandbox for it, so a guest that takes it over has all your files; a sandbox runs only if it may be isolated less well\nremedy: allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces=15000, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its seccomp profile)", found)}
 	}
-	return Finding{Name: "virtiofsd", Verdict: Good, Finding: fmt.Sprintf("%s, isolation: %s", found, server.Isolation())}
+	found += ", isolation: " + server.Isolation()
+	if unjudged != nil {
+		return Finding{Name: "virtiofsd", Verdict: Limited, Finding: fmt.Sprintf("%s\n%v: directories can be shared only without rules\nremedy: boot Linux 5.6 or newer; in a container, its seccomp profile must leave seccomp(2) and pidfd_getfd(2) to it", found, unjudged)}
+	}
+	return Finding{Name: "virtiofsd", Verdict: Good, Finding: found + ", what guests do to shared files can be judged"}
 }
 
 func examineTransport() Finding {

@@ -30,6 +30,7 @@ type Event struct {
 	Port    *GuestPort    `json:"port,omitempty"`   // of EventPortOpened and EventPortClosed
 
 	Question *stack.Question `json:"question,omitempty"` // of EventQuestion and EventAnswer
+	Refusal  *Refusal        `json:"refusal,omitempty"`  // of EventRefused
 }
 
 // EventType is what kind of thing happened.
@@ -50,6 +51,8 @@ const (
 
 	EventQuestion EventType = "question" // the user is asked whether the guest may connect to something
 	EventAnswer   EventType = "answer"   // that question has ended
+
+	EventRefused EventType = "refused" // a rule for a share kept the guest from something
 )
 
 // Events calls emit for every sandbox that there is, and from then on for
@@ -103,6 +106,7 @@ type watched struct {
 	shares  []ServedShare
 	ports   []GuestPort
 	asked   map[string]string // the IDs of questions, and how they have ended
+	refused time.Time         // of the last refusal that was told
 }
 
 func (w *watch) run() error {
@@ -214,6 +218,9 @@ func (w *watch) add(name string, dir os.FileInfo, from string, found EventType) 
 			seen.asked[q.ID] = q.Answer
 		}
 	}
+	for _, r := range st.Refusals {
+		seen.refused = r.Time
+	}
 	w.known[name] = seen
 	e := Event{Sandbox: name, Type: found, Status: st.Status, Reason: st.Reason}
 	if from != "" {
@@ -263,7 +270,7 @@ func (w *watch) look(name string) error {
 		}
 	}
 	w.awaitEnd(s, seen, st)
-	if err := errors.Join(w.tellShares(name, seen, st), w.tellQuestions(name, seen, st)); err != nil {
+	if err := errors.Join(w.tellShares(name, seen, st), w.tellQuestions(name, seen, st), w.tellRefusals(name, seen, st)); err != nil {
 		return err
 	}
 	if st.Status != seen.status {
@@ -331,6 +338,20 @@ func (w *watch) tellQuestions(name string, seen *watched, st State) error {
 			if err := w.tell(Event{Sandbox: name, Type: EventAnswer, Status: st.Status, Question: &q}); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// tellRefusals tells what the guest was refused since the last look.
+func (w *watch) tellRefusals(name string, seen *watched, st State) error {
+	for _, r := range st.Refusals {
+		if !r.Time.After(seen.refused) {
+			continue
+		}
+		seen.refused = r.Time
+		if err := w.tell(Event{Sandbox: name, Type: EventRefused, Status: st.Status, Share: r.Share, Refusal: &r}); err != nil {
+			return err
 		}
 	}
 	return nil

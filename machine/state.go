@@ -10,6 +10,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
 
 // Status is where a sandbox is in its life.
@@ -53,6 +54,7 @@ type State struct {
 	Walls        []confine.Wall    `json:"walls,omitempty"`        // that keep QEMU from the rest of the machine
 	GatewayWalls []confine.Wall    `json:"gatewayWalls,omitempty"` // the same of the gateway
 	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
+	Refusals     []Refusal         `json:"refusals,omitempty"`     // of rules for shares, the last ones
 	Questions    []stack.Question  `json:"questions,omitempty"`    // of the guest's network: those that are open, and the last that have ended
 	System       string            `json:"system,omitempty"`
 	Failed       []string          `json:"failedUnits,omitempty"`
@@ -71,6 +73,17 @@ type ServedShare struct {
 	Isolation string `json:"isolation"`         // of its virtiofsd from the rest of the host
 	Changed   string `json:"changed,omitempty"` // what is at Source now in place of the directory that the guest has
 	Weak      bool   `json:"weak,omitempty"`    // nothing but virtiofsd itself keeps the guest to the directory
+}
+
+// Refusal is something that a rule for a share kept the guest from. The same one is told
+// again after a minute at the earliest.
+type Refusal struct {
+	Time   time.Time `json:"time"` // two have different ones
+	Share  string    `json:"share"`
+	Verb   gate.Verb `json:"verb"`
+	Path   string    `json:"path"` // in the share
+	Rule   string    `json:"rule"`
+	Reason string    `json:"reason"`
 }
 
 // Live tells whether a supervisor must be there.

@@ -19,6 +19,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 const (
@@ -401,29 +402,42 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
+// allowAll is a judge that finds out whether there can be one.
+type allowAll struct{}
+
+func (allowAll) Judge(rules.Access) rules.Verdict { return rules.Verdict{} }
+func (allowAll) WantsContent(string) bool         { return false }
+func (allowAll) Hides() bool                      { return true }
+
 // Try starts a virtiofsd for an empty directory, as Start does with AllowUnconfined, and stops it. The returned
-// server, which has ended, tells how this machine lets one be confined.
-func (d Daemon) Try(ctx context.Context) (_ *Server, err error) {
+// server, which has ended, tells how this machine lets one be confined; unjudged is why nothing that its guest does can
+// be judged, if that is so.
+func (d Daemon) Try(ctx context.Context) (_ *Server, unjudged *GateError, err error) {
 	base, err := os.MkdirTemp("", "sandbox-share-")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
 	if base, err = hostdir.Resolve(base); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	dir, err := hostdir.Open(base)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer dir.Close()
 	uid, gid := os.Geteuid(), os.Getegid()
-	s, err := d.Start(ctx, ServerConfig{
-		Directory: dir, Socket: filepath.Join(base, "s"), ReadOnly: true, AllowUnconfined: true,
+	c := ServerConfig{
+		Directory: dir, Socket: filepath.Join(base, "s"), ReadOnly: true, AllowUnconfined: true, Judge: allowAll{},
 		GuestUID: uid, GuestGID: gid, HostUID: uid, HostGID: gid,
-	})
-	if err != nil {
-		return nil, err
 	}
-	return s, s.Stop(ctx)
+	s, err := d.Start(ctx, c)
+	if e, ok := errors.AsType[*GateError](err); ok {
+		unjudged, c.Judge = e, nil
+		s, err = d.Start(ctx, c)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, unjudged, s.Stop(ctx)
 }

@@ -120,7 +120,7 @@ func commandGroups() []commandGroup {
 		}},
 		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
 		{"look at them", []*cli.Command{
-			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), qmpCommand(),
+			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},
 		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},

@@ -36,6 +36,8 @@ var words = map[remedy.Action]string{
 	remedy.AcceptShare:     "\nPut back what was there; or, if you want the guest to have what is there now: sandbox share accept %[1]s %[2]s",
 	remedy.AcceptDangerous: "\nIf you want the guest to have it all the same: sandbox share accept --allow-dangerous-share %[1]s %[2]s",
 
+	remedy.ShareWithoutRules: "\nTo share it all the same, give the share the option rules=none (--share DIRECTORY:rules=none): then the guest can read every file in it and, unless it is read-only, write what you execute, such as the hooks of Git",
+
 	remedy.ListSnapshots:  "sandbox snapshot ls %[1]s shows those that it has",
 	remedy.RemoveSnapshot: "\nRemedy: sandbox snapshot rm %[1]s %[2]s removes it",
 	remedy.OtherTag:       "choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)",

@@ -33,6 +33,8 @@ const (
 	AcceptShare     Action = "accept-share"     // SANDBOX DIRECTORY
 	AcceptDangerous Action = "accept-dangerous" // SANDBOX DIRECTORY
 
+	ShareWithoutRules Action = "share-without-rules" // where they cannot be enforced
+
 	ListSnapshots  Action = "list-snapshots"  // SANDBOX
 	RemoveSnapshot Action = "remove-snapshot" // SANDBOX TAG
 	OtherTag       Action = "other-tag"       // SANDBOX TAG: or remove the one that has it

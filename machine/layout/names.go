@@ -37,6 +37,7 @@ const (
 	QEMULog       = "qemu.log"
 	VirtiofsdLog  = "virtiofsd.log"
 	NetworkLog    = "network.log"
+	AuditLog      = "audit.log"
 )
 
 // Names of what a running sandbox keeps in its runtime directory, and of where that

@@ -11,10 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // deadShareError says that the guest has lost a share. It cannot be saved:
@@ -130,6 +133,15 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 	if err != nil {
 		return err
 	}
+	if v.audit == nil {
+		record, err := newLogFile(v.s.Files().Log(layout.AuditLog))
+		if err != nil {
+			return err
+		}
+		v.audit = newAuditor(record, v.log, func(refusals []machine.Refusal) error {
+			return v.setState(func(st *machine.State) { st.Refusals = refusals })
+		})
+	}
 	exports := v.exports(plan)
 	v.servers = make([]fileServer, len(exports))
 	var group errgroup.Group
@@ -166,11 +178,19 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 	if err != nil {
 		return nil, err
 	}
+	judge, err := judgeOf(e)
+	if err != nil {
+		return nil, fmt.Errorf("sharing %s: %w", e.Source, err)
+	}
 	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
 		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Log: log,
 		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
 		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
+		Judge: judge, Judged: v.audit.of(e.Source),
 	})
+	if _, ok := errors.AsType[*virtiofs.GateError](err); ok {
+		return nil, remedy.Add(fmt.Errorf("sharing %s: %w", e.Source, err), remedy.ShareWithoutRules)
+	}
 	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
 		return nil, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)
 	}
@@ -178,6 +198,18 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 		return nil, fmt.Errorf("sharing %s: %w", e.Source, machine.ExplainShare(v.s.Name, err))
 	}
 	return server, nil
+}
+
+// judgeOf returns who judges what the guest does to an export, or nil where nobody needs to.
+func judgeOf(e export) (gate.Judge, error) {
+	if none := e.Rules.None && len(e.Rules.Refuse) == 0 && len(e.Rules.Hide) == 0; e.own || none {
+		return nil, nil
+	}
+	set, err := rules.New(e.Rules)
+	if err != nil || e.ReadOnly && !set.Hides() {
+		return nil, err
+	}
+	return set, nil
 }
 
 // showShares notes how each directory is kept apart from the rest of the host.

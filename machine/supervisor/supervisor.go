@@ -50,6 +50,7 @@ type supervisor struct {
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
 	servers      []fileServer
+	audit        *auditor       // of what the guest does to its shares; nil before these are served
 	launcher     *qemu.Launcher // of QEMU, before that is started
 	launch       func(*qemu.Launcher, qemu.Config, qemu.StartOptions) (*qemu.Process, error)
 	vm           *qemu.Process
@@ -420,6 +421,7 @@ func (v *supervisor) teardown() {
 			v.log.Error("virtiofsd could not be ended", "err", err)
 		}
 	}
+	v.audit.close()
 	if err := v.recoverHome(); err != nil {
 		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}

@@ -37,10 +37,11 @@ type Event struct {
 	Path string `json:"path"`
 	// To is the new name of what is renamed or linked, or the target of a symbolic link.
 	To string `json:"to,omitempty"`
-	// Verdict is zero of what was allowed.
-	Verdict rules.Verdict `json:"verdict,omitzero"`
-	// Refused is that of the two names that was refused.
+	// Refused is that of the names which a rule was against, and empty of what was allowed. Rule and Reason are those of
+	// rules.Verdict.
 	Refused string `json:"refused,omitempty"`
+	Rule    string `json:"rule,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 }
 
 // Verb is what a guest does.
@@ -182,18 +183,16 @@ func (g *Gate) decide(n *notification) (e unix.Errno, done bool) {
 		return unix.EPERM, false
 	}
 	done, err := handle(g, n)
-	var refused *refusedError
-	var errno unix.Errno
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0, done
-	case errors.As(err, &refused), errors.Is(err, errOutside):
-		return unix.EACCES, false
-	case errors.As(err, &errno):
-		return errno, false
-	default:
-		return unix.EIO, false
 	}
+	if _, ok := errors.AsType[*refusedError](err); ok || errors.Is(err, errOutside) {
+		return unix.EACCES, false
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return errno, false
+	}
+	return unix.EIO, false
 }
 
 // refusedError says that a rule is against it. It has been told of.
@@ -210,7 +209,7 @@ func (g *Gate) check(ev Event, all ...rules.Access) error {
 	for _, a := range all {
 		verdict := g.verdict(a)
 		if verdict.Refused {
-			ev.Verdict, ev.Refused = verdict, a.Path
+			ev.Refused, ev.Rule, ev.Reason = a.Path, verdict.Rule, verdict.Reason
 			g.observe(ev)
 			return &refusedError{verdict}
 		}
@@ -240,8 +239,8 @@ func (e Event) String() string {
 	if e.To != "" {
 		text += fmt.Sprintf(" → %q", e.To)
 	}
-	if e.Verdict.Refused {
-		text += fmt.Sprintf(": refused by rule %s (%s)", e.Verdict.Rule, e.Verdict.Reason)
+	if e.Refused != "" {
+		text += fmt.Sprintf(": refused by rule %s (%s)", e.Rule, e.Reason)
 	}
 	return text
 }
