@@ -24,11 +24,13 @@ const (
 	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
 	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
 	FeatureKeys         Feature = "keys"         // see [Client.LendKeys]
+
+	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureCopyOnWrite}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -50,6 +52,8 @@ func (f Feature) purpose() string {
 		return "give programs in the guest variables of the host, in which they have what stands for its secrets"
 	case FeatureKeys:
 		return "let programs in the guest use keys of the host's ssh agent"
+	case FeatureCopyOnWrite:
+		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

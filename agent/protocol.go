@@ -101,6 +101,9 @@ type Mount struct {
 	// Target is a path in the guest; a relative one starts at the user's home.
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// CopyOnWrite makes the guest keep what it writes there for itself, on its disk if it has one: see
+	// [FeatureCopyOnWrite] and [Client.Workspace].
+	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
 }
 
 // SamePlace tells whether the two are one device in one place. One of a fork may

@@ -84,6 +84,9 @@ const (
 	DefaultMemoryMiB    = 1024
 	DefaultCPUs         = 2
 	DefaultReadyTimeout = 2 * time.Minute
+	// DefaultWorkspaceDiskMiB is the disk, in MiB, of a sandbox with a copy-on-write share that was not given another:
+	// what the guest writes there is kept on it. It takes on the host what is written.
+	DefaultWorkspaceDiskMiB = 20 << 10
 	// DefaultGrace is how long a guest may take to power down before it is
 	// killed. A software-emulated guest needs about ten seconds.
 	DefaultGrace = 30 * time.Second
@@ -111,6 +114,9 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
 	c.Shares = slices.Clone(c.Shares)
+	if c.DiskMiB == 0 && slices.ContainsFunc(c.Shares, copyOnWrite) {
+		c.DiskMiB = DefaultWorkspaceDiskMiB // in memory, the work would be lost at stop
+	}
 	var errs []error
 	for i, share := range c.Shares {
 		if share.Directory.IsZero() {
@@ -134,6 +140,8 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	}
 	return c, errors.Join(errs...)
 }
+
+func copyOnWrite(s virtiofs.Share) bool { return s.CopyOnWrite }
 
 // Validate finds what is wrong with c in itself; [Host.Plan] compares it with
 // the host. All complaints are joined.

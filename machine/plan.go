@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +70,9 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 		p.VM.Accel = qemu.AccelKVM
 	} else {
 		p.Notes = append(p.Notes, fmt.Sprintf("KVM is not used: %s\nThe guest is emulated in software (TCG): many times slower, and by the word of QEMU's makers no security boundary.\nRemedy: %s", p.KVM.Reason, p.KVM.Remedy))
+	}
+	if c.Remove && slices.ContainsFunc(c.Shares, copyOnWrite) {
+		p.Notes = append(p.Notes, "what the guest changes in a copy-on-write share goes with the sandbox, which is removed when it stops: apply it before")
 	}
 	p.VM.Machine = p.VM.ChooseMachine(p.QEMU)
 	return p, p.VM.Validate()

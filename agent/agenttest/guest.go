@@ -4,6 +4,7 @@ package agenttest
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,6 +28,8 @@ type Guest struct {
 	// Listening gets the ports on which programs listen, each time that they
 	// change. Nil stands for a guest without any.
 	Listening chan []agent.Port
+	// Workspaces are the copy-on-write shares, by their tags.
+	Workspaces map[string]server.Workspace
 	// Ahead is how far the guest's clock is ahead of ours.
 	Ahead time.Duration
 
@@ -104,6 +107,14 @@ func (g *Guest) Ports(ctx context.Context, _ []agent.Port) ([]agent.Port, error)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Workspace implements [server.Controller].
+func (g *Guest) Workspace(tag string) (server.Workspace, error) {
+	if w := g.Workspaces[tag]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("no share has the tag %q", tag)
 }
 
 // Clock implements [server.Controller].

@@ -34,7 +34,7 @@ func (s *service) become(identity agent.Identity) error {
 	errs := []error{writeHostname("/", config.Hostname), newMachineID("/"), newBootID("/"), setTimeZone("/", config.TimeZone), trustShares("/", s.image.User, config.Mounts), trustCertificates("/", config.Certificates)}
 
 	_, mounts := partition(config.Mounts, func(m agent.Mount) bool { return slices.ContainsFunc(s.config.Mounts, m.SamePlace) })
-	if err := applyMounts("/", s.image.User, mounts); err != nil {
+	if err := applyMounts("/", s.image.User, mounts, &s.workspaces); err != nil {
 		errs = append(errs, err)
 	}
 	if s.image.OpenSSH {

@@ -99,6 +99,10 @@ func (s *service) askShares() {
 	for _, m := range mounts {
 		go func() {
 			var st unix.Statfs_t
+			if m.CopyOnWrite { // at its target, the disk would answer
+				_ = s.workspaces.askLower(m.Tag, &st)
+				return
+			}
 			_ = unix.Statfs(m.Target, &st) // what it says is of no interest
 		}()
 	}
@@ -158,16 +162,16 @@ func parseKeys(config agent.BootConfig) (ssh.Signer, []ssh.PublicKey, error) {
 }
 
 // applyConfig makes the root that of one sandbox.
-func applyConfig(root string, user boot.User, config agent.BootConfig) error {
+func applyConfig(root string, user boot.User, config agent.BootConfig, ws *workspaces) error {
 	if err := errors.Join(writeHostname(root, config.Hostname), ensureMachineID(root), trustShares(root, user, config.Mounts)); err != nil {
 		return err
 	}
-	return applyMounts(root, user, config.Mounts)
+	return applyMounts(root, user, config.Mounts, ws)
 }
 
 // applyMounts mounts the home and the shares, and prepares what the user's
 // programs expect to be theirs.
-func applyMounts(root string, user boot.User, mounts []agent.Mount) error {
+func applyMounts(root string, user boot.User, mounts []agent.Mount, ws *workspaces) error {
 	if err := makeMountPoint(root, user.Home, user); err != nil {
 		return fmt.Errorf("cannot make the home %s: %w", user.Home, err)
 	}
@@ -175,13 +179,13 @@ func applyMounts(root string, user boot.User, mounts []agent.Mount) error {
 	home, others := partition(mounts, func(m agent.Mount) bool {
 		return shareTarget(user.Home, m.Target) == user.Home
 	})
-	if err := mountShares(root, user, home); err != nil {
+	if err := mountShares(root, user, home, ws); err != nil {
 		return err
 	}
 	if err := fillHome(filepath.Join(root, "/etc/skel"), filepath.Join(root, user.Home), user); err != nil {
 		return fmt.Errorf("cannot fill the new home %s: %w", user.Home, err)
 	}
-	if err := mountShares(root, user, others); err != nil {
+	if err := mountShares(root, user, others, ws); err != nil {
 		return err
 	}
 	memory, err := totalMemory()

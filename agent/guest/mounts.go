@@ -78,7 +78,7 @@ func mountRoot(ctx context.Context, store boot.Store, serial string, logger *slo
 	if err != nil {
 		return nil, err
 	}
-	// Directories of their own: beside them are /tmp and lost+found.
+	// Directories of their own: beside them are /tmp, lost+found and what is written to copy-on-write shares.
 	for _, dir := range []string{upperDir + "/data", upperDir + "/work"} {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("cannot prepare the overlay: %w", err)
@@ -107,7 +107,7 @@ func mountMemory() error {
 }
 
 // mountShares mounts what the host shares, in the given order, under root.
-func mountShares(root string, user boot.User, mounts []agent.Mount) error {
+func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspaces) error {
 	for _, share := range mounts {
 		target := shareTarget(user.Home, share.Target)
 		if err := makeMountPoint(root, target, user); err != nil {
@@ -117,7 +117,13 @@ func mountShares(root string, user boot.User, mounts []agent.Mount) error {
 		if share.ReadOnly {
 			flags |= unix.MS_RDONLY
 		}
-		err := unix.Mount(share.Tag, filepath.Join(root, target), "virtiofs", flags, "")
+		mount := func(at string) error { return unix.Mount(share.Tag, at, "virtiofs", flags, "") }
+		var err error
+		if share.CopyOnWrite {
+			err = ws.mount(share.Tag, root, target, mount)
+		} else {
+			err = mount(filepath.Join(root, target))
+		}
 		switch {
 		case errors.Is(err, unix.EINVAL):
 			return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, target)

@@ -57,6 +57,8 @@ type service struct {
 
 	late []*os.File // see loadLateModules
 
+	workspaces workspaces
+
 	mu         sync.Mutex
 	disk       *disk // nil: none, or not yet
 	configured bool
@@ -150,6 +152,9 @@ func (s *service) start(ctx context.Context) (err error) {
 		s.mu.Unlock()
 		s.progress.update(func(status *agent.Status) { status.Disk = disk.device })
 	}
+	if err := s.workspaces.keep(upperDir); err != nil {
+		return err
+	}
 	s.progress.reach(agent.StageStore)
 	// Without waiting for the host, whose configuration comes over it.
 	if s.image.Prepare != "" {
@@ -164,7 +169,7 @@ func (s *service) start(ctx context.Context) (err error) {
 
 	select {
 	case offer := <-s.offered:
-		err := applyConfig(newRoot, s.image.User, offer.config)
+		err := applyConfig(newRoot, s.image.User, offer.config, &s.workspaces)
 		if err == nil && s.image.OpenSSH {
 			err = writeSSHKeys(newRoot, s.image.User, offer.config)
 		}

@@ -5,6 +5,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"path/filepath"
 
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
@@ -28,13 +29,19 @@ type command struct {
 	dir    string
 }
 
-// isControl reports whether the request asks for the control subsystem, which
-// only the host gets.
-func (s *session) isControl(request *ssh.Request) bool {
+// ownSubsystem returns what serves a subsystem that only the host gets, if the request asks for one.
+func (s *session) ownSubsystem(request *ssh.Request) func(context.Context, io.ReadWriter, Controller) {
 	var subsystem struct{ Name string }
-	return s.server.Controller != nil && request.Type == "subsystem" &&
-		ssh.Unmarshal(request.Payload, &subsystem) == nil &&
-		subsystem.Name == wire.SubsystemControl
+	if s.server.Controller == nil || request.Type != "subsystem" || ssh.Unmarshal(request.Payload, &subsystem) != nil {
+		return nil
+	}
+	switch subsystem.Name {
+	case wire.SubsystemControl:
+		return serveControl
+	case wire.SubsystemWorkspace:
+		return serveWorkspace
+	}
+	return nil
 }
 
 // parse understands the requests that start a process.

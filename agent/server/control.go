@@ -39,6 +39,8 @@ type Controller interface {
 	// Ports returns the ports on which programs listen, in their order, once
 	// they are others than those that are known; agent.MaxPorts at most.
 	Ports(ctx context.Context, known []agent.Port) ([]agent.Port, error)
+	// Workspace finds the copy-on-write share with that tag.
+	Workspace(tag string) (Workspace, error)
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a

@@ -185,10 +185,10 @@ func (s *session) hangUp() {
 // answered. From there on the process has a goroutine of its own.
 func (s *session) start(ctx context.Context, request *ssh.Request, answered chan<- struct{}) {
 	defer close(answered)
-	if s.isControl(request) {
+	if serve := s.ownSubsystem(request); serve != nil {
 		answer(request, true)
 		go func() {
-			serveControl(ctx, s.channel, s.server.Controller)
+			serve(ctx, s.channel, s.server.Controller)
 			s.channel.Close()
 		}()
 		return

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // connectAgent opens the agent, tells it what this sandbox consists of and
@@ -67,6 +69,11 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 			return v.explainOldAgent(err)
 		}
 	}
+	if slices.ContainsFunc(v.config.Shares, func(s virtiofs.Share) bool { return s.CopyOnWrite }) {
+		if err := v.agentClient().Require(ctx, agent.FeatureCopyOnWrite); err != nil {
+			return v.explainOldAgent(err)
+		}
+	}
 	if v.saved == nil {
 		// First: what the guest writes from then on has the right time.
 		if err := v.syncClock(ctx); err != nil {
@@ -115,7 +122,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	}
 	var mounts []agent.Mount
 	for _, e := range v.exports(plan) {
-		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly})
+		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite})
 	}
 	variables, err := v.config.Variables()
 	if err != nil {
