@@ -147,6 +147,11 @@ func (w *Workspace) Restore(ctx context.Context, path string) error {
 	return w.do(ctx, wire.WorkspaceRestore, path, nil)
 }
 
+// Refresh makes the guest forget what it knows of the host's files, for they are others now. What it has open stays.
+func (w *Workspace) Refresh(ctx context.Context) error {
+	return w.do(ctx, wire.WorkspaceRefresh, "", nil)
+}
+
 // do makes one request. Without heed, its answer has nothing but an end.
 func (w *Workspace) do(ctx context.Context, operation, path string, heed func(kind byte, payload []byte) error) error {
 	w.mu.Lock()

@@ -150,15 +150,6 @@ func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 		"--shared-dir=" + c.Directory.Path(),
 		// A system call that virtiofsd has no use for ends it: the guest hangs, but does not get out.
 		"--seccomp=kill",
-		// The guest asks again at each open, and for attributes after a second. "always" would be faster and
-		// show a guest files that the host has replaced. "never" forbids mmap, on which git and Go rely, and with
-		// --allow-mmap it saves the commits of two guests in one git repository (50 of 50, else 41), but not
-		// those of two in one SQLite database (98 of 106, as locks stay each guest's own), and reading and
-		// listing take 3 to 100 times as long. "metadata" saves neither.
-		"--cache=auto",
-		// Different file systems under the share have equal inode numbers; tar, rsync and find -xdev must see
-		// where one ends.
-		"--announce-submounts",
 		// File handles would save descriptors, but take a capability over the whole host (CAP_DAC_READ_SEARCH).
 		"--inode-file-handles=never",
 		// "Ready" is reported at this level, and few other lines.
@@ -171,12 +162,33 @@ func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 		// Not --writeback: the host would see the guest's writes late. Not --xattr: it costs a round trip for
 		// each write, and would let the guest set security.* attributes on the host.
 	}
+	args = append(args, caching(c)...)
 	if c.ReadOnly {
 		args = append(args, "--readonly")
 	}
 	args = append(args, i.args...)
 	args = append(args, translation("--translate-uid=", c.GuestUID, i.uid, nil)...)
 	return append(args, translation("--translate-gid=", c.GuestGID, i.gid, i.groups)...)
+}
+
+// caching returns the flags that say what the guest may remember.
+func caching(c ServerConfig) []string {
+	if c.Lower {
+		// An overlay that finds that the host has put another file in the place of one that it knows says ESTALE of
+		// that name, and goes on doing so. Nor does it go into what is announced as another file system.
+		return []string{"--cache=always"}
+	}
+	return []string{
+		// The guest asks again at each open, and for attributes after a second. "always" would be faster and
+		// show a guest files that the host has replaced. "never" forbids mmap, on which git and Go rely, and with
+		// --allow-mmap it saves the commits of two guests in one git repository (50 of 50, else 41), but not
+		// those of two in one SQLite database (98 of 106, as locks stay each guest's own), and reading and
+		// listing take 3 to 100 times as long. "metadata" saves neither.
+		"--cache=auto",
+		// Different file systems under the share have equal inode numbers; tar, rsync and find -xdev must see
+		// where one ends.
+		"--announce-submounts",
+	}
 }
 
 // translation makes the flags for user or group ids. Whoever writes in the guest writes as the one host id:

@@ -11,14 +11,21 @@ func TestArgumentsOfAReadOnlyShare(t *testing.T) {
 	c := ServerConfig{Directory: openDir(t, dir), ReadOnly: true, GuestUID: 1000, GuestGID: 100, HostUID: 1001, HostGID: 1002}
 	got := arguments(c, ownNamespace(1001, c), 3, 4096)
 	want := []string{
-		"--fd=3", "--shared-dir=" + dir, "--seccomp=kill", "--cache=auto", "--announce-submounts",
+		"--fd=3", "--shared-dir=" + dir, "--seccomp=kill",
 		"--inode-file-handles=never", "--log-level=info", "--rlimit-nofile=4096",
-		"--migration-on-error=guest-error", "--readonly", "--sandbox=namespace",
+		"--migration-on-error=guest-error", "--cache=auto", "--announce-submounts", "--readonly", "--sandbox=namespace",
 		"--translate-uid=squash-guest:0:0:4294967295", "--translate-uid=host:0:1000:1", "--translate-uid=squash-host:1:65534:4294967294",
 		"--translate-gid=squash-guest:0:0:4294967295", "--translate-gid=host:0:100:1", "--translate-gid=squash-host:1:65534:4294967294",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestArgumentsOfALowerLayer(t *testing.T) {
+	got := arguments(ServerConfig{Directory: openDir(t, "/"), ReadOnly: true, Lower: true}, unconfined(ServerConfig{}, nil), 3, 4096)
+	if !slices.Contains(got, "--cache=always") || slices.Contains(got, "--cache=auto") || slices.Contains(got, "--announce-submounts") {
+		t.Errorf("an overlay over %q finds stale files", got)
 	}
 }
 

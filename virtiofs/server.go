@@ -56,6 +56,9 @@ type ServerConfig struct {
 	Socket string
 	// ReadOnly refuses every change by the guest.
 	ReadOnly bool
+	// Lower says that the guest lays an overlay over the directory. It then sees a file that it knows as it was, also
+	// where the host has put another in its place, until it forgets it.
+	Lower bool
 	// GuestUID and GuestGID own in the guest what HostUID and HostGID own on the host, for which Owner is the
 	// usual answer. Unless the caller is root, the latter must be its own. As far as files go, virtiofsd can
 	// do what that host user can do, and nothing else, even if root starts it.

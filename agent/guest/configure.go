@@ -76,6 +76,9 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 	errs := []error{addEntropy(config.Entropy)}
 	if config.Restored {
 		errs = append(errs, forgetNames())
+		if s.workspaces.any() { // the host's files may be others than the guest remembers
+			errs = append(errs, dropCaches())
+		}
 		if err := endConnections(); err != nil { // whose ends are noticed when they are next used
 			s.logger.Warn("connections from before go on", "err", err)
 		}

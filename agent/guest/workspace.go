@@ -133,6 +133,13 @@ func (ws *workspaces) mount(tag, root, target string, mountLower func(at string)
 	return nil
 }
 
+// any tells whether there are any.
+func (ws *workspaces) any() bool {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return len(ws.all) > 0
+}
+
 // askLower asks the share itself, which the host serves, about its file system.
 func (ws *workspaces) askLower(tag string, st *unix.Statfs_t) error {
 	ws.mu.Lock()
@@ -436,6 +443,15 @@ func (w *workspace) Restore(ctx context.Context, name string) error {
 		}
 	}
 	return likeOf(w.merged, name, w.lower, name)
+}
+
+// Refresh implements [server.Workspace].
+func (w *workspace) Refresh() error { return dropCaches() }
+
+// dropCaches makes the kernel forget what files it has seen, with their contents, as far as they are not in use. An
+// overlay does not notice by itself that a file of its lower layer has become another one.
+func dropCaches() error {
+	return os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
 }
 
 // restoreFile gives the guest the host's file or link, in one step.

@@ -25,6 +25,8 @@ type Workspace interface {
 	Keep(ctx context.Context, path string) error
 	// Restore makes what is at the path as the host has it.
 	Restore(ctx context.Context, path string) error
+	// Refresh forgets what is known of the host's files.
+	Refresh() error
 }
 
 // serveWorkspace answers requests about workspaces, one after the other, until the stream ends.
@@ -75,6 +77,8 @@ func answerWorkspace(ctx context.Context, out io.Writer, request wire.WorkspaceR
 		return workspace.Keep(ctx, path)
 	case wire.WorkspaceRestore:
 		return workspace.Restore(ctx, path)
+	case wire.WorkspaceRefresh:
+		return workspace.Refresh()
 	}
 	return fmt.Errorf("the guest's agent knows no operation %q on a workspace", request.Operation)
 }

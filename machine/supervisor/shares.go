@@ -183,7 +183,7 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 		return nil, fmt.Errorf("sharing %s: %w", e.Source, err)
 	}
 	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
-		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Log: log,
+		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Lower: e.CopyOnWrite, Log: log,
 		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
 		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
 		Judge: judge, Judged: v.audit.of(e.Source),

@@ -18,6 +18,7 @@ const (
 	WorkspaceSum     = "sum"     // → FrameContent, the SHA-256 of a file's content
 	WorkspaceKeep    = "keep"    // → nothing, once a directory needs nothing of the host's any more
 	WorkspaceRestore = "restore" // → nothing, once the path is as the host has it
+	WorkspaceRefresh = "refresh" // → nothing, once the guest has forgotten what it knew of the host's files
 )
 
 // WorkspaceRequest asks about one copy-on-write share.
