@@ -60,6 +60,9 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 	if err := durable.RemoveDir(s.Files().Disk()); err != nil {
 		return fmt.Errorf("removing the disk: %w", err)
 	}
+	if err := s.forgetWorkspaces(); err != nil {
+		return err
+	}
 	// What kept it from starting may have been the disk.
 	if st := s.State(); st.Status == StatusCrashed {
 		st.Status, st.Reason = StatusStopped, ""

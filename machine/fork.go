@@ -121,7 +121,7 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
-		if err := f.giveAuthority(draft); err != nil {
+		if err := errors.Join(f.giveAuthority(draft), f.giveRecords(draft)); err != nil {
 			return err
 		}
 		switch {
@@ -145,6 +145,15 @@ func (f *Forkable) giveAuthority(draft *Sandbox) error {
 		return err
 	}
 	return os.WriteFile(draft.Files().Key(layout.AuthorityKey), text, 0o600)
+}
+
+// giveRecords lets the draft know since when its guest, which goes on from the other's, has changes of its own.
+func (f *Forkable) giveRecords(draft *Sandbox) error {
+	records, err := f.s.workspaceRecords()
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	return draft.saveWorkspaceRecords(records)
 }
 
 // giveHome gives the draft a copy of the home, or that itself.

@@ -13,18 +13,20 @@ import (
 
 // Names of everything that a sandbox keeps in its state directory.
 const (
-	ConfigFile   = "config.json" // Config: what was asked for; written by Create, Rename and Resize
-	StateFile    = "state.json"  // State: what became of it; written by the supervisor
-	LockFile     = "lock"        // flock: held by the supervisor, or by a command that changes the sandbox
-	HomeDir      = "home"        // the guest user's persistent home
-	DiskDir      = "disk"        // the layers of the guest's writable disk, if it has one
-	SpareFile    = "spare"       // space that is given up when the disk has filled the host's, for StateFile
-	KeysDir      = "keys"        // the keys below
-	ClientKey    = "agent_key"   // private key with which the supervisor opens the guest's agent
-	HostKey      = "host_key"    // private key by which the guest is known to ssh clients
-	AuthorityKey = "authority"   // certificate and private key of the authority that the guest believes; only if it has one
-	LogsDir      = "logs"        // the logs below
-	SnapshotsDir = "snapshots"   // one directory for each snapshot, named by its tag
+	ConfigFile    = "config.json"     // Config: what was asked for; written by Create, Rename and Resize
+	StateFile     = "state.json"      // State: what became of it; written by the supervisor
+	LockFile      = "lock"            // flock: held by the supervisor, or by a command that changes the sandbox
+	HomeDir       = "home"            // the guest user's persistent home
+	DiskDir       = "disk"            // the layers of the guest's writable disk, if it has one
+	SpareFile     = "spare"           // space that is given up when the disk has filled the host's, for StateFile
+	KeysDir       = "keys"            // the keys below
+	ClientKey     = "agent_key"       // private key with which the supervisor opens the guest's agent
+	HostKey       = "host_key"        // private key by which the guest is known to ssh clients
+	AuthorityKey  = "authority"       // certificate and private key of the authority that the guest believes; only if it has one
+	LogsDir       = "logs"            // the logs below
+	WorkspaceFile = "workspaces.json" // what was applied and discarded of copy-on-write shares; there with the first
+	WorkspaceLock = "workspaces.lock" // flock: held by a command that applies or discards
+	SnapshotsDir  = "snapshots"       // one directory for each snapshot, named by its tag
 
 	RestoredDisk = "disk.restored" // what is about to take the place of DiskDir
 	HomeBefore   = "home.before"   // what HomeDir was before a restore that is not over

@@ -24,30 +24,47 @@ import (
 // tempPrefix begins the names of files that are about to take their place.
 const tempPrefix = ".sandbox-apply-"
 
-// Pending is a change of which the content is on the host, so that what is shown is what is applied.
+// Pending is a change with its content, so that what is shown is what is applied.
 type Pending struct {
 	Change
+	// Refused says why it does not come to the host, whatever the user wants; nil: nothing refuses it.
+	Refused *RefusedError
+
 	share *Share
-	fresh *os.File // the guest's content, without a name; nil where it is no regular file, or has the old one's
+	text  []byte   // the guest's content, if it is small
+	fresh *os.File // the guest's content, without a name, if it is to be applied; nil where it is no regular file
 	sum   [32]byte
 }
 
-// Fetch gets the content of a change from the guest, and makes sure that nothing refuses it. The caller closes what is
-// returned. Nothing has changed on the host by then.
-func (s *Share) Fetch(ctx context.Context, c Change) (*Pending, error) {
-	if err := s.refused(c); err != nil {
-		return nil, err
-	}
+// Look gets the content of a change if it is small enough to be shown, and asks whether anything refuses it.
+func (s *Share) Look(ctx context.Context, c Change) (*Pending, error) {
 	p := &Pending{Change: c, share: s}
-	if c.Kind != Removed && c.New.Mode.IsRegular() {
+	if p.hasContent() && c.New.Size <= MaxText {
+		var text bytes.Buffer
+		if err := s.Guest.Read(ctx, c.Path, &limitedWriter{to: &text, left: c.New.Size}); err != nil {
+			return nil, fmt.Errorf("fetching %s: %w", Name(c.Path), err)
+		}
+		p.text = text.Bytes()
+	}
+	s.judge(p)
+	return p, nil
+}
+
+// Fetch gets the content of a change to be applied, unless something refuses it. It is in the share's file system then,
+// and has no name. The caller closes what is returned.
+func (s *Share) Fetch(ctx context.Context, c Change) (*Pending, error) {
+	p := &Pending{Change: c, share: s}
+	if p.hasContent() && s.never(c) == nil {
 		if err := p.fetch(ctx); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 	}
-	if err := s.judge(p); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
+	s.judge(p)
 	return p, nil
+}
+
+func (p *Pending) hasContent() bool {
+	return p.Kind != Removed && !p.ModeOnly && p.New.Mode.IsRegular()
 }
 
 // Close gives back what was fetched.
@@ -58,8 +75,8 @@ func (p *Pending) Close() error {
 	return p.fresh.Close()
 }
 
-// refused says what never comes to the host.
-func (s *Share) refused(c Change) error {
+// never says what comes to the host under no rules.
+func (s *Share) never(c Change) *RefusedError {
 	if c.Kind == Removed {
 		return nil
 	}
@@ -95,29 +112,54 @@ func leaves(name, target string) bool {
 	return false
 }
 
-// judge asks the rules of the share.
-func (s *Share) judge(p *Pending) error {
-	if s.Judge == nil {
-		return nil
+// judge asks whether anything refuses the change.
+func (s *Share) judge(p *Pending) {
+	if p.Refused = s.never(p.Change); p.Refused != nil || s.Judge == nil {
+		return
 	}
+	// Set-id bits are dropped, and so of no account.
 	access := rules.Access{Operation: rules.Make, Path: p.Path, Type: p.New.Mode.Type(), Link: p.New.Link}
+	old := func() ([]byte, error) {
+		f, _, err := open(s.Host, p.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return content(f, p.Old.Size)
+	}
+	if !p.Old.Mode.IsRegular() || p.Kind == Added {
+		old = nil
+	}
 	switch {
 	case p.Kind == Removed:
-		access.Operation, access.Type = rules.Remove, p.Old.Mode.Type()
+		access.Operation, access.Type, access.Empty, access.Content = rules.Remove, p.Old.Mode.Type(), p.Old.Mode.IsDir(), old
 	case p.ModeOnly:
-		access.Operation = rules.Change
-	case p.fresh != nil:
-		access.Content = func() ([]byte, error) {
-			if p.New.Size > rules.MaxContent {
-				return nil, fmt.Errorf("%s has more than %d bytes", p.Path, rules.MaxContent)
-			}
-			return io.ReadAll(io.NewSectionReader(p.fresh, 0, rules.MaxContent+1))
+		access.Operation, access.Content = rules.Change, old
+	default:
+		access.Old = old
+		if p.hasContent() {
+			access.Content = func() ([]byte, error) { return content(p.newReader(), p.New.Size) }
 		}
 	}
 	if v := s.Judge(access); v.Refused {
-		return &RefusedError{Path: p.Path, Rule: v.Rule, Why: v.Reason}
+		p.Refused = &RefusedError{Path: p.Path, Rule: v.Rule, Why: v.Reason}
 	}
-	return nil
+}
+
+// newReader reads the guest's content, as far as it was fetched.
+func (p *Pending) newReader() io.Reader {
+	if p.fresh == nil {
+		return bytes.NewReader(p.text)
+	}
+	return io.NewSectionReader(p.fresh, 0, p.New.Size)
+}
+
+// content reads what the rules may ask for.
+func content(r io.Reader, size int64) ([]byte, error) {
+	if size > rules.MaxContent {
+		return nil, fmt.Errorf("it has more than %d bytes", rules.MaxContent)
+	}
+	return io.ReadAll(io.LimitReader(r, rules.MaxContent))
 }
 
 // fetch writes the guest's file to one without a name, in the nearest directory that is there.
@@ -129,16 +171,16 @@ func (p *Pending) fetch(ctx context.Context) error {
 	defer dir.Close()
 	var free unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.File().Fd()), &free); err == nil && uint64(p.New.Size)/uint64(free.Bsize) > free.Bavail {
-		return &RefusedError{Path: p.Path, Why: fmt.Sprintf("has %d bytes, for which there is no room", p.New.Size)}
+		return fmt.Errorf("%s has %d bytes, for which there is no room on this machine", Name(p.Path), p.New.Size)
 	}
 	fd, err := unix.Openat(int(dir.File().Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return &fs.PathError{Op: "making a file in", Path: dir.Path(), Err: err}
 	}
 	p.fresh = os.NewFile(uintptr(fd), p.Path)
-	to := &contentWriter{file: p.fresh, left: p.New.Size, sum: sha256.New()}
-	if err := p.share.Guest.Read(ctx, p.Path, to); err != nil {
-		return fmt.Errorf("fetching %s: %w", p.Path, err)
+	to := &contentWriter{file: p.fresh, sum: sha256.New()}
+	if err := p.share.Guest.Read(ctx, p.Path, &limitedWriter{to: to, left: p.New.Size}); err != nil {
+		return fmt.Errorf("fetching %s: %w", Name(p.Path), err)
 	}
 	if err := p.fresh.Truncate(to.at); err != nil {
 		return err
@@ -158,19 +200,27 @@ func (s *Share) nearest(name string) (*hostdir.Dir, error) {
 	}
 }
 
-// contentWriter writes a file, with holes where there are only zeroes, and no more than was announced.
+// limitedWriter takes no more than was announced.
+type limitedWriter struct {
+	to   io.Writer
+	left int64
+}
+
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	if w.left -= int64(len(p)); w.left < 0 {
+		return 0, errors.New("the guest is writing to it: try again")
+	}
+	return w.to.Write(p)
+}
+
+// contentWriter writes a file with holes where there are only zeroes.
 type contentWriter struct {
 	file *os.File
 	at   int64
-	left int64
 	sum  hash.Hash
 }
 
 func (w *contentWriter) Write(p []byte) (int, error) {
-	if int64(len(p)) > w.left {
-		return 0, errors.New("the guest is writing to it: try again")
-	}
-	w.left -= int64(len(p))
 	w.sum.Write(p)
 	for rest := p; len(rest) > 0; {
 		piece := rest[:min(len(rest), holeSize)]
@@ -188,8 +238,11 @@ func (w *contentWriter) Write(p []byte) (int, error) {
 // holeSize is the least run of zeroes, in bytes, that is left out: a page and a block of most file systems.
 const holeSize = 4096
 
-// Commit makes the host's directory as the guest has it at this path. A conflict is an error unless overwrite is set.
-func (p *Pending) Commit(ctx context.Context, overwrite bool) error {
+// commit makes the host's directory as the guest has it at this path. A conflict is an error unless overwrite is set.
+func (p *Pending) commit(ctx context.Context, overwrite bool) error {
+	if p.Refused != nil {
+		return p.Refused
+	}
 	if p.Conflict != "" && !overwrite {
 		return &ConflictError{p.Path, p.Conflict}
 	}
@@ -200,7 +253,7 @@ func (p *Pending) Commit(ctx context.Context, overwrite bool) error {
 	}
 	parent, err := p.share.Host.Beneath(path.Dir(p.Path))
 	if absent(err) {
-		return &ConflictError{p.Path, "there is no directory for it on this machine: apply that first"}
+		return &ConflictError{p.Path, "there is no directory for it on this machine"}
 	}
 	if err != nil {
 		return err
@@ -221,7 +274,7 @@ func (p *Pending) Commit(ctx context.Context, overwrite bool) error {
 		return &ConflictError{p.Path, errMeanwhile.Error()}
 	}
 	if err != nil {
-		return fmt.Errorf("applying %s: %w", p.Path, err)
+		return fmt.Errorf("applying %s: %w", Name(p.Path), err)
 	}
 	now, err := lstatAt(parent, base)
 	if err != nil {
@@ -231,11 +284,53 @@ func (p *Pending) Commit(ctx context.Context, overwrite bool) error {
 	return nil
 }
 
+// Applier applies changes of one comparison.
+type Applier struct {
+	share *Share
+	dirs  map[string]Change // directories to be made
+}
+
+// Apply begins to apply some of the changes.
+func (s *Share) Apply(changes []Change) *Applier {
+	a := &Applier{s, make(map[string]Change)}
+	for _, c := range changes {
+		if c.Kind == Added && c.New.Mode.IsDir() {
+			a.dirs[c.Path] = c
+		}
+	}
+	return a
+}
+
+// Commit makes the host's directory as the guest has it at one path, with the directories that lead there. A conflict is
+// an error unless overwrite is set: a *ConflictError, as is what has changed since the comparison. What something refuses
+// is a *RefusedError.
+func (a *Applier) Commit(ctx context.Context, p *Pending, overwrite bool) error {
+	if p.Kind != Removed {
+		for i, r := range p.Path {
+			dir, missing := a.dirs[p.Path[:i]]
+			if r != '/' || !missing {
+				continue
+			}
+			above := &Pending{Change: dir, share: a.share}
+			a.share.judge(above)
+			if err := above.commit(ctx, overwrite); err != nil {
+				return err
+			}
+			delete(a.dirs, dir.Path)
+		}
+	}
+	if _, missing := a.dirs[p.Path]; !missing && p.Kind == Added && p.New.Mode.IsDir() {
+		return nil // made on the way to something in it
+	}
+	delete(a.dirs, p.Path)
+	return p.commit(ctx, overwrite)
+}
+
 // keepMoved lets the guest copy what it has only because the host has it under another name, which may be about to go.
 func (s *Share) keepMoved(ctx context.Context) error {
 	for _, dir := range s.moved {
 		if err := s.Guest.Keep(ctx, dir); err != nil {
-			return fmt.Errorf("the guest cannot keep %s, which it has renamed: %w", dir, err)
+			return fmt.Errorf("the guest cannot keep %s, which it has renamed: %w", Name(dir), err)
 		}
 	}
 	s.moved = nil

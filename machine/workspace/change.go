@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -34,7 +36,7 @@ type Share struct {
 	Host *hostdir.Dir
 	// Judge says what the rules of the share refuse; nil allows all.
 	Judge func(rules.Access) rules.Verdict
-	// Record is what is known from earlier. It is changed by Commit and Discard, after which the caller keeps it.
+	// Record is what is known from earlier. It changes with what is applied and discarded; the caller keeps it then.
 	Record *Record
 	// Mounted are paths at which the guest has other shares: their mount points are none of its changes.
 	Mounted map[string]bool
@@ -131,6 +133,14 @@ func (c Change) Within(paths []string) bool {
 	return len(paths) == 0
 }
 
+// Name is a path as text of one line: quoted as in Go if anything in it would not be shown as it is.
+func Name(path string) string {
+	if !utf8.ValidString(path) || strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) || r == '"' }) {
+		return strconv.Quote(path)
+	}
+	return path
+}
+
 // RefusedError says that a change does not come to the host, whatever the user wants.
 type RefusedError struct {
 	Path string
@@ -140,15 +150,17 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string {
 	if e.Rule != "" {
-		return fmt.Sprintf("%s is refused by the rule %s of the share: %s", e.Path, e.Rule, e.Why)
+		return fmt.Sprintf("%s is refused by the rule %s of the share: %s", Name(e.Path), e.Rule, e.Why)
 	}
-	return fmt.Sprintf("%s is not applied: it %s", e.Path, e.Why)
+	return fmt.Sprintf("%s is not applied: it %s", Name(e.Path), e.Why)
 }
 
 // ConflictError says that the host's side has changed.
 type ConflictError struct{ Path, Why string }
 
-func (e *ConflictError) Error() string { return fmt.Sprintf("%s is left as it is: %s", e.Path, e.Why) }
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%s is left as it is: %s", Name(e.Path), e.Why)
+}
 
 // errMeanwhile is why a deed was undone.
 var errMeanwhile = errors.New("it has changed on this machine in this moment: look at the difference again")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
@@ -35,18 +36,19 @@ func (p *Pending) Text(ctx context.Context) (Text, error) {
 	}
 	var text Text
 	var b strings.Builder
+	name := Name(p.Path)
 	if p.Kind == Modified && (p.Old.Mode.Perm() != p.New.Mode.Perm() || p.Old.Mode.Type() != p.New.Mode.Type()) {
-		fmt.Fprintf(&b, "mode of %s: %v to %v\n", p.Path, p.Old.Mode, p.New.Mode)
+		fmt.Fprintf(&b, "mode of %s: %v to %v\n", name, p.Old.Mode, p.New.Mode)
 	}
 	switch {
 	case p.ModeOnly:
 	case p.Old.Mode.IsDir() || p.New.Mode.IsDir():
-		fmt.Fprintf(&b, "directory %s: %s\n", p.Path, p.Kind)
+		fmt.Fprintf(&b, "directory %s: %s\n", name, p.Kind)
 	case old == nil || fresh == nil || isBinary(old) || isBinary(fresh):
 		text.Binary = true
-		fmt.Fprintf(&b, "%s %s: %s, %d to %d bytes, not shown as text\n", p.Type(), p.Path, p.Kind, p.Old.Size, p.New.Size)
+		fmt.Fprintf(&b, "%s %s: %s, %d to %d bytes, not shown as text\n", p.Type(), name, p.Kind, p.Old.Size, p.New.Size)
 	default:
-		oldName, newName := "a/"+p.Path, "b/"+p.Path
+		oldName, newName := Name("a/"+p.Path), Name("b/"+p.Path)
 		switch p.Kind {
 		case Added:
 			oldName = "/dev/null"
@@ -60,7 +62,7 @@ func (p *Pending) Text(ctx context.Context) (Text, error) {
 		}
 		text.Added, text.Removed = count(lines)
 		if len(lines) == 0 {
-			fmt.Fprintf(&b, "%s %s: %s\n", p.Type(), p.Path, p.Kind)
+			fmt.Fprintf(&b, "%s %s: %s\n", p.Type(), name, p.Kind)
 		}
 		b.Write(lines)
 	}
@@ -116,51 +118,53 @@ func (p *Pending) newContent() ([]byte, error) {
 		return []byte{}, nil
 	case side.Mode.Type() == fs.ModeSymlink:
 		return []byte(side.Link), nil
-	case p.fresh == nil || side.Size > MaxText:
+	case !p.hasContent() || side.Size > MaxText:
 		return nil, nil
 	}
-	return io.ReadAll(io.NewSectionReader(p.fresh, 0, MaxText))
+	return io.ReadAll(p.newReader())
 }
 
-// Write puts the two sides of the change below left and right, for a program that compares directories. A link is
+// WriteSides puts the two sides of a change below left and right, for a program that compares directories. A link is
 // written as a file with its target, for such programs follow links.
-func (p *Pending) Write(left, right *os.Root) error {
-	if p.Kind != Added {
-		if err := p.writeSide(left, p.Old, func() (io.ReadCloser, error) {
-			f, _, err := open(p.share.Host, p.Path)
-			return f, err
-		}); err != nil {
+func (s *Share) WriteSides(ctx context.Context, c Change, left, right *os.Root) error {
+	if c.Kind != Added {
+		err := writeSide(left, c.Path, c.Old, func(to io.Writer) error {
+			f, _, err := open(s.Host, c.Path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = io.Copy(to, f)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
-	if p.Kind == Removed {
+	if c.Kind == Removed {
 		return nil
 	}
-	return p.writeSide(right, p.New, func() (io.ReadCloser, error) {
-		return io.NopCloser(io.NewSectionReader(p.fresh, 0, p.New.Size)), nil
+	return writeSide(right, c.Path, c.New, func(to io.Writer) error {
+		return s.Guest.Read(ctx, c.Path, &limitedWriter{to: to, left: c.New.Size})
 	})
 }
 
-func (p *Pending) writeSide(root *os.Root, side Side, open func() (io.ReadCloser, error)) (err error) {
+func writeSide(root *os.Root, name string, side Side, content func(io.Writer) error) error {
 	if side.Mode.IsDir() {
-		return root.MkdirAll(p.Path, 0o700)
+		return root.MkdirAll(name, 0o700)
 	}
-	if i := strings.LastIndexByte(p.Path, '/'); i >= 0 {
-		if err := root.MkdirAll(p.Path[:i], 0o700); err != nil {
-			return err
-		}
+	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
+		return err
 	}
-	in := io.NopCloser(strings.NewReader("symbolic link to " + side.Link + "\n"))
-	if side.Mode.IsRegular() {
-		if in, err = open(); err != nil {
-			return err
-		}
-	}
-	defer in.Close()
-	out, err := root.OpenFile(p.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	switch side.Mode.Type() {
+	case 0:
+		err = content(out)
+	case fs.ModeSymlink:
+		_, err = fmt.Fprintf(out, "symbolic link to %s\n", side.Link)
+	}
 	return errors.Join(err, out.Close())
 }

@@ -12,7 +12,7 @@ func (s *Share) Discard(ctx context.Context, changes []Change) error {
 	for _, c := range inOrder(changes) {
 		if whole == "" || c.Path != whole && !within(c.Path, whole) {
 			if err := s.Guest.Restore(ctx, c.Path); err != nil {
-				return fmt.Errorf("discarding %s: %w", c.Path, err)
+				return fmt.Errorf("discarding %s: %w", Name(c.Path), err)
 			}
 			if c.Kind != Modified {
 				whole = c.Path

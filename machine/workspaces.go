@@ -1,0 +1,179 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/workspace"
+	"github.com/sourcery-zone/sandbox/virtiofs"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
+)
+
+// Workspaces are the copy-on-write shares of a running sandbox.
+type Workspaces struct {
+	// Shares are in the order in which the guest mounts them.
+	Shares []*Workspace
+
+	s       *Sandbox
+	client  *agent.Client
+	records map[string]*workspace.Record // by the places of the shares in the guest
+	lock    *os.File                     // nil: nothing is to be changed
+}
+
+// Workspace is one of them.
+type Workspace struct {
+	workspace.Share
+	Config virtiofs.Share
+	guest  *agent.Workspace
+}
+
+// Workspaces opens the copy-on-write shares, each of which must still be what was shared. Who wants to apply or discard
+// says change, and is alone then. The caller closes them.
+func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, err error) {
+	c, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(c.Shares, copyOnWrite) {
+		return nil, fmt.Errorf("the sandbox %s has no copy-on-write share: what its guest writes is in the shared directories already", s.Name)
+	}
+	img, err := s.host.Image(c.Image)
+	if err != nil {
+		return nil, err
+	}
+	shares, err := virtiofs.Arrange(c.Shares, img.Manifest.User.Home)
+	if err != nil {
+		return nil, err
+	}
+	w := &Workspaces{s: s}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+		}
+	}()
+	if change {
+		w.lock, err = flock.Try(s.Files().Path(layout.WorkspaceLock), true)
+		if errors.Is(err, flock.ErrLocked) {
+			return nil, fmt.Errorf("another command applies or discards changes of %s: try again when it is done", s.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if w.client, err = s.Dial(ctx); err != nil {
+		return nil, err
+	}
+	if w.records, err = s.workspaceRecords(); err != nil {
+		return nil, err
+	}
+	tags := c.Tags(len(shares))
+	tags = tags[len(tags)-len(shares):] // without that of the home
+	for i, share := range shares {
+		if !share.CopyOnWrite {
+			continue
+		}
+		opened, err := w.open(ctx, share, tags[i])
+		if err != nil {
+			return nil, err
+		}
+		opened.Mounted = mountedIn(share, shares)
+		w.Shares = append(w.Shares, opened)
+	}
+	return w, nil
+}
+
+func (w *Workspaces) open(ctx context.Context, share virtiofs.Share, tag string) (*Workspace, error) {
+	set, err := rules.New(share.Rules)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := w.s.host.OpenShare(w.s.Name, share)
+	if err != nil {
+		return nil, err
+	}
+	guest, err := w.client.Workspace(ctx, tag)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return &Workspace{
+		Share:  workspace.Share{Guest: guest, Host: dir, Judge: set.Judge, Record: w.records[share.Target]},
+		Config: share, guest: guest,
+	}, nil
+}
+
+// mountedIn are the places, relative to a share, at which the guest has others.
+func mountedIn(share virtiofs.Share, all []virtiofs.Share) map[string]bool {
+	mounted := make(map[string]bool)
+	for _, other := range all {
+		rel, ok := strings.CutPrefix(other.Target, strings.TrimSuffix(share.Target, "/")+"/")
+		for ; ok && rel != "."; rel = path.Dir(rel) { // the directories that lead there are made with it
+			mounted[rel] = true
+		}
+	}
+	return mounted
+}
+
+// Save keeps the records of what was applied and discarded.
+func (w *Workspaces) Save() error { return w.s.saveWorkspaceRecords(w.records) }
+
+// Close ends the connection to the guest.
+func (w *Workspaces) Close() error {
+	var errs []error
+	for _, share := range w.Shares {
+		errs = append(errs, share.guest.Close(), share.Host.Close())
+	}
+	if w.client != nil {
+		errs = append(errs, w.client.Close())
+	}
+	if w.lock != nil {
+		errs = append(errs, w.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// workspaceRecords has a record for each copy-on-write share.
+func (s *Sandbox) workspaceRecords() (map[string]*workspace.Record, error) {
+	c, err := s.Config()
+	if err != nil {
+		return nil, err
+	}
+	records := make(map[string]*workspace.Record)
+	text, err := os.ReadFile(s.Files().Path(layout.WorkspaceFile))
+	if err == nil {
+		err = json.Unmarshal(text, &records)
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what was applied of the sandbox %s: %w", s.Name, err)
+	}
+	for _, share := range c.Shares {
+		if share.CopyOnWrite && records[share.Target] == nil {
+			records[share.Target] = &workspace.Record{Since: c.Created}
+		}
+	}
+	return records, nil
+}
+
+func (s *Sandbox) saveWorkspaceRecords(records map[string]*workspace.Record) error {
+	return durable.WriteJSON(s.Files().Path(layout.WorkspaceFile), records)
+}
+
+// forgetWorkspaces is for a guest whose changes are gone.
+func (s *Sandbox) forgetWorkspaces() error {
+	err := os.Remove(s.Files().Path(layout.WorkspaceFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
