@@ -319,10 +319,12 @@ func (a *Applier) Commit(ctx context.Context, p *Pending, overwrite bool) error 
 			delete(a.dirs, dir.Path)
 		}
 	}
-	if _, missing := a.dirs[p.Path]; !missing && p.Kind == Added && p.New.Mode.IsDir() {
-		return nil // made on the way to something in it
+	if p.Kind == Added && p.New.Mode.IsDir() {
+		if _, missing := a.dirs[p.Path]; !missing {
+			return nil // made on the way to something in it
+		}
+		delete(a.dirs, p.Path)
 	}
-	delete(a.dirs, p.Path)
 	return p.commit(ctx, overwrite)
 }
 
