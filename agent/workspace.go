@@ -84,7 +84,11 @@ func (c *Client) Workspace(ctx context.Context, tag string) (*Workspace, error) 
 		go channel.Close()
 		return nil, fmt.Errorf("cannot ask the guest about its workspace: %w", c.explain(err))
 	}
-	return &Workspace{client: c, tag: tag, channel: channel, reader: bufio.NewReaderSize(channel, wire.MaxWorkspaceFrame)}, nil
+	return newWorkspace(c, tag, channel), nil
+}
+
+func newWorkspace(c *Client, tag string, channel ssh.Channel) *Workspace {
+	return &Workspace{client: c, tag: tag, channel: channel, reader: bufio.NewReaderSize(channel, wire.MaxWorkspaceFrame)}
 }
 
 // Close ends what is under way.
