@@ -66,6 +66,7 @@ var words = map[remedy.Action]string{
 	remedy.SetVariable:   "set it in a step above, or with --var %[1]s=VALUE (a plain dollar is $$)",
 	remedy.AllowUnsafe:   "it takes --unsafe",
 	remedy.StoreSecret:   ", or store it with sandbox secret set %[1]s",
+	remedy.LogIn:         "log in with sandbox login %[1]s",
 }
 
 // sentences are an error with what to do about it. Of several errors, each has its own.

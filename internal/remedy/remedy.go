@@ -63,6 +63,7 @@ const (
 	SetVariable   Action = "set-variable"    // NAME, of a script
 	AllowUnsafe   Action = "allow-unsafe"    // commands of QEMU's monitor
 	StoreSecret   Action = "store-secret"    // NAME
+	LogIn         Action = "log-in"          // PROVIDER: of an AI model
 )
 
 // Remedy is what to do, and on what.

@@ -39,6 +39,38 @@ func (o Owners) Open(path string) (*os.File, error) {
 	return f, nil
 }
 
+// OpenPrivate opens a regular file for reading that is the caller's and that nobody else may read or write, in a directory
+// of the same kind, and no link. The error is an [*Error] if it is not that, and else that of the system.
+func OpenPrivate(path string) (*os.File, error) {
+	// Who has become root by sudo is not whom root believes here.
+	f, err := Caller(func(string) string { return "" }).Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := private(f, path); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func private(f *os.File, path string) error {
+	link, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	opened, err := f.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !os.SameFile(link, opened):
+		return &Error{path, "is a link"}
+	case opened.Mode().Perm()&0o077 != 0:
+		return &Error{path, "is a file that others may read, and may have read"}
+	}
+	return nil
+}
+
 // inDirectory judges what is at a name, and the directory that has it.
 func (o Owners) inDirectory(path string, dir int, link *unix.Stat_t) error {
 	var st unix.Stat_t

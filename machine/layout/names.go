@@ -124,6 +124,10 @@ func (d Dirs) Consents() string { return filepath.Join(d.State, ".consents") }
 // such a name.
 func (d Dirs) Secrets() string { return filepath.Join(d.State, ".secrets") }
 
+// Logins is the directory of the user's logins at providers of AI models. No sandbox has such
+// a name.
+func (d Dirs) Logins() string { return filepath.Join(d.State, ".logins") }
+
 // Answers is the directory of what the user has opened for projects whose guests have asked.
 func (d Dirs) Answers() string { return filepath.Join(d.State, ".answers") }
 

@@ -112,26 +112,14 @@ func (s Store) Get(name string) (Value, error) {
 
 // readOwn reads a file that is nobody else's.
 func readOwn(path string) (Value, error) {
-	// Who has become root by sudo is not whom root believes here.
-	f, err := trust.Caller(func(string) string { return "" }).Open(path)
+	f, err := trust.OpenPrivate(path)
+	if _, ok := errors.AsType[*trust.Error](err); ok {
+		err = fmt.Errorf("%w: replace the secret where it is from, and store the new one", err)
+	}
 	if err != nil {
 		return Value{}, err
 	}
 	defer f.Close()
-	link, err := os.Lstat(path)
-	if err != nil {
-		return Value{}, err
-	}
-	opened, err := f.Stat()
-	if err != nil {
-		return Value{}, err
-	}
-	switch {
-	case !os.SameFile(link, opened):
-		return Value{}, fmt.Errorf("%s is a link: remove it, and store the secret anew", path)
-	case opened.Mode().Perm()&0o077 != 0:
-		return Value{}, fmt.Errorf("others may read %s, and may have done so: replace the secret where it is from, and store the new one", path)
-	}
 	return Read(f)
 }
 
