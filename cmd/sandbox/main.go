@@ -123,7 +123,7 @@ func commandGroups() []commandGroup {
 		{"look at them", []*cli.Command{
 			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},
-		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), doctorCommand()}},
+		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},
 	}
 }

@@ -28,9 +28,10 @@ type Provider struct {
 	Own         string   // the program's own file with a login, below its user's home
 	OwnVariable string   // that names the directory of Own in place of the one below the home
 
-	readOwn func(text []byte) (Login, error)
-	files   func(l Login, access string) []File
-	answer  func(l Login, access string) any // to a request to Token
+	ownMembers []string // of Own, an object of JSON, that are the login; empty: all
+	readOwn    func(text []byte) (Login, error)
+	files      func(l Login, access string) []File
+	answer     func(l Login, access string) any // to a request to Token
 }
 
 // File is one that the provider's program finds in the guest.
@@ -64,7 +65,8 @@ var providers = []Provider{
 		UserAgent: "claude-cli/2.1.197 (external, sandbox)",
 		Places:    "api.anthropic.com,header=Authorization",
 		Own:       ".claude/.credentials.json", OwnVariable: "CLAUDE_CONFIG_DIR",
-		readOwn: readClaude, files: claudeFiles, answer: claudeAnswer,
+		ownMembers: []string{"claudeAiOauth"},
+		readOwn:    readClaude, files: claudeFiles, answer: claudeAnswer,
 	},
 	{
 		Name: "codex", Program: "Codex",
@@ -78,7 +80,8 @@ var providers = []Provider{
 		JSONRefresh: true,
 		Places:      "chatgpt.com,header=Authorization",
 		Own:         ".codex/auth.json", OwnVariable: "CODEX_HOME",
-		readOwn: readCodex, files: codexFiles, answer: codexAnswer,
+		ownMembers: []string{"auth_mode", "tokens", "last_refresh"},
+		readOwn:    readCodex, files: codexFiles, answer: codexAnswer,
 	},
 	{
 		Name: "gemini", Program: "Gemini CLI",

@@ -19,6 +19,8 @@ import (
 type Sources struct {
 	Getenv func(string) string
 	Store  Store
+	// Login gets the access token of a login at a provider. Without it, there are none.
+	Login func(ctx context.Context, provider string) (Value, error)
 }
 
 // Value gets the secret of a spec. Its error says what to do; it never has the secret in it, nor what a command has printed.
@@ -44,6 +46,11 @@ func (s Sources) value(ctx context.Context, spec Spec) (Value, error) {
 		return fromCommand(ctx, of)
 	case FromStore:
 		return s.stored(of, "none is stored as "+of)
+	case FromLogin:
+		if s.Login == nil {
+			return Value{}, errors.New("there are no logins here")
+		}
+		return s.Login(ctx, of)
 	}
 	if s.Getenv(spec.Name) != "" {
 		return s.variable(spec.Name)

@@ -43,7 +43,7 @@ func (h Host) String() string {
 // under that name where there is no such variable.
 type Source struct {
 	Kind SourceKind
-	Of   string // the variable, the file's path, which is absolute or begins with ~/, the command, or the name in the store
+	Of   string // the variable, the file's path, which is absolute or begins with ~/, the command, the name in the store, or the provider
 }
 
 // SourceKind is the kind of a source.
@@ -55,6 +55,7 @@ const (
 	FromFile        SourceKind = "file"
 	FromCommand     SourceKind = "command" // what a shell's command prints
 	FromStore       SourceKind = "store"   // see [Store]
+	FromLogin       SourceKind = "login"   // the access token of the user's login at that provider, which others replace in time
 )
 
 const (
@@ -67,7 +68,7 @@ const (
 )
 
 // Parse reads NAME[=SOURCE]@HOST[:PORT][/PATH][,HOST…][,header=NAME…][,query][,body], where SOURCE is env:VARIABLE, file:PATH,
-// command:COMMAND or store:NAME. What is before the last @ is the source's.
+// command:COMMAND, store:NAME or login:PROVIDER. What is before the last @ is the source's.
 //
 // Its errors repeat nothing of what stands before that @: somebody may have written the secret itself there.
 func Parse(text string) (Spec, error) {
@@ -180,7 +181,7 @@ func parseSource(text string) (Source, error) {
 	kind, of, _ := strings.Cut(text, ":")
 	s := Source{SourceKind(kind), of}
 	switch s.Kind {
-	case FromEnvironment, FromStore:
+	case FromEnvironment, FromStore, FromLogin:
 		if err := CheckName(of); err != nil {
 			return Source{}, fmt.Errorf("after %s: there is a name: %w", kind, err)
 		}
@@ -193,7 +194,7 @@ func parseSource(text string) (Source, error) {
 			return Source{}, errors.New("after command: there is a command that prints the secret, such as command:pass show api")
 		}
 	default:
-		return Source{}, errors.New("it is env:VARIABLE, file:PATH, command:COMMAND or store:NAME, and never the secret itself")
+		return Source{}, errors.New("it is env:VARIABLE, file:PATH, command:COMMAND, store:NAME or login:PROVIDER, and never the secret itself")
 	}
 	return s, nil
 }
