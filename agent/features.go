@@ -24,13 +24,14 @@ const (
 	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
 	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
 	FeatureKeys         Feature = "keys"         // see [Client.LendKeys]
+	FeatureFiles        Feature = "files"        // see [BootConfig.Files]
 
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureCopyOnWrite}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -52,6 +53,8 @@ func (f Feature) purpose() string {
 		return "give programs in the guest variables of the host, in which they have what stands for its secrets"
 	case FeatureKeys:
 		return "let programs in the guest use keys of the host's ssh agent"
+	case FeatureFiles:
+		return "write files of the host into the guest's home, by which its programs know of logins"
 	case FeatureCopyOnWrite:
 		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
 	}

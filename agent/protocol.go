@@ -56,8 +56,18 @@ type BootConfig struct {
 	// Environment are variables, as NAME=VALUE, of each process that the agent starts for somebody. The guest's
 	// own settings win over them, and what is set for the process over both: see [FeatureEnvironment].
 	Environment []string `json:"environment,omitempty"`
+	// Files are written into the home of the image's user, for that user alone: see [FeatureFiles].
+	Files []File `json:"files,omitempty"`
 	// Entropy is credited to the guest's random number generator in full.
 	Entropy []byte `json:"entropy,omitempty"`
+}
+
+// File is one that a guest's home gets if it is not there yet.
+type File struct {
+	Path    string `json:"path"` // below the home
+	Content []byte `json:"content"`
+	// Ours is text by which a file that is there is known as one that the host has sent, and is replaced. Empty: none is.
+	Ours string `json:"ours,omitempty"`
 }
 
 // TimeZone is a time zone of the tz database.

@@ -155,9 +155,11 @@ func (a Access) Variables() (variables []string, err error) {
 		variables = append(variables, name+"="+placeholder)
 	}
 	slices.Sort(variables)
+	ofLogins, errLogins := a.loginVariables()
+	variables = append(variables, ofLogins...)
 	repositories, err := a.gitRepositories()
 	if len(repositories) == 0 {
-		return variables, err
+		return variables, errors.Join(errLogins, err)
 	}
 	// Not by a credential helper, which is asked only after a server has refused a request, and is a program to quote.
 	n := 0

@@ -56,8 +56,8 @@ func (c Config) validateSecrets() error {
 	case len(c.Secrets)+len(c.GitCredentials) > gateway.MaxSecrets:
 		return fmt.Errorf("%d secrets are too many: a guest has at most %d", len(c.Secrets)+len(c.GitCredentials), gateway.MaxSecrets)
 	}
-	_, err := c.SecretSpecs()
-	return err
+	specs, err := c.SecretSpecs()
+	return errors.Join(err, validateLogins(specs))
 }
 
 // checkSecretFiles finds secrets that the guest could read itself, or exchange for another file of the user's.
@@ -166,7 +166,7 @@ func (h *Host) Secrets(ctx context.Context, c Config) (Secrets, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources := secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: h.Dirs.Secrets()}}
+	sources := h.Sources()
 	secrets := Secrets{}
 	var errs []error
 	// Not at once: commands may ask for something.
@@ -227,6 +227,9 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 				c.GitUsers = map[string]string{}
 			}
 			c.GitUsers[spec.Name] = user
+		}
+		if spec.Source.Kind == secret.FromLogin {
+			continue // the supervisor has it from where it is kept fresh
 		}
 		var file *os.File
 		if file, err = value.File(); err != nil {

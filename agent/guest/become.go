@@ -40,6 +40,7 @@ func (s *service) become(identity agent.Identity) error {
 	if s.image.OpenSSH {
 		errs = append(errs, writeSSHKeys("/", s.image.User, config))
 	}
+	s.writeFiles("/", config.Files)
 	s.answerSSH(config)
 	s.config, s.key = config, key
 	return errors.Join(errs...)

@@ -137,7 +137,7 @@ func checkConfig(config agent.BootConfig) error {
 	if err := checkTimeZone(config.TimeZone); err != nil {
 		return err
 	}
-	if err := checkEnvironment(config.Environment); err != nil {
+	if err := errors.Join(checkEnvironment(config.Environment), checkFiles(config.Files)); err != nil {
 		return err
 	}
 	if len(config.HostKey) == 0 {

@@ -173,6 +173,9 @@ func (s *service) start(ctx context.Context) (err error) {
 		if err == nil && s.image.OpenSSH {
 			err = writeSSHKeys(newRoot, s.image.User, offer.config)
 		}
+		if err == nil {
+			s.writeFiles(newRoot, offer.config.Files)
+		}
 		offer.result <- err
 		s.progress.reach(agent.StageMounted)
 		return err

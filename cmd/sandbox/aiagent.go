@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/project"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/login"
 	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
@@ -37,14 +38,21 @@ func aiAgentNeeds(c *cli.Context, host *machine.Host) (allow, secrets []string, 
 		name, _, _ = strings.Cut(name, "=")
 		named = append(named, name)
 	}
-	from := secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: host.Dirs.Secrets()}}
+	from, logins := host.Sources(), login.Store{Dir: host.Dirs.Logins()}
 	has := func(s secret.Spec) bool {
+		if s.Source.Kind == secret.FromLogin { // the start says what is wrong with one that there is
+			_, err := logins.Get(s.Source.Of)
+			return !errors.Is(err, os.ErrNotExist)
+		}
 		_, err := from.Value(c.Context, s)
 		return err == nil
 	}
 	allow, secrets, err = agent.Needs(has, named)
 	if missing, ok := errors.AsType[*project.MissingSecretError](err); ok {
 		err = remedy.Add(err, remedy.StoreSecret, missing.Agent.Variables()[0])
+		for _, provider := range missing.Agent.Logins() {
+			err = remedy.Add(err, remedy.LogIn, provider)
+		}
 	}
 	return allow, secrets, err
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sourcery-zone/sandbox/network/login"
 	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
@@ -25,7 +26,7 @@ var aiAgents = []AIAgent{
 	{
 		Name: "claude", Command: "claude", Package: "claude-code", Allow: []string{"preset:anthropic"},
 		// The token of a subscription, as claude setup-token prints it, goes before a key, which costs more.
-		Secrets: []string{"CLAUDE_CODE_OAUTH_TOKEN@api.anthropic.com", "ANTHROPIC_API_KEY@api.anthropic.com"},
+		Secrets: []string{"CLAUDE_CODE_OAUTH_TOKEN@api.anthropic.com", "ANTHROPIC_API_KEY@api.anthropic.com", loginAt("claude")},
 	},
 	{
 		Name: "codex", Command: "codex", Package: "codex", Allow: []string{"preset:openai"},
@@ -33,11 +34,12 @@ var aiAgents = []AIAgent{
 		Secrets: []string{
 			"CODEX_API_KEY@api.openai.com,chatgpt.com",
 			"CODEX_API_KEY=env:OPENAI_API_KEY@api.openai.com,chatgpt.com", "CODEX_API_KEY=store:OPENAI_API_KEY@api.openai.com,chatgpt.com",
+			loginAt("codex"),
 		},
 	},
 	{
 		Name: "gemini", Command: "gemini", Package: "gemini-cli", Allow: []string{"preset:google"},
-		Secrets: []string{"GEMINI_API_KEY@generativelanguage.googleapis.com"},
+		Secrets: []string{"GEMINI_API_KEY@generativelanguage.googleapis.com", loginAt("gemini")},
 	},
 	{
 		Name: "opencode", Command: "opencode", Package: "opencode", Allow: []string{"preset:opencode"}, All: true,
@@ -53,6 +55,15 @@ var aiAgents = []AIAgent{
 			"GEMINI_API_KEY@generativelanguage.googleapis.com", "OPENROUTER_API_KEY@openrouter.ai",
 		},
 	},
+}
+
+// loginAt is the secret by which an agent uses the login at a provider.
+func loginAt(provider string) string {
+	p, err := login.Find(provider)
+	if err != nil {
+		panic(err) // a test reads each
+	}
+	return fmt.Sprintf("%s_LOGIN=%s:%s@%s", strings.ToUpper(p.Name), secret.FromLogin, p.Name, p.Places)
 }
 
 // AIAgents are the names of those that an option can choose.
@@ -83,6 +94,9 @@ func (e *MissingSecretError) Error() string {
 // Variables are those of the user's that can have the agent's secrets, the best first.
 func (a AIAgent) Variables() (names []string) {
 	for _, s := range a.specs() {
+		if s.Source.Kind == secret.FromLogin {
+			continue
+		}
 		if name := cmp.Or(s.Source.Of, s.Name); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -100,6 +114,16 @@ func SecretOf(variable string) string {
 		}
 	}
 	return ""
+}
+
+// Logins are the providers at which a login of the user's is one of the agent's secrets.
+func (a AIAgent) Logins() (providers []string) {
+	for _, s := range a.specs() {
+		if s.Source.Kind == secret.FromLogin {
+			providers = append(providers, s.Source.Of)
+		}
+	}
+	return providers
 }
 
 func (a AIAgent) specs() (specs []secret.Spec) {

@@ -44,13 +44,20 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	allow, deny := v.config.Rules()
+	if err := v.openLogins(ctx); err != nil {
+		return err
+	}
+	answers, err := v.loginAnswers()
+	if err != nil {
+		return err
+	}
 	secrets, err := v.networkSecrets()
 	if err != nil {
 		return err
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
 		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
-		Secrets: secrets, Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
+		Secrets: secrets, Answers: answers, Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {
 			err := v.setState(func(st *machine.State) {
@@ -63,6 +70,9 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		},
 		Question: v.noteQuestion,
 	})
+	if err == nil {
+		err = v.keepLogins(ctx)
+	}
 	if err == nil && v.config.Network == network.ModeAsk {
 		go v.notifyDesktop()
 	}

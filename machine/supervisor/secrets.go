@@ -8,6 +8,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
 // networkSecrets are the secrets as the network is told of them: with files that nobody has read here. One that was
@@ -19,6 +20,9 @@ func (v *supervisor) networkSecrets() (secrets []gateway.Secret, err error) {
 			continue // it was revoked before the guest had anything of it
 		}
 		value := v.secrets[spec.Name]
+		if spec.Source.Kind == secret.FromLogin {
+			value = v.logins.tokens[spec.Name]
+		}
 		if slices.Contains(v.config.Revoked, spec.Name) {
 			value = nil
 		}
@@ -42,6 +46,13 @@ func (v *supervisor) revokeSecret(name string) error {
 	}
 	// First for good: a start that comes in between does not give it back.
 	if err := v.record(func(current *machine.Config) { current.Revoked = c.Revoked }); err != nil {
+		return err
+	}
+	all, err := v.config.Logins()
+	if slices.ContainsFunc(all, func(l machine.Login) bool { return l.Secret == name }) {
+		return v.loseToken(name)
+	}
+	if err != nil {
 		return err
 	}
 	if err := v.gateway.SetSecret(name, nil); err != nil {

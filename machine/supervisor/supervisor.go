@@ -46,6 +46,7 @@ type supervisor struct {
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	reader   reader
 	secrets  map[string]*os.File // by their names; what is in them is read by the network's process alone
+	logins   logins
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
@@ -426,7 +427,9 @@ func (v *supervisor) teardown() {
 		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}
 	v.forgetMemory()
+	v.closeLogins()
 	v.gateway.Close()
+	v.forgetTokens()
 	v.resolver.Close()
 	v.reader.Close()
 	if v.console != nil {

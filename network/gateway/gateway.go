@@ -71,6 +71,9 @@ type Options struct {
 
 	// Secrets are put into the guest's requests; no more than MaxSecrets.
 	Secrets []Secret
+	// Answers are what the guest's requests by POST to those URLs, which begin with https://, are answered with, as JSON, in place
+	// of the host. They take an Authority as secrets do, and open nothing.
+	Answers map[string][]byte
 	// Authority vouches for the hosts of which Allow opens some requests only, and those of secrets (see authority.Parse). It
 	// is secret.
 	Authority []byte
@@ -111,6 +114,7 @@ type Gateway struct {
 	mu        sync.Mutex
 	rules     wire.Rules
 	secrets   []heldSecret
+	answers   []wire.Response
 	published []published
 	lastID    int
 	loopbacks int       // connections to the guest's loopback
@@ -137,6 +141,9 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 		}
 	}()
 	if g.secrets, err = holdSecrets(o.Secrets); err != nil {
+		return nil, err
+	}
+	if g.answers, err = holdAnswers(o.Answers); err != nil {
 		return nil, err
 	}
 	parts, err := confine.OwnParts(ctx)
@@ -216,7 +223,7 @@ func (g *Gateway) run() (err error) {
 	if err == nil {
 		err = control.Ask(wire.Request{Start: &wire.Start{
 			MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
-			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority,
+			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority, Responses: g.answers,
 		}}, g.link)
 	}
 	for _, p := range g.published {

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"slices"
 
@@ -54,6 +56,25 @@ func holdSecrets(secrets []Secret) ([]heldSecret, error) {
 			return nil, fmt.Errorf("the secret %s has more hosts and headers, or a longer placeholder, than the %d bytes that there may be of each", spec.Name, maxSecret)
 		}
 		held = append(held, heldSecret{spec.Name, told, s.Value})
+	}
+	return held, nil
+}
+
+// maxAnswers is how much the answers may have together, in bytes, so that they fit into one message with all else.
+const maxAnswers = 32 << 10
+
+// holdAnswers reads what is answered here.
+func holdAnswers(answers map[string][]byte) (held []wire.Response, err error) {
+	size := 0
+	for _, address := range slices.Sorted(maps.Keys(answers)) {
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.Port() != "" || u.Path == "" {
+			return nil, fmt.Errorf("requests to %q cannot be answered: it is no https:// address with a path, and without a port", address)
+		}
+		if size += len(answers[address]); size > maxAnswers {
+			return nil, fmt.Errorf("what requests are answered with has more than %d bytes", maxAnswers)
+		}
+		held = append(held, wire.Response{Host: u.Host, Port: 443, Path: u.EscapedPath(), JSON: answers[address]})
 	}
 	return held, nil
 }

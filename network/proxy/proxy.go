@@ -60,6 +60,7 @@ type Options struct {
 	Authority *authority.Authority
 	Roots     *x509.CertPool // whom hosts are believed; nil: those of the system
 	Secrets   *secret.Table  // which are put into requests; nil: none
+	Answers   []Answer       // to requests that no host gets
 	Logger    *slog.Logger   // gets what is of interest to the developer; nil: nothing
 }
 

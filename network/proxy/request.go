@@ -28,6 +28,10 @@ func serveHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, rule)
 		return
 	}
+	if text := s.answer(r); text != nil {
+		writeAnswer(w, text)
+		return
+	}
 	if s.broken != nil {
 		s.failed(w, r, s.broken)
 		return

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/gateway/internal/wire"
 	"github.com/sourcery-zone/sandbox/network/proxy"
+	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 )
@@ -148,6 +150,12 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		return errors.Join(err, link.Close())
 	}
 	config.Read = table.Hosts()
+	answers := answersOf(r.Responses)
+	for _, a := range answers {
+		if !slices.Contains(config.Read, a.Host) {
+			config.Read = append(config.Read, a.Host)
+		}
+	}
 	config.IPv6 = network.HasIPv6()
 	config.HostPorts, config.Loopback = r.HostPorts, s.loopback.dial
 	if config.Ask != nil {
@@ -163,13 +171,20 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		if err != nil {
 			return errors.Join(err, link.Close())
 		}
-		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Secrets: table, Logger: s.log})
+		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Secrets: table, Answers: answers, Logger: s.log})
 	}
 	if s.network, err = stack.New(config); err != nil {
 		return err
 	}
 	go func() { s.log.Info("the guest's network ended", "err", s.network.Serve(context.Background())) }()
 	return nil
+}
+
+func answersOf(told []wire.Response) (answers []proxy.Answer) {
+	for _, a := range told {
+		answers = append(answers, proxy.Answer{Host: secret.Host{Name: a.Host, Port: a.Port}, Path: a.Path, JSON: a.JSON})
+	}
+	return answers
 }
 
 // publish leads connections to a listening socket, or datagrams to one, to the guest.

@@ -55,6 +55,16 @@ type Start struct {
 	Remedy    string             `json:"remedy,omitempty"` // a command to which a rule is appended
 
 	Authority []byte `json:"authority,omitempty"` // secret: see authority.Parse
+
+	Responses []Response `json:"responses,omitempty"`
+}
+
+// Response is what the guest's requests to a path of a host are answered with: see proxy.Answer.
+type Response struct {
+	Host string          `json:"host"`
+	Port uint16          `json:"port"`
+	Path string          `json:"path"`
+	JSON json.RawMessage `json:"json"`
 }
 
 // Rules open and close what a mode does not.
