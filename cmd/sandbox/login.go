@@ -22,7 +22,9 @@ func loginCommand() *cli.Command {
 		Name:  "login",
 		Usage: "log in with a subscription that AI agents in guests use",
 		Description: `A login stays on this machine, in a file that only you can read, and is kept fresh there
-for all sandboxes: guests have placeholders, and sandbox run --agent uses it.`,
+for all sandboxes: guests have placeholders, and sandbox run --agent uses it.
+A token that claude setup-token prints is no login but a secret:
+sandbox secret set CLAUDE_CODE_OAUTH_TOKEN.`,
 	}
 	for _, name := range login.Names() {
 		c.Subcommands = append(c.Subcommands, loginAtCommand(name))
@@ -56,9 +58,6 @@ EXAMPLES
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usage("sandbox login %s takes no arguments: a token that claude setup-token prints is stored with sandbox secret set CLAUDE_CODE_OAUTH_TOKEN", name)
-			}
 			store, err := openLogins()
 			if err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 )
 
@@ -32,6 +33,9 @@ func (p Provider) OwnFile(getenv func(string) string) (string, error) {
 // end it. What else the file has stays.
 func (s Store) Import(ctx context.Context, p Provider, file string) error {
 	text, err := readOwn(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return remedy.Add(fmt.Errorf("%s has no login in %s that could be moved", p.Program, file), remedy.LogIn, p.Name)
+	}
 	if err != nil {
 		return fmt.Errorf("reading the login of %s: %w", p.Program, err)
 	}

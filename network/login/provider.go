@@ -55,12 +55,12 @@ const refreshPlaceholder = "stays-on-the-host-of-this-sandbox"
 var providers = []Provider{
 	{
 		Name: "claude", Program: "Claude Code",
-		Authorize:  "https://claude.ai/oauth/authorize",
+		Authorize:  "https://claude.com/cai/oauth/authorize",
 		Parameters: map[string]string{"code": "true"}, // show it, to be copied
 		Redirect:   "https://platform.claude.com/oauth/code/callback",
 		Token:      "https://platform.claude.com/v1/oauth/token",
 		ClientID:   "9d1c250a-e61b-44d9-88ed-5944d1962f5e",
-		Scopes:     []string{"user:profile", "user:inference", "user:sessions:claude_code", "user:mcp_servers"},
+		Scopes:     []string{"user:profile", "user:inference", "user:sessions:claude_code", "user:mcp_servers", "user:file_upload"},
 		JSONCode:   true, JSONRefresh: true,
 		UserAgent: "claude-cli/2.1.197 (external, sandbox)",
 		Places:    "api.anthropic.com,header=Authorization",
@@ -75,7 +75,7 @@ var providers = []Provider{
 		Redirect:   "http://localhost:1455/auth/callback",
 		Token:      "https://auth.openai.com/oauth/token",
 		ClientID:   "app_EMoamEEZ73f0CkXaXp7hrann",
-		Scopes:     []string{"openid", "profile", "email", "offline_access"},
+		Scopes:     []string{"openid", "profile", "email", "offline_access", "api.connectors.read", "api.connectors.invoke"},
 
 		JSONRefresh: true,
 		Places:      "chatgpt.com,header=Authorization",
