@@ -132,7 +132,8 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 	values := []string{"sk-first-1c5b0a9f3e7d2468", "sk-second-8f02e6d4b19c7a35", "sk-other-77aa66bb55cc44dd"}
 	first := valueFile(t, values[0])
 	o := reading(t, own, internet)
-	o.Allow, o.Upstream = []string{"api.example.com"}, p.upstream
+	o.Allow, o.Upstream = []string{"api.example.com", "auth.example.com"}, p.upstream
+	o.Answers = map[string][]byte{"https://auth.example.com/token": []byte(`{"access_token":"` + placeholder + `"}`)}
 	o.Secrets = []gateway.Secret{
 		{Spec: "API_KEY=command:pass show api@api.example.com", Placeholder: placeholder, Value: first},
 		{Spec: "OTHER_KEY@other.example.com", Placeholder: "other-placeholder-0123456789", Value: valueFile(t, values[2])},
@@ -173,6 +174,25 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 		}
 		return answer.StatusCode, string(b)
 	}
+	// What is answered here, no host is asked for.
+	answered := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://auth.example.com/token", strings.NewReader("grant_type=refresh_token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if text, err := io.ReadAll(answer.Body); err != nil || !strings.Contains(string(text), placeholder) || len(p.keys) != 0 {
+			t.Errorf("a request for tokens is answered %s, %v; %d arrived", text, err, len(p.keys))
+		}
+	}
 	arrives := func(want string) {
 		t.Helper()
 		if status, text := ask(placeholder); status != http.StatusOK {
@@ -198,8 +218,10 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 	}
 
 	arrives(values[0])
+	answered()
 	next(unix.SIGKILL)
 	arrives(values[0])
+	answered()
 
 	if err := g.SetSecret("API_KEY", valueFile(t, values[1])); err != nil {
 		t.Fatal(err)

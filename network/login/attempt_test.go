@@ -150,6 +150,27 @@ func TestTheUserPastesTheCode(t *testing.T) {
 	}
 }
 
+// What a provider gives for a token is not masked if it is a key of its own.
+func TestALoginThatCanMakeKeysIsNotMoved(t *testing.T) {
+	file := filepath.Join(t.TempDir(), ".credentials.json")
+	text := `{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":4000000000000,"scopes":["org:create_api_key","user:inference"]}}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := Store{filepath.Join(t.TempDir(), "logins")}
+	if err := s.Import(t.Context(), mustFind(t, "claude"), file); err == nil || !strings.Contains(err.Error(), "it may make keys") {
+		t.Errorf("it was moved: %v", err)
+	}
+	if left, err := os.ReadFile(file); err != nil || string(left) != text {
+		t.Errorf("left is %q, %v", left, err)
+	}
+	for _, name := range Names() {
+		if strings.Contains(strings.Join(mustFind(t, name).Scopes, " "), "api_key") {
+			t.Errorf("%s: a login of ours can make keys", name)
+		}
+	}
+}
+
 func TestAnImportMovesTheLoginAndNothingElse(t *testing.T) {
 	token := func(claims string) string {
 		part := base64.RawURLEncoding.EncodeToString

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ func readClaude(text []byte) (Login, error) {
 		return Login{}, errors.New("it is not the JSON that it should be")
 	}
 	o := f.OAuth
+	if slices.Contains(o.Scopes, "org:create_api_key") {
+		return Login{}, errors.New("it may make keys for the API, as guests could then, whom nothing keeps from having these: log in anew")
+	}
 	return newLogin(tokens{Access: o.AccessToken, Refresh: o.RefreshToken}, Login{Expires: time.UnixMilli(o.ExpiresAt), Scopes: o.Scopes, Plan: o.SubscriptionType})
 }
 
