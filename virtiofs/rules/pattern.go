@@ -17,9 +17,10 @@ type pattern struct {
 
 // part is for one name, or for any number of names.
 type part struct {
-	text    string
-	literal bool // no character stands for others
-	any     bool // **
+	text       string
+	literal    bool   // no character stands for others
+	head, tail string // what a name must begin and end with, by which most are told apart at once
+	any        bool   // **
 }
 
 // maxParts is how many the set of states in match holds.
@@ -67,7 +68,7 @@ func parse(text string, folding func(string) string) (pattern, error) {
 		if _, err := path.Match(folded, ""); err != nil {
 			return pattern{}, fmt.Errorf("%q is not a pattern without upper case", name)
 		}
-		p.parts = append(p.parts, part{text: folded, literal: !strings.ContainsAny(folded, `*?[\`)})
+		p.parts = append(p.parts, newPart(folded))
 	}
 	if len(p.parts) > maxParts {
 		return pattern{}, fmt.Errorf("it has more than %d parts", maxParts)
@@ -112,9 +113,25 @@ func (p pattern) skip(states uint64) uint64 {
 	return states
 }
 
+func newPart(text string) part {
+	const special = `*?[]\`
+	first := strings.IndexAny(text, special)
+	if first < 0 {
+		return part{text: text, literal: true}
+	}
+	p := part{text: text, head: text[:first]}
+	if last := strings.LastIndexAny(text, special); text[last] == '*' {
+		p.tail = text[last+1:]
+	}
+	return p
+}
+
 func (p part) is(name string) bool {
-	if p.literal {
+	switch {
+	case p.literal:
 		return p.text == name
+	case !strings.HasPrefix(name, p.head) || !strings.HasSuffix(name, p.tail):
+		return false
 	}
 	matched, _ := path.Match(p.text, name) // compile has seen to it that there is no error
 	return matched
@@ -135,6 +152,7 @@ func (p pattern) matchAnywhere(names []string) (covers, leads bool) {
 // patterns are many, and quick to compare with a path.
 type patterns struct {
 	byName map[string][]ruled // deep ones, by their first part where that is literal
+	ofLast []ruled            // deep ones of one part, which is for the last name
 	others []ruled
 }
 
@@ -145,11 +163,14 @@ type ruled struct {
 }
 
 func (ps *patterns) add(rule int, p pattern) {
-	if first := p.parts[0]; p.deep && first.literal {
+	switch first := p.parts[0]; {
+	case p.deep && first.literal:
 		ps.byName[first.text] = append(ps.byName[first.text], ruled{p, rule})
-		return
+	case p.deep && len(p.parts) == 1:
+		ps.ofLast = append(ps.ofLast, ruled{p, rule})
+	default:
+		ps.others = append(ps.others, ruled{p, rule})
 	}
-	ps.others = append(ps.others, ruled{p, rule})
 }
 
 // hit is a rule that has to do with a path.
@@ -170,6 +191,11 @@ func (ps *patterns) find(names []string) []hit {
 		for _, p := range ps.byName[name] {
 			covers, leads := p.match(names[i:])
 			found(p.rule, covers, leads)
+		}
+	}
+	if n := len(names); n > 0 {
+		for _, p := range ps.ofLast {
+			found(p.rule, p.parts[0].is(names[n-1]), false)
 		}
 	}
 	for _, p := range ps.others {

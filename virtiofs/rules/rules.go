@@ -11,7 +11,7 @@ const (
 	// Read opens what is there for its content.
 	Read Operation = iota
 	// Make gives something a name that it did not have: a new file, directory, symbolic link or special file, what is
-	// renamed to it, or a hard link.
+	// renamed to it, or a hard link. Whoever puts a whole new file in the place of another asks for this too.
 	Make
 	// Write changes the content of what is there, or shortens it.
 	Write
@@ -37,8 +37,8 @@ type Access struct {
 	Empty bool
 	// Link is the target of a symbolic link that is made.
 	Link string
-	// Content returns what a regular file holds, at most MaxContent bytes: of Make that which gets the name, else that which
-	// is there. It is nil where it cannot be known, as for a file that is only now made, or for a hard link, which can be
+	// Content returns what a regular file holds, and of one that is larger than MaxContent one byte more than that: of Make
+	// the file which gets the name, else that which is there. It is nil where it cannot be known, as for a file that is only now made, or for a hard link, which can be
 	// written under its other name. It is called for paths of which [Set.WantsContent] says so. What it returned is what has
 	// to be there afterwards: whoever lets such a file get the name makes sure that nobody else has it open or has a link to
 	// it, for instance by putting a copy in its place.
@@ -48,7 +48,8 @@ type Access struct {
 	Old func() ([]byte, error)
 }
 
-// MaxContent bounds, in bytes, files of which the content decides. A larger one is refused.
+// MaxContent bounds, in bytes, what is looked at of a file of which the content decides. Settings of Git that are larger are
+// refused.
 const MaxContent = 1 << 20
 
 // Verdict is what is to be done. Its zero value allows.

@@ -176,8 +176,7 @@ func (r *rule) refusesKey(a Access) string {
 	}
 	holds := func(content func() ([]byte, error)) bool {
 		text, err := content()
-		return err != nil || len(text) > MaxContent ||
-			slices.ContainsFunc(keyMarks, func(mark []byte) bool { return bytes.Contains(text, mark) })
+		return err != nil || slices.ContainsFunc(keyMarks, func(mark []byte) bool { return bytes.Contains(text, mark) })
 	}
 	switch {
 	case a.Content == nil && a.Operation != Make: // what is new is the guest's own

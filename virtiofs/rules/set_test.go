@@ -303,3 +303,18 @@ func TestWantsContent(t *testing.T) {
 		}
 	}
 }
+
+// Each open, create and rename in a share waits for it.
+func BenchmarkJudge(b *testing.B) {
+	s, err := New(Choice{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, path := range []string{"main.go", "node_modules/.pnpm/a@1.0.0/node_modules/a/dist/esm/index.js", ".git/objects/ab/tmp_obj_x", "größe/ä.txt"} {
+		b.Run(path, func(b *testing.B) {
+			for b.Loop() {
+				s.Judge(Access{Operation: Make, Path: path})
+			}
+		})
+	}
+}
