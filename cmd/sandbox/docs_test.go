@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine/project"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // repository is where the tests of this package find the whole.
@@ -261,4 +262,28 @@ func anchors(text string) []string {
 		all = append(all, strings.ReplaceAll(name, " ", "-"))
 	}
 	return all
+}
+
+// TestDocumentedShareRulesAreThose compares the table of docs/sharing.md with the built-in rules.
+func TestDocumentedShareRulesAreThose(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(repository, "docs", "sharing.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(line, " | "); len(cells) == 4 && strings.HasPrefix(line, "| `") {
+			got = append(got, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	for _, r := range rules.List() {
+		names := "`" + strings.Join(r.Patterns, "` `") + "`"
+		if len(r.Except) > 0 {
+			names += ", except `" + strings.Join(r.Except, "` `") + "`"
+		}
+		want = append(want, "| `"+r.Name+"` | "+names+" | "+r.Refused+" | "+r.Reason+" |")
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the table of rules has to be:\n%s", strings.Join(want, "\n"))
+	}
 }
