@@ -120,6 +120,7 @@ func TestGitConfig(t *testing.T) {
 		{"", "[remote \"a\"]\nvcs = x\n", "remote.a.vcs"},
 		{"", "[remote \"a\"]\nuploadpack = x\n", "remote.a.uploadpack"},
 		{"", "[branch \"a\"]\nremote = ext::sh\n", "branch.a.remote"},
+		{"", "[branch \"a\"]\nremote = https://github.com/x/y.git\n", ""},
 		{"", "[branch \"a\"]\nmergeoptions = -s x\n", "branch.a.mergeoptions"},
 		{"", "[submodule \"a\"]\nupdate = !x\n", "submodule.a.update"},
 		{"", "[user]\nname = \"a\\nb\"\n", "user.name"},

@@ -284,9 +284,9 @@ var harmlessSettings = map[string]func(value string) bool{
 	"branch.*.description":          isText,
 	"branch.*.gh-merge-base":        isName,
 	"branch.*.merge":                isName,
-	"branch.*.pushremote":           isRemote,
+	"branch.*.pushremote":           isURL,
 	"branch.*.rebase":               isBoolOr("merges"),
-	"branch.*.remote":               isRemote,
+	"branch.*.remote":               isURL,
 	"branch.*.vscode-merge-base":    isName,
 	"branch.autosetupmerge":         isBoolOr("always", "inherit", "simple"),
 	"branch.autosetuprebase":        oneOf("never", "local", "remote", "always"),
@@ -364,7 +364,7 @@ var harmlessSettings = map[string]func(value string) bool{
 	"remote.*.pushurl":              isURL,
 	"remote.*.tagopt":               oneOf("--tags", "--no-tags"),
 	"remote.*.url":                  isURL,
-	"remote.pushdefault":            isRemote,
+	"remote.pushdefault":            isURL,
 	"rerere.autoupdate":             isBool,
 	"rerere.enabled":                isBool,
 	"status.showuntrackedfiles":     isBoolOr("normal", "all"),
@@ -407,12 +407,8 @@ func isName(value string) bool {
 // isRefspec is for git-fetch(1): no option.
 func isRefspec(value string) bool { return !strings.HasPrefix(value, "-") }
 
-// isRemote is for the name of a remote. In its place Git takes an address as well, which would have to be one that isURL
-// allows; nobody writes it there.
-func isRemote(value string) bool { return value != "" && isName(value) }
-
-// isURL is for addresses that Git itself can reach. Others it gives to a program that the address names: git-remote-ext, of
-// ext::COMMAND, executes it.
+// isURL is for addresses that Git itself can reach, and for names of remotes, in place of which it takes an address. Others it
+// gives to a program that the address names: git-remote-ext, of ext::COMMAND, executes it.
 func isURL(value string) bool {
 	scheme, rest, hasScheme := strings.Cut(value, "://")
 	switch {
