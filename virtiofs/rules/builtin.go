@@ -100,6 +100,7 @@ func builtIn() []rule {
 		{Rule: Rule{
 			Name: "editor", Patterns: []string{
 				"**/.vscode/tasks.json", "**/.vscode/launch.json", "**/.vscode/settings.json", "**/.vscode/mcp.json",
+				"**/.vscode/c_cpp_properties.json", "**/.vscode/cmake-kits.json",
 				"**/*.code-workspace", "**/.idea/**", "**/.run/**", "**/.fleet/**", "**/.zed/**", "**/.helix/**",
 				"**/*.sublime-project", "**/.exrc", "**/.nvimrc", "**/.nvim.lua", "**/.vimrc", "**/.lvimrc", "**/.dir-locals.el",
 				"**/.dir-locals-2.el",
