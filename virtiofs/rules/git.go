@@ -77,7 +77,7 @@ func judgeGitName(a Access, names []string) Verdict {
 		return refuse(gitDir, moved)
 	case isGitDir(last) && a.Operation == Remove && isDir && !a.Empty:
 		return refuse(gitDir, "its hooks and settings would not be protected under another name")
-	case !inGit && a.Operation == Make && !isDir && path.Base(a.Path) == "HEAD":
+	case !inGit && a.Operation != Remove && !isDir && path.Base(a.Path) == "HEAD":
 		// With a few directories beside it, any directory is a bare repository with settings: safe.bareRepository in
 		// git-config(1). The name is compared as it is, because others, such as head, are those of programs.
 		return refuse(gitDir, "with it, Git takes the directory for a repository with hooks and settings")

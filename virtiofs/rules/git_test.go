@@ -46,6 +46,8 @@ func TestGit(t *testing.T) {
 		git-dir make HEAD
 		git-dir make-moved docs/HEAD
 		git-dir make-link docs/HEAD
+		git-dir write docs/HEAD
+		ok read docs/HEAD
 		ok remove docs/HEAD
 		ok make x.git/HEAD
 		ok make-dir .git/hooks
