@@ -101,6 +101,16 @@ func TestEventsTellALife(t *testing.T) {
 		write(running)
 		wantEvents(t, next, "a share running /src")
 	}
+	// Refusals are told once, and not to who begins to watch later.
+	refusal := func(n int) Refusal {
+		return Refusal{Time: start.Add(time.Duration(n)), Share: fmt.Sprintf("/src%d", n)}
+	}
+	running.Refusals = []Refusal{refusal(1), refusal(2)}
+	write(running)
+	wantEvents(t, next, "a refused running /src1", "a refused running /src2")
+	running.Refusals = []Refusal{refusal(2), refusal(3)}
+	write(running)
+	wantEvents(t, next, "a refused running /src3")
 	// A watch that begins later is told of the ports as well.
 	running.Ports = []GuestPort{{Port: agent.Port{Number: 3000}}, {Port: agent.Port{Number: 80}}}
 	write(running)

@@ -179,7 +179,7 @@ func (e *evilHost) spoil(t *testing.T, s *machine.Sandbox, dir string) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "state.json"), string(state))
-	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog, layout.NetworkLog} {
+	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog, layout.NetworkLog, layout.AuditLog} {
 		write(t, s.Files().Log(name), evil)
 	}
 }

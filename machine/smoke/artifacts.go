@@ -21,7 +21,7 @@ func (b *booting) openLogs() {
 	if b.sandbox == nil || b.options.Artifacts == "" {
 		return
 	}
-	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog, layout.NetworkLog} {
+	for _, name := range []string{layout.ConsoleLog, layout.SupervisorLog, layout.QEMULog, layout.VirtiofsdLog, layout.NetworkLog, layout.AuditLog} {
 		f, err := os.Open(b.sandbox.Files().Log(name))
 		if err == nil {
 			b.logs = append(b.logs, f)
