@@ -43,6 +43,8 @@ func (r *replacement) finish() (done bool, err error) {
 		return false, nil
 	case r.err != nil:
 		return false, r.err
+	case len(r.data) > rules.MaxContent: // what comes after that was not asked for, and so does not decide
+		return false, nil
 	}
 	return true, r.gate.asOwner(r.replace)
 }
@@ -104,9 +106,6 @@ func (g *Gate) contentAndMode(p place) (data []byte, mode uint32, err error) {
 		data, err = io.ReadAll(io.LimitReader(f, rules.MaxContent+1))
 		return err
 	})
-	if err == nil && len(data) > rules.MaxContent {
-		err = unix.EFBIG
-	}
 	return data, mode, err
 }
 
