@@ -154,9 +154,10 @@ type helper struct {
 	stdin io.Closer
 }
 
-func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *helper {
+// encode makes the text for help.
+func (o helperOrder) encode(t *testing.T) string {
 	t.Helper()
-	order.Source, order.Config.Directory, order.Config.Log = order.Config.Directory.Path(), nil, nil
+	o.Config.Directory, o.Config.Log = nil, nil
 	type config struct {
 		ServerConfig
 		Judged any // hides a function, which is nil
@@ -164,13 +165,20 @@ func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *he
 	text, err := json.Marshal(struct {
 		helperOrder
 		Config config
-	}{order, config{order.Config, nil}})
+	}{o, config{o.Config, nil}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(text)
+}
+
+func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *helper {
+	t.Helper()
+	order.Source = order.Config.Directory.Path()
+	text := order.encode(t)
 	log := &buffer{}
 	h := &helper{cmd: exec.Command("/proc/self/exe")} // by this name other users may start it too
-	h.cmd.Env = append(os.Environ(), helperConfig+"="+string(text))
+	h.cmd.Env = append(os.Environ(), helperConfig+"="+text)
 	h.cmd.Stderr = log
 	h.cmd.SysProcAttr = attr
 	h.cmd.WaitDelay = time.Second

@@ -2,6 +2,7 @@ package virtiofs
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
+	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 	"github.com/sourcery-zone/sandbox/virtiofs/virtiofstest"
@@ -562,5 +565,38 @@ func TestEndOfTheGateIsTheEndOfTheServer(t *testing.T) {
 	await(t, s.Done())
 	if s.Err() == nil {
 		t.Error("Err is nil, as if the guest had left")
+	}
+}
+
+// Somebody else decides about our system calls already, as in some containers.
+func TestShareThatCannotBeJudgedIsNotServed(t *testing.T) {
+	c := realConfig(t, os.Geteuid())
+	for _, judged := range []bool{true, false} {
+		order := helperOrder{Daemon: realDaemon(t), Config: c, Judged: judged, Source: c.Directory.Path()}
+		var out bytes.Buffer
+		log := &buffer{}
+		program := confine.Program{Self: "helper", Stdout: &out, Env: append(os.Environ(), helperConfig+"="+order.encode(t))}
+		spec := confine.Spec{
+			Filter:   &confine.Filter{Rules: []confine.Rule{{Calls: []int{unix.SYS_SYNC}, Do: confine.Notify}}, Default: confine.Allow},
+			Listener: func(f *os.File) { t.Cleanup(func() { f.Close() }) },
+		}
+		p, _, err := confine.Start(t.Context(), program, spec, process.Options{Log: log})
+		if _, ok := errors.AsType[*confine.NotifyError](err); ok {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-p.Done()
+		var report helperReport
+		if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+			t.Fatalf("%v: %s", err, log)
+		}
+		if refused := strings.Contains(report.Error, "no rules for shared files can be enforced on this machine: "); refused != judged {
+			t.Errorf("judged: %v; it says %q", judged, report.Error)
+		}
+		if _, err := os.Stat(c.Socket); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the socket is left behind: %v", err)
+		}
 	}
 }
