@@ -178,7 +178,7 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 	if err != nil {
 		return nil, err
 	}
-	judge, err := judgeOf(e)
+	judge, err := judgeOf(e, dir)
 	if err != nil {
 		return nil, fmt.Errorf("sharing %s: %w", e.Source, err)
 	}
@@ -201,11 +201,18 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 }
 
 // judgeOf returns who judges what the guest does to an export, or nil where nobody needs to.
-func judgeOf(e export) (gate.Judge, error) {
-	if none := e.Rules.None && len(e.Rules.Refuse) == 0 && len(e.Rules.Hide) == 0; e.own || none {
+func judgeOf(e export, dir *hostdir.Dir) (gate.Judge, error) {
+	choice := e.Rules
+	if none := choice.None && len(choice.Refuse) == 0 && len(choice.Hide) == 0; e.own || none {
 		return nil, nil
 	}
-	set, err := rules.New(e.Rules)
+	if !e.ReadOnly {
+		var err error
+		if choice.Hooks, err = virtiofs.Hooks(dir); err != nil {
+			return nil, err
+		}
+	}
+	set, err := rules.New(choice)
 	if err != nil || e.ReadOnly && !set.Hides() {
 		return nil, err
 	}

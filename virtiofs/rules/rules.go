@@ -75,6 +75,9 @@ type Choice struct {
 	// Refuse are further patterns of paths that the guest cannot write, and Hide such that it cannot read either.
 	Refuse []string `json:"refuse,omitempty"`
 	Hide   []string `json:"hide,omitempty"`
+	// Hooks are paths of the share to which hooks of Git on the host lead, by its settings or by symbolic links. What is
+	// there, the guest cannot write either, unless None is set. It is found anew whenever the share is served.
+	Hooks []string `json:"-"`
 }
 
 // Options are those by which a share's specification says the same: "rules=none", "allow=PATTERN" and so on.

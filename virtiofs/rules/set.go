@@ -28,6 +28,10 @@ func New(c Choice) (*Set, error) {
 	}
 	if !c.None {
 		s.rules = builtIn()
+		for _, name := range c.Hooks {
+			text := literally.Replace(name)
+			s.rules = append(s.rules, rule{Rule: Rule{Name: gitHooks, Patterns: []string{text, text + "/"}, Reason: "hooks of Git on the host lead there"}})
+		}
 	}
 	for _, text := range c.Refuse {
 		s.rules = append(s.rules, rule{Rule: Rule{Name: "refuse=" + text, Patterns: []string{text}, Reason: "you refused it"}})
@@ -55,6 +59,9 @@ func New(c Choice) (*Set, error) {
 	}
 	return s, nil
 }
+
+// literally makes a pattern for a path as it is.
+var literally = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // Hides tells whether there are rules for reading, so that Judge has to be asked about Read at all.
 func (s *Set) Hides() bool {
