@@ -251,7 +251,11 @@ func attribute(root *os.Root, name, attribute string) (value string, ok bool) {
 
 // List implements [server.Workspace].
 func (w *workspace) List(ctx context.Context, visit func(wire.WorkspaceEntry) error) error {
-	return (&lister{w: w, visit: visit}).dir(ctx, ".", false, false)
+	top, err := w.upper.OpenRoot(".")
+	if err != nil {
+		return err
+	}
+	return (&lister{w: w, visit: visit}).dir(ctx, top, ".", false, false)
 }
 
 // lister walks what the guest has changed.
@@ -260,30 +264,29 @@ type lister struct {
 	visit func(wire.WorkspaceEntry) error
 }
 
-// dir lists a directory of the upper layer, or, below one that was moved, of what the guest sees. In one that is whole
-// nothing shows through of the host's.
-func (l *lister) dir(ctx context.Context, dir string, whole, moved bool) error {
-	root := l.w.upper
-	if moved {
-		root = l.w.merged
-	}
-	entries, err := readDir(root, dir)
+// dir lists a directory, which it closes: one of the upper layer, or, below one that was moved, of what the guest sees.
+// In one that is whole nothing shows through of the host's.
+func (l *lister) dir(ctx context.Context, dir *os.Root, name string, whole, moved bool) error {
+	defer dir.Close()
+	entries, err := readDir(dir, ".")
 	if err != nil {
 		return err
 	}
-	for _, name := range entries {
+	for _, base := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := l.name(ctx, root, path.Join(dir, name), whole, moved); err != nil {
+		if err := l.name(ctx, dir, path.Join(name, base), whole, moved); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (l *lister) name(ctx context.Context, root *os.Root, name string, whole, moved bool) error {
-	info, err := root.Lstat(name)
+// name lists what has that name in the directory.
+func (l *lister) name(ctx context.Context, dir *os.Root, name string, whole, moved bool) error {
+	base := path.Base(name)
+	info, err := dir.Lstat(base)
 	if errors.Is(err, fs.ErrNotExist) { // since it was listed
 		return nil
 	}
@@ -301,7 +304,7 @@ func (l *lister) name(ctx context.Context, root *os.Root, name string, whole, mo
 	case info.Mode().IsRegular():
 		entry.Size = info.Size()
 	case info.Mode()&fs.ModeSymlink != 0:
-		target, err := root.Readlink(name)
+		target, err := dir.Readlink(base)
 		if err != nil {
 			return err
 		}
@@ -311,20 +314,29 @@ func (l *lister) name(ctx context.Context, root *os.Root, name string, whole, mo
 			return nil // another share's, which is mounted here
 		}
 		if !moved {
-			opaque, _ := attribute(root, name, overlayOpaque)
-			_, redirected := attribute(root, name, overlayRedirect)
-			whole = whole || opaque == "y" || redirected
-			moved = redirected
+			opaque, _ := attribute(dir, base, overlayOpaque)
+			_, redirected := attribute(dir, base, overlayRedirect)
+			if whole = whole || opaque == "y" || redirected; redirected {
+				moved, dir, base = true, l.w.merged, name
+			}
 		}
 		entry.Whole, entry.Moved = whole, moved
 	}
-	if err := l.visit(entry); err != nil {
+	if err := l.visit(entry); err != nil || !info.IsDir() {
 		return err
 	}
-	if info.IsDir() {
-		return l.dir(ctx, name, whole, moved)
+	// It bounds the open directories too.
+	if err := agent.CheckWorkspacePath(name); err != nil {
+		return err
 	}
-	return nil
+	in, err := dir.OpenRoot(base)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return l.dir(ctx, in, name, whole, moved)
 }
 
 // own tells whether a directory is one of the overlay, and not of something that is mounted in it.

@@ -482,8 +482,10 @@ func (p *Pending) name(parent *hostdir.Dir, temp string) error {
 	if err := unix.Fchmod(fd, p.mode()); err != nil {
 		return err
 	}
-	if err := p.fresh.Sync(); err != nil {
-		return err
+	if p.Kind == Modified { // a new one is written back by Finish, and takes nothing from anybody until then
+		if err := p.fresh.Sync(); err != nil {
+			return err
+		}
 	}
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, temp, unix.AT_SYMLINK_FOLLOW)
 }
