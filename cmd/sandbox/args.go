@@ -25,6 +25,7 @@ var passesOn = map[string]passage{
 	"run":  {after: 0, options: true},
 	"exec": {after: 1, options: true},
 	"ssh":  {after: 1},
+	"try":  {after: 1, options: true},
 }
 
 // commandLine is what the words of a command line ask for.

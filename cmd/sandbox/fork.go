@@ -25,7 +25,7 @@ TAG or else from what it is now; it goes on itself. Each has an identity, a disk
 a copy of the home of its own, a clock that is right and random numbers that no other
 has. Shares are the same directories for all, and read-only in the forks: guests see
 nothing of each other's locks, and programs such as git and SQLite lose data when two
-of them write. Published ports are published by free ones, which sandbox ls shows. The
+of them write. Of a copy-on-write share each has its own. Published ports are published by free ones, which sandbox ls shows. The
 names of the forks are printed when they are ready.
 
 EXAMPLES

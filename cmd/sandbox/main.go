@@ -119,7 +119,7 @@ func commandGroups() []commandGroup {
 			resizeCommand(), publishCommand(), unpublishCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
 		}},
 		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
-		{"changes in copy-on-write shares", []*cli.Command{diffCommand(), applyCommand(), discardCommand()}},
+		{"changes in copy-on-write shares", []*cli.Command{diffCommand(), applyCommand(), discardCommand(), tryCommand()}},
 		{"look at them", []*cli.Command{
 			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},

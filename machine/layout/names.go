@@ -40,6 +40,7 @@ const (
 	VirtiofsdLog  = "virtiofsd.log"
 	NetworkLog    = "network.log"
 	AuditLog      = "audit.log"
+	TryLog        = "try.log" // what the commands of sandbox try have written
 )
 
 // Names of what a running sandbox keeps in its runtime directory, and of where that
