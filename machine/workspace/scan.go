@@ -9,11 +9,13 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // Changes returns what the guest has otherwise than the host, in an order in which it can be applied.
 func (s *Share) Changes(ctx context.Context) ([]Change, error) {
 	c := &comparison{share: s, ctx: ctx, listed: make(map[string]map[string]bool)}
+	defer c.close()
 	s.moved = nil
 	var entries []agent.WorkspaceEntry
 	err := s.Guest.List(ctx, func(e agent.WorkspaceEntry) error {
@@ -69,6 +71,31 @@ type comparison struct {
 	changes []Change
 
 	replacing bool // what is removed makes room
+
+	in     string // the directory of parent
+	parent *hostdir.Dir
+}
+
+// lstat is as the function of that name. What is asked about one after the other is mostly in one directory.
+func (c *comparison) lstat(name string) (*node, error) {
+	if in := path.Dir(name); c.parent == nil || c.in != in {
+		parent, err := c.share.Host.Beneath(in)
+		if absent(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.close()
+		c.in, c.parent = in, parent
+	}
+	return lstatAt(c.parent, path.Base(name))
+}
+
+func (c *comparison) close() {
+	if c.parent != nil {
+		c.parent.Close()
+	}
 }
 
 // add adds a change, unless it is one that was decided about before.
@@ -88,7 +115,7 @@ func (c *comparison) add(change Change) error {
 }
 
 func (c *comparison) entry(e agent.WorkspaceEntry) error {
-	host, err := lstat(c.share.Host, e.Path)
+	host, err := c.lstat(e.Path)
 	if err != nil {
 		return err
 	}
