@@ -48,6 +48,12 @@ type WorkspaceEntry struct {
 	Moved bool
 }
 
+// WorkspaceError is what the guest says why it could not do something, such as that a file is gone. It can be asked for
+// something else.
+type WorkspaceError struct{ Message string }
+
+func (e *WorkspaceError) Error() string { return "in the sandbox: " + e.Message }
+
 // Workspace is a copy-on-write share of a running guest. Its methods may be called at the same time, and take turns.
 //
 // Nothing that it tells is to be believed: paths are checked to be paths within the share, and the numbers of entries
@@ -194,7 +200,7 @@ func (w *Workspace) roundTrip(request wire.WorkspaceRequest, heed func(kind byte
 				return nil, fmt.Errorf("the guest's answer about its workspace: %w", err)
 			}
 			if end.Error != "" {
-				return fmt.Errorf("in the sandbox: %s", clip(end.Error)), nil
+				return &WorkspaceError{clip(end.Error)}, nil
 			}
 			return nil, nil
 		}

@@ -196,11 +196,10 @@ func (a *attempt) compare(ctx context.Context) (err error) {
 			return err
 		}
 		for _, change := range changes {
-			p, err := s.Look(ctx, change)
-			if err != nil {
-				return err
+			p, text, err := seen(ctx, changedShare{s, nil}, change)
+			if changing(err) { // by what the command has left running
+				continue
 			}
-			text, err := p.Text(ctx)
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/workspace"
@@ -205,11 +206,11 @@ func diffText(ctx context.Context, w io.Writer, shares []changedShare, stat bool
 		}
 		var added, removed int
 		for _, c := range s.changes {
-			p, err := s.Look(ctx, c)
-			if err != nil {
-				return err
+			p, text, err := seen(ctx, s, c)
+			if changing(err) {
+				fmt.Fprintf(w, "! %s is changing: %v\n", workspace.Name(c.Path), err)
+				continue
 			}
-			text, err := p.Text(ctx)
 			if err != nil {
 				return err
 			}
@@ -228,6 +229,23 @@ func diffText(ctx context.Context, w io.Writer, shares []changedShare, stat bool
 		}
 	}
 	return nil
+}
+
+// seen is a change as it is shown.
+func seen(ctx context.Context, s changedShare, c workspace.Change) (*workspace.Pending, workspace.Text, error) {
+	p, err := s.Look(ctx, c)
+	if err != nil {
+		return nil, workspace.Text{}, err
+	}
+	text, err := p.Text(ctx)
+	return p, text, err
+}
+
+// changing tells whether an error is of a single file that somebody is writing to or removing, in the guest or here.
+func changing(err error) bool {
+	_, guest := errors.AsType[*agent.WorkspaceError](err)
+	_, host := errors.AsType[*workspace.ConflictError](err)
+	return guest || host
 }
 
 // summary is a line about a change.
@@ -354,6 +372,11 @@ func (a *applying) change(ctx context.Context, s changedShare, applier *workspac
 		get = s.Look
 	}
 	p, err := get(ctx, c)
+	if changing(err) {
+		a.left++
+		fmt.Fprintf(a.notes, "sandbox: %v\n", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}

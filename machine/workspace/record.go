@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+
+	"github.com/sourcery-zone/sandbox/agent"
 )
 
 func key(path string) string {
@@ -41,6 +44,9 @@ func (s *Share) settled(ctx context.Context, c Change) (bool, error) {
 	if c.Kind != Removed {
 		var err error
 		now, err = signature(c.New, func() ([32]byte, error) { return s.Guest.Sum(ctx, c.Path) })
+		if _, gone := errors.AsType[*agent.WorkspaceError](err); gone { // it is changing at this moment
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -190,6 +191,9 @@ func (c *comparison) same(e agent.WorkspaceEntry, host *node) (bool, error) {
 		return false, nil
 	}
 	theirs, err := c.share.Guest.Sum(c.ctx, e.Path)
+	if _, gone := errors.AsType[*agent.WorkspaceError](err); gone { // it is changing at this moment
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}

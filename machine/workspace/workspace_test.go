@@ -50,6 +50,9 @@ func (g *guest) Read(_ context.Context, path string, to io.Writer) error {
 }
 
 func (g *guest) Sum(_ context.Context, path string) ([32]byte, error) {
+	if _, ok := g.contents[path]; !ok {
+		return [32]byte{}, &agent.WorkspaceError{Message: "no such file"}
+	}
 	return sha256.Sum256([]byte(g.contents[path])), nil
 }
 
@@ -504,6 +507,15 @@ func TestMountPointsOfOtherSharesAreNoChanges(t *testing.T) {
 	s, _ := project(t, has(map[string]string{"sub/": "whole", "sub/share/": "whole", "other/": "whole"}), nil)
 	s.Mounted = map[string]bool{"sub": true, "sub/share": true}
 	if got := words(changes(t, s)); !slices.Equal(got, []string{"added other"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAFileThatVanishesWhileItIsCompared(t *testing.T) {
+	g := has(map[string]string{"a": "1", "b": "2"})
+	delete(g.contents, "a")
+	s, _ := project(t, g, map[string]string{"a": "x", "b": "y"})
+	if got := words(changes(t, s)); !slices.Equal(got, []string{"modified a", "modified b"}) {
 		t.Errorf("got %q", got)
 	}
 }
