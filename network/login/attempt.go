@@ -126,7 +126,8 @@ func (a *Attempt) Await(ctx context.Context) (Login, error) {
 	go func() { _ = server.Serve(a.loopback) }()
 	select {
 	case r := <-results:
-		return r.login, errors.Join(r.err, server.Shutdown(ctx)) // so that the page is there
+		_ = server.Shutdown(ctx) // after the browser has the page, if it takes it
+		return r.login, r.err
 	case <-ctx.Done():
 		return Login{}, errors.Join(context.Cause(ctx), server.Close())
 	}

@@ -36,10 +36,11 @@ type provider struct {
 	bodies  []string
 	fail    http.HandlerFunc // answers in its place
 	meeting chan struct{}    // nil, or closed once it is to answer
+	arrived chan struct{}    // has something once it was asked
 }
 
 func newProvider(t *testing.T, refresh string) *provider {
-	p := &provider{refresh: refresh, life: 8 * 3600}
+	p := &provider{refresh: refresh, life: 8 * 3600, arrived: make(chan struct{}, 1)}
 	p.Server = httptest.NewTLSServer(p)
 	t.Cleanup(p.Close)
 	return p
@@ -51,6 +52,10 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.asked, p.bodies = append(p.asked, r), append(p.bodies, string(body))
 	fail, meeting := p.fail, p.meeting
 	p.mu.Unlock()
+	select {
+	case p.arrived <- struct{}{}:
+	default:
+	}
 	if meeting != nil {
 		<-meeting
 	}
@@ -221,9 +226,7 @@ func TestSeveralProcessesRefreshOnce(t *testing.T) {
 			got <- fmt.Sprintf("%s\n%v", l.Access.Reveal(), err)
 		})
 	}
-	for p.count() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-p.arrived
 	close(p.meeting)
 	all.Wait()
 	close(got)
@@ -314,9 +317,7 @@ func TestAnAnswerIsKeptAlsoIfNobodyWaitsForIt(t *testing.T) {
 		_, err := k.Login(ctx, "claude")
 		done <- err
 	}()
-	for p.count() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-p.arrived
 	cancel()
 	close(p.meeting)
 	if err := <-done; err != nil {

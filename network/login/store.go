@@ -202,13 +202,16 @@ func waitForLock(ctx context.Context, path string) (*os.File, error) {
 // all that the provider still takes.
 func (c *change) takeUp(path string) error {
 	_, err := read(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
-	case err == nil:
-		return c.dir.Rename(c.name+draftSuffix, c.name+suffix)
 	}
-	return c.dir.Remove(c.name + draftSuffix)
+	if _, half := errors.AsType[*damagedError](err); half {
+		return c.dir.Remove(c.name + draftSuffix)
+	}
+	if err != nil {
+		return err
+	}
+	return c.dir.Rename(c.name+draftSuffix, c.name+suffix)
 }
 
 // prepare makes a draft that the disk has room for.
