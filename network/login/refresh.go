@@ -163,7 +163,10 @@ func (k Keeper) ask(ctx context.Context, p Provider, values url.Values, inJSON b
 	if err := json.Unmarshal(text, &a); err != nil {
 		return Login{}, fmt.Errorf("asking %s for an access token: it answers with what is none", p.Name)
 	}
-	return k.with(l, a)
+	if l, err = k.with(l, a); err != nil {
+		return Login{}, fmt.Errorf("what %s answers is no login: %w", p.Name, err)
+	}
+	return l, nil
 }
 
 // with is l with the tokens of an answer.
