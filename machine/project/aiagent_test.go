@@ -56,7 +56,7 @@ func TestAnAIAgentHasWhatItsUserHas(t *testing.T) {
 	}{
 		"the first":               {"claude", has("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"), nil, "CLAUDE_CODE_OAUTH_TOKEN", false},
 		"the other":               {"claude", has("ANTHROPIC_API_KEY"), nil, "ANTHROPIC_API_KEY", false},
-		"a login":                 {"claude", has("CLAUDE_LOGIN"), nil, "CLAUDE_LOGIN", false},
+		"a login":                 {"claude", has("CLAUDE_LOGIN"), nil, "CLAUDE_LOGIN=login:claude", false},
 		"a key before a login":    {"gemini", has("GEMINI_LOGIN", "GEMINI_API_KEY"), nil, "GEMINI_API_KEY", false},
 		"one named otherwise":     {"claude", has("CLAUDE_CODE_OAUTH_TOKEN"), []string{"CLAUDE_CODE_OAUTH_TOKEN"}, "", false},
 		"the other, named":        {"claude", has("CLAUDE_CODE_OAUTH_TOKEN"), []string{"ANTHROPIC_API_KEY"}, "", false},
