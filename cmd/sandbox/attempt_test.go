@@ -10,9 +10,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// attempt runs a script so that it can be run again: it is what package testscript takes for a test, and its failure is
+// scriptAttempt runs a script so that it can be run again: it is what package testscript takes for a test, and its failure is
 // not the test's.
-type attempt struct {
+type scriptAttempt struct {
 	test    *testing.T
 	log     bytes.Buffer
 	failed  bool
@@ -25,7 +25,7 @@ type attempt struct {
 // fails at once.
 func runScript(t *testing.T, p testscript.Params) {
 	for try := 1; ; try++ {
-		a := &attempt{test: t}
+		a := &scriptAttempt{test: t}
 		testscript.RunT(a, p)
 		switch {
 		case a.skipped:
@@ -47,7 +47,7 @@ const scriptTries = 3
 var stoodStill = regexp.MustCompile(`rcu_gp_kthread|rcu_preempt kthread|rcu_preempt detected stalls`)
 
 // Run runs the script within the attempt. The only one at a time: the test itself is what runs beside others.
-func (a *attempt) Run(_ string, script func(testscript.T)) {
+func (a *scriptAttempt) Run(_ string, script func(testscript.T)) {
 	done := make(chan struct{})
 	go func() { // which a script that fails ends
 		defer close(done)
@@ -56,22 +56,22 @@ func (a *attempt) Run(_ string, script func(testscript.T)) {
 	<-done
 }
 
-func (a *attempt) Log(args ...any) { fmt.Fprintln(&a.log, args...) }
-func (a *attempt) Parallel()       {}
-func (a *attempt) Verbose() bool   { return testing.Verbose() }
+func (a *scriptAttempt) Log(args ...any) { fmt.Fprintln(&a.log, args...) }
+func (a *scriptAttempt) Parallel()       {}
+func (a *scriptAttempt) Verbose() bool   { return testing.Verbose() }
 
-func (a *attempt) Skip(args ...any) {
+func (a *scriptAttempt) Skip(args ...any) {
 	a.skipped = true
 	a.Log(args...)
 	runtime.Goexit()
 }
 
-func (a *attempt) Fatal(args ...any) {
+func (a *scriptAttempt) Fatal(args ...any) {
 	a.Log(args...)
 	a.FailNow()
 }
 
-func (a *attempt) FailNow() {
+func (a *scriptAttempt) FailNow() {
 	a.failed = true
 	runtime.Goexit()
 }
