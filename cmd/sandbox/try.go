@@ -196,7 +196,7 @@ func (a *attempt) compare(ctx context.Context) (err error) {
 			return err
 		}
 		for _, change := range changes {
-			p, text, err := seen(ctx, changedShare{s, nil}, change)
+			p, text, err := seen(ctx, changedShare{Workspace: s}, change)
 			if changing(err) { // by what the command has left running
 				continue
 			}

@@ -128,6 +128,7 @@ EXAMPLES
 type changedShare struct {
 	*machine.Workspace
 	changes []workspace.Change
+	all     []workspace.Change // whether asked about or not
 }
 
 // withChanges opens the shares and the changes that a command line names. Whoever changes something gets one share.
@@ -159,14 +160,15 @@ func withChanges(c *cli.Context, change bool, do func(context.Context, []changed
 	}
 	var shares []changedShare
 	for _, w := range chosen {
-		changes, err := w.Changes(c.Context)
+		all, err := w.Changes(c.Context)
 		if err != nil {
 			return err
 		}
-		if changes, err = selected(changes, c.Args().Tail()); err != nil {
+		changes, err := selected(all, c.Args().Tail())
+		if err != nil {
 			return err
 		}
-		shares = append(shares, changedShare{w, changes})
+		shares = append(shares, changedShare{w, changes, all})
 	}
 	err = do(c.Context, shares)
 	if change {
@@ -182,7 +184,7 @@ func selected(changes []workspace.Change, paths []string) ([]workspace.Change, e
 			return nil, fmt.Errorf("the guest has changed nothing at %s (a path is relative to the shared directory)", p)
 		}
 	}
-	return slices.DeleteFunc(changes, func(c workspace.Change) bool { return !c.Within(paths) }), nil
+	return slices.DeleteFunc(slices.Clone(changes), func(c workspace.Change) bool { return !c.Within(paths) }), nil
 }
 
 func diffJSON(w io.Writer, shares []changedShare) error {
@@ -339,7 +341,7 @@ type applying struct {
 
 func (a *applying) run(ctx context.Context, shares []changedShare) error {
 	for _, s := range shares {
-		applier := s.Apply(s.changes)
+		applier := s.Apply(s.all)
 		for _, c := range s.changes {
 			if a.quit {
 				break

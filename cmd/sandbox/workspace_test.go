@@ -70,7 +70,7 @@ func TestApplyAsksForEachFile(t *testing.T) {
 			}
 			var out, notes bytes.Buffer
 			a := applying{in: bufio.NewReader(strings.NewReader(test.typed)), out: &out, notes: &notes}
-			if err := a.run(t.Context(), []changedShare{{w, changes}}); err != nil {
+			if err := a.run(t.Context(), []changedShare{{w, changes, changes}}); err != nil {
 				t.Fatal(err)
 			}
 			var taken []string

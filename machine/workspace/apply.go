@@ -290,7 +290,7 @@ type Applier struct {
 	dirs  map[string]Change // directories to be made
 }
 
-// Apply begins to apply some of the changes.
+// Apply begins to apply some of the changes, which are all that there are.
 func (s *Share) Apply(changes []Change) *Applier {
 	a := &Applier{s, make(map[string]Change)}
 	for _, c := range changes {
