@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -23,6 +24,18 @@ func clip(text string) string {
 		end--
 	}
 	return strings.Clone(text[:end]) + "…"
+}
+
+// printable is the first characters of a text, at most so many, that can be shown in a line.
+func printable(text string, most int) string {
+	kept := 0
+	return strings.Map(func(r rune) rune {
+		if kept == most || !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return -1
+		}
+		kept++
+		return r
+	}, text)
 }
 
 // within returns when do has returned or ctx has ended. In the latter case do

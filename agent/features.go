@@ -25,13 +25,14 @@ const (
 	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
 	FeatureKeys         Feature = "keys"         // see [Client.LendKeys]
 	FeatureFiles        Feature = "files"        // see [BootConfig.Files]
+	FeatureHotPlug      Feature = "hot-plug"     // see [Client.Mount]
 
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -57,6 +58,8 @@ func (f Feature) purpose() string {
 		return "write files of the host into the guest's home, by which its programs know of logins"
 	case FeatureCopyOnWrite:
 		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
+	case FeatureHotPlug:
+		return "mount and unmount shares while the guest runs"
 	}
 	return fmt.Sprintf("do what is called %q", string(f))
 }

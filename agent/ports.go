@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode"
 
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
@@ -56,13 +54,4 @@ func boundPorts(ports []Port) []Port {
 }
 
 // boundProgram is a name without what would not be shown as one.
-func boundProgram(name string) string {
-	kept := 0
-	return strings.Map(func(r rune) rune {
-		if kept == maxProgram || !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			return -1
-		}
-		kept++
-		return r
-	}, name)
-}
+func boundProgram(name string) string { return printable(name, maxProgram) }

@@ -5,6 +5,7 @@ package agenttest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,9 +33,13 @@ type Guest struct {
 	Workspaces map[string]server.Workspace
 	// Ahead is how far the guest's clock is ahead of ours.
 	Ahead time.Duration
+	// MountError is what Mount ends with, and Users are what Unmount finds.
+	MountError error
+	Users      agent.Users
 
 	Configured         *agent.BootConfig   // by the host; nil: not yet
 	Resumed            *agent.ResumeConfig // likewise
+	Mounted            []agent.Mount       // since, and not unmounted
 	DiskBytes          int64               // what the disk has grown to; 0: it has not
 	PoweredOff, Synced bool                // whether it was told to
 
@@ -115,6 +120,28 @@ func (g *Guest) Workspace(tag string) (server.Workspace, error) {
 		return w, nil
 	}
 	return nil, fmt.Errorf("no share has the tag %q", tag)
+}
+
+// Mount implements [server.Controller].
+func (g *Guest) Mount(_ context.Context, m agent.Mount) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.MountError != nil {
+		return g.MountError
+	}
+	g.Mounted = append(g.Mounted, m)
+	return nil
+}
+
+// Unmount implements [server.Controller].
+func (g *Guest) Unmount(_ context.Context, tag string, force bool) (agent.Users, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.Users.Busy && !force {
+		return g.Users, nil
+	}
+	g.Mounted = slices.DeleteFunc(g.Mounted, func(m agent.Mount) bool { return m.Tag == tag })
+	return agent.Users{}, nil
 }
 
 // Clock implements [server.Controller].

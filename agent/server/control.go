@@ -41,6 +41,11 @@ type Controller interface {
 	Ports(ctx context.Context, known []agent.Port) ([]agent.Port, error)
 	// Workspace finds the copy-on-write share with that tag.
 	Workspace(tag string) (Workspace, error)
+	// Mount mounts a share whose device comes now.
+	Mount(ctx context.Context, mount agent.Mount) error
+	// Unmount unmounts the share with that tag, and forgets it. One that is in use stays mounted, unless force is set:
+	// then the result says by whom.
+	Unmount(ctx context.Context, tag string, force bool) (agent.Users, error)
 }
 
 // serveControl answers control requests on a stream until it ends. Each has a
@@ -146,6 +151,18 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 			return nil, err
 		}
 		return controller.Ports(ctx, known)
+	case wire.MethodMount:
+		var mount agent.Mount
+		if err := parameters(request, &mount); err != nil {
+			return nil, err
+		}
+		return nil, controller.Mount(ctx, mount)
+	case wire.MethodUnmount:
+		var unmount wire.UnmountParams
+		if err := parameters(request, &unmount); err != nil {
+			return nil, err
+		}
+		return controller.Unmount(ctx, unmount.Tag, unmount.Force)
 	}
 	return nil, &wire.ControlError{
 		Code:    wire.CodeUnknownMethod,

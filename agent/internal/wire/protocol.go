@@ -133,6 +133,8 @@ const (
 	MethodGrowDisk  = "grow-disk" // GrowDiskParams → nothing, once the file system has grown
 	MethodClock     = "clock"     // ClockParams → ClockReading
 	MethodPorts     = "ports"     // the ports that are known → those that there are, once they are others
+	MethodMount     = "mount"     // Mount → nothing, once it is mounted
+	MethodUnmount   = "unmount"   // UnmountParams → Users, of what is still mounted; nobody: it is unmounted
 )
 
 // WaitParams are the parameters of [MethodWait].
@@ -143,6 +145,13 @@ type WaitParams struct {
 // GrowDiskParams are the parameters of [MethodGrowDisk].
 type GrowDiskParams struct {
 	Bytes int64 `json:"bytes"` // the disk's new size
+}
+
+// UnmountParams are the parameters of [MethodUnmount].
+type UnmountParams struct {
+	Tag string `json:"tag"`
+	// Force unmounts what is in use, too: it is gone for whoever looks for it, and later for those who have it.
+	Force bool `json:"force,omitempty"`
 }
 
 // ClockParams are the parameters of [MethodClock].
