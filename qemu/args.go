@@ -108,6 +108,7 @@ func (c Config) Args(caps Capabilities) ([]string, error) {
 	for _, d := range c.Drives {
 		addDrive(a, d)
 	}
+	addPorts(a, c.Ports)
 	for _, s := range c.Shares {
 		addShare(a, s)
 	}
@@ -161,8 +162,11 @@ func (c Config) devices() []string {
 	if len(c.Drives) > 0 {
 		list = append(list, deviceDrive)
 	}
-	if len(c.Shares) > 0 {
+	if len(c.Shares) > 0 || c.Ports > 0 {
 		list = append(list, deviceShare)
+	}
+	if c.Ports > 0 {
+		list = append(list, devicePort)
 	}
 	if c.NIC != nil {
 		list = append(list, deviceNetwork)

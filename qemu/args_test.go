@@ -24,6 +24,11 @@ func TestArgsMatchGolden(t *testing.T) {
 		c.NIC = &NIC{MAC: "52:54:00:12:34:56", MTU: 65520, Backend: DatagramSocket{FD: 7}}
 		return c
 	}
+	plugged := func(c Config) Config {
+		c.Ports = 9
+		c.Shares = append(slices.Clone(c.Shares), Share{Tag: "share3", Socket: "/run/demo/share3.sock", Port: 2})
+		return c
+	}
 	q35 := func(c Config) Config { c.Machine = MachineQ35; return c }
 	for _, machine := range []struct {
 		name   string
@@ -35,6 +40,9 @@ func TestArgsMatchGolden(t *testing.T) {
 		{"q35-tcg", "x86_64", full()},
 		{"q35-tcg-minimal", "x86_64", minimal()},
 		{"q35-tcg-inherited", "x86_64", inherited(full())},
+		{"q35-tcg-plugged", "x86_64", plugged(full())},
+		{"microvm-kvm-plugged", "x86_64", plugged(vsock(kvm(full())))},
+		{"virt-tcg-plugged", "aarch64", plugged(arm(full()))},
 		{"q35-tcg-private", "x86_64", private(minimal())},
 		{"q35-tcg-datagrams", "x86_64", datagrams(full())},
 		{"virt-tcg", "aarch64", arm(full())},

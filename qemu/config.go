@@ -64,6 +64,7 @@ type Config struct {
 
 	Drives []Drive // /dev/vda, /dev/vdb, … in this order
 	Shares []Share
+	Ports  int  // slots for Shares, of which those that are free can get one while the guest runs: at most MaxPorts
 	NIC    *NIC // nil: no network interface
 
 	VsockCID uint32 // the guest's vsock address; 0: no vsock device
@@ -130,6 +131,10 @@ type Share struct {
 	Tag    string // the name to mount in the guest, at most 36 bytes
 	Socket string
 	FD     int // inherited socket that is connected to the daemon, used instead of Socket; 0: none
+
+	// Port is the number of the slot, from 1 to Config.Ports, that the device is in. In none, it is on the root bus (0),
+	// from which nothing can be unplugged.
+	Port int
 }
 
 // ChooseMachine returns the machine type that Args uses: c.Machine, or what suits if that is MachineAuto.

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// The device models. All but the last are virtio on PCI: one driver family in the guest, the same on every machine type.
+// The device models. All but the last two are virtio on PCI: one driver family in the guest, the same on every machine type.
 const (
 	deviceRandom  = "virtio-rng-pci"
 	deviceDrive   = "virtio-blk-pci"
@@ -18,6 +18,7 @@ const (
 	deviceSerial  = "virtio-serial-pci"
 	deviceBalloon = "virtio-balloon-pci"
 	devicePanic   = "pvpanic-pci"
+	devicePort    = "pcie-root-port"
 )
 
 // addMachine adds the board, its accelerator, processors and memory.
@@ -128,6 +129,9 @@ func (c Config) kernelParameters(machine Machine) []string {
 		// Until hvc0 takes over: what a kernel says that does not get that far.
 		list = append(list, map[bool]string{true: "earlycon", false: "earlyprintk=ttyS0,115200"}[machine == MachineVirt])
 	}
+	if c.Ports > 0 && machine == MachineMicroVM {
+		list = append(list, "pcie_ports=native") // its ACPI tables leave hot-plug to nobody (_OSC)
+	}
 	if machine != MachineVirt {
 		list = append(list, "reboot=t") // a triple fault works on every PC, firmware or not
 	}
@@ -236,18 +240,47 @@ func addFile(a *argv, fd int) (path string) {
 	return "/dev/fdset/" + set
 }
 
+// The ports are functions of the last slots of the root bus before that of q35's bridge, out of the way of what QEMU
+// puts into the first free ones.
+const (
+	portsPerSlot = 8
+	lastPortSlot = 0x1e
+)
+
+// addPorts adds PCI Express root ports, each with a slot of its own behind it: what is on the root bus itself stays
+// there for good.
+func addPorts(a *argv, count int) {
+	for n := range count {
+		pairs := []string{
+			"id", portID(n + 1), "chassis", strconv.Itoa(n + 1), "slot", strconv.Itoa(n + 1),
+			"addr", fmt.Sprintf("%x.%x", lastPortSlot-n/portsPerSlot, n%portsPerSlot),
+			"io-reserve", "0", // devices of PCI Express need no I/O ports, of which a machine has few
+		}
+		if n%portsPerSlot == 0 {
+			pairs = append(pairs, "multifunction", "on")
+		}
+		a.option("-device", devicePort, pairs...)
+	}
+}
+
+// portID names the port of that number, and the bus behind it.
+func portID(number int) string { return "port" + strconv.Itoa(number) }
+
 func addShare(a *argv, s Share) {
 	fs := a.id("fs")
+	if s.Port != 0 {
+		fs = s.DeviceID()
+	}
 	if s.FD != 0 {
 		a.option("-chardev", "socket", "id", fs, "fd", strconv.Itoa(s.FD))
 	} else {
 		a.option("-chardev", "socket", "id", fs, "path", s.Socket)
 	}
-	// 1024 is the largest queue that the device takes; the default, 128, limits large files.
-	// QEMU loses a guest's word of a new request that comes while it stops the machine (vuf_handle_output does nothing
-	// in 7.2 and in 10.0). With the index of events, the guest would say no more of later ones: it waits for an answer
-	// to the lost one, for ever. Without, the next request reaches virtiofsd, which then finds both.
-	a.option("-device", deviceShare, "chardev", fs, "tag", s.Tag, "queue-size", "1024", "event_idx", "off")
+	var pairs []string
+	for _, p := range s.properties(fs) {
+		pairs = append(pairs, p.name, p.text)
+	}
+	a.option("-device", deviceShare, pairs...)
 }
 
 func (c Config) addVsock(a *argv) {

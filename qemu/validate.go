@@ -22,9 +22,12 @@ const (
 	// maxSerial is the size of a virtio block device's identity (virtio 1.2, 5.2.6).
 	maxSerial = 20
 
-	// maxPorts is how many PCI devices fit beside the fixed ones: q35's root bus has 32 slots.
-	maxPorts = 24
+	// maxSlots is how many PCI devices fit beside the fixed ones: q35's root bus has 32 slots.
+	maxSlots = 24
 )
+
+// MaxPorts is how many shares can be in slots of their own.
+const MaxPorts = 32
 
 // Validate reports what makes no sense in the configuration itself, all problems at once. It touches no
 // file: whether the kernel exists is not its question.
@@ -33,8 +36,11 @@ func (c Config) Validate() error {
 	errs = append(errs, c.validateKernel()...)
 	errs = append(errs, c.validateDrives()...)
 	errs = append(errs, c.validateShares()...)
-	if n := len(c.Drives) + len(c.Shares); n > maxPorts {
-		errs = append(errs, fmt.Errorf("%d drives and shares are too many for one machine: at most %d fit", n, maxPorts))
+	if n := len(c.Drives) + c.onRootBus() + (c.Ports+portsPerSlot-1)/portsPerSlot; n > maxSlots {
+		errs = append(errs, fmt.Errorf("%d drives and shares are too many for one machine: at most %d fit", n, maxSlots))
+	}
+	if c.Ports < 0 || c.Ports > MaxPorts {
+		errs = append(errs, fmt.Errorf("%d slots for shares are too many for one machine: at most %d fit", c.Ports, MaxPorts))
 	}
 	if c.NIC != nil {
 		errs = append(errs, c.NIC.validate()...)
@@ -92,8 +98,8 @@ func (c Config) validateKernel() (errs []error) {
 			errs = append(errs, fmt.Errorf("the kernel parameter %q is empty or contains a control character", p))
 		}
 	}
-	// Any machine's own parameters; those of a PC are the longest.
-	if n := len(strings.Join(c.kernelParameters(MachineQ35), " ")); n > maxCmdline {
+	// Any machine's own parameters; those of a microvm are the longest.
+	if n := len(strings.Join(c.kernelParameters(MachineMicroVM), " ")); n > maxCmdline {
 		errs = append(errs, fmt.Errorf("the kernel command line has %d bytes, and Linux takes %d", n, maxCmdline))
 	}
 	return errs
@@ -130,9 +136,27 @@ func (c Config) validateDrives() (errs []error) {
 	return errs
 }
 
+// onRootBus is how many shares are in no slot of their own.
+func (c Config) onRootBus() (n int) {
+	for _, s := range c.Shares {
+		if s.Port == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (c Config) validateShares() (errs []error) {
 	seen := make(map[string]bool)
+	ports := make(map[int]bool)
 	for i, s := range c.Shares {
+		if s.Port < 0 || s.Port > c.Ports {
+			errs = append(errs, fmt.Errorf("share %q: there is no slot %d among %d", s.Tag, s.Port, c.Ports))
+		}
+		if s.Port != 0 && ports[s.Port] {
+			errs = append(errs, fmt.Errorf("share %q: the slot %d is used twice", s.Tag, s.Port))
+		}
+		ports[s.Port] = true
 		switch {
 		case s.Tag == "":
 			errs = append(errs, fmt.Errorf("share %d: the tag is missing", i+1))

@@ -170,14 +170,19 @@ func (c *Client) addFile(ctx context.Context, file *os.File) (set int, err error
 	var added struct {
 		Set int `json:"fdset-id"`
 	}
-	if err := c.usable("add-fd"); err != nil {
-		return 0, err
+	err = c.passFile(ctx, "add-fd", nil, &added, file)
+	return added.Set, err
+}
+
+// passFile runs one of the commands that come with a descriptor.
+func (c *Client) passFile(ctx context.Context, command string, args, result any, file *os.File) error {
+	if err := c.usable(command); err != nil {
+		return err
 	}
 	if _, ok := c.transport.conn.(*net.UnixConn); !ok {
-		return 0, fmt.Errorf("a file cannot be passed to a monitor over a connection of type %T, but only over a unix socket", c.transport.conn)
+		return fmt.Errorf("a file cannot be passed to a monitor over a connection of type %T, but only over a unix socket", c.transport.conn)
 	}
-	err = c.executeWith(ctx, "add-fd", nil, &added, file)
-	return added.Set, err
+	return c.executeWith(ctx, command, args, result, file)
 }
 
 // SnapshotDrive makes the machine write what it would write to the drive from now on to file instead, an empty
