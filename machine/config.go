@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/upstream"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -219,15 +220,27 @@ func (c Config) validateHostPorts() error {
 	return nil
 }
 
-// Tags are by what a guest knows its home, unless it has none of the host, and
-// that number of shares.
-func (h Hardware) Tags(shares int) []string {
-	var tags []string
-	if !h.NoHome {
-		tags = append(tags, "home")
+// HomeTag is by what a guest knows its home, unless it has none of the host.
+const HomeTag = "home"
+
+// SpareSlots is how many shares a sandbox can get while it runs, besides those with which it starts, until one is
+// unmounted. Each costs an emulated guest, which has a bus more to look at when it boots, less than a tenth of a second.
+const SpareSlots = 4
+
+// ShareSlots is how many slots a machine has that starts with that number of shares.
+func ShareSlots(shares int) int { return min(shares+SpareSlots, qemu.MaxPorts) }
+
+// SharePlaces are those of that number of shares in a machine that boots.
+func SharePlaces(shares int) []snapshot.Place {
+	places := make([]snapshot.Place, shares)
+	for i := range places {
+		places[i] = snapshot.Place{Tag: ShareTag(i), Port: i + 1}
 	}
-	for i := range shares {
-		tags = append(tags, fmt.Sprintf("share%d", i))
-	}
-	return tags
+	return places
 }
+
+// ShareTags are by what a guest knows its shares.
+const ShareTags = "share%d"
+
+// ShareTag is by what it knows the share that is its nth, from 0 on.
+func ShareTag(n int) string { return fmt.Sprintf(ShareTags, n) }

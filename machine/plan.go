@@ -62,7 +62,7 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 	m := img.Manifest
 	p.VM = qemu.Config{
 		Name: c.Name, Arch: arch, Machine: c.Machine, Accel: qemu.AccelTCG,
-		CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,
+		CPUs: c.CPUs, MemoryMiB: c.MemoryMiB, Ports: ShareSlots(len(p.Shares) + c.TemplateShares),
 		Kernel: img.Kernel(), Initrd: img.Initrd(), Cmdline: m.Cmdline,
 		Drives: []qemu.Drive{{ID: "store", Path: img.Store(), Format: "raw", ReadOnly: true, Serial: "store"}},
 	}
@@ -131,8 +131,8 @@ func chooseTransport(t agent.Transport) (agent.Transport, error) {
 func (h *Host) checkSocketPath(c Config) error {
 	s := &Sandbox{Name: c.Name, host: h}
 	longest := s.Files().API()
-	for _, tag := range c.Tags(len(c.Shares)) {
-		if socket := s.Files().Share(tag); len(socket) > len(longest) {
+	for _, place := range SharePlaces(len(c.Shares)) {
+		if socket := s.Files().Share(place.Tag); len(socket) > len(longest) {
 			longest = socket
 		}
 	}

@@ -108,6 +108,8 @@ func differenceRemedy(p snapshot.Property, needed snapshot.Needs) string {
 		return "restore on a machine of the same kind"
 	case snapshot.PropertyMemory:
 		return fmt.Sprintf("stop the sandbox and give it %s, as it had", FormatMiB(needed.MemoryMiB))
+	case snapshot.PropertyShares:
+		return "mount and unmount what differs"
 	case snapshot.PropertyTransport:
 		return "vsock must be usable exactly if it was then"
 	}

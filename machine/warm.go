@@ -68,13 +68,16 @@ func (p *Plan) TemplateKey(shares int) (string, error) {
 	}
 	needs.Shares = nil // which directories they are does not matter, only how many
 	vm := p.VM
-	vm.Name, vm.Shares = "", nil
+	vm.Name, vm.Shares, vm.Ports = "", nil, ShareSlots(shares)
 	vm.MonitorFD, vm.AgentFD, vm.ConsoleFD = 3, 4, 5 // any numbers: the sockets are parts of the machine
 	if p.Transport == agent.TransportVsock {
 		vm.AgentFD = 0
 	}
-	for _, tag := range p.Hardware.Tags(shares) {
-		vm.Shares = append(vm.Shares, qemu.Share{Tag: tag, Socket: tag})
+	if !p.Hardware.NoHome {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: HomeTag, Socket: HomeTag})
+	}
+	for _, place := range SharePlaces(shares) {
+		vm.Shares = append(vm.Shares, qemu.Share{Tag: place.Tag, Socket: place.Tag, Port: place.Port})
 	}
 	vm.NIC = p.Hardware.NIC("", 6)
 	args, err := vm.Args(p.QEMU)

@@ -26,7 +26,7 @@ func testPlan(t *testing.T, c Config) *Plan {
 		Hardware: c.Hardware, Image: &image.Image{}, Shares: c.Shares, Transport: agent.TransportSerial,
 		QEMU: qemu.Capabilities{
 			Binary: binary, Accels: []qemu.Accel{qemu.AccelTCG}, Machines: []string{"q35"}, Options: []string{"sandbox"},
-			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci", "pvpanic-pci"},
+			Devices: []string{"virtio-rng-pci", "virtio-blk-pci", "vhost-user-fs-pci", "virtio-net-pci", "virtio-serial-pci", "virtio-balloon-pci", "pvpanic-pci", "pcie-root-port"},
 		},
 		VM: qemu.Config{
 			Name: c.Name, Arch: qemu.X86_64, Accel: qemu.AccelTCG, Machine: qemu.MachineQ35, CPUs: c.CPUs, MemoryMiB: c.MemoryMiB,

@@ -76,13 +76,16 @@ func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, e
 	if w.records, err = s.workspaceRecords(); err != nil {
 		return nil, err
 	}
-	tags := c.Tags(len(shares))
-	tags = tags[len(tags)-len(shares):] // without that of the home
-	for i, share := range shares {
+	served := s.State().Shares
+	for _, share := range shares {
 		if !share.CopyOnWrite {
 			continue
 		}
-		opened, err := w.open(ctx, share, tags[i])
+		i := slices.IndexFunc(served, func(is ServedShare) bool { return is.Target == share.Target })
+		if i < 0 {
+			return nil, fmt.Errorf("the share at %s is not served", share.Target)
+		}
+		opened, err := w.open(ctx, share, served[i].Tag)
 		if err != nil {
 			return nil, err
 		}

@@ -53,8 +53,8 @@ func (s *Share) setOptions(f field) error {
 	return err
 }
 
-// options are those that setOptions reads back.
-func (s Share) options() []string {
+// Options are those of the specification, as ParseShare reads them back.
+func (s Share) Options() []string {
 	var list []string
 	switch {
 	case s.CopyOnWrite:

@@ -43,7 +43,7 @@ func (s Share) String() string {
 		target = "./" + target
 	}
 	spec := escape(s.Source) + ":" + target
-	if options := s.options(); len(options) > 0 {
+	if options := s.Options(); len(options) > 0 {
 		spec += ":" + escape(strings.Join(options, ","))
 	}
 	return spec

@@ -116,12 +116,12 @@ func commandGroups() []commandGroup {
 		}},
 		{"their life", []*cli.Command{
 			startCommand(), stopCommand(), restartCommand(), killCommand(), pauseCommand(), resumeCommand(), waitCommand(),
-			resizeCommand(), publishCommand(), unpublishCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
+			resizeCommand(), publishCommand(), unpublishCommand(), mountCommand(), umountCommand(), shareCommand(), renameCommand(), resetCommand(), rmCommand(), pruneCommand(),
 		}},
 		{"snapshots and forks", []*cli.Command{snapshotCommand(), forkCommand()}},
 		{"changes in copy-on-write shares", []*cli.Command{diffCommand(), applyCommand(), discardCommand(), tryCommand()}},
 		{"look at them", []*cli.Command{
-			lsCommand(), inspectCommand(), portCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
+			lsCommand(), inspectCommand(), portCommand(), mountsCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},
 		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},

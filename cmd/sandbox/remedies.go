@@ -38,6 +38,10 @@ var words = map[remedy.Action]string{
 
 	remedy.ShareWithoutRules: "\nTo share it all the same, give the share the option rules=none (--share DIRECTORY:rules=none): then the guest can read every file in it and, unless it is read-only, write what you execute, such as the hooks of Git",
 
+	remedy.ListMounts: "sandbox mounts %[1]s lists them",
+	remedy.Unmount:    "unmount one (sandbox umount %[1]s GUEST)",
+	remedy.UnmountNow: "\nEnd what uses it, or take it away all the same: sandbox umount --force %[1]s %[2]s",
+
 	remedy.ListSnapshots:  "sandbox snapshot ls %[1]s shows those that it has",
 	remedy.RemoveSnapshot: "\nRemedy: sandbox snapshot rm %[1]s %[2]s removes it",
 	remedy.OtherTag:       "choose another tag, or remove it (sandbox snapshot rm %[1]s %[2]s)",
@@ -100,7 +104,7 @@ func inWords(remedies []remedy.Remedy) string {
 		for _, arg := range r.Args {
 			args = append(args, arg)
 		}
-		if accept := r.Do == remedy.AcceptShare || r.Do == remedy.AcceptDangerous; accept && len(args) == 2 {
+		if accept := r.Do == remedy.AcceptShare || r.Do == remedy.AcceptDangerous; (accept || r.Do == remedy.UnmountNow) && len(args) == 2 {
 			args[1] = qemu.ShellQuote(r.Args[1:])
 		}
 		text := fmt.Sprintf(words[r.Do], args...)

@@ -35,6 +35,10 @@ const (
 
 	ShareWithoutRules Action = "share-without-rules" // where they cannot be enforced
 
+	ListMounts Action = "list-mounts" // SANDBOX
+	Unmount    Action = "unmount"     // SANDBOX: some share
+	UnmountNow Action = "unmount-now" // SANDBOX PLACE: although it is in use
+
 	ListSnapshots  Action = "list-snapshots"  // SANDBOX
 	RemoveSnapshot Action = "remove-snapshot" // SANDBOX TAG
 	OtherTag       Action = "other-tag"       // SANDBOX TAG: or remove the one that has it

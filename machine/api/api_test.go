@@ -17,6 +17,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // recorder is a Backend that remembers its requests and answers all with fail, or
@@ -53,8 +54,12 @@ func (r *recorder) Resize(_ context.Context, q Sizes) (Sizes, error)    { return
 func (r *recorder) Memory(context.Context) (Memory, error)              { return Memory{7}, r.did("memory") }
 func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error)   { return q, r.did(q) }
 func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return r.did(q) }
-func (r *recorder) AutoPublish(_ context.Context, q AutoPorts) error    { return r.did(q) }
-func (r *recorder) ChangeRules(_ context.Context, q RuleChange) error   { return r.did(q) }
+func (r *recorder) Mount(_ context.Context, q MountRequest) (Mounted, error) {
+	return Mounted{Share: q.Share}, r.did(q)
+}
+func (r *recorder) Unmount(_ context.Context, q UnmountRequest) error { return r.did(q) }
+func (r *recorder) AutoPublish(_ context.Context, q AutoPorts) error  { return r.did(q) }
+func (r *recorder) ChangeRules(_ context.Context, q RuleChange) error { return r.did(q) }
 
 func (r *recorder) RevokeSecret(_ context.Context, q SecretName) error       { return r.did(q) }
 func (r *recorder) AnswerQuestion(_ context.Context, q QuestionAnswer) error { return r.did(q) }
@@ -111,6 +116,7 @@ func serve(t *testing.T, server *http.Server) *Client {
 var somePorts = Ports{Forwards: []network.Forward{{HostIP: netip.IPv6Loopback(), HostPort: 8080, GuestPort: 80, Proto: network.UDP}}}
 
 var (
+	someShare  = virtiofs.Share{Source: "/src/x", Target: "/srv/x", ReadOnly: true}
 	someRules  = RuleChange{Reset: true, Deny: []string{"a.example"}, Allow: []string{"b.example"}}
 	someAnswer = QuestionAnswer{ID: "k3f9ab", Answer: "once"}
 )
@@ -144,6 +150,8 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		"memory":       func() (any, error) { return c.Memory(ctx) },
 		"publish":      func() (any, error) { return c.Publish(ctx, somePorts) },
 		"unpublish":    func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
+		"mount":        func() (any, error) { return c.Mount(ctx, MountRequest{someShare}) },
+		"unmount":      func() (any, error) { return without(c.Unmount(ctx, UnmountRequest{"/srv/x", true})) },
 		"auto-publish": func() (any, error) { return without(c.AutoPublish(ctx, AutoPorts{true})) },
 		"rules":        func() (any, error) { return without(c.ChangeRules(ctx, someRules)) },
 		"answer":       func() (any, error) { return without(c.AnswerQuestion(ctx, someAnswer)) },
@@ -172,6 +180,8 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 		"memory":    {"memory", Memory{7}},
 		"publish":   {somePorts, somePorts},
 		"unpublish": {somePorts, nil},
+		"mount":     {MountRequest{someShare}, Mounted{Share: someShare}},
+		"unmount":   {UnmountRequest{"/srv/x", true}, nil},
 		"rules":     {someRules, nil},
 		"answer":    {someAnswer, nil},
 		"revoke":    {SecretName{"KEY"}, nil},

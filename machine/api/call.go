@@ -29,6 +29,8 @@ type Backend interface {
 	Memory(context.Context) (Memory, error)
 	Publish(context.Context, Ports) (Ports, error)
 	Unpublish(context.Context, Ports) error
+	Mount(context.Context, MountRequest) (Mounted, error)
+	Unmount(context.Context, UnmountRequest) error
 	AutoPublish(context.Context, AutoPorts) error
 	ChangeRules(context.Context, RuleChange) error
 	AnswerQuestion(context.Context, QuestionAnswer) error
@@ -57,6 +59,8 @@ func NewServer(b Backend) *http.Server {
 	memory.serve(mux, func(ctx context.Context, _ nothing) (Memory, error) { return b.Memory(ctx) })
 	publish.serve(mux, b.Publish)
 	unpublish.serve(mux, withoutAnswer(b.Unpublish))
+	mount.serve(mux, b.Mount)
+	unmount.serve(mux, withoutAnswer(b.Unmount))
 	autoPublish.serve(mux, withoutAnswer(b.AutoPublish))
 	changeRules.serve(mux, withoutAnswer(b.ChangeRules))
 	answerQuestion.serve(mux, withoutAnswer(b.AnswerQuestion))

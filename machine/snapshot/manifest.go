@@ -25,8 +25,11 @@ const (
 )
 
 // Version is that of the manifest, and of the devices that every machine has. Read
-// refuses others.
-const Version = 2
+// refuses newer ones, and those older than oldest.
+const (
+	Version = 3
+	oldest  = 2 // without Needs.Ports
+)
 
 // Manifest is the state of a running sandbox at one moment: its memory, its
 // devices and its disk. Home and shares are on the host, and no part of it.
@@ -105,8 +108,8 @@ func (s Manifest) Files() map[string]File {
 // Read reads the manifest in a snapshot's directory.
 func Read(dir string) (snap Manifest, err error) {
 	err = durable.ReadJSON(filepath.Join(dir, manifestFile), &snap)
-	if err == nil && snap.Version != Version {
-		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows version %d only: use the program that saved it", snap.Tag, snap.Version, Version)
+	if err == nil && (snap.Version < oldest || snap.Version > Version) {
+		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows the versions %d to %d: use the program that saved it", snap.Tag, snap.Version, oldest, Version)
 	}
 	return snap, err
 }

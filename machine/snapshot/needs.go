@@ -2,8 +2,10 @@ package snapshot
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -26,8 +28,46 @@ type Needs struct {
 	Network   string           `json:"network"`
 	Shares    []virtiofs.Share `json:"shares"`
 
+	// Ports is how many slots for shares the machine has; one from before there were any has none. A restore gives it
+	// what it needs.
+	Ports int `json:"ports,omitempty"`
+	// Places are where the devices of the shares are, in the order of Shares or, of a template, in any.
+	Places []Place `json:"places,omitempty"`
+
 	// EarlyConsole is a device that a machine gets which did not start at first. A restore gives it what it needs.
 	EarlyConsole bool `json:"earlyConsole,omitempty"`
+}
+
+// Place is where the device of a share is in a machine, and what the guest knows it by.
+type Place struct {
+	Tag  string `json:"tag"`
+	Port int    `json:"port,omitempty"` // see qemu.Share
+}
+
+// SharePlaces are those of the shares in a machine that has the state of the snapshot, in which they are in any order. The
+// shares of a template, which is nobody's, are in their own order.
+func (n Needs) SharePlaces(shares []virtiofs.Share, template bool) ([]Place, error) {
+	saved := n.Places
+	if n.Ports == 0 {
+		for i := range shares {
+			saved = append(saved, Place{Tag: fmt.Sprintf("share%d", i)})
+		}
+	}
+	damaged := len(saved) != len(shares) || !template && len(n.Shares) != len(shares)
+	places := slices.Clone(saved)
+	for i := range shares {
+		if template || damaged {
+			break
+		}
+		at := slices.IndexFunc(n.Shares, func(s virtiofs.Share) bool { return s.Target == shares[i].Target })
+		if damaged = at < 0; !damaged {
+			places[i] = saved[at]
+		}
+	}
+	if damaged {
+		return nil, errors.New("the snapshot does not tell where the devices of its shares are: it was changed, so save a new one")
+	}
+	return places, nil
 }
 
 // Property is something about a machine on which a snapshot depends.
@@ -79,8 +119,13 @@ func (n Needs) Differences(here Needs) []Difference {
 	}
 	compare(PropertyTransport, n.Transport, here.Transport)
 	compare(PropertyNetwork, n.Network, here.Network)
-	compare(PropertyShares, n.Shares, here.Shares)
+	compare(PropertyShares, byTarget(n.Shares), byTarget(here.Shares))
 	return list
+}
+
+// byTarget is the shares in an order that does not depend on which of them was mounted first.
+func byTarget(shares []virtiofs.Share) []virtiofs.Share {
+	return slices.SortedFunc(slices.Values(shares), func(a, b virtiofs.Share) int { return strings.Compare(a.Target, b.Target) })
 }
 
 // Processor says what executes the guest, as far as a snapshot depends on it.

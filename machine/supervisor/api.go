@@ -111,6 +111,18 @@ func (b backend) Unpublish(_ context.Context, p api.Ports) error { return b.v.un
 
 func (b backend) AutoPublish(_ context.Context, p api.AutoPorts) error { return b.v.setAuto(p.On) }
 
+func (b backend) Mount(ctx context.Context, r api.MountRequest) (api.Mounted, error) {
+	mounted, err := b.v.mount(context.WithoutCancel(ctx), r.Share)
+	if err != nil {
+		b.v.log.Error("a share was not mounted", "err", err)
+	}
+	return mounted, err
+}
+
+func (b backend) Unmount(ctx context.Context, r api.UnmountRequest) error {
+	return b.v.unmount(context.WithoutCancel(ctx), r.Target, r.Force)
+}
+
 func (b backend) ChangeRules(_ context.Context, r api.RuleChange) error { return b.v.changeRules(r) }
 
 func (b backend) AnswerQuestion(_ context.Context, a api.QuestionAnswer) error {

@@ -36,6 +36,10 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.needs.EarlyConsole = v.wantsEarlyConsole(plan)
+	if err := v.placeShares(plan); err != nil {
+		return err
+	}
+	v.plan = plan
 	if v.console, err = newLogFile(v.s.Files().Log(layout.ConsoleLog)); err != nil {
 		return err
 	}
@@ -48,11 +52,6 @@ func (v *supervisor) boot(ctx context.Context) error {
 	var network errgroup.Group
 	network.Go(func() error { return v.startNetwork(ctx) })
 	defer network.Wait() // also after a failure, so that teardown finds all of it
-	if v.saved != nil {
-		if err := v.checkSaved(plan); err != nil {
-			return err
-		}
-	}
 	if err := v.restoreHome(ctx); err != nil {
 		return err
 	}

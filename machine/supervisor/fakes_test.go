@@ -79,6 +79,7 @@ name "vhost-vsock-pci"
 name "virtio-serial-pci"
 name "virtio-balloon-pci"
 name "pvpanic-pci"
+name "pcie-root-port"
 `,
 }
 

@@ -127,7 +127,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	}
 	var mounts []agent.Mount
 	for _, e := range v.exports(plan) {
-		mounts = append(mounts, agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite})
+		mounts = append(mounts, e.mount())
 	}
 	variables, err := v.config.Variables()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // errTransition is for a second change while one is under way.
-var errTransition = api.Errorf(api.CodeBusy, "it is being paused, resumed, saved or resized already: try again in a moment")
+var errTransition = api.Errorf(api.CodeBusy, "it is being paused, resumed, saved, resized or given other shares already: try again in a moment")
 
 func (v *supervisor) pause(ctx context.Context) error {
 	if !v.transition.TryLock() {

@@ -132,6 +132,9 @@ func (v *supervisor) checkSavable(ctx context.Context) error {
 	if err := snapshot.CheckQEMU(qemu.Version{Major: version.Major, Minor: version.Minor, Micro: version.Micro}); err != nil {
 		return remedy.Add(err, remedy.Restart, v.s.Name)
 	}
+	if err := v.checkPlugged(); err != nil {
+		return err
+	}
 	blockers, err := v.monitor.MigrationBlockers(ctx)
 	if err == nil && len(blockers) > 0 {
 		err = v.blockedError(blockers)

@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
@@ -33,17 +34,9 @@ func (e *deadShareError) Error() string {
 	return fmt.Sprintf("the file server of a share died: %v", err)
 }
 
-// sharesDied returns a channel that gets each file server that ends.
-func (v *supervisor) sharesDied() <-chan fileServer {
-	died := make(chan fileServer, len(v.servers))
-	for _, server := range v.servers {
-		go func() {
-			<-server.Done()
-			died <- server
-		}()
-	}
-	return died
-}
+// sharesDied returns a channel that gets the first file server that ends while the
+// guest has what it serves.
+func (v *supervisor) sharesDied() <-chan fileServer { return v.deaths.tell() }
 
 // How much later than its file servers, which end when it disconnects, QEMU may
 // be seen to end. A server that says that it was left is believed for as long as
@@ -97,8 +90,12 @@ type export struct {
 	virtiofs.Share
 	own    bool   // its home: a directory of the sandbox, and no share
 	tag    string // by which the guest knows it
+	port   int    // of the machine, in which its device is; 0: none
 	socket string // on which it is served
 }
+
+// device is what the guest sees of it.
+func (e export) device() qemu.Share { return qemu.Share{Tag: e.tag, Socket: e.socket, Port: e.port} }
 
 // fileServer serves an export.
 type fileServer struct {
@@ -117,12 +114,15 @@ func (v *supervisor) exports(plan *machine.Plan) []export {
 	if v.config.Template { // an empty directory in every place
 		list = slices.Repeat([]export{home}, v.config.TemplateShares)
 	}
-	tags := v.config.Tags(len(list))
+	for i, place := range v.needs.Places {
+		list[i].tag, list[i].port = place.Tag, place.Port
+	}
 	if !v.config.NoHome {
+		home.tag = machine.HomeTag
 		list = append([]export{home}, list...)
 	}
 	for i := range list {
-		list[i].tag, list[i].socket = tags[i], v.s.Files().Share(tags[i])
+		list[i].socket = v.s.Files().Share(list[i].tag)
 	}
 	return list
 }
@@ -142,6 +142,7 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 			return v.setState(func(st *machine.State) { st.Refusals = refusals })
 		})
 	}
+	v.shareLog = log
 	exports := v.exports(plan)
 	v.servers = make([]fileServer, len(exports))
 	var group errgroup.Group
@@ -159,6 +160,7 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 	if err != nil {
 		return err
 	}
+	v.deaths = watchDeaths(v.servers)
 	return v.showShares()
 }
 
@@ -223,10 +225,18 @@ func judgeOf(e export, dir *hostdir.Dir) (gate.Judge, error) {
 func (v *supervisor) showShares() error {
 	var shown []machine.ServedShare
 	for _, server := range v.servers {
-		shown = append(shown, machine.ServedShare{Source: server.export.Source, Isolation: server.Isolation(), Weak: !server.Confined()})
+		shown = append(shown, server.shown())
 	}
 	if i := slices.IndexFunc(shown, func(s machine.ServedShare) bool { return s.Weak }); i >= 0 {
-		v.report(api.Report{Note: fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", shown[i].Source, shown[i].Isolation)})
+		v.report(api.Report{Note: weakNote(shown[i])})
 	}
 	return v.setState(func(st *machine.State) { st.Shares = shown })
+}
+
+func (s fileServer) shown() machine.ServedShare {
+	return machine.ServedShare{Source: s.export.Source, Target: s.export.Target, Tag: s.export.tag, Isolation: s.Isolation(), Weak: !s.Confined()}
+}
+
+func weakNote(s machine.ServedShare) string {
+	return fmt.Sprintf("this machine offers no sandbox for virtiofsd: a guest that takes it over has all files that you have (--allow-weak-isolation was given; isolation of %s: %s)", s.Source, s.Isolation)
 }

@@ -29,12 +29,26 @@ func (v *supervisor) watchShares() {
 }
 
 func (v *supervisor) lookAtShares() {
-	shown, changed := noteChanges(v.currentState().Shares, v.config.Shares)
+	var shares []virtiofs.Share
+	for _, server := range v.currentServers() {
+		if !server.export.own {
+			shares = append(shares, server.export.Share)
+		}
+	}
+	shown, changed := noteChanges(v.currentState().Shares, shares)
 	if !changed {
 		return
 	}
 	v.log.Warn("what is shared has changed", "shares", shown)
-	if err := v.setState(func(st *machine.State) { st.Shares = shown }); err != nil {
+	err := v.setState(func(st *machine.State) {
+		st.Shares = slices.Clone(st.Shares)
+		for i := range st.Shares { // others may have come and gone meanwhile
+			if n := slices.IndexFunc(shown, func(s machine.ServedShare) bool { return s.Source == st.Shares[i].Source }); n >= 0 {
+				st.Shares[i].Changed = shown[n].Changed
+			}
+		}
+	})
+	if err != nil {
 		v.log.Error("the state could not be written", "err", err)
 	}
 }

@@ -37,6 +37,7 @@ type supervisor struct {
 	saved    *saved         // the snapshot with which it starts, or nil
 	withHome bool           // the home is restored from saved, too
 	needs    snapshot.Needs // of its snapshots
+	plan     *machine.Plan  // of this start
 	log      *slog.Logger
 	started  time.Time
 	report   func(api.Report)
@@ -50,7 +51,10 @@ type supervisor struct {
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
-	servers      []fileServer
+	servers      []fileServer   // guarded by mu once the guest runs
+	shareLog     *logFile       // of the servers
+	deaths       *deaths        // of the servers
+	tags         int            // how many were given to shares: the number of the next one
 	audit        *auditor       // of what the guest does to its shares; nil before these are served
 	launcher     *qemu.Launcher // of QEMU, before that is started
 	launch       func(*qemu.Launcher, qemu.Config, qemu.StartOptions) (*qemu.Process, error)
@@ -417,7 +421,7 @@ func (v *supervisor) teardown() {
 	if v.monitor != nil {
 		v.monitor.Close()
 	}
-	for _, server := range v.servers {
+	for _, server := range v.currentServers() {
 		if err := server.Stop(ctx); err != nil {
 			v.log.Error("virtiofsd could not be ended", "err", err)
 		}

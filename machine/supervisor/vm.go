@@ -157,7 +157,7 @@ func (v *supervisor) vmConfig(plan *machine.Plan) (qemu.Config, error) {
 	}
 	vm.Cmdline = slices.Concat(vm.Cmdline, bootParams(plan, v.config, key.PublicKey()).Words())
 	for _, e := range v.exports(plan) {
-		vm.Shares = append(vm.Shares, qemu.Share{Tag: e.tag, Socket: e.socket})
+		vm.Shares = append(vm.Shares, e.device())
 	}
 	if plan.Transport == agent.TransportVsock {
 		vm.VsockCID = randomCID()

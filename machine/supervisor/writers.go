@@ -9,14 +9,21 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
-// noteOtherWriters tells the user of each share that another guest writes to,
-// too. Locks end at the guest: virtiofsd keeps none, and what one guest has
-// cached of a file the other one does not know.
+// noteOtherWriters tells the user of each share that another guest writes to, too.
 func (v *supervisor) noteOtherWriters() {
+	for _, note := range v.otherWriters(v.config.Shares) {
+		v.report(api.Report{Note: note})
+	}
+}
+
+// otherWriters are notes of the shares that another guest writes to, too. Locks end
+// at the guest: virtiofsd keeps none, and what one guest has cached of a file the
+// other one does not know.
+func (v *supervisor) otherWriters(shares []virtiofs.Share) (notes []string) {
 	all, err := v.host.List()
 	if err != nil {
 		v.log.Warn("it is not known who else writes to the shares", "err", err)
-		return
+		return nil
 	}
 	for _, other := range all {
 		if other.Name == v.s.Name || !other.State().Live() {
@@ -26,10 +33,11 @@ func (v *supervisor) noteOtherWriters() {
 		if err != nil {
 			continue // it will not be a fault of this one
 		}
-		for _, dir := range sharedForWriting(v.config.Shares, c.Shares) {
-			v.report(api.Report{Note: fmt.Sprintf("%s is shared for writing with the running sandbox %s, too. The two see nothing of each other's locks: git, SQLite and others lose data when both write at the same time. Share it with :ro in one of them, or give each a copy", dir, other.Name)})
+		for _, dir := range sharedForWriting(shares, c.Shares) {
+			notes = append(notes, fmt.Sprintf("%s is shared for writing with the running sandbox %s, too. The two see nothing of each other's locks: git, SQLite and others lose data when both write at the same time. Share it with :ro in one of them, or give each a copy", dir, other.Name))
 		}
 	}
+	return notes
 }
 
 // sharedForWriting returns the directories among the shares a that two guests
