@@ -282,6 +282,7 @@ func TestOnlyStreamsReachTheTerminalUnfiltered(t *testing.T) {
 		"imagedir.go":   1, // package progress filters
 		"output.go":     2,
 		"qmp.go":        1, // QEMU's monitor, for a program
+		"mount.go":      1, // the width of the terminal
 		"qmp_prompt.go": 1, // the prompt, which draws itself
 		"run.go":        1, // package progress filters
 		"show.go":       2, // logs --raw, and the width of the terminal
