@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,27 +102,47 @@ func destinationOf(e gateway.Entry) string {
 	return host
 }
 
-// session runs a command, and tells a person then what the guest's network has refused meanwhile. The sandbox stays if it
-// is not to be removed afterwards.
+// session runs a command, and tells a person then what the guest was refused meanwhile, by the network and by rules of its
+// shares. The sandbox stays if it is not to be removed afterwards.
 func (k *command) session(ctx context.Context, s *machine.Sandbox, stays bool) error {
 	if !k.tty || !isTerminal(os.Stderr) {
 		return k.run(ctx, s)
 	}
-	refused := refusals{since: time.Now()}
+	since := time.Now()
+	refused := refusals{since: since}
 	log, unread := s.TailNetworkLog()
 	if unread == nil {
 		defer log.Close()
 	}
 	err := k.run(ctx, s)
-	if unread != nil || log.Read(refused.add) != nil || refused.String() == "" {
-		return err
+	if unread == nil && log.Read(refused.add) == nil {
+		tellRefused("the network refused "+refused.String(), refused.String() != "", stays, "sandbox net log --denied "+s.Name)
 	}
-	line := "sandbox: the network refused " + refused.String()
-	if stays {
-		line += fmt.Sprintf(": sandbox net log --denied %s shows it", s.Name)
-	}
-	fmt.Fprintln(notes(), line)
+	files := refusedFiles(s.State().Refusals, since)
+	tellRefused("rules of shares refused "+several(files), len(files) > 0, stays, "sandbox audit --denied "+s.Name)
 	return err
+}
+
+// tellRefused prints what was refused, if anything was, and which command shows it as long as there is a sandbox.
+func tellRefused(what string, anything, stays bool, command string) {
+	switch {
+	case !anything:
+	case stays:
+		fmt.Fprintf(notes(), "sandbox: %s: %s shows it\n", what, command)
+	default:
+		fmt.Fprintf(notes(), "sandbox: %s\n", what)
+	}
+}
+
+// refusedFiles are the files of shares that the guest was kept from since then, each once, in a guest's words.
+func refusedFiles(all []machine.Refusal, since time.Time) (files []string) {
+	for _, r := range all {
+		file := terminal.Line(filepath.Join(r.Share, r.Path))
+		if !r.Time.Before(since) && !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	return files
 }
 
 // refusals are the destinations that entries from a time on were refused, those of connections before lookups, each once.
@@ -155,6 +176,11 @@ func (r *refusals) String() string {
 			all = append(all, name)
 		}
 	}
+	return several(all)
+}
+
+// several names the first few.
+func several(all []string) string {
 	text := strings.Join(all[:min(len(all), mostRefusals)], ", ")
 	if more := len(all) - mostRefusals; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)

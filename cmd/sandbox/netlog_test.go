@@ -1,10 +1,12 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 )
 
@@ -66,5 +68,18 @@ func TestRefusalsOfASession(t *testing.T) {
 	add(gateway.Entry{Time: now, Proto: "tcp", Address: "10.0.0.1", Port: 22, Decision: "refused"})
 	if got := r.String(); got != "a.example:443, b.example:443, 10.0.0.1:22 and 1 more" {
 		t.Errorf("it says %q", got)
+	}
+}
+
+func TestFilesThatASessionWasKeptFrom(t *testing.T) {
+	now := time.Now()
+	got := refusedFiles([]machine.Refusal{
+		{Time: now.Add(-time.Second), Share: "/src", Path: "before"},
+		{Time: now, Share: "/src", Path: ".git/hooks/pre-commit", Verb: "create"},
+		{Time: now, Share: "/src", Path: ".git/hooks/pre-commit", Verb: "chmod"},
+		{Time: now, Share: "/src", Path: "\x1b[2J/.env", Verb: "read"},
+	}, now)
+	if want := []string{"/src/.git/hooks/pre-commit", `/src/\x1b[2J/.env`}; !slices.Equal(got, want) {
+		t.Errorf("it was kept from %q, want %q", got, want)
 	}
 }
