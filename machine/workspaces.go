@@ -16,7 +16,6 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/workspace"
 	"github.com/sourcery-zone/sandbox/virtiofs"
-	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // Workspaces are the copy-on-write shares of a running sandbox.
@@ -96,13 +95,13 @@ func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, e
 }
 
 func (w *Workspaces) open(ctx context.Context, share virtiofs.Share, tag string) (*Workspace, error) {
-	set, err := rules.New(share.Rules)
-	if err != nil {
-		return nil, err
-	}
 	dir, err := w.s.host.OpenShare(w.s.Name, share)
 	if err != nil {
 		return nil, err
+	}
+	set, err := share.Judge(dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
 	}
 	guest, err := w.client.Workspace(ctx, tag)
 	if err != nil {

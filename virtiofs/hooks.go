@@ -16,15 +16,36 @@ import (
 // maxHooks bounds how many hooks are looked at. Git knows some 30.
 const maxHooks = 1000
 
-// Hooks returns to which paths of the directory the hooks of its own repository lead: by core.hooksPath, or because they,
+// Judge is what decides about the share, of which dir is the directory as it is now.
+func (s Share) Judge(dir *hostdir.Dir) (_ *rules.Set, err error) {
+	choice := s.Rules
+	choice.Above = aboveRules(dir.Path())
+	if choice.Hooks, err = hooks(dir); err != nil {
+		return nil, err
+	}
+	return rules.New(choice)
+}
+
+// aboveRules is as much of the path of a share's directory as rules look at.
+func aboveRules(dir string) string {
+	names := strings.Split(strings.Trim(dir, "/"), "/")
+	for i, name := range slices.Backward(names) {
+		if name == ".git" {
+			return path.Join(names[i:]...)
+		}
+	}
+	return names[len(names)-1]
+}
+
+// hooks returns to which paths of the directory the hooks of its own repository lead: by core.hooksPath, or because they,
 // or their directory, are symbolic links. They are what the host's user made, as the guest can make neither.
-func Hooks(dir *hostdir.Dir) ([]string, error) {
+func hooks(dir *hostdir.Dir) ([]string, error) {
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.File().Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("looking for hooks in %s: %w", dir.Path(), err)
 	}
 	defer root.Close()
-	const hooks = ".git/hooks"
+	const place = ".git/hooks"
 	var found []string
 	add := func(from, to string) {
 		if filepath.IsAbs(to) {
@@ -46,9 +67,9 @@ func Hooks(dir *hostdir.Dir) ([]string, error) {
 			add(".", to)
 		}
 	}
-	dirs := []string{hooks}
-	if to, err := root.Readlink(hooks); err == nil {
-		add(path.Dir(hooks), to)
+	dirs := []string{place}
+	if to, err := root.Readlink(place); err == nil {
+		add(path.Dir(place), to)
 		dirs = nil
 	}
 	for _, name := range append(dirs, found...) {

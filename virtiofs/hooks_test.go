@@ -29,7 +29,7 @@ func TestHooksAreFoundWhereTheyLead(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			got, err := Hooks(openDir(t, dir))
+			got, err := hooks(openDir(t, dir))
 			if err != nil || !slices.Equal(got, tt.want) {
 				t.Fatalf("found %q, %v; want %q", got, err, tt.want)
 			}
@@ -45,5 +45,16 @@ func TestHooksAreFoundWhereTheyLead(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestWhatIsAboveAShareForItsRules(t *testing.T) {
+	for dir, want := range map[string]string{
+		"/": "", "/src/app": "app", "/src/app/.git": ".git", "/src/app/.git/worktrees/x": ".git/worktrees/x",
+		"/src/app.git/main": "main", "/src/app.git": "app.git", "/src/.claude/worktrees/x": "x",
+	} {
+		if got := aboveRules(dir); got != want {
+			t.Errorf("of %s, rules look at %q, want %q", dir, got, want)
+		}
 	}
 }

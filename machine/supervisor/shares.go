@@ -18,7 +18,6 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
-	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // deadShareError says that the guest has lost a share. It cannot be saved:
@@ -204,17 +203,10 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 
 // judgeOf returns who judges what the guest does to an export, or nil where nobody needs to.
 func judgeOf(e export, dir *hostdir.Dir) (gate.Judge, error) {
-	choice := e.Rules
-	if none := choice.None && len(choice.Refuse) == 0 && len(choice.Hide) == 0; e.own || none {
+	if none := e.Rules.None && len(e.Rules.Refuse) == 0 && len(e.Rules.Hide) == 0; e.own || none {
 		return nil, nil
 	}
-	if !e.ReadOnly {
-		var err error
-		if choice.Hooks, err = virtiofs.Hooks(dir); err != nil {
-			return nil, err
-		}
-	}
-	set, err := rules.New(choice)
+	set, err := e.Judge(dir)
 	if err != nil || e.ReadOnly && !set.Hides() {
 		return nil, err
 	}

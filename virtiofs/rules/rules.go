@@ -75,6 +75,10 @@ type Choice struct {
 	// Refuse are further patterns of paths that the guest cannot write, and Hide such that it cannot read either.
 	Refuse []string `json:"refuse,omitempty"`
 	Hide   []string `json:"hide,omitempty"`
+	// Above is the end of the path of the share's own directory: what it is called, or within which directory of Git it is.
+	// Built-in rules against writing are for a share that is .git or .vscode as for such a directory in a share. Those
+	// against reading are not, as whoever shares such a directory by its name wants it to be read.
+	Above string `json:"-"`
 	// Hooks are paths of the share to which hooks of Git on the host lead, by its settings or by symbolic links. What is
 	// there, the guest cannot write either, unless None is set. It is found anew whenever the share is served.
 	Hooks []string `json:"-"`

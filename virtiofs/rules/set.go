@@ -2,6 +2,8 @@ package rules
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -9,15 +11,21 @@ import (
 
 // Set is what holds for a share. It does not change, and any number of goroutines can ask it.
 type Set struct {
-	git      bool // the built-in rules for Git, which are no patterns, count
-	allow    []pattern
-	rules    []rule
-	patterns patterns
+	git   bool // the built-in rules for Git, which are no patterns, count
+	above []string
+	allow []pattern
+	rules []rule
+	// Patterns are of two kinds: those of built-in rules against writing look at what is above the share as well.
+	frozen, patterns patterns
 }
 
 // New makes the set of a choice. An error names the pattern that is not valid.
 func New(c Choice) (*Set, error) {
-	s := &Set{git: !c.None, patterns: patterns{byName: map[string][]ruled{}}}
+	s := &Set{git: !c.None, frozen: patterns{byName: map[string][]ruled{}}, patterns: patterns{byName: map[string][]ruled{}}}
+	var ok bool
+	if s.above, ok = split(cmp.Or(c.Above, ".")); !ok {
+		return nil, fmt.Errorf("%q is no path above a share", c.Above)
+	}
 	exact := func(text string) string { return text }
 	for _, text := range c.Allow {
 		p, err := compile(text, exact)
@@ -26,8 +34,10 @@ func New(c Choice) (*Set, error) {
 		}
 		s.allow = append(s.allow, p)
 	}
+	own := 0 // the first rule that is none of the built-in ones
 	if !c.None {
 		s.rules = builtIn()
+		own = len(s.rules)
 		for _, name := range c.Hooks {
 			text := literally.Replace(name)
 			s.rules = append(s.rules, rule{Rule: Rule{Name: gitHooks, Patterns: []string{text, text + "/"}, Reason: "hooks of Git on the host lead there"}})
@@ -45,7 +55,11 @@ func New(c Choice) (*Set, error) {
 			if err != nil {
 				return nil, err
 			}
-			if s.rules[i].kind != described {
+			switch {
+			case s.rules[i].kind == described:
+			case s.rules[i].kind == frozen && i < own:
+				s.frozen.add(i, p)
+			default:
 				s.patterns.add(i, p)
 			}
 		}
@@ -74,7 +88,7 @@ func (s *Set) WantsContent(path string) bool {
 	if !ok || s.allows(path) {
 		return false
 	}
-	return s.git && isGitConfig(names) ||
+	return s.git && isGitConfig(s.whole(names)) ||
 		slices.ContainsFunc(s.patterns.find(names), func(h hit) bool { return h.covers && s.rules[h.rule].kind == keyed })
 }
 
@@ -94,11 +108,22 @@ func (s *Set) Judge(a Access) Verdict {
 		if v := judgeMode(a); v.Refused {
 			return v
 		}
-		if v := judgeGit(a, names); v.Refused {
+		if v := judgeGit(a, s.whole(names)); v.Refused {
+			return v
+		}
+		if v := s.find(&s.frozen, a, s.whole(names)); v.Refused {
 			return v
 		}
 	}
-	for _, h := range s.patterns.find(names) {
+	return s.find(&s.patterns, a, names)
+}
+
+// whole is a path of the share with what is above.
+func (s *Set) whole(names []string) []string { return slices.Concat(s.above, names) }
+
+// find asks the rules of the patterns.
+func (s *Set) find(ps *patterns, a Access, names []string) Verdict {
+	for _, h := range ps.find(names) {
 		r := &s.rules[h.rule]
 		if r.excepts(names) {
 			continue

@@ -318,3 +318,45 @@ func BenchmarkJudge(b *testing.B) {
 		})
 	}
 }
+
+// TestSharesThatAreProtectedThemselves is for shares of which the directory's own name means something.
+func TestSharesThatAreProtectedThemselves(t *testing.T) {
+	for _, tt := range []struct {
+		above   string
+		access  Access
+		refused string
+	}{
+		{".git", Access{Operation: Make, Path: "hooks/pre-commit"}, gitHooks},
+		{".git", Access{Operation: Write, Path: "config"}, gitConfig},
+		{".git", Access{Operation: Make, Path: "commondir"}, gitDir},
+		{".git", Access{Operation: Make, Path: "refs/heads/hooks/x"}, ""},
+		{".git", Access{Operation: Make, Path: "HEAD"}, ""},
+		{".git/worktrees/x", Access{Operation: Make, Path: "config.worktree"}, gitConfig},
+		{"project.git", Access{Operation: Write, Path: "hooks/post-receive"}, gitHooks},
+		{".husky", Access{Operation: Make, Path: "pre-commit"}, "git-tools"},
+		{".vscode", Access{Operation: Make, Path: "tasks.json", Moved: true}, "editor"},
+		{"project", Access{Operation: Make, Path: "hooks/pre-commit"}, ""},
+		// It is shared by its name to be read.
+		{".aws", Access{Operation: Read, Path: "credentials"}, ""},
+	} {
+		set, err := New(Choice{Above: tt.above})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := set.Judge(tt.access); v.Rule != tt.refused {
+			t.Errorf("in %s, %+v is refused by %q, want %q", tt.above, tt.access, v.Rule, tt.refused)
+		}
+	}
+	set, err := New(Choice{Above: ".husky", Allow: []string{"pre-commit"}, Refuse: []string{"pre-push"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, refused := range map[string]string{"pre-commit": "", "pre-push": "git-tools", "x/pre-push": "git-tools"} {
+		if v := set.Judge(Access{Operation: Make, Path: name}); v.Rule != refused {
+			t.Errorf("%s is refused by %q, want %q", name, v.Rule, refused)
+		}
+	}
+	if _, err := New(Choice{Above: "../x"}); err == nil {
+		t.Error("any path is one above a share")
+	}
+}
