@@ -16,10 +16,10 @@ func isOptions(part string) bool {
 	if hasValue {
 		return slices.Contains([]string{"rules", "allow", "refuse", "hide"}, name)
 	}
-	return name == "ro" || name == "rw" || name == "cow"
+	return slices.Contains([]string{"ro", "rw", "cow", "same-path"}, name)
 }
 
-// setOptions reads a list of options.
+// setOptions reads a list of options. The target is set by same-path only.
 func (s *Share) setOptions(f field) error {
 	var modes []string
 	for option := range strings.SplitSeq(f.text, ",") {
@@ -27,6 +27,8 @@ func (s *Share) setOptions(f field) error {
 		switch {
 		case option == "ro", option == "rw", option == "cow":
 			modes = append(modes, option)
+		case option == "same-path":
+			s.Target = s.Source
 		case option == "rules=none":
 			s.Rules.None = true
 		case option == "rules=safe":
@@ -38,7 +40,7 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, same-path, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {

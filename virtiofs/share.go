@@ -49,11 +49,11 @@ func (s Share) String() string {
 	return spec
 }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, rules=safe, rules=none, and allow=PATTERN,
-// refuse=PATTERN and hide=PATTERN, which can be there several times.
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, same-path, rules=safe, rules=none, and
+// allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
-// relative to the home of the guest's user and by default the base name of HOST. In both, "\:" stands for a
+// relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In both, "\:" stands for a
 // colon and "\\" for a backslash; a guest directory that is named like an option is written "./ro".
 //
 // Symbolic links in HOST are resolved, once and for all. It need not exist; that is for Admit to find out.
@@ -79,6 +79,9 @@ func parseShare(spec, cwd string) (Share, error) {
 		return Share{}, err
 	}
 	share := Share{Source: source}
+	if resolved, err := hostdir.Resolve(source); err == nil {
+		share.Source = resolved
+	}
 
 	rest := fields[1:]
 	if n := len(rest); n > 0 {
@@ -92,19 +95,14 @@ func parseShare(spec, cwd string) (Share, error) {
 	switch {
 	case len(rest) > 1:
 		return Share{}, fmt.Errorf("at character %d, there is one part too many (a colon within a path is written \\:)", rest[1].position)
+	case len(rest) == 1 && share.Target != "":
+		return Share{}, fmt.Errorf("at character %d, a path in the guest is written, and same-path says that it is the host's: leave one of them out", rest[0].position)
 	case len(rest) == 1:
 		share.Target, err = guestPath(rest[0])
-	default:
-		share.Target, err = defaultTarget(source)
+	case share.Target == "":
+		share.Target, err = defaultTarget(source) // as the user wrote it
 	}
-	if err != nil {
-		return Share{}, err
-	}
-	// Resolved last, because the guest's directory is named as the user wrote it.
-	if resolved, err := hostdir.Resolve(share.Source); err == nil {
-		share.Source = resolved
-	}
-	return share, nil
+	return share, err
 }
 
 // field is a part of a specification between colons.

@@ -41,6 +41,8 @@ func TestParseShare(t *testing.T) {
 		{".:work:rw,allow=.husky/**,allow=**/Make*", Share{Source: "/no/project", Target: "work", Rules: rules.Choice{Allow: []string{".husky/**", "**/Make*"}}}},
 		{".:refuse=**/AGENTS.md,hide=private/", Share{Source: "/no/project", Target: "project", Rules: rules.Choice{Refuse: []string{"**/AGENTS.md"}, Hide: []string{"private/"}}}},
 		{".:rules=none", Share{Source: "/no/project", Target: "project", Rules: rules.Choice{None: true}}},
+		{".:same-path,ro", Share{Source: "/no/project", Target: "/no/project", ReadOnly: true}},
+		{".:./same-path", Share{Source: "/no/project", Target: "same-path"}},
 		{".:./cow:ro", Share{Source: "/no/project", Target: "cow", ReadOnly: true}},
 		{"/:host:ro", Share{Source: "/", Target: "host", ReadOnly: true}},
 	} {
@@ -63,6 +65,7 @@ func TestParseShareTellsWhereTheMistakeIs(t *testing.T) {
 		"größe::ro":                 "at character 7, the path in the guest is empty",
 		"a:b:r0":                    `at character 5, "r0" is not an option`,
 		"a:b:ro,cow":                "ro and cow exclude each other",
+		"a:b:same-path":             "at character 3, a path in the guest is written, and same-path says",
 		"a:b:allow=":                `"allow=" is not an option`,
 		"a:rules=none,allow=.husky": "nothing that allow= could allow",
 		"a:allow=/x":                `the pattern "/x" is not valid`,

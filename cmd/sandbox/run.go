@@ -111,6 +111,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	noteFarRepositories(plan.Shares)
 	secrets, err := host.Secrets(ctx, config)
 	if err != nil {
 		return err
@@ -213,6 +214,18 @@ func start(c *cli.Context, s *machine.Sandbox, hold bool, begin starter) (*machi
 		}
 	}
 	return held, nil
+}
+
+// noteFarRepositories tells of shares in which git will not work, and how it would. What a share says of its repository may
+// be a guest's words.
+func noteFarRepositories(shares []virtiofs.Share) {
+	for _, far := range machine.FarRepositories(shares) {
+		spec := func(dir string) string {
+			return qemu.ShellQuote([]string{virtiofs.Share{Source: dir, Target: dir}.String()})
+		}
+		fmt.Fprintf(notes(), "sandbox: note: git will not work in %s, whose repository is %s: with --share %s --share %s, the guest has both where they are here\n",
+			far.Share.Source, far.Directory, spec(far.Share.Source), spec(far.Directory))
+	}
 }
 
 // noteClosedSecrets tells of secrets that the guest cannot use.
