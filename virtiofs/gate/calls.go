@@ -189,18 +189,21 @@ func (g *Gate) unlinkat(n *notification) (bool, error) {
 	return false, g.check(Event{Verb: Remove, Path: p.path}, a)
 }
 
-func (g *Gate) fchmod(n *notification) (bool, error) {
+// changeOpen judges a change of what is open, which is the call's first argument.
+func (g *Gate) changeOpen(n *notification, verb Verb) error {
 	fd, err := g.callers.descriptor(n, n.args[0])
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer unix.Close(fd)
 	p, err := g.open(fd)
 	if err != nil {
-		return false, err
+		return err
 	}
-	return false, g.change(p, Chmod, rules.Change)
+	return g.change(p, verb, rules.Change)
 }
+
+func (g *Gate) fchmod(n *notification) (bool, error) { return false, g.changeOpen(n, Chmod) }
 
 func (g *Gate) fchmodat(n *notification) (bool, error) {
 	p, err := g.place(n, n.args[0], n.args[1])
@@ -224,14 +227,5 @@ func (g *Gate) fchownat(n *notification) (bool, error) {
 	if name != "" {
 		return false, unix.EPERM
 	}
-	fd, err := g.callers.descriptor(n, n.args[0])
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(fd)
-	p, err := g.open(fd)
-	if err != nil {
-		return false, err
-	}
-	return false, g.change(p, Chown, rules.Change)
+	return false, g.changeOpen(n, Chown)
 }
