@@ -71,7 +71,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		Question: v.noteQuestion,
 	})
 	if err == nil {
-		err = v.keepLogins(ctx)
+		err = errors.Join(v.keepLogins(ctx), v.keepSecrets(ctx))
 	}
 	if err == nil && v.config.Network == network.ModeAsk {
 		go v.notifyDesktop()

@@ -1,10 +1,7 @@
 package supervisor
 
 import (
-	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/gateway"
@@ -55,21 +52,5 @@ func (v *supervisor) revokeSecret(name string) error {
 	if err != nil {
 		return err
 	}
-	if err := v.gateway.SetSecret(name, nil); err != nil {
-		return err
-	}
-	if f := v.secrets[name]; f != nil {
-		return forget(f)
-	}
-	return nil
-}
-
-// forget ends what a file holds in memory, and leaves its descriptor, which the next run of the supervisor counts on.
-func forget(f *os.File) error {
-	nothing, err := os.Open(os.DevNull)
-	if err != nil {
-		return err
-	}
-	defer nothing.Close()
-	return unix.Dup3(int(nothing.Fd()), int(f.Fd()), unix.O_CLOEXEC)
+	return v.loseSecret(name)
 }

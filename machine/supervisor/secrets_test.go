@@ -32,3 +32,40 @@ func TestARevokedSecretIsKnownAndHasNoValue(t *testing.T) {
 		t.Errorf("its file has %d bytes", len(v.Reveal()))
 	}
 }
+
+func TestASecretThatIsGotAgainKeepsItsDescriptor(t *testing.T) {
+	file := func(text string) *os.File {
+		value, err := secret.NewValue(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := value.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	held := file("before")
+	fd := held.Fd()
+	if err := replaceFile(held, file("after")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := secret.ReadFile(held); err != nil || v.Reveal() != "after" || held.Fd() != fd {
+		t.Errorf("it has %d bytes: %v", len(v.Reveal()), err)
+	}
+
+	// One that was revoked while its source was asked stays lost.
+	v := &supervisor{secrets: map[string]*os.File{"ONE": held}}
+	v.renewals.lost = map[string]bool{"ONE": true}
+	late, err := secret.NewValue("too-late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.renewSecret("ONE", late); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := secret.ReadFile(held); err != nil || v.Reveal() != "after" {
+		t.Errorf("a secret that was revoked is there again: %v", err)
+	}
+}

@@ -46,7 +46,8 @@ type supervisor struct {
 	resolver *resolver        // nil without a network
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	reader   reader
-	secrets  map[string]*os.File // by their names; what is in them is read by the network's process alone
+	secrets  map[string]*os.File // by their names; what is in them is read by the network's process alone, but for renewals
+	renewals renewals            // of those that are good for a time only
 	logins   logins
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
@@ -432,6 +433,7 @@ func (v *supervisor) teardown() {
 	}
 	v.forgetMemory()
 	v.closeLogins()
+	v.closeSecrets()
 	v.gateway.Close()
 	v.forgetTokens()
 	v.resolver.Close()

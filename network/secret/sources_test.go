@@ -120,7 +120,7 @@ func TestACommandEndsWithItsContext(t *testing.T) {
 		_, err := os.ReadFile(fifo)
 		cancel(errors.Join(gone, err))
 	}()
-	spec := Spec{Name: "K", Source: Source{FromCommand, "echo " + testValue + "; echo >" + fifo + "; exec sleep 1000"}}
+	spec := Spec{Name: "K", Source: Source{Kind: FromCommand, Of: "echo " + testValue + "; echo >" + fifo + "; exec sleep 1000"}}
 	v, err := Sources{Getenv: os.Getenv}.Value(ctx, spec)
 	if !errors.Is(err, gone) || strings.Contains(err.Error(), testValue) || !v.IsZero() {
 		t.Errorf("%v, %v", v, err)
@@ -135,7 +135,7 @@ func TestACommandIsNoFileOfTheProjects(t *testing.T) {
 	}
 	t.Chdir(dir)
 	for command, want := range map[string]string{"./get": "", "./get || pwd": "/"} {
-		v, err := Sources{Getenv: os.Getenv}.Value(t.Context(), Spec{Name: "K", Source: Source{FromCommand, command}})
+		v, err := Sources{Getenv: os.Getenv}.Value(t.Context(), Spec{Name: "K", Source: Source{Kind: FromCommand, Of: command}})
 		if v.Reveal() != want || (err == nil) != (want != "") {
 			t.Errorf("%s: %q, %v", command, v.Reveal(), err)
 		}
@@ -147,7 +147,7 @@ func TestACommandIsNoFileOfTheProjects(t *testing.T) {
 func TestACommandAsksOnTheTerminal(t *testing.T) {
 	const variable = "SECRET_TEST_TERMINAL"
 	if os.Getenv(variable) != "" {
-		spec := Spec{Name: "K", Source: Source{FromCommand, "echo who? >&2; read answer; echo got $answer"}}
+		spec := Spec{Name: "K", Source: Source{Kind: FromCommand, Of: "echo who? >&2; read answer; echo got $answer"}}
 		v, err := Sources{Getenv: os.Getenv}.Value(t.Context(), spec)
 		if err != nil || v.Reveal() != "got me" {
 			t.Errorf("%q, %v", v.Reveal(), err)

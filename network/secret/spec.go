@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -44,6 +45,8 @@ func (h Host) String() string {
 type Source struct {
 	Kind SourceKind
 	Of   string // the variable, the file's path, which is absolute or begins with ~/, the command, the name in the store, or the provider
+	// TTL is for how long a command's or a file's secret is good, after which it has to be got again. Zero: to the end.
+	TTL time.Duration
 }
 
 // SourceKind is the kind of a source.
@@ -64,10 +67,11 @@ const (
 	wordQuery    = "query"
 	wordBody     = "body"
 	headerPrefix = "header="
+	ttlPrefix    = "ttl="
 	homePrefix   = "~/"
 )
 
-// Parse reads NAME[=SOURCE]@HOST[:PORT][/PATH][,HOST…][,header=NAME…][,query][,body], where SOURCE is env:VARIABLE, file:PATH,
+// Parse reads NAME[=SOURCE]@HOST[:PORT][/PATH][,HOST…][,header=NAME…][,query][,body][,ttl=TIME], where SOURCE is env:VARIABLE, file:PATH,
 // command:COMMAND, store:NAME or login:PROVIDER. What is before the last @ is the source's.
 //
 // Its errors repeat nothing of what stands before that @: somebody may have written the secret itself there.
@@ -103,6 +107,9 @@ func Parse(text string) (Spec, error) {
 	if len(s.Hosts) == 0 {
 		return Spec{}, specError(subject, example, "has no host that it is for")
 	}
+	if s.Source.TTL != 0 && s.Source.Kind != FromCommand && s.Source.Kind != FromFile {
+		return Spec{}, specError(subject, example, "has a ttl, after which only what a command prints or a file holds can be got again")
+	}
 	return s, nil
 }
 
@@ -126,6 +133,9 @@ func (s Spec) String() string {
 	}
 	if s.Body {
 		items = append(items, wordBody)
+	}
+	if s.Source.TTL != 0 {
+		items = append(items, ttlPrefix+s.Source.TTL.String())
 	}
 	return text + "@" + strings.Join(items, ",")
 }
@@ -179,7 +189,7 @@ func reserved(name string) bool {
 // parseSource has errors that do not repeat the text.
 func parseSource(text string) (Source, error) {
 	kind, of, _ := strings.Cut(text, ":")
-	s := Source{SourceKind(kind), of}
+	s := Source{Kind: SourceKind(kind), Of: of}
 	switch s.Kind {
 	case FromEnvironment, FromStore, FromLogin:
 		if err := CheckName(of); err != nil {
@@ -202,15 +212,36 @@ func parseSource(text string) (Source, error) {
 // add reads what stands between two commas.
 func (s *Spec) add(item string) error {
 	name, isHeader := strings.CutPrefix(item, headerPrefix)
+	ttl, isTTL := strings.CutPrefix(item, ttlPrefix)
 	switch {
 	case isHeader:
 		return s.addHeader(name)
+	case isTTL:
+		return s.addTTL(ttl)
 	case item == wordQuery:
 		return once(&s.Query, item)
 	case item == wordBody:
 		return once(&s.Body, item)
 	}
 	return s.addHost(item)
+}
+
+// The bounds of a TTL: with less, a command would hardly do anything else, and more is none.
+const (
+	shortestTTL = time.Minute
+	longestTTL  = 365 * 24 * time.Hour
+)
+
+func (s *Spec) addTTL(text string) error {
+	ttl, err := time.ParseDuration(text)
+	switch {
+	case err != nil || ttl < shortestTTL || ttl > longestTTL:
+		return fmt.Errorf("the ttl %q is no time from %v to a year, such as 15m or 8h", text, shortestTTL)
+	case s.Source.TTL != 0:
+		return errors.New("the ttl is there twice")
+	}
+	s.Source.TTL = ttl
+	return nil
 }
 
 func (s *Spec) addHost(item string) error {

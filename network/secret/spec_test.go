@@ -12,22 +12,22 @@ func TestParse(t *testing.T) {
 	for text, want := range map[string]Spec{
 		"K@a.example": {Name: "K", Hosts: []Host{{"a.example", 443}}},
 		"GITHUB_TOKEN=env:GH@API.GitHub.com.,github.com:443,b.example:8443": {
-			Name: "GITHUB_TOKEN", Source: Source{FromEnvironment, "GH"},
+			Name: "GITHUB_TOKEN", Source: Source{Kind: FromEnvironment, Of: "GH"},
 			Hosts: []Host{{"api.github.com", 443}, {"github.com", 443}, {"b.example", 8443}},
 		},
 		"_k1=file:~/.config/a@b,c@a.example,header=x-api-key,query,body,header=AUTHORIZATION": {
-			Name: "_k1", Source: Source{FromFile, "~/.config/a@b,c"}, Hosts: []Host{{"a.example", 443}},
+			Name: "_k1", Source: Source{Kind: FromFile, Of: "~/.config/a@b,c"}, Hosts: []Host{{"a.example", 443}},
 			Headers: []string{"X-Api-Key", "Authorization"}, Query: true, Body: true,
 		},
 		"K=command:op read op://v/me@x.example/k, or=that@xn--bcher-kva.example": {
-			Name: "K", Source: Source{FromCommand, "op read op://v/me@x.example/k, or=that"}, Hosts: []Host{{"xn--bcher-kva.example", 443}},
+			Name: "K", Source: Source{Kind: FromCommand, Of: "op read op://v/me@x.example/k, or=that"}, Hosts: []Host{{"xn--bcher-kva.example", 443}},
 		},
-		"K=file:/k@query,a.example": {Name: "K", Source: Source{FromFile, "/k"}, Hosts: []Host{{"a.example", 443}}, Query: true},
+		"K=file:/k@query,a.example": {Name: "K", Source: Source{Kind: FromFile, Of: "/k"}, Hosts: []Host{{"a.example", 443}}, Query: true},
 		"K@a.example/o/r,b.example,A.example:443/o/%72.git,b.example:1/%40x/a%2cb": {
 			Name: "K", Hosts: []Host{{"a.example", 443}, {"b.example", 443}, {"b.example", 1}},
 			Paths: map[Host][]string{{"a.example", 443}: {"/o/r", "/o/r.git"}, {"b.example", 1}: {"/%40x/a%2Cb"}},
 		},
-		"K=store:other@a.example": {Name: "K", Source: Source{FromStore, "other"}, Hosts: []Host{{"a.example", 443}}},
+		"K=store:other@a.example": {Name: "K", Source: Source{Kind: FromStore, Of: "other"}, Hosts: []Host{{"a.example", 443}}},
 	} {
 		got, err := Parse(text)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -96,6 +96,10 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		"K@a.example:+1":              "no port",
 		"K@a.example:":                "no port",
 		"K@a.example:65536":           "no port",
+		"K=file:/k@a.b,ttl=1":         "the ttl \"1\" is no time",
+		"K=file:/k@a.b,ttl=59s":       "the ttl \"59s\" is no time",
+		"K=file:/k@a.b,ttl=1h,ttl=1h": "the ttl is there twice",
+		"K=env:A@a.b,ttl=1h":          "only what a command prints or a file holds can be got again",
 		"K@a.b,headers=X":             "neither a host nor header=NAME",
 		"K@a.b,header=":               "not the name of a header",
 		"K@a.b,header=a b":            "not the name of a header",
@@ -129,7 +133,7 @@ func TestErrorsDoNotRepeatWhatMayBeASecret(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
-		"K@a.example", "K=env:A@a.example:8443,b.example", "K=file:~/k@x,y@a.example,header=x-k,query,body", "K=command:a=b@c, d@e.f", "K=store:A@A.B.:443",
+		"K@a.example", "K=env:A@a.example:8443,b.example", "K=file:~/k@x,y@a.example,header=x-k,query,body", "K=command:a=b@c, d@e.f", "K=command:x@e.f,ttl=90m", "K=store:A@A.B.:443",
 		"K@a.b/o/r,a.b/%2c,c.d", "K@a.b,header=", "K@[::1]", "K=@", "\xff@a.b",
 	} {
 		f.Add(text)
