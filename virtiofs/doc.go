@@ -13,8 +13,7 @@
 //     one user of the guest;
 //   - nobody in the guest, root included, can do more to the shared files than that host user can;
 //   - a read-only share cannot be written, whatever the guest mounts it as;
-//   - a change made on the host is seen in the guest at the next open, or within a second where only the
-//     attributes of a file are asked for.
+//   - a change made on the host is seen in the guest within a second. What is read before may have the length of before.
 //
 // A guest whose virtiofsd dies hangs in its next access. Whoever runs both must therefore stop the virtual
 // machine first; virtiofsd then ends by itself.
