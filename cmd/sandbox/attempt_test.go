@@ -45,7 +45,7 @@ const scriptTries = 3
 
 // stoodStill is in the last lines of the console of a guest of which a processor stands still: the kernel shows where the
 // thread waits that should have gone on. Or it is what is said of a guest that has done nothing for many minutes.
-var stoodStill = regexp.MustCompile(`rcu_gp_kthread|rcu_preempt kthread|rcu_preempt detected stalls|the guest was not ready after [0-9]{2}m0s `)
+var stoodStill = regexp.MustCompile(`rcu_gp_kthread|rcu_preempt kthread|rcu_preempt detected stalls|the guest was not ready after [0-9]{2}m0s`)
 
 // Run runs the script within the attempt. The only one at a time: the test itself is what runs beside others.
 func (a *scriptAttempt) Run(_ string, script func(testscript.T)) {
