@@ -20,8 +20,10 @@ const maxHooks = 1000
 func (s Share) Judge(dir *hostdir.Dir) (_ *rules.Set, err error) {
 	choice := s.Rules
 	choice.Above = aboveRules(dir.Path())
-	if choice.Hooks, err = hooks(dir); err != nil {
-		return nil, err
+	if !s.ReadOnly || s.CopyOnWrite { // else nothing is written, wherever they lead
+		if choice.Hooks, err = hooks(dir); err != nil {
+			return nil, err
+		}
 	}
 	return rules.New(choice)
 }

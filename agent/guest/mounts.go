@@ -113,11 +113,7 @@ func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspac
 		if err := makeMountPoint(root, target, user); err != nil {
 			return fmt.Errorf("cannot make the mount point %s of the share %q: %w", target, share.Tag, err)
 		}
-		var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
-		if share.ReadOnly {
-			flags |= unix.MS_RDONLY
-		}
-		mount := func(at string) error { return unix.Mount(share.Tag, at, "virtiofs", flags, "") }
+		mount := func(at string) error { return mountShare(share, at) }
 		var err error
 		if share.CopyOnWrite {
 			err = ws.mount(share.Tag, root, target, mount)
@@ -132,6 +128,15 @@ func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspac
 		}
 	}
 	return nil
+}
+
+// mountShare mounts a share as the host serves it. Without a device that has its tag, the error is EINVAL.
+func mountShare(share agent.Mount, at string) error {
+	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
+	if share.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	return unix.Mount(share.Tag, at, "virtiofs", flags, "")
 }
 
 // shareTarget is the absolute path of a share's target.

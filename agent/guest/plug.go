@@ -85,14 +85,10 @@ func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
 		return fmt.Errorf("cannot make the mount point %s: %w", m.Target, err)
 	}
 	defer dir.Close()
-	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
-	if m.ReadOnly {
-		flags |= unix.MS_RDONLY
-	}
-	// EINVAL: there is no device with the tag. Drivers are bound with an event of the kernel's.
+	// Drivers are bound with an event of the kernel's.
 	mounted := errors.New("no event of the kernel's")
 	err = watchKernel(ctx, func() bool {
-		mounted = unix.Mount(m.Tag, fmt.Sprintf("/proc/self/fd/%d", dir.File().Fd()), "virtiofs", flags, "")
+		mounted = mountShare(m, fmt.Sprintf("/proc/self/fd/%d", dir.File().Fd()))
 		return !errors.Is(mounted, unix.EINVAL)
 	})
 	switch {

@@ -27,11 +27,7 @@ EXAMPLES
    sandbox audit work
    sandbox audit -f --denied work
    sandbox audit --json work | jq -r 'select(.verb == "remove").path'`,
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the sandbox ends"},
-			&cli.BoolFlag{Name: "json", Usage: "print each entry as a line of JSON"},
-			&cli.BoolFlag{Name: "denied", Usage: "show only what was refused"},
-		},
+		Flags:        entryFlags(),
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			s, err := named(c)

@@ -32,11 +32,7 @@ EXAMPLES
    sandbox net log work
    sandbox net log -f --denied work
    sandbox net log --json --denied work | jq -r '.name // .address' | sort -u`,
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the sandbox ends"},
-			&cli.BoolFlag{Name: "json", Usage: "print each entry as a line of JSON"},
-			&cli.BoolFlag{Name: "denied", Usage: "show only what was refused"},
-		},
+		Flags:        entryFlags(),
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
 			s, err := named(c)
@@ -55,6 +51,15 @@ EXAMPLES
 				return show(e)
 			})
 		},
+	}
+}
+
+// entryFlags are those of the commands that show what a guest did and was refused.
+func entryFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the sandbox ends"},
+		&cli.BoolFlag{Name: "json", Usage: "print each entry as a line of JSON"},
+		&cli.BoolFlag{Name: "denied", Usage: "show only what was refused"},
 	}
 }
 
@@ -116,21 +121,20 @@ func (k *command) session(ctx context.Context, s *machine.Sandbox, stays bool) e
 	}
 	err := k.run(ctx, s)
 	if unread == nil && log.Read(refused.add) == nil {
-		tellRefused("the network refused "+refused.String(), refused.String() != "", stays, "sandbox net log --denied "+s.Name)
+		tellRefused("the network", refused.String(), "sandbox net log --denied "+s.Name, stays)
 	}
-	files := refusedFiles(s.State().Refusals, since)
-	tellRefused("rules of shares refused "+several(files), len(files) > 0, stays, "sandbox audit --denied "+s.Name)
+	tellRefused("rules of shares", several(refusedFiles(s.State().Refusals, since)), "sandbox audit --denied "+s.Name, stays)
 	return err
 }
 
-// tellRefused prints what was refused, if anything was, and which command shows it as long as there is a sandbox.
-func tellRefused(what string, anything, stays bool, command string) {
+// tellRefused prints what was refused and by whom, if anything was, and which command shows it if the sandbox stays.
+func tellRefused(by, what, command string, stays bool) {
 	switch {
-	case !anything:
+	case what == "":
 	case stays:
-		fmt.Fprintf(notes(), "sandbox: %s: %s shows it\n", what, command)
+		fmt.Fprintf(notes(), "sandbox: %s refused %s: %s shows it\n", by, what, command)
 	default:
-		fmt.Fprintf(notes(), "sandbox: %s\n", what)
+		fmt.Fprintf(notes(), "sandbox: %s refused %s\n", by, what)
 	}
 }
 
@@ -179,7 +183,7 @@ func (r *refusals) String() string {
 	return several(all)
 }
 
-// several names the first few.
+// several names the first few, and is empty for none.
 func several(all []string) string {
 	text := strings.Join(all[:min(len(all), mostRefusals)], ", ")
 	if more := len(all) - mostRefusals; more > 0 {
