@@ -27,12 +27,14 @@ const (
 	FeatureFiles        Feature = "files"        // see [BootConfig.Files]
 	FeatureHotPlug      Feature = "hot-plug"     // see [Client.Mount]
 
+	FeatureCaches Feature = "caches" // see [BootConfig.Caches]
+
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -56,6 +58,8 @@ func (f Feature) purpose() string {
 		return "let programs in the guest use keys of the host's ssh agent"
 	case FeatureFiles:
 		return "write files of the host into the guest's home, by which its programs know of logins"
+	case FeatureCaches:
+		return "use a cache"
 	case FeatureCopyOnWrite:
 		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
 	case FeatureHotPlug:

@@ -56,6 +56,8 @@ type BootConfig struct {
 	// Environment are variables, as NAME=VALUE, of each process that the agent starts for somebody. The guest's
 	// own settings win over them, and what is set for the process over both: see [FeatureEnvironment].
 	Environment []string `json:"environment,omitempty"`
+	// Caches are disks of which the guest mounts what they keep: see [FeatureCaches].
+	Caches []Cache `json:"caches,omitempty"`
 	// Files are written into the home of the image's user, for that user alone: see [FeatureFiles].
 	Files []File `json:"files,omitempty"`
 	// Entropy is credited to the guest's random number generator in full.
@@ -68,6 +70,12 @@ type File struct {
 	Content []byte `json:"content"`
 	// Ours is text by which a file that is there is known as one that the host has sent, and is replaced. Empty: none is.
 	Ours string `json:"ours,omitempty"`
+}
+
+// Cache is a directory of the guest that is on a disk of its own, on which the guest makes a file system if it has none.
+type Cache struct {
+	Serial string `json:"serial"` // the serial number of its drive
+	Target string `json:"target"` // an absolute path, on which it is mounted after home and shares
 }
 
 // TimeZone is a time zone of the tz database.

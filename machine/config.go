@@ -43,6 +43,7 @@ type Hardware struct {
 	MemoryMiB int             `json:"memoryMiB"`
 	CPUs      int             `json:"cpus"`
 	DiskMiB   int             `json:"diskMiB,omitempty"` // 0: what is written outside home and shares is forgotten at each stop
+	Caches    []string        `json:"caches,omitempty"`  // directories of the guest that outlive the sandbox, for others of its project: see CachePath
 	NoHome    bool            `json:"noHome,omitempty"`  // the home is no directory of the host, but like all else in the guest
 	Network   network.Mode    `json:"network"`
 	Transport agent.Transport `json:"transport"`
@@ -114,7 +115,7 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	c.Network = cmp.Or(c.Network, network.ModePublic)
 	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
-	c.Shares = slices.Clone(c.Shares)
+	c.Shares, c.Caches = slices.Clone(c.Shares), slices.Clone(c.Caches)
 	if c.DiskMiB == 0 && slices.ContainsFunc(c.Shares, copyOnWrite) {
 		c.DiskMiB = DefaultWorkspaceDiskMiB // in memory, the work would be lost at stop
 	}
@@ -132,6 +133,9 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 			share.Target = path.Join(m.User.Home, share.Target)
 		}
 		c.Shares[i] = share
+	}
+	for i, target := range c.Caches {
+		c.Caches[i] = c.cachePath(target, m.User.Home)
 	}
 	if len(errs) == 0 {
 		rules, err := resolveRemotes(c.Allow, c.Shares)
@@ -156,7 +160,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateUpstream())
+	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateUpstream(), c.validateCaches())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}

@@ -21,6 +21,18 @@ const minDiskMiB = 64
 // use.
 const maxDiskMiB = 16 << 20
 
+// Disks are those that the guest has, besides the image's store.
+func (h Hardware) Disks() []disk.Disk {
+	var all []disk.Disk
+	if h.DiskMiB != 0 {
+		all = append(all, disk.Disk{Name: layout.DiskDir, MiB: h.DiskMiB})
+	}
+	for i := range h.Caches {
+		all = append(all, disk.Disk{Name: cacheDisk(i), MiB: cacheMiB})
+	}
+	return all
+}
+
 // DiskUsage is the size of a sandbox's disk, in bytes.
 type DiskUsage struct {
 	Path    string `json:"path"`         // a directory
@@ -34,7 +46,7 @@ func (s *Sandbox) diskUsage(c Config) *DiskUsage {
 	if c.DiskMiB == 0 {
 		return nil
 	}
-	return &DiskUsage{Path: s.Files().Disk(), Virtual: int64(c.DiskMiB) << 20, Used: disk.Layers(s.Files().Disk()).Used()}
+	return &DiskUsage{Path: s.Files().Disk(layout.DiskDir), Virtual: int64(c.DiskMiB) << 20, Used: disk.Layers(s.Files().Disk(layout.DiskDir)).Used()}
 }
 
 // Reset gives the sandbox its image's own file system again: what the guest
@@ -56,9 +68,15 @@ func (s *Sandbox) Reset(ctx context.Context, force bool) error {
 		return err
 	}
 	defer lock.Close()
-	// The next start makes a new one.
-	if err := durable.RemoveDir(s.Files().Disk()); err != nil {
-		return fmt.Errorf("removing the disk: %w", err)
+	c, err := s.Config()
+	if err != nil {
+		return err
+	}
+	// The next start makes new ones, and takes caches as they were kept last.
+	for _, d := range c.Disks() {
+		if err := durable.RemoveDir(s.Files().Disk(d.Name)); err != nil {
+			return fmt.Errorf("removing the disk: %w", err)
+		}
 	}
 	if err := s.forgetWorkspaces(); err != nil {
 		return err

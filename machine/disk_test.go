@@ -9,6 +9,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 func TestDiskSizesThatAreImpossibleAreRefused(t *testing.T) {
@@ -39,11 +40,11 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err := s.Reset(t.Context(), false); err != nil {
 		t.Errorf("before the first start: %v", err)
 	}
-	if err := os.Mkdir(s.Files().Disk(), 0o700); err != nil {
+	if err := os.Mkdir(s.Files().Disk(layout.DiskDir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, disk.Layers(s.Files().Disk()).File(0), strings.Repeat("x", 6000))
-	writeFile(t, disk.Layers(s.Files().Disk()).File(1), strings.Repeat("x", 6000))
+	writeFile(t, disk.Layers(s.Files().Disk(layout.DiskDir)).File(0), strings.Repeat("x", 6000))
+	writeFile(t, disk.Layers(s.Files().Disk(layout.DiskDir)).File(1), strings.Repeat("x", 6000))
 	writeFile(t, s.Files().Home()+"/note", "kept")
 	if d := s.Info().Disk; d == nil || d.Virtual != 1<<30 || d.Used < 10000 {
 		t.Errorf("the disk is shown as %+v", d)
@@ -61,7 +62,7 @@ func TestResetTakesTheDiskAndNothingElse(t *testing.T) {
 	if err := s.Reset(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(s.Files().Disk()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.Files().Disk(layout.DiskDir)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the disk is still there: %v", err)
 	}
 	if data, err := os.ReadFile(s.Files().Home() + "/note"); string(data) != "kept" {

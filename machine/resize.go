@@ -84,7 +84,7 @@ func (s *Sandbox) resizeStopped(o Sizes) (Sizes, error) {
 		return Sizes{}, err
 	}
 	// What the next start would refuse is better refused now.
-	disk := disk.Layers(s.Files().Disk())
+	disk := disk.Layers(s.Files().Disk(layout.DiskDir))
 	if files, err := disk.All(); err != nil {
 		return Sizes{}, err
 	} else if o.DiskMiB != 0 && len(files) > 0 {

@@ -24,7 +24,7 @@ func (p *Plan) Needs() (snapshot.Needs, error) {
 	cpu, err := snapshot.Processor(p.VM.Accel)
 	return snapshot.Needs{
 		Image: h.Image, QEMU: fmt.Sprintf("%d.%d", p.QEMU.Version.Major, p.QEMU.Version.Minor),
-		Machine: p.VM.Machine, Accel: p.VM.Accel, CPU: cpu, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DiskMiB: h.DiskMiB,
+		Machine: p.VM.Machine, Accel: p.VM.Accel, CPU: cpu, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DiskMiB: h.DiskMiB, Caches: h.Caches,
 		Transport: p.Transport, Network: string(h.Network), Shares: p.Shares,
 	}, err
 }
@@ -97,11 +97,12 @@ func (s *Sandbox) VerifySnapshot(ctx context.Context, snap snapshot.Manifest) er
 			return remedy.Add(fmt.Errorf("the snapshot %s is damaged: %s is not what was saved", snap.Tag, path), remedy.RemoveSnapshot, s.Name, snap.Tag)
 		}
 	}
-	if len(snap.Disk) == 0 {
-		return nil
+	for name := range snap.Disks() {
+		if _, _, err := disk.Layers(filepath.Join(s.Files().Snapshot(snap.Tag), name)).Check(); err != nil {
+			return s.ExplainSnapshot(snap.Tag, err)
+		}
 	}
-	_, _, err := disk.Layers(filepath.Join(s.Files().Snapshot(snap.Tag), layout.DiskDir)).Check()
-	return s.ExplainSnapshot(snap.Tag, err)
+	return nil
 }
 
 // ExplainSnapshot says what to do about a snapshot whose disk is not opened.

@@ -46,6 +46,9 @@ func (h *Host) Template(plan *Plan, shares int) (t Template, exists bool, err er
 	if err := snapshot.CheckQEMU(plan.QEMU.Version); err != nil {
 		return t, false, err
 	}
+	if len(plan.Hardware.Caches) > 0 {
+		return t, false, errors.New("a guest mounts caches when it boots")
+	}
 	key, err := plan.TemplateKey(shares)
 	if err != nil {
 		return t, false, err

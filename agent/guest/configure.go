@@ -131,6 +131,11 @@ func checkConfig(config agent.BootConfig) error {
 			return fmt.Errorf("the share %q on %q lacks its tag or its target", m.Tag, m.Target)
 		}
 	}
+	for _, c := range config.Caches {
+		if c.Serial == "" || !filepath.IsAbs(c.Target) {
+			return fmt.Errorf("the cache %q on %q lacks its disk or its target", c.Serial, c.Target)
+		}
+	}
 	if strings.ContainsAny(config.Hostname, "/\n\x00 ") || len(config.Hostname) > 64 {
 		return fmt.Errorf("%q is not a host name", config.Hostname)
 	}

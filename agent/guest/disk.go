@@ -33,17 +33,18 @@ const (
 	diskLabel = "sandbox"
 )
 
-// disk is the sandbox's writable disk.
+// disk is one of the sandbox's writable disks.
 type disk struct {
 	device string
+	at     string   // where it is mounted
 	top    *os.File // the root of its file system, once it is mounted
 	logger *slog.Logger
 }
 
 // openDisk waits for the drive of that serial number. Serial numbers are in
 // sysfs, which tells nobody when something appears, but /dev does.
-func openDisk(ctx context.Context, serial string, logger *slog.Logger) (*disk, error) {
-	d := &disk{logger: logger}
+func openDisk(ctx context.Context, serial, at string, logger *slog.Logger) (*disk, error) {
+	d := &disk{at: at, logger: logger}
 	err := watch(ctx, "/dev/vda", func() bool {
 		name := findSerial("/sys/block", serial)
 		d.device = "/dev/" + name
@@ -68,7 +69,7 @@ func findSerial(blocks, serial string) string {
 	return ""
 }
 
-// mount mounts the disk on upperDir, after making a file system on it if it is
+// mount mounts the disk, after making a file system on it if it is
 // new, or repairing the one that is there if it needs that. The tools are those
 // of the store, which is mounted on lowerDir.
 func (d *disk) mount() error {
@@ -89,7 +90,7 @@ func (d *disk) mount() error {
 		}
 	}
 	// The kernel replays the journal of a guest that did not end in order.
-	m := mount{d.device, upperDir, diskFormat, 0, "discard,errors=remount-ro"}
+	m := mount{d.device, d.at, diskFormat, 0, "discard,errors=remount-ro"}
 	err = m.do()
 	// The kernel's words for a structure that makes no sense.
 	if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIO) {
@@ -102,7 +103,7 @@ func (d *disk) mount() error {
 		return err
 	}
 	// Stays open: from the guest's own root there is no way to it.
-	if d.top, err = os.Open(upperDir); err != nil {
+	if d.top, err = os.Open(d.at); err != nil {
 		return err
 	}
 	if err := d.grow(); err != nil { // smaller than it should be, it is still good

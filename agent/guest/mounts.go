@@ -70,7 +70,7 @@ func mountRoot(ctx context.Context, store boot.Store, serial string, logger *slo
 	if serial == "" {
 		err = mountMemory()
 	} else {
-		if d, err = openDisk(ctx, serial, logger); err != nil {
+		if d, err = openDisk(ctx, serial, upperDir, logger); err != nil {
 			return nil, err
 		}
 		err = d.mount()

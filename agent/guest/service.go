@@ -170,6 +170,9 @@ func (s *service) start(ctx context.Context) (err error) {
 	select {
 	case offer := <-s.offered:
 		err := applyConfig(newRoot, s.image.User, offer.config, &s.workspaces)
+		if err == nil {
+			err = mountCaches(ctx, newRoot, s.image.User, offer.config.Caches, s.logger)
+		}
 		if err == nil && s.image.OpenSSH {
 			err = writeSSHKeys(newRoot, s.image.User, offer.config)
 		}

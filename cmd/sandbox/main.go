@@ -123,7 +123,7 @@ func commandGroups() []commandGroup {
 		{"look at them", []*cli.Command{
 			lsCommand(), inspectCommand(), portCommand(), mountsCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},
-		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), doctorCommand()}},
+		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), cacheCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},
 	}
 }

@@ -263,7 +263,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	config := machine.Config{
 		Name: c.String("name"),
 		Hardware: machine.Hardware{
-			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"),
+			CPUs: c.Int("cpus"), NoHome: c.Bool("no-home"), Caches: guestPaths(c.StringSlice("cache")),
 			Transport: agent.Transport(c.String("transport")), Machine: qemu.Machine(c.String("machine")),
 		},
 		Access: machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), Secrets: c.StringSlice("secret"), UpstreamProxy: c.String("upstream-proxy"), SSHPort: c.Int("ssh-port"), AllowWeak: c.Bool("allow-weak-isolation")},
@@ -301,6 +301,17 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	errs[8] = checkGiven(c, config)
 	config.HostPorts, errs[9] = parseHostPorts(c.StringSlice("allow-host-port"))
 	return config, errors.Join(errs[:]...)
+}
+
+// guestPaths are the paths in the guest that are meant: a shell has made the user's own home of "~".
+func guestPaths(paths []string) []string {
+	home, err := os.UserHomeDir()
+	for i, path := range paths {
+		if below, ok := strings.CutPrefix(path, home+"/"); err == nil && ok {
+			paths[i] = "~/" + below
+		}
+	}
+	return paths
 }
 
 // checkGiven refuses what was given as nothing: in a configuration, that would leave

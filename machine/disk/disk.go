@@ -1,5 +1,5 @@
-// Package disk is the writable disk of a sandbox: a stack of qcow2 images, of which
-// snapshots and forks keep the lower ones.
+// Package disk is a writable disk of a sandbox: a stack of qcow2 images, of which
+// snapshots, forks and the store of caches keep the lower ones.
 //
 // QEMU writes to the images, and a guest may have taken it over. So nothing here
 // believes their headers before Check did, and nothing but QEMU itself, confined,
@@ -23,13 +23,13 @@ import (
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
-// Serial is how the guest finds the disk among its drives: by its serial
-// number, which the kernel command line repeats, so that a guest never takes a
-// disk that is late for one that is absent.
-const Serial = "disk"
-
-// ID is the disk's name in QEMU.
-const ID = "disk"
+// A Disk is one that a sandbox has. Its name is that of its directory, of the drive in
+// QEMU, and the serial number by which the guest finds it among its drives: the guest is
+// told it, so that it never takes a disk that is late for one that is absent.
+type Disk struct {
+	Name string
+	MiB  int
+}
 
 // Layers is a directory with the layers of a disk: 0.qcow2 is the lowest, and
 // the one with the highest number is written to. The others never change, so
@@ -98,11 +98,11 @@ func (l Layers) Check() (files []string, size int64, err error) {
 	return files, size, err
 }
 
-// Drive is the disk of these files as QEMU has it, with as many of the layers
-// below the uppermost one open for writing.
-func Drive(files []string, mergeable int) qemu.Drive {
+// Drive is the disk of that name and these files as QEMU has it, with as many of the
+// layers below the uppermost one open for writing.
+func Drive(name string, files []string, mergeable int) qemu.Drive {
 	top := len(files) - 1
-	return qemu.Drive{ID: ID, Path: files[top], Backing: files[:top], Format: "qcow2", Serial: Serial, Mergeable: mergeable}
+	return qemu.Drive{ID: name, Path: files[top], Backing: files[:top], Format: "qcow2", Serial: name, Mergeable: mergeable}
 }
 
 // Add puts an empty layer on top, in one step, and lists all files.
@@ -129,15 +129,59 @@ func (l Layers) LinkTo(ctx context.Context, to Layers, count int) error {
 	return durable.Sync(string(to))
 }
 
+// maxDepth is how many layers a disk has at most of which others have some: each is one more
+// place in which QEMU looks for a block.
+const maxDepth = 8
+
+// Claim makes the uppermost layer one that nobody else has, and lists all files. Where others
+// have made a disk as deep as that, it gets copies of its own, which Merge can unite.
+func (l Layers) Claim(ctx context.Context) ([]string, error) {
+	files, err := l.All()
+	if err != nil {
+		return nil, err
+	}
+	shared, err := shared(files[len(files)-1])
+	if err != nil || !shared {
+		return files, err
+	}
+	for _, file := range files {
+		if len(files) < maxDepth {
+			break
+		}
+		fresh := file + ".own"
+		err := os.RemoveAll(fresh) // an early end of ours may have left one
+		if err == nil {
+			err = durable.Clone(ctx, file, fresh)
+		}
+		if err == nil {
+			err = durable.Sync(fresh)
+		}
+		if err == nil {
+			err = os.Rename(fresh, file)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("copying a layer of the disk: %w", err)
+		}
+	}
+	return l.Add()
+}
+
+// shared tells whether a layer has another name, in a snapshot, a fork or the store of caches.
+func shared(file string) (bool, error) {
+	var stat unix.Stat_t
+	err := unix.Stat(file, &stat)
+	return stat.Nlink > 1, err
+}
+
 // Mergeable counts the layers right below the uppermost one that no snapshot and
 // no fork has any more.
 func Mergeable(files []string) (count int, err error) {
 	for _, below := range slices.Backward(files[:len(files)-1]) {
-		var stat unix.Stat_t
-		if err := unix.Stat(below, &stat); err != nil {
+		shared, err := shared(below)
+		if err != nil {
 			return 0, err
 		}
-		if stat.Nlink > 1 {
+		if shared {
 			break
 		}
 		count++
@@ -145,13 +189,13 @@ func Mergeable(files []string) (count int, err error) {
 	return count, nil
 }
 
-// Merge unites the uppermost layers of a disk, as many as are mergeable. The
-// guest must stand still. At any early end, the disk shows what it did, and the
+// Merge unites the uppermost layers of the disk of that name, as many as are mergeable.
+// The guest must stand still. At any early end, the disk shows what it did, and the
 // next start goes on with what is left.
-func Merge(ctx context.Context, monitor *qmp.Client, files []string, count int) error {
+func Merge(ctx context.Context, monitor *qmp.Client, name string, files []string, count int) error {
 	for ; count > 0; count-- {
 		top := len(files) - 1
-		err := monitor.MergeLayer(ctx, qemu.LayerNode(ID, top), qemu.LayerNode(ID, top-1))
+		err := monitor.MergeLayer(ctx, qemu.LayerNode(name, top), qemu.LayerNode(name, top-1))
 		if err == nil {
 			err = durable.Sync(files[top-1])
 		}

@@ -27,9 +27,12 @@ func (s Sandbox) Path(name string) string { return filepath.Join(s.Dir(), name) 
 // Home is the guest user's home.
 func (s Sandbox) Home() string { return s.Path(HomeDir) }
 
-// Disk is the directory of the guest's writable disk. It is there from the first
-// start of a sandbox with a disk on; package disk says what is in it.
-func (s Sandbox) Disk() string { return s.Path(DiskDir) }
+// Disk is the directory of the guest's disk of that name, DiskDir or one of CacheDir. It is
+// there from the first start of a sandbox with such a disk on; package disk says what is in it.
+func (s Sandbox) Disk(name string) string { return s.Path(name) }
+
+// RestoredDisk is what is about to take the place of Disk.
+func (s Sandbox) RestoredDisk(name string) string { return s.Disk(name) + restored }
 
 // Key is the private key ClientKey or HostKey.
 func (s Sandbox) Key(name string) string { return filepath.Join(s.Dir(), KeysDir, name) }

@@ -18,6 +18,7 @@ const (
 	LockFile      = "lock"            // flock: held by the supervisor, or by a command that changes the sandbox
 	HomeDir       = "home"            // the guest user's persistent home
 	DiskDir       = "disk"            // the layers of the guest's writable disk, if it has one
+	CacheDir      = "cache%d"         // those of the disk of its cache of that number, from 0 on
 	SpareFile     = "spare"           // space that is given up when the disk has filled the host's, for StateFile
 	KeysDir       = "keys"            // the keys below
 	ClientKey     = "agent_key"       // private key with which the supervisor opens the guest's agent
@@ -28,8 +29,8 @@ const (
 	WorkspaceLock = "workspaces.lock" // flock: held by a command that applies or discards
 	SnapshotsDir  = "snapshots"       // one directory for each snapshot, named by its tag
 
-	RestoredDisk = "disk.restored" // what is about to take the place of DiskDir
-	HomeBefore   = "home.before"   // what HomeDir was before a restore that is not over
+	restored   = ".restored"   // ends the name of what is about to take the place of a disk's directory
+	HomeBefore = "home.before" // what HomeDir was before a restore that is not over
 )
 
 // Names of the logs in LogsDir. Each start moves the previous one to NAME.1.
@@ -128,6 +129,10 @@ func (d Dirs) Secrets() string { return filepath.Join(d.State, ".secrets") }
 // Logins is the directory of the user's logins at providers of AI models. No sandbox has such
 // a name.
 func (d Dirs) Logins() string { return filepath.Join(d.State, ".logins") }
+
+// Caches is the directory of what guests have cached for their projects. No sandbox has such
+// a name.
+func (d Dirs) Caches() string { return filepath.Join(d.State, ".caches") }
 
 // Answers is the directory of what the user has opened for projects whose guests have asked.
 func (d Dirs) Answers() string { return filepath.Join(d.State, ".answers") }

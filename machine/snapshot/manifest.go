@@ -20,8 +20,8 @@ const (
 	manifestFile = "manifest.json" // Manifest; what has none is no snapshot
 	MemoryFile   = "memory"        // the guest's memory, page by page
 	DevicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
-	// and layout.HomeDir, if the snapshot has the home; layout.DiskDir, the layers of the disk if the sandbox has
-	// one, and layout.ClientKey, which opens the agent that is in the memory
+	// and layout.HomeDir, if the snapshot has the home; directories of the disks, if the sandbox has any, with their
+	// layers, and layout.ClientKey, which opens the agent that is in the memory
 )
 
 // Version is that of the manifest, and of the devices that every machine has. Read
@@ -48,6 +48,8 @@ type Manifest struct {
 	Home *Home `json:"home,omitempty"`
 	// Disk are the layers of the disk, the lowest first.
 	Disk []File `json:"disk,omitempty"`
+	// Caches are those of the disks of its caches.
+	Caches [][]File `json:"caches,omitempty"`
 }
 
 // Home is a copy of the home in a snapshot.
@@ -85,12 +87,27 @@ func (s Manifest) MemoryUsed() int64 {
 	return used
 }
 
-// DiskUsed is the part of the disk in Used.
+// DiskUsed is the part of the disks in Used.
 func (s Manifest) DiskUsed() int64 {
-	if len(s.Disk) == 0 {
-		return 0
+	var used int64
+	for _, layers := range s.Disks() {
+		used += layers[len(layers)-1].Used
 	}
-	return s.Disk[len(s.Disk)-1].Used
+	return used
+}
+
+// Disks are the layers of all disks, by their names.
+func (s Manifest) Disks() map[string][]File {
+	all := map[string][]File{}
+	if len(s.Disk) > 0 {
+		all[layout.DiskDir] = s.Disk
+	}
+	for i, layers := range s.Caches {
+		if len(layers) > 0 {
+			all[fmt.Sprintf(layout.CacheDir, i)] = layers
+		}
+	}
+	return all
 }
 
 // Files are the snapshot's files by their paths in its directory.
@@ -99,8 +116,10 @@ func (s Manifest) Files() map[string]File {
 	if s.Memory != nil {
 		files[MemoryFile] = *s.Memory
 	}
-	for i, layer := range s.Disk {
-		files[disk.Layers(layout.DiskDir).File(i)] = layer
+	for name, layers := range s.Disks() {
+		for i, layer := range layers {
+			files[disk.Layers(name).File(i)] = layer
+		}
 	}
 	return files
 }
@@ -147,9 +166,9 @@ func Link(ctx context.Context, from, to string, snap Manifest) error {
 			return err
 		}
 	}
-	if len(snap.Disk) > 0 {
-		layers := disk.Layers(filepath.Join(from, layout.DiskDir))
-		if err := layers.LinkTo(ctx, disk.Layers(filepath.Join(to, layout.DiskDir)), len(snap.Disk)); err != nil {
+	for name, files := range snap.Disks() {
+		layers := disk.Layers(filepath.Join(from, name))
+		if err := layers.LinkTo(ctx, disk.Layers(filepath.Join(to, name)), len(files)); err != nil {
 			return err
 		}
 	}

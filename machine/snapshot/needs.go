@@ -24,6 +24,7 @@ type Needs struct {
 	CPUs      int              `json:"cpus"`
 	MemoryMiB int              `json:"memoryMiB"`
 	DiskMiB   int              `json:"diskMiB"`
+	Caches    []string         `json:"caches,omitempty"`
 	Transport agent.Transport  `json:"transport"`
 	Network   string           `json:"network"`
 	Shares    []virtiofs.Share `json:"shares"`
@@ -83,6 +84,7 @@ const (
 	PropertyCPUs      Property = "the number of CPUs"
 	PropertyMemory    Property = "the memory in MiB"
 	PropertyDisk      Property = "the disk in MiB"
+	PropertyCaches    Property = "the list of caches"
 	PropertyTransport Property = "the agent's transport"
 	PropertyNetwork   Property = "the network"
 	PropertyShares    Property = "the list of shares"
@@ -117,6 +119,7 @@ func (n Needs) Differences(here Needs) []Difference {
 	if n.DiskMiB > here.DiskMiB || (n.DiskMiB == 0) != (here.DiskMiB == 0) {
 		compare(PropertyDisk, n.DiskMiB, here.DiskMiB)
 	}
+	compare(PropertyCaches, n.Caches, here.Caches)
 	compare(PropertyTransport, n.Transport, here.Transport)
 	compare(PropertyNetwork, n.Network, here.Network)
 	compare(PropertyShares, byTarget(n.Shares), byTarget(here.Shares))

@@ -59,7 +59,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.reach(machine.StageShares, nil)
-	changes, err := v.prepareDisk(ctx, plan)
+	changes, err := v.prepareDisks(ctx, plan)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := v.changeDisk(ctx, changes); err != nil {
+	if err := v.changeDisks(ctx, changes); err != nil {
 		return err
 	}
 	ctx, unwatch := v.cancelWhenShareDies(ctx)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ import (
 // diskChanges is what QEMU does to a disk before its guest runs: nothing else of
 // ours writes to what a guest or a QEMU before has written.
 type diskChanges struct {
+	disk.Disk
 	files []string // the layers
 	merge int      // how many layers are united with what is below them
 	grow  bool     // to its size in the configuration
@@ -29,65 +31,80 @@ type diskChanges struct {
 
 func (c diskChanges) needed() bool { return c.merge > 0 || c.grow }
 
-// prepareDisk adds the disk with which the guest starts to the plan, and makes
-// it if it is not there. The result is for changeDisk.
-func (v *supervisor) prepareDisk(ctx context.Context, plan *machine.Plan) (changes diskChanges, err error) {
-	if v.config.DiskMiB == 0 {
-		return changes, nil
+// prepareDisks adds the disks with which the guest starts to the plan, and makes
+// those that are not there. The result is for changeDisks.
+func (v *supervisor) prepareDisks(ctx context.Context, plan *machine.Plan) (all []diskChanges, err error) {
+	for _, d := range v.config.Disks() {
+		// An early end of a restore may have left one.
+		if err := durable.RemoveDir(v.s.Files().RestoredDisk(d.Name)); err != nil {
+			return nil, err
+		}
+		changes := diskChanges{Disk: d}
+		if v.saved == nil {
+			changes, err = v.openDisk(ctx, d)
+		} else {
+			changes.files, err = v.layRestoredDisk(ctx, d.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		plan.VM.Paused = plan.VM.Paused || changes.needed()
+		plan.VM.Drives = append(plan.VM.Drives, disk.Drive(d.Name, changes.files, changes.merge))
+		all = append(all, changes)
 	}
-	// An early end of a restore may have left one.
-	if err := durable.RemoveDir(v.s.Files().Path(layout.RestoredDisk)); err != nil {
-		return changes, err
-	}
-	if v.saved == nil {
-		changes, err = v.openDisk()
-	} else {
-		changes.files, err = v.layRestoredDisk(ctx)
-	}
-	if err != nil {
-		return changes, err
-	}
-	plan.VM.Paused = changes.needed()
-	plan.VM.Drives = append(plan.VM.Drives, disk.Drive(changes.files, changes.merge))
-	return changes, nil
+	return all, nil
 }
 
 // openDisk looks at the disk, and makes it if it is not there. The guest formats
 // it.
-func (v *supervisor) openDisk() (changes diskChanges, err error) {
-	layers, wanted := disk.Layers(v.s.Files().Disk()), int64(v.config.DiskMiB)<<20
+func (v *supervisor) openDisk(ctx context.Context, d disk.Disk) (changes diskChanges, err error) {
+	changes.Disk = d
+	layers, wanted := disk.Layers(v.s.Files().Disk(d.Name)), int64(d.MiB)<<20
 	files, err := layers.All()
+	if err == nil && len(files) == 0 {
+		files, err = v.takeCache(ctx, d, layers)
+	}
 	if err != nil {
 		return changes, err
 	}
 	if len(files) == 0 {
-		v.log.Info("making the disk", "path", layers, "MiB", v.config.DiskMiB)
+		v.log.Info("making the disk", "path", layers, "MiB", d.MiB)
 		if err := os.MkdirAll(string(layers), 0o700); err != nil {
 			return changes, err
 		}
-		return diskChanges{files: []string{layers.File(0)}}, qemu.CreateDisk(layers.File(0), wanted)
+		changes.files = []string{layers.File(0)}
+		return changes, qemu.CreateDisk(layers.File(0), wanted)
 	}
-	files, size, err := layers.Check()
+	if _, _, err := layers.Check(); err != nil {
+		return changes, v.s.ExplainDisk(err)
+	}
+	if changes.files, err = layers.Claim(ctx); err != nil {
+		return changes, v.s.ExplainDisk(err)
+	}
+	_, size, err := layers.Check()
 	if err != nil {
 		return changes, v.s.ExplainDisk(err)
 	}
-	count, err := disk.Mergeable(files)
-	return diskChanges{files: files, merge: count, grow: size < wanted}, err
+	changes.grow = size < wanted
+	changes.merge, err = disk.Mergeable(changes.files)
+	return changes, err
 }
 
-// changeDisk has QEMU, whose guest waits for that, do what is to be done to the
-// disk, and lets the guest run.
-func (v *supervisor) changeDisk(ctx context.Context, changes diskChanges) error {
-	if !changes.needed() {
+// changeDisks has QEMU, whose guest waits for that, do what is to be done to the
+// disks, and lets the guest run.
+func (v *supervisor) changeDisks(ctx context.Context, all []diskChanges) error {
+	if !slices.ContainsFunc(all, diskChanges.needed) {
 		return nil
 	}
-	v.log.Info("changing the disk", "layers", len(changes.files), "merge", changes.merge, "grow", changes.grow)
-	if err := disk.Merge(ctx, v.monitor, changes.files, changes.merge); err != nil {
-		return err
-	}
-	if changes.grow { // the guest lets its file system follow
-		if err := v.monitor.BlockResize(ctx, disk.ID, int64(v.config.DiskMiB)<<20); err != nil {
-			return fmt.Errorf("growing the disk: %w", err)
+	for _, changes := range all {
+		v.log.Info("changing a disk", "disk", changes.Name, "layers", len(changes.files), "merge", changes.merge, "grow", changes.grow)
+		if err := disk.Merge(ctx, v.monitor, changes.Name, changes.files, changes.merge); err != nil {
+			return err
+		}
+		if changes.grow { // the guest lets its file system follow
+			if err := v.monitor.BlockResize(ctx, changes.Name, int64(changes.MiB)<<20); err != nil {
+				return fmt.Errorf("growing the disk: %w", err)
+			}
 		}
 	}
 	return v.monitor.Cont(ctx)
@@ -112,7 +129,7 @@ const diskHeadroom = 64 << 20
 
 // watchDisk deals with a full host for as long as QEMU runs.
 func (v *supervisor) watchDisk(ctx context.Context) {
-	if v.config.DiskMiB == 0 {
+	if len(v.config.Disks()) == 0 {
 		return
 	}
 	events, err := v.monitor.Events(ctx)
@@ -120,7 +137,7 @@ func (v *supervisor) watchDisk(ctx context.Context) {
 		v.log.Error("the disk is not watched", "err", err)
 		return
 	}
-	dir := v.s.Files().Disk()
+	dir := v.s.Files().Dir()
 	v.keepSpare()
 	go diskWatch{
 		retry: diskRetry, headroom: diskHeadroom,

@@ -13,7 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -86,7 +86,7 @@ func TestGuestIsToldOfItsDiskAndItsTransport(t *testing.T) {
 		t.Errorf("without any of both, the guest is told %+v", told)
 	}
 	c.DiskMiB, plan.Transport = 1024, agent.TransportVsock
-	if told := bootParams(plan, c, nil); told.DiskSerial != disk.Serial || told.VsockPort != 1024 {
+	if told := bootParams(plan, c, nil); told.DiskSerial != layout.DiskDir || told.VsockPort != 1024 {
 		t.Errorf("the guest is told %+v", told)
 	}
 }

@@ -16,6 +16,7 @@ type ending struct {
 	reason  string
 	remove  bool
 	restart bool // and in place of that, it runs again
+	written bool // the guest had written to its disks what it had to write
 }
 
 // endingOf says what the end of a guest means that nobody asked for: qemu is how
@@ -28,12 +29,12 @@ func endingOf(c machine.Config, qemu error, why qmp.ShutdownReason) ending {
 	case why == qmp.ShutdownPanic:
 		end.status, end.reason, end.remove = machine.StatusCrashed, "the guest's kernel panicked: sandbox logs "+c.Name+" shows its last words", false
 	case why == qmp.ShutdownReset:
-		end.reason = "the guest rebooted"
+		end.reason, end.written = "the guest rebooted", true
 		end.restart = c.Restart != machine.RestartNo
 	case why == qmp.ShutdownQuit, why == qmp.ShutdownSignal:
 		end.reason, end.restart = fmt.Sprintf("QEMU was told to end (%s)", why), false
 	default:
-		end.reason = "the guest powered off"
+		end.reason, end.written = "the guest powered off", true
 	}
 	return end
 }

@@ -74,6 +74,11 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 			return v.explainOldAgent(err)
 		}
 	}
+	if len(v.config.Caches) > 0 {
+		if err := v.agentClient().Require(ctx, agent.FeatureCaches); err != nil {
+			return v.explainOldAgent(err)
+		}
+	}
 	if logins, _ := v.config.Logins(); len(logins) > 0 {
 		if err := v.agentClient().Require(ctx, agent.FeatureFiles); err != nil {
 			return v.explainOldAgent(err)
@@ -136,6 +141,7 @@ func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {
 	return agent.BootConfig{
 		Environment: append(v.keysEnvironment(), variables...),
 		Files:       v.loginFiles(),
+		Caches:      v.guestCaches(),
 		Hostname:    v.config.Name, Mounts: mounts, AuthorizedKeys: v.config.AuthorizedKeys,
 		Certificates: v.certificates, HostKey: hostKey, Entropy: newEntropy(), TimeZone: timeZone("/", os.Getenv("TZ")),
 	}

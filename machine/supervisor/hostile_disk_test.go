@@ -67,10 +67,10 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(string(newLayers(t, 3)), s.Files().Disk()); err != nil {
+			if err := os.Rename(string(newLayers(t, 3)), s.Files().Disk(layout.DiskDir)); err != nil {
 				t.Fatal(err)
 			}
-			layers := disk.Layers(s.Files().Disk())
+			layers := disk.Layers(s.Files().Disk(layout.DiskDir))
 			attack(t, layers.File(changed), canary, change)
 			v := testSupervisor(s)
 			v.config = c
@@ -93,17 +93,17 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 				snap.Disk = append(snap.Disk, layer)
 			}
 			for use, try := range map[string]func() error{
-				"a start": func() error { _, err := v.prepareDisk(t.Context(), &machine.Plan{}); return err },
+				"a start": func() error { _, err := v.prepareDisks(t.Context(), &machine.Plan{}); return err },
 				"a grown start": func() error {
 					v.config.DiskMiB *= 2
-					_, err := v.prepareDisk(t.Context(), &machine.Plan{})
+					_, err := v.prepareDisks(t.Context(), &machine.Plan{})
 					return err
 				},
 				"resize":  func() error { _, err := s.Resize(t.Context(), machine.Sizes{DiskMiB: 2 * c.DiskMiB}); return err },
 				"a save":  func() error { _, err := v.prepareStill(t.TempDir()); return err },
 				"restore": func() error { return s.VerifySnapshot(t.Context(), snap) },
 				"a fork": func() error {
-					_, err := (&supervisor{s: s, saved: &saved{dir: s.Files().Snapshot("one"), Manifest: snap}}).layRestoredDisk(t.Context())
+					_, err := (&supervisor{s: s, saved: &saved{dir: s.Files().Snapshot("one"), Manifest: snap}}).layRestoredDisk(t.Context(), layout.DiskDir)
 					return err
 				},
 			} {
@@ -130,7 +130,7 @@ func TestHostileLayersAreUsedByNothing(t *testing.T) {
 				t.Errorf("%s in layer %d: the remedy: %v", what, changed, err)
 			}
 			v.config = c
-			if changes, err := v.prepareDisk(t.Context(), &machine.Plan{}); err != nil || changes.needed() {
+			if changes, err := v.prepareDisks(t.Context(), &machine.Plan{}); err != nil || len(changes) != 1 || changes[0].needed() {
 				t.Errorf("%s in layer %d: after a reset: %+v, %v", what, changed, changes, err)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network/gateway/server"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -113,13 +114,13 @@ func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *qem
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes := diskChanges{files: files}
+	changes := diskChanges{Disk: disk.Disk{Name: layout.DiskDir}, files: files}
 	if changes.merge, err = disk.Mergeable(files); err != nil {
 		t.Fatal(err)
 	}
 	vm := qemu.Config{
 		Arch: qemu.HostArch(), Accel: qemu.AccelTCG, CPUs: 1, MemoryMiB: 128, Kernel: kernel, Paused: true,
-		Drives: []qemu.Drive{disk.Drive(files, changes.merge)},
+		Drives: []qemu.Drive{disk.Drive(layout.DiskDir, files, changes.merge)},
 	}
 	ours, theirs, err := socketpair.New(unix.SOCK_STREAM, "qmp")
 	if err != nil {
@@ -152,7 +153,7 @@ func startDisk(t *testing.T, layers disk.Layers) (*supervisor, diskChanges, *qem
 func mergeDisk(t *testing.T, layers disk.Layers) {
 	t.Helper()
 	v, changes, p := startDisk(t, layers)
-	if err := v.changeDisk(t.Context(), changes); err != nil {
+	if err := v.changeDisks(t.Context(), []diskChanges{changes}); err != nil {
 		t.Fatal(err)
 	}
 	if changes.needed() {
@@ -178,7 +179,7 @@ func TestDiskOfLayersIsOneDrive(t *testing.T) {
 	if err != nil || size != testDiskBytes {
 		t.Fatal(size, err)
 	}
-	d := disk.Drive(files, 2)
+	d := disk.Drive(layout.DiskDir, files, 2)
 	if filepath.Base(d.Path) != "11.qcow2" || len(d.Backing) != 11 || filepath.Base(d.Backing[2]) != "2.qcow2" || d.Mergeable != 2 {
 		t.Errorf("got %+v", d)
 	}
@@ -225,8 +226,8 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 	imageTool(t, "qemu-img", "resize", "-q", "-f", "qcow2", layers.File(1), "1G")
 	imageTool(t, "qemu-io", "-f", "qcow2", "-c", "write -P 9 1000M 1M", layers.File(1))
 	v, changes, p := startDisk(t, layers)
-	v.config.DiskMiB, changes.grow = 4096, true
-	if err := v.changeDisk(t.Context(), changes); err != nil {
+	changes.MiB, changes.grow = 4096, true
+	if err := v.changeDisks(t.Context(), []diskChanges{changes}); err != nil {
 		t.Fatal(err)
 	}
 	// A snapshot's layer takes the place, and the name, of one that is gone.
@@ -238,7 +239,7 @@ func TestDiskThatHasGrownIsUnitedAndGrowsOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = v.monitor.SnapshotDrive(t.Context(), disk.ID, qemu.LayerNode(disk.ID, 1), layer)
+	err = v.monitor.SnapshotDrive(t.Context(), layout.DiskDir, qemu.LayerNode(layout.DiskDir, 1), layer)
 	if err := errors.Join(err, layer.Close()); err != nil { // QEMU's locks are the descriptor's
 		t.Error(err)
 	}
@@ -277,7 +278,7 @@ func TestKillWhileLayersAreUnitedLosesNothing(t *testing.T) {
 		seen := writeLayers(t, layers, 8)
 		v, changes, p := startDisk(t, layers)
 		if moment == "grown" {
-			v.config.DiskMiB, changes.grow = 256, true
+			changes.MiB, changes.grow = 256, true
 			imageTool(t, "qemu-img", "resize", "-q", "-f", "raw", seen, "256M")
 		}
 		events, err := v.monitor.Events(t.Context())
@@ -292,7 +293,7 @@ func TestKillWhileLayersAreUnitedLosesNothing(t *testing.T) {
 			}
 		}()
 		// Whether its last answers came before its end is not certain.
-		_ = v.changeDisk(t.Context(), changes)
+		_ = v.changeDisks(t.Context(), []diskChanges{changes})
 		_ = p.Stop(t.Context(), 0)
 		expectSeen(t, layers, seen)
 		mergeDisk(t, layers)
@@ -300,5 +301,30 @@ func TestKillWhileLayersAreUnitedLosesNothing(t *testing.T) {
 			t.Errorf("killed when the job was %s: %d layers are left by the next start", moment, got)
 		}
 		expectSeen(t, layers, seen)
+	}
+}
+
+// A cache gets a layer with each sandbox that has used it.
+func TestADiskThatOthersHaveGetsNoDeeperWithoutEnd(t *testing.T) {
+	layers := newLayers(t, 8)
+	seen := writeLayers(t, layers, 4)
+	kept := disk.Layers(filepath.Join(t.TempDir(), "kept"))
+	if err := layers.LinkTo(t.Context(), kept, 8); err != nil {
+		t.Fatal(err)
+	}
+	files, err := layers.Claim(t.Context())
+	if err != nil || len(files) != 9 {
+		t.Fatal(files, err)
+	}
+	expectSeen(t, layers, seen)
+	mergeDisk(t, layers)
+	if got := count(t, layers); got != 1 {
+		t.Errorf("%d layers are left, want 1", got)
+	}
+	expectSeen(t, layers, seen)
+	expectSeen(t, kept, seen)
+	// One that nobody else has stays as it is.
+	if files, err := layers.Claim(t.Context()); err != nil || len(files) != 1 {
+		t.Error(files, err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
-	"github.com/sourcery-zone/sandbox/machine/disk"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 )
 
 // resize changes the running sandbox. Its disk comes first: that takes a
@@ -66,7 +66,7 @@ func (v *supervisor) growDisk(ctx context.Context, sizeMiB int) error {
 	if err := v.growFileSystem(ctx, 0); err != nil {
 		return err
 	}
-	if err := v.monitor.BlockResize(ctx, disk.ID, int64(sizeMiB)<<20); err != nil {
+	if err := v.monitor.BlockResize(ctx, layout.DiskDir, int64(sizeMiB)<<20); err != nil {
 		return fmt.Errorf("growing the disk: %w", err)
 	}
 	if err := v.record(func(c *machine.Config) { c.DiskMiB = sizeMiB }); err != nil {

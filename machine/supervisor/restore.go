@@ -32,10 +32,10 @@ func openSaved(dir string) (*saved, error) {
 
 // layRestoredDisk puts a disk together with which a restored guest can start,
 // and lists its layers.
-func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
-	layers := disk.Layers(v.s.Files().Path(layout.RestoredDisk))
-	from := disk.Layers(filepath.Join(v.saved.dir, layout.DiskDir))
-	err := from.LinkTo(ctx, layers, len(v.saved.Disk))
+func (v *supervisor) layRestoredDisk(ctx context.Context, name string) ([]string, error) {
+	layers := disk.Layers(v.s.Files().RestoredDisk(name))
+	from := disk.Layers(filepath.Join(v.saved.dir, name))
+	err := from.LinkTo(ctx, layers, len(v.saved.Disks()[name]))
 	if err != nil {
 		return nil, fmt.Errorf("taking the disk of the snapshot %s: %w", v.saved.Tag, err)
 	}
@@ -44,7 +44,7 @@ func (v *supervisor) layRestoredDisk(ctx context.Context) ([]string, error) {
 }
 
 // loadSaved gives the waiting guest the state that was saved and lets it go on.
-// Before that, its disk takes the place of the sandbox's: memory and disk
+// Before that, its disks take the place of the sandbox's: memory and disk
 // change together or not at all.
 func (v *supervisor) loadSaved(ctx context.Context) error {
 	devices, err := os.Open(filepath.Join(v.saved.dir, snapshot.DevicesFile))
@@ -62,8 +62,8 @@ func (v *supervisor) loadSaved(ctx context.Context) error {
 	if err := v.monitor.LoadState(ctx, devices, moved); err != nil {
 		return err
 	}
-	if v.config.DiskMiB != 0 {
-		if err := durable.ReplaceDir(v.s.Files().Path(layout.RestoredDisk), v.s.Files().Disk()); err != nil {
+	for _, d := range v.config.Disks() {
+		if err := durable.ReplaceDir(v.s.Files().RestoredDisk(d.Name), v.s.Files().Disk(d.Name)); err != nil {
 			return err
 		}
 	}

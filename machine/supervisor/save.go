@@ -91,19 +91,31 @@ func (v *supervisor) describe(ctx context.Context, snap *snapshot.Manifest, dir 
 		}
 		snap.Home = &snapshot.Home{Used: used}
 	}
-	disk := disk.Layers(filepath.Join(dir, layout.DiskDir))
-	files, err := disk.All()
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		layer, err := v.describeLayer(ctx, file)
+	for _, d := range v.config.Disks() {
+		layers, err := v.describeDisk(ctx, filepath.Join(dir, d.Name))
 		if err != nil {
 			return err
 		}
-		snap.Disk = append(snap.Disk, layer)
+		if d.Name == layout.DiskDir {
+			snap.Disk = layers
+		} else {
+			snap.Caches = append(snap.Caches, layers)
+		}
 	}
 	return nil
+}
+
+// describeDisk notes what the layers of a disk in the directory are.
+func (v *supervisor) describeDisk(ctx context.Context, dir string) (all []snapshot.File, err error) {
+	files, err := disk.Layers(dir).All()
+	for _, file := range files {
+		layer, err := v.describeLayer(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, layer)
+	}
+	return all, err
 }
 
 // describeLayer is Describe for a layer of the disk, of which another
@@ -220,8 +232,15 @@ type still struct {
 	dir     string
 	devices *os.File
 	memory  *os.File // nil if it becomes a part of devices
-	layer   *os.File // to be written to from then on; nil without a disk
-	frozen  int      // how many layers are not written to any more then
+	disks   []stillDisk
+}
+
+// stillDisk is one of the guest's disks.
+type stillDisk struct {
+	name   string
+	layers disk.Layers
+	top    *os.File // to be written to from then on
+	frozen int      // how many layers are not written to any more then
 }
 
 func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
@@ -239,22 +258,29 @@ func (v *supervisor) prepareStill(dir string) (_ *still, err error) {
 			return nil, err
 		}
 	}
-	if v.config.DiskMiB == 0 {
-		return s, nil
+	for _, d := range v.config.Disks() {
+		// It is a part of the disk from here on, and empty as long as QEMU writes to
+		// the one below: whatever comes in between, no write is lost.
+		still := stillDisk{name: d.Name, layers: disk.Layers(v.s.Files().Disk(d.Name))}
+		files, err := still.layers.Add()
+		if err != nil {
+			return nil, v.s.ExplainDisk(err)
+		}
+		still.frozen = len(files) - 1
+		if still.top, err = os.OpenFile(files[still.frozen], os.O_RDWR, 0); err != nil {
+			return nil, err
+		}
+		s.disks = append(s.disks, still)
 	}
-	// It is a part of the disk from here on, and empty as long as QEMU writes to
-	// the one below: whatever comes in between, no write is lost.
-	files, err := disk.Layers(v.s.Files().Disk()).Add()
-	if err != nil {
-		return nil, v.s.ExplainDisk(err)
-	}
-	s.frozen = len(files) - 1
-	s.layer, err = os.OpenFile(files[s.frozen], os.O_RDWR, 0)
-	return s, err
+	return s, nil
 }
 
 func (s *still) close() {
-	for _, f := range []*os.File{s.devices, s.memory, s.layer} {
+	files := []*os.File{s.devices, s.memory}
+	for _, d := range s.disks {
+		files = append(files, d.top)
+	}
+	for _, f := range files {
 		if f != nil {
 			f.Close()
 		}
@@ -263,8 +289,8 @@ func (s *still) close() {
 
 // take saves the guest, which stands still.
 func (s *still) take(ctx context.Context) error {
-	if s.layer != nil {
-		if err := s.freezeDisk(ctx); err != nil {
+	for _, d := range s.disks {
+		if err := s.freezeDisk(ctx, d); err != nil {
 			return err
 		}
 	}
@@ -281,11 +307,10 @@ func (s *still) take(ctx context.Context) error {
 	return copyMemory(ctx, s.v.memory, s.memory)
 }
 
-func (s *still) freezeDisk(ctx context.Context) error {
-	layers := disk.Layers(s.v.s.Files().Disk())
-	node := qemu.LayerNode(disk.ID, s.frozen)
-	if err := s.v.monitor.SnapshotDrive(ctx, disk.ID, node, s.layer); err != nil {
-		return errors.Join(err, os.Remove(layers.File(s.frozen)))
+func (s *still) freezeDisk(ctx context.Context, d stillDisk) error {
+	node := qemu.LayerNode(d.name, d.frozen)
+	if err := s.v.monitor.SnapshotDrive(ctx, d.name, node, d.top); err != nil {
+		return errors.Join(err, os.Remove(d.layers.File(d.frozen)))
 	}
-	return layers.LinkTo(ctx, disk.Layers(filepath.Join(s.dir, layout.DiskDir)), s.frozen)
+	return d.layers.LinkTo(ctx, disk.Layers(filepath.Join(s.dir, d.name)), d.frozen)
 }

@@ -279,6 +279,9 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 		end = ending{status: machine.StatusCrashed, reason: "it did not start: " + err.Error()}
 	}
 	v.teardown()
+	if end.written {
+		v.keepCaches(context.WithoutCancel(ctx))
+	}
 	if end.restart && !v.toStop() {
 		v.log.Info("runs again", "reason", end.reason)
 		return againAsNew, nil
@@ -320,13 +323,14 @@ func (v *supervisor) live(ctx context.Context) ending {
 	case r := <-v.stop:
 		_ = v.setState(func(st *machine.State) { st.Status = machine.StatusStopping })
 		v.log.Info("stopping", "reason", r.reason, "grace", r.grace)
-		v.bringDown(ctx, r)
-		return ending{status: machine.StatusStopped, reason: r.reason, remove: v.config.Remove && !r.keep}
+		written := v.bringDown(ctx, r)
+		return ending{status: machine.StatusStopped, reason: r.reason, remove: v.config.Remove && !r.keep, written: written}
 	}
 }
 
-// bringDown powers the guest off, by force when it does not obey in time.
-func (v *supervisor) bringDown(ctx context.Context, r stopRequest) {
+// bringDown powers the guest off, by force when it does not obey in time, and tells whether the guest had written
+// before what it had to write.
+func (v *supervisor) bringDown(ctx context.Context, r stopRequest) (written bool) {
 	if v.paused.Load() && (r.grace > 0 || r.sync) { // only a guest that runs can end in order
 		if err := v.unpause(ctx); err != nil {
 			v.log.Warn("the paused guest is ended by force", "err", err)
@@ -335,43 +339,48 @@ func (v *supervisor) bringDown(ctx context.Context, r stopRequest) {
 	}
 	switch {
 	case r.grace > 0:
-		v.powerDown(ctx, r.grace)
+		written = v.powerDown(ctx, r.grace)
 	case r.sync:
-		v.syncGuest(ctx)
+		written = v.syncGuest(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, api.QuitTimeout)
 	defer cancel()
 	select {
 	case <-v.vm.Done():
-		return
+		return written
 	default:
 	}
 	if err := v.monitor.Quit(ctx); err != nil {
 		v.log.Warn("QEMU did not take the quit command", "err", err)
-		return
+		return written
 	}
 	select {
 	case <-v.vm.Done():
 	case <-ctx.Done():
 	}
+	return written
 }
 
-// syncGuest writes the guest's dirty pages of shared files to the host. It is
-// bounded: a guest that does not answer loses what it did not write.
-func (v *supervisor) syncGuest(ctx context.Context) {
+// syncGuest writes the guest's dirty pages of shared files to the host, and those of its
+// disks to these, and tells whether that was done. It is bounded: a guest that does not
+// answer loses what it did not write.
+func (v *supervisor) syncGuest(ctx context.Context) bool {
 	client := v.agentClient()
 	if client == nil {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, api.QuitTimeout)
 	defer cancel()
 	// Not as a command: the start of a process takes an emulated guest longer.
 	if err := client.Sync(ctx); err != nil {
 		v.log.Warn("what the guest had not written back is lost", "err", err)
+		return false
 	}
+	return true
 }
 
-func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) {
+// powerDown tells whether the guest has powered off.
+func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	ask := v.monitor.SystemPowerdown
@@ -383,23 +392,25 @@ func (v *supervisor) powerDown(ctx context.Context, grace time.Duration) {
 	}
 	select {
 	case <-v.vm.Done():
-		return
+		return v.vm.Err() == nil
 	case server := <-v.sharesDied():
-		if !v.followsGuest(server) {
-			v.log.Warn("the guest cannot power down and is ended by force", "err", &deadShareError{server})
+		if v.followsGuest(server) {
+			return true
 		}
-		return
+		v.log.Warn("the guest cannot power down and is ended by force", "err", &deadShareError{server})
+		return false
 	case r := <-v.stop: // somebody has become impatient
 		ctx, cancel := context.WithTimeout(ctx, r.grace)
 		defer cancel()
 		select {
 		case <-v.vm.Done():
-			return
+			return v.vm.Err() == nil
 		case <-ctx.Done():
 		}
 	case <-ctx.Done():
 	}
 	v.log.Warn("the guest did not power down in time and is ended by force", "grace", grace)
+	return false
 }
 
 // teardown ends every process, the guest before its file servers: a guest that

@@ -18,7 +18,6 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/socketpair"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
-	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -211,7 +210,7 @@ func bootParams(p *machine.Plan, c machine.Config, key ssh.PublicKey) boot.Param
 		params.VsockPort = p.Image.Manifest.Agent.Port
 	}
 	if c.DiskMiB != 0 {
-		params.DiskSerial = disk.Serial
+		params.DiskSerial = layout.DiskDir
 	}
 	return params
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	units "github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"github.com/sourcery-zone/sandbox/machine/cache"
+	"github.com/sourcery-zone/sandbox/machine/layout"
+)
+
+func cacheCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "cache",
+		Usage: "list and remove what sandboxes have cached for their projects",
+		Description: `A cache is a directory of the guest that is on a disk of its own, such as node_modules with
+sandbox run --cache node_modules. What is in it at the end of a sandbox, the next one of the
+same project begins with.`,
+		Subcommands: []*cli.Command{cacheLsCommand(), cacheRmCommand()},
+	}
+}
+
+func openCaches() (cache.Store, error) {
+	dirs, err := layout.DefaultDirs(os.Getenv, os.Getuid())
+	return cache.Store{Dir: dirs.Caches()}, err
+}
+
+func cacheLsCommand() *cli.Command {
+	return &cli.Command{
+		Name:    "ls",
+		Aliases: []string{"list"},
+		Usage:   "list the caches, those that were kept last first",
+		Description: `EXAMPLES
+   sandbox cache ls
+   sandbox cache ls --json`,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only"},
+			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
+		},
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			store, err := openCaches()
+			if err != nil {
+				return err
+			}
+			all, err := store.List()
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return printJSON(c.App.Writer, all)
+			}
+			if c.Bool("quiet") {
+				for _, e := range all {
+					fmt.Fprintln(c.App.Writer, e.ID())
+				}
+				return nil
+			}
+			t := table{rows: [][]string{{"ID", "PROJECT", "DIRECTORY", "SIZE", "KEPT"}}}
+			for _, e := range all {
+				t.rows = append(t.rows, []string{
+					e.ID(), e.Project, e.Target, units.BytesSize(float64(e.Used)), strings.ToLower(units.HumanDuration(time.Since(e.Kept))) + " ago",
+				})
+			}
+			return t.write(c.App.Writer, 0)
+		},
+	}
+}
+
+func cacheRmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "remove caches",
+		ArgsUsage: "ID...",
+		Description: `A sandbox that has begun with a cache has what it has, and keeps that at its end.
+
+EXAMPLES
+   sandbox cache rm 4f1c02ab99d0
+   sandbox cache rm $(sandbox cache ls -q)`,
+		OnUsageError: usageError,
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return usage("sandbox cache rm needs the id of a cache, as sandbox cache ls shows it")
+			}
+			store, err := openCaches()
+			if err != nil {
+				return err
+			}
+			all, err := store.List()
+			known := make(map[string]cache.Key)
+			for _, e := range all {
+				known[e.ID()] = e.Key
+			}
+			errs := []error{err}
+			for _, id := range c.Args().Slice() {
+				key, ok := known[id]
+				if !ok {
+					errs = append(errs, fmt.Errorf("there is no cache %s: sandbox cache ls lists them", id))
+					continue
+				}
+				errs = append(errs, store.Remove(key))
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
