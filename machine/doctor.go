@@ -129,7 +129,7 @@ func examineVirtiofsd(ctx context.Context) Finding {
 	}
 	found += ", isolation: " + server.Isolation()
 	if unjudged != nil {
-		return Finding{Name: "virtiofsd", Verdict: Limited, Finding: fmt.Sprintf("%s\n%v: directories can be shared only without rules\nremedy: boot Linux 5.6 or newer; in a container, its seccomp profile must leave seccomp(2) and pidfd_getfd(2) to it", found, unjudged)}
+		return Finding{Name: "virtiofsd", Verdict: Limited, Finding: fmt.Sprintf("%s\n%v: directories can be shared only without rules\nremedy: boot Linux 5.6 or newer; in a container, its seccomp profile must leave seccomp(2) and process_vm_readv(2) to it", found, unjudged)}
 	}
 	return Finding{Name: "virtiofsd", Verdict: Good, Finding: found + ", what guests do to shared files can be judged"}
 }

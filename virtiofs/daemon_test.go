@@ -341,7 +341,7 @@ func checkUser(t *testing.T, pid, uid int) {
 }
 
 // descendants returns pid and all processes below it.
-func descendants(t *testing.T, pid int) []int {
+func descendants(t testing.TB, pid int) []int {
 	t.Helper()
 	all := []int{pid}
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

@@ -3,7 +3,6 @@ package gate
 import (
 	"errors"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
@@ -49,14 +48,5 @@ func TestNamesAreReadUpToTheirEnd(t *testing.T) {
 		if want, _, _ := strings.Cut(tt.text, "\x00"); !errors.Is(err, tt.want) || err == nil && got != want {
 			t.Errorf("at %d: %q, %v; want %q, %v", tt.at, got, err, want, tt.want)
 		}
-	}
-}
-
-// Before Linux 6.9, it is the process whose descriptors are taken.
-func TestProcessOfAThread(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if got, err := processOf(uint32(unix.Gettid())); got != os.Getpid() || err != nil {
-		t.Errorf("%d, %v", got, err)
 	}
 }

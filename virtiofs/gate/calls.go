@@ -3,6 +3,7 @@ package gate
 import (
 	"errors"
 	"io/fs"
+	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,7 @@ var handlers = map[int]func(*Gate, *notification) (done bool, err error){
 
 // existing is an operation on what is there.
 func (g *Gate) existing(p place, op rules.Operation) (rules.Access, error) {
-	st, err := p.stat()
+	st, err := g.stat(p)
 	if err != nil {
 		return rules.Access{}, err
 	}
@@ -56,7 +57,6 @@ func (g *Gate) openat(n *notification) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer p.close()
 	switch {
 	case p.name != "" && flags&unix.O_CREAT != 0:
 		made := rules.Access{Operation: rules.Make, Path: p.path}
@@ -77,7 +77,6 @@ func (g *Gate) make(n *notification, dir, name int, ev Event, a rules.Access) er
 	if err != nil {
 		return err
 	}
-	defer p.close()
 	ev.Path, a.Path, a.Operation = p.path, p.path, rules.Make
 	return g.check(ev, a)
 }
@@ -110,9 +109,14 @@ func (g *Gate) places(n *notification) (from, to place, err error) {
 	if from, err = g.place(n, n.args[0], n.args[1]); err != nil {
 		return from, to, err
 	}
-	if to, err = g.place(n, n.args[2], n.args[3]); err != nil {
-		from.close()
+	name, err := g.callers.text(n, n.args[3])
+	if err != nil {
+		return from, to, err
 	}
+	if int32(n.args[2]) == int32(n.args[0]) && from.name != "" && isName(name) { // as most: where it is, is known
+		return from, place{n, from.number, name, path.Join(path.Dir(from.path), name)}, nil
+	}
+	to, err = g.locate(n, n.args[2], name)
 	return from, to, err
 }
 
@@ -122,8 +126,6 @@ func (g *Gate) linkat(n *notification) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer from.close()
-	defer to.close()
 	old, err := g.existing(from, rules.Write)
 	if err != nil {
 		return false, err
@@ -141,8 +143,6 @@ func (g *Gate) renameat2(n *notification) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer from.close()
-	defer to.close()
 	removed, err := g.existing(from, rules.Remove)
 	if err != nil {
 		return false, err
@@ -180,7 +180,6 @@ func (g *Gate) unlinkat(n *notification) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer p.close()
 	a, err := g.existing(p, rules.Remove)
 	if err != nil {
 		return false, err
@@ -191,12 +190,7 @@ func (g *Gate) unlinkat(n *notification) (bool, error) {
 
 // changeOpen judges a change of what is open, which is the call's first argument.
 func (g *Gate) changeOpen(n *notification, verb Verb) error {
-	fd, err := g.callers.descriptor(n, n.args[0])
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	p, err := g.open(fd)
+	p, err := g.open(n, n.args[0])
 	if err != nil {
 		return err
 	}
@@ -210,7 +204,6 @@ func (g *Gate) fchmodat(n *notification) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	defer p.close()
 	return false, g.change(p, Chmod, rules.Change)
 }
 

@@ -31,7 +31,7 @@
 //
 // Names are read from virtiofsd's memory, which no guest can write; virtiofsd copies each request before it reads it. A
 // name has one part: one with a slash, or "..", comes from no kernel and fails with EINVAL, because virtiofsd would follow
-// symbolic links in it. The directory is a descriptor of virtiofsd's, of which we get a copy, and its path is the
+// symbolic links in it. The directory is a descriptor of virtiofsd's, which /proc shows us, and its path is the
 // kernel's, so symbolic links, mounts, ".." and the guest's earlier names are no way around a rule. virtiofsd makes the
 // calls of one guest one after the other.
 //

@@ -70,15 +70,17 @@ type Gate struct {
 	observe  func(Event)
 	listener *listener
 	callers  callers
-	root     int // of the share, O_PATH; set before armed is
+	root     int  // of the share, O_PATH; set before armed is
+	ownRoot  bool // root is that of a mount namespace
 	armed    atomic.Bool
 	closed   atomic.Bool
 	done     chan struct{}
 	err      error
 
 	// Of the one goroutine that answers.
-	link   []byte
-	target [unix.PathMax]byte
+	target     [unix.PathMax]byte
+	proc       int // the file server's list of its descriptors, -1 until it is known
+	procDevice uint64
 }
 
 // Open takes the listener of a file server that is being started, with the filter of [Filter], and allows all that it
@@ -91,7 +93,7 @@ func Open(l *os.File, judge Judge, owner Owner, observe func(Event)) (*Gate, err
 	if observe == nil {
 		observe = func(Event) {}
 	}
-	g := &Gate{judge: judge, owner: owner, observe: observe, listener: in, root: -1, done: make(chan struct{})}
+	g := &Gate{judge: judge, owner: owner, observe: observe, listener: in, root: -1, proc: -1, done: make(chan struct{})}
 	g.callers = callers{listener: in, threads: map[uint32]int{}}
 	go g.serve()
 	return g, nil
@@ -101,22 +103,21 @@ func Open(l *os.File, judge Judge, owner Owner, observe func(Event)) (*Gate, err
 // the file server, of which the gate gets a descriptor of its own. The process is one of the file server's: where we
 // cannot look into it, that is the error.
 func (g *Gate) Arm(root *os.File, process int) error {
-	pidfd, err := unix.PidfdOpen(process, 0)
-	if err != nil {
-		return fmt.Errorf("looking at the file server: %w", err)
+	if err := canLookAt(process); err != nil {
+		return fmt.Errorf("looking at the file server (which may be forbidden here): %w", err)
 	}
-	defer unix.Close(pidfd)
-	sample, err := unix.PidfdGetfd(pidfd, 2, 0)
-	if err != nil {
-		return fmt.Errorf("taking descriptors of the file server (which may be forbidden here, or the kernel is older than 5.6): %w", err)
-	}
-	unix.Close(sample)
 	fd, err := unix.FcntlInt(root.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	runtime.KeepAlive(root)
 	if err != nil {
 		return err
 	}
 	g.root = fd
+	at, err := g.rootPath()
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("looking for the path of the share: %w", err)
+	}
+	g.ownRoot = at == "/"
 	g.armed.Store(true)
 	return nil
 }
@@ -147,6 +148,9 @@ func (g *Gate) serve() {
 		g.callers.close()
 		if g.armed.Load() {
 			unix.Close(g.root)
+		}
+		if g.proc >= 0 {
+			unix.Close(g.proc)
 		}
 	}()
 	var n notification

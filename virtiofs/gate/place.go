@@ -2,6 +2,7 @@ package gate
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strconv"
@@ -10,73 +11,93 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is a name in a directory, or, if the name is empty, a file or directory that is open. Its descriptor is ours.
+// place is a name in a directory, or, if the name is empty, a file or directory that is open. It is one of who asks, and
+// so for as long only as the question is not answered.
 type place struct {
-	fd   int
-	name string
-	path string // in the share
+	of     *notification
+	number string // of the descriptor
+	name   string
+	path   string // in the share
 }
-
-func (p place) close() { unix.Close(p.fd) }
 
 // stat tells what is there.
-func (p place) stat() (st unix.Stat_t, err error) {
-	return st, unix.Fstatat(p.fd, p.name, &st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
-}
+func (g *Gate) stat(p place) (unix.Stat_t, error) { return g.callers.stat(p.of, p.number, p.name) }
+
+// hold returns a descriptor of ours for the one of the place, to be closed. It is opened before the thread takes the power
+// of another user, who may not look into the file server.
+func (g *Gate) hold(p place) (int, error) { return g.callers.open(p.of, p.number) }
 
 // place finds out which name or file the arguments of a call mean.
-//
-// The path is the kernel's own of the directory's descriptor, at this moment, less that of the share's root: no name that
-// the guest made takes part in it but as what it is. virtiofsd follows no symbolic link in the last part of a name, but
-// does in the others, if its guest sends such a name, which none that is honest does. So a name has one part.
 func (g *Gate) place(n *notification, dir, name uint64) (place, error) {
 	text, err := g.callers.text(n, name)
 	if err != nil {
 		return place{}, err
 	}
-	fd, err := g.callers.descriptor(n, dir)
+	return g.locate(n, dir, text)
+}
+
+// locate finds out which file a name in a directory is.
+//
+// The path is the kernel's own of the directory's descriptor, at this moment, less that of the share's root: no name that
+// the guest made takes part in it but as what it is. virtiofsd follows no symbolic link in the last part of a name, but
+// does in the others, if its guest sends such a name, which none that is honest does. So a name has one part.
+func (g *Gate) locate(n *notification, dir uint64, name string) (place, error) {
+	number, err := descriptor(dir)
 	if err != nil {
 		return place{}, err
 	}
-	p, err := g.locate(n, fd, text)
-	if err != nil {
-		unix.Close(fd)
-	}
-	return p, err
-}
-
-func (g *Gate) locate(n *notification, fd int, name string) (place, error) {
-	if number, err := strconv.ParseUint(name, 10, 31); err == nil && isProc(fd) {
-		// This is how virtiofsd comes from a descriptor that only says where a file is to the file itself.
-		file, err := g.callers.descriptor(n, number)
+	if file, err := strconv.ParseUint(name, 10, 31); err == nil {
+		proc, err := g.isProc(n, number)
 		if err != nil {
 			return place{}, err
 		}
-		at, err := g.open(file)
-		if err != nil {
-			unix.Close(file)
-			return place{}, err
+		if proc {
+			// This is how virtiofsd comes from a descriptor that only says where a file is to the file itself.
+			return g.open(n, file)
 		}
-		unix.Close(fd)
-		return at, nil
 	}
-	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+	if !isName(name) {
 		return place{}, unix.EINVAL
 	}
-	at, err := g.pathOf(fd)
-	return place{fd, name, path.Join(at, name)}, err
+	at, err := g.pathOf(n, number)
+	return place{n, number, name, path.Join(at, name)}, err
+}
+
+// isName tells whether it is one of what is in a directory.
+func isName(text string) bool {
+	return text != "" && text != "." && text != ".." && !strings.Contains(text, "/")
 }
 
 // open is the place of an open file.
-func (g *Gate) open(fd int) (place, error) {
-	at, err := g.pathOf(fd)
-	return place{fd: fd, path: at}, err
+func (g *Gate) open(n *notification, fd uint64) (place, error) {
+	number, err := descriptor(fd)
+	if err != nil {
+		return place{}, err
+	}
+	at, err := g.pathOf(n, number)
+	return place{of: n, number: number, path: at}, err
 }
 
-// isProc tells whether the directory is virtiofsd's list of its descriptors.
-func isProc(fd int) bool {
-	var st unix.Statfs_t
-	return unix.Fstatfs(fd, &st) == nil && int64(st.Type) == unix.PROC_SUPER_MAGIC
+// isProc tells whether the directory is virtiofsd's list of its descriptors. The first one is kept open, as it will be
+// asked about again: until it is closed, no other file system has its device number.
+func (g *Gate) isProc(n *notification, number string) (bool, error) {
+	st, err := g.callers.stat(n, number, "")
+	if err != nil || g.proc >= 0 && st.Dev == g.procDevice {
+		return err == nil, err
+	}
+	fd, err := g.callers.open(n, number)
+	if err != nil {
+		return false, err
+	}
+	var system unix.Statfs_t
+	err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &system))
+	proc := err == nil && int64(system.Type) == unix.PROC_SUPER_MAGIC
+	if proc && g.proc < 0 {
+		g.proc, g.procDevice = fd, st.Dev
+	} else {
+		unix.Close(fd)
+	}
+	return proc, err
 }
 
 // errOutside says that something is not in the share.
@@ -84,12 +105,15 @@ var errOutside = errors.New("it is not in the share")
 
 // pathOf returns where an open file is in the share. Directories whose path would be too long for the kernel to tell
 // cannot be worked in.
-func (g *Gate) pathOf(fd int) (string, error) {
-	root, err := g.read(g.root)
-	if err != nil {
-		return "", err
+func (g *Gate) pathOf(n *notification, number string) (string, error) {
+	root := "/"
+	if !g.ownRoot {
+		var err error
+		if root, err = g.rootPath(); err != nil {
+			return "", err
+		}
 	}
-	at, err := g.read(fd)
+	at, err := g.callers.path(n, number)
 	if err != nil {
 		return "", err
 	}
@@ -97,29 +121,21 @@ func (g *Gate) pathOf(fd int) (string, error) {
 	case at == root:
 		return ".", nil
 	case root == "/":
-		return strings.TrimPrefix(at, "/"), nil
+		return at[1:], nil
 	case strings.HasPrefix(at, root+"/"):
 		return at[len(root)+1:], nil
 	}
 	return "", errOutside
 }
 
+// rootPath returns where the share is. What is the root of a mount namespace has the path "/" whatever the host renames,
+// and keeps it, because virtiofsd does not mount anything while it serves. Others can be renamed at any time.
+func (g *Gate) rootPath() (string, error) {
+	return readPath(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", g.root), g.target[:])
+}
+
 // deleted is what the kernel appends to the path of what has no name any more.
 const deleted = " (deleted)"
-
-// read asks the kernel for the path of a descriptor. For one of another mount namespace, that is the path there, as far
-// as it is one of mounts.
-func (g *Gate) read(fd int) (string, error) {
-	g.link = strconv.AppendInt(append(g.link[:0], "/proc/self/fd/"...), int64(fd), 10)
-	n, err := unix.Readlink(string(g.link), g.target[:])
-	if err != nil {
-		return "", err
-	}
-	if n == len(g.target) || n == 0 || g.target[0] != '/' {
-		return "", errOutside
-	}
-	return string(g.target[:n]), nil
-}
 
 // typeOf has the type bits of a mode as the kernel has it.
 func typeOf(mode uint32) fs.FileMode {

@@ -46,12 +46,27 @@ func (r *replacement) finish() (done bool, err error) {
 	case len(r.data) > rules.MaxContent: // what comes after that was not asked for, and so does not decide
 		return false, nil
 	}
-	return true, r.gate.asOwner(r.replace)
+	return true, r.replace()
 }
 
 func (r *replacement) replace() error {
+	from, err := r.gate.hold(r.from)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(from)
+	to, err := r.gate.hold(r.to)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(to)
+	return r.gate.asOwner(func() error { return r.move(from, to) })
+}
+
+// move takes the directories.
+func (r *replacement) move(from, to int) error {
 	draft := draftPrefix + rand.Text()
-	fd, err := unix.Openat(r.to.fd, draft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(to, draft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -59,14 +74,14 @@ func (r *replacement) replace() error {
 	_, err = f.Write(r.data)
 	err = errors.Join(err, unix.Fchmod(fd, r.mode), f.Close())
 	if err == nil {
-		err = unix.Renameat2(r.to.fd, draft, r.to.fd, r.to.name, r.flags)
+		err = unix.Renameat2(to, draft, to, r.to.name, r.flags)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(r.to.fd, draft, 0)
+		_ = unix.Unlinkat(to, draft, 0)
 		return err
 	}
 	// Whatever has that name now, the guest may do that.
-	return unix.Unlinkat(r.from.fd, r.from.name, 0)
+	return unix.Unlinkat(from, r.from.name, 0)
 }
 
 // wantsContent tells whether the content of a file decides which has the path, or had it.
@@ -82,13 +97,18 @@ func (g *Gate) content(p place) ([]byte, error) {
 }
 
 func (g *Gate) contentAndMode(p place) (data []byte, mode uint32, err error) {
+	at, err := g.hold(p)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unix.Close(at)
 	err = g.asOwner(func() error {
 		const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
 		fd := -1
 		if p.name == "" {
-			fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", p.fd), flags, 0)
+			fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", at), flags, 0)
 		} else {
-			fd, err = unix.Openat(p.fd, p.name, flags|unix.O_NOFOLLOW, 0)
+			fd, err = unix.Openat(at, p.name, flags|unix.O_NOFOLLOW, 0)
 		}
 		if err != nil {
 			return err
