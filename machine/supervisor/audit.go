@@ -21,6 +21,10 @@ const (
 	// auditBatch is how many are written at once.
 	auditBatch = 512
 
+	// auditRest is how long entries are collected after some were written. A guest that makes many files has each
+	// noted, and would wake the writer for each.
+	auditRest = 20 * time.Millisecond
+
 	// refusalRepeat is when the same refusal is told anew, and maxRepeats bounds how many are remembered for that.
 	refusalRepeat = time.Minute
 	maxRepeats    = 4096
@@ -86,11 +90,17 @@ func (a *auditor) close() {
 func (a *auditor) run() {
 	defer close(a.ended)
 	defer a.log.Close()
-	var due <-chan time.Time // when what is new may be shown
+	var due, rested <-chan time.Time // when what is new may be shown, and when entries are taken again
+	entries := a.entries             // nil: none is taken
 	for {
 		select {
-		case e := <-a.entries:
+		case e := <-entries:
 			a.write(e)
+			if len(a.entries) == 0 {
+				entries, rested = nil, time.After(auditRest)
+			}
+		case <-rested:
+			entries, rested = a.entries, nil
 		case <-due:
 			due = nil
 		case <-a.stop:

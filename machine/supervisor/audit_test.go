@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
@@ -72,6 +74,35 @@ func TestRefusalIsToldOnce(t *testing.T) {
 		t.Errorf("%d refusals are recorded, want all 20", got)
 	}
 	(*auditor)(nil).close()
+}
+
+// countedLog counts how often it is written to.
+type countedLog struct {
+	bytes.Buffer
+	writes int
+}
+
+func (l *countedLog) Write(p []byte) (int, error) {
+	l.writes++
+	return l.Buffer.Write(p)
+}
+
+func (l *countedLog) Close() error { return nil }
+
+func TestAuditWritesWhatABusyGuestDoesTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &countedLog{}
+		a := newAuditor(log, slog.New(slog.DiscardHandler), func([]machine.Refusal) error { return nil })
+		for i := range 10 {
+			a.of("/src")(gate.Event{Verb: gate.Create, Path: fmt.Sprint(i)})
+			time.Sleep(auditRest / 20)
+		}
+		time.Sleep(auditRest)
+		a.close()
+		if got := strings.Count(log.String(), "\n"); got != 10 || log.writes != 2 {
+			t.Errorf("%d entries in %d writes, want 10 in 2", got, log.writes)
+		}
+	})
 }
 
 func TestShownRefusalsAreBounded(t *testing.T) {
