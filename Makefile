@@ -112,7 +112,7 @@ nested: image ## the test that boots guests under KVM within a guest, with all s
 	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_NESTED='$(NESTED)' go test -count=1 -timeout 0 -v -run 'TestNested$$' ./cmd/sandbox
 
 .PHONY: bench
-bench: image ## measure how fast sandboxes are (about ten minutes), and write bench.json; docs/benchmarks.md explains it
+bench: image ## measure how fast sandboxes are (about a quarter of an hour), and write bench.json; docs/benchmarks.md explains it
 	go run ./internal/bench $(BENCH)
 
 .PHONY: clean

@@ -24,6 +24,7 @@ type settings struct {
 	nested  bool          // measure under KVM in an emulated guest
 	repeat  int           // boots of each guest
 	calls   int           // commands in a running guest
+	files   int           // of the repository that is put on shares
 	idle    time.Duration // how long a guest is watched doing nothing
 	timeout time.Duration // for one guest to get ready
 }
@@ -48,6 +49,8 @@ func measurements() []measurement {
 		{"fork-memory", forkMemory},
 		{"net", networks},
 		{"net-start", networkStart},
+		{"share", shares},
+		{"try", try},
 	}
 }
 
@@ -77,12 +80,13 @@ func parse(args []string) (settings, error) {
 	f.StringVar(&only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ","))
 	f.IntVar(&o.repeat, "repeat", 3, "how often each guest is booted (-nested: 2)")
 	f.IntVar(&o.calls, "calls", 20, "how often each command is run in a running guest (-nested: 5)")
+	f.IntVar(&o.files, "files", 1000, "how many files the repository and the archive have that are put on shares")
 	f.DurationVar(&o.idle, "idle", time.Minute, "how long a guest is watched while it does nothing")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long a guest may take to get ready (-nested: 2h)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if f.NArg() > 0 || o.repeat < 1 || o.calls < 1 || o.idle <= 0 {
+	if f.NArg() > 0 || o.repeat < 1 || o.calls < 1 || o.files < 1 || o.idle <= 0 {
 		return o, errors.New("there is an argument too many, or a number below 1: go run ./internal/bench -help shows the flags")
 	}
 	if only != "" {

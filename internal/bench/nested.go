@@ -94,7 +94,7 @@ func runNested(ctx context.Context, b *bench) (err error) {
 func (b *bench) inner(json string) []string {
 	return []string{
 		"-sandbox", nested.Tools + "/bin/sandbox", "-image", b.img.Ref(), "-json", json,
-		"-only", strings.Join(b.only, ","), "-repeat", strconv.Itoa(b.repeat), "-calls", strconv.Itoa(b.calls),
+		"-only", strings.Join(b.only, ","), "-repeat", strconv.Itoa(b.repeat), "-calls", strconv.Itoa(b.calls), "-files", strconv.Itoa(b.files),
 		"-idle", b.idle.String(), "-timeout", b.timeout.String(),
 	}
 }
