@@ -105,7 +105,7 @@ integration: image image-test ## the tests that boot guests, from the default im
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 0 ./cmd/sandbox/...
 
 # Not those that need more than the guest has: emulators of other machines, Nix, a compiler.
-NESTED := daily|disk|fork|hostile|life|lifecycle|network|not-ready|qmp|reboot|remote|resize|run|shares|smoke|snapshot|warm
+NESTED := mount workspace snapshot fork warm run daily disk hostile http life lifecycle network not-ready ports public qmp reboot remote resize secrets shares smoke sshagent
 
 .PHONY: nested
 nested: image ## the test that boots guests under KVM within a guest, with all scripts that can run there

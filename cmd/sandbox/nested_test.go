@@ -3,11 +3,12 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -21,8 +22,7 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
-// nestedVariable names the scripts that run within a guest, as a regular
-// expression of the flag -test.run.
+// nestedVariable names the scripts that run within a guest, separated by spaces.
 const nestedVariable = "SANDBOX_TEST_NESTED"
 
 // nestedScripts are those that make test runs there; make nested runs nearly all.
@@ -33,188 +33,92 @@ const nestedScripts = "run"
 // microvm and over vsock, whose addresses are none of a test's business on the
 // machine itself.
 //
-// QEMU's emulation of that processor is not exact: of seven runs on one machine,
-// four failed, each in another place. Once the outer guest's kernel could say why: a
+// QEMU's emulation of that processor is not exact, and the outer guest's kernel dies
+// of it every now and then, each time in another place. Once it could say why: a
 // page fault in svm_vcpu_run, after the nested guest's exit and before the kernel has
 // its own GS base back, so that the handler faults at its first use of that
 // (exc_page_fault), again and again, until the stack is full. No program brings a
-// kernel there on a real processor. What is wrong with us fails each time.
+// kernel there on a real processor. So what was going on when that guest died is tried
+// again in a new one, what has passed is not, and what fails while it lives has failed.
 func TestNested(t *testing.T) {
-	imageDirs(t) // or else it is skipped
-	for try := 1; ; try++ {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNestedOnce$", "-test.v", "-test.timeout=0")
-		cmd.Env = append(os.Environ(), helperVariable+"=nested")
-		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
-		err := cmd.Run()
-		if err == nil {
-			return
-		}
-		if try == nestedTries {
-			t.Fatal(err)
-		}
-		t.Logf("%v: it is tried again", err)
+	o := collectOuter(t)
+	run := func(name string, part func(*trial)) {
+		t.Run(name, func(t *testing.T) {
+			if err := o.try(t, part); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	run("kvm", o.testKVM)
+	for script := range strings.FieldsSeq(cmp.Or(os.Getenv(nestedVariable), nestedScripts)) {
+		run(script, func(a *trial) { o.runScript(a, script) })
 	}
 }
 
-// nestedTries is how often TestNested is tried.
-const nestedTries = 5
-
-// TestNestedOnce is what TestNested tries.
-func TestNestedOnce(t *testing.T) {
-	if os.Getenv(helperVariable) != "nested" {
-		t.Skip("it is run by TestNested")
+// TestOnlyADeadGuestIsReplaced is about what TestNested tries again: a program in the
+// place of ours plays the guest, which is dead while there is a file.
+func TestOnlyADeadGuestIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	program, dead := filepath.Join(dir, "sandbox"), filepath.Join(dir, "dead")
+	text := `#!/bin/sh
+cd "${0%/*}"
+case $1 in
+run) echo >>guests ;;
+exec) test ! -e dead ;;
+rm) rm -f dead ;;
+esac
+`
+	if err := os.WriteFile(program, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	o := startOuter(t)
-	watch := watchForHang(t.Name())
-	defer watch.Stop()
-	t.Run("KVM is used once it can be", func(t *testing.T) {
-		for _, step := range []struct{ prepare, user, want string }{
-			{"true", "root", "/dev/kvm does not exist"},
-			{"modprobe kvm_amd && chmod 600 /dev/kvm && chgrp kvm /dev/kvm", "root", "chgrp kvm /dev/kvm && chmod 660 /dev/kvm"},
-			{"chmod 660 /dev/kvm", "agent", "sudo usermod -aG kvm agent"},
-			{"usermod -aG kvm agent", "agent", "ok    kvm"},
-			{"true", "root", "ok    kvm"},
-		} {
-			got := o.sh(t, fmt.Sprintf("%s\nsudo -u %s env PATH=$PATH sandbox doctor || true", step.prepare, step.user))
-			if !strings.Contains(got, step.want) {
-				t.Fatalf("after %q, sandbox doctor of %s says\n%s", step.prepare, step.user, got)
-			}
-		}
-	})
-
-	// At once, and --transport auto must choose vsock.
-	o.sh(t, `modprobe vhost_vsock && test -c /dev/vhost-vsock
-pids=
-for name in one two; do
-	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 20m >$name.out 2>&1 &
-	pids="$pids $!"
-done
-for pid in $pids; do
-	wait $pid || { cat *.out >&2; exit 1; }
-done`)
-	one, two := o.inspect(t, "one"), o.inspect(t, "two")
-	if one.cid == two.cid || one.State.Transport != agent.TransportVsock || two.State.Transport != agent.TransportVsock {
-		t.Fatalf("two sandboxes at once: %+v and %+v", one, two)
-	}
-	if line := strings.Join(one.State.Argv, " "); !strings.Contains(line, "-machine microvm,") || !strings.Contains(line, "-accel kvm -cpu host ") {
-		t.Errorf("QEMU was started as %s", line)
-	}
-	for _, name := range []string{"one", "two"} {
-		if got := o.sh(t, "sandbox exec "+name+" -- uname -n"); got != name+"\n" {
-			t.Errorf("%s is called %q", name, got)
-		}
-	}
-
-	t.Run("a taken CID is recognised", func(t *testing.T) {
-		got := o.sh(t, fmt.Sprintf(`! qemu-system-x86_64 -M q35 -accel tcg -nodefaults -display none -S -device vhost-vsock-pci,guest-cid=%d 2>&1`, one.cid))
-		if !qemu.CIDTaken(got) {
-			t.Errorf("QEMU says %q", got)
-		}
-	})
-	const refused = "connected, but not admitted: cannot log in to the guest's agent: ssh: handshake failed: ssh: unable to authenticate"
-	t.Run("another user's key is refused", func(t *testing.T) {
-		got := o.sh(t, fmt.Sprintf(`! sudo -u agent /opt/tools/bin/vsock login %d %d 2>&1`, one.cid, o.image.Manifest.Agent.Port))
-		if !strings.HasPrefix(got, refused) {
-			t.Errorf("a stranger is told %q", got)
-		}
-	})
-	t.Run("a lost connection is made anew", func(t *testing.T) {
-		o.sh(t, fmt.Sprintf(`vsock cut %d`, one.State.Supervisor))
-		// The supervisor may not have noticed yet when the first one comes.
-		got := o.sh(t, `until sandbox exec one -- echo again; do :; done`)
-		if got != "again\n" {
-			t.Errorf("got %q", got)
-		}
-		log := o.sh(t, `sandbox logs --of supervisor one`)
-		if !strings.Contains(log, "reached again") {
-			t.Errorf("the supervisor's log:\n%s", log)
-		}
-	})
-	t.Run("a restored guest is reached by its new CID", func(t *testing.T) {
-		o.sh(t, `sandbox rm --force two
-sandbox exec one -- sh -c 'echo saved >/dev/shm/fact'
-sandbox snapshot save one mark
-sandbox exec one -- sh -c 'echo lost >/dev/shm/fact'
-sandbox snapshot restore one mark`)
-		if got := o.sh(t, `sandbox exec one -- cat /dev/shm/fact`); got != "saved\n" {
-			t.Errorf("the restored guest's memory has %q", got)
-		}
-		if restored := o.inspect(t, "one"); restored.cid == one.cid {
-			t.Errorf("the CID is still %d", one.cid)
-		}
-	})
-	t.Run("a fork has a CID and a key of its own", func(t *testing.T) {
-		got := o.sh(t, `mkfifo said heard
-sandbox exec one -- sh -c 'echo begun; read -r word; echo "$word"' <said >heard &
-exec 3>said 4<heard
-read -r word <&4
-sandbox fork --name fork one >&2
-sandbox exec fork -- uname -n
-sandbox exec one -- uname -n
-echo on >&3
-cat <&4
-wait $!`)
-		if want := "fork\none\non\n"; got != want {
-			t.Errorf("the fork, its parent, and what ran in that say %q, not %q", got, want)
-		}
-		parent, fork := o.inspect(t, "one"), o.inspect(t, "fork")
-		if fork.cid == parent.cid || fork.State.Transport != agent.TransportVsock {
-			t.Errorf("the fork is %+v and its parent is %+v", fork, parent)
-		}
-		// The supervisor's own connection was opened with the parent's key.
-		login := func(owner string) string {
-			return fmt.Sprintf(`vsock login %d %d /var/lib/sandbox/sandboxes/%s/keys/agent_key 2>&1`, fork.cid, o.image.Manifest.Agent.Port, owner)
-		}
-		o.sh(t, login("fork"))
-		if got := o.sh(t, "! "+login("one")); !strings.HasPrefix(got, refused) {
-			t.Errorf("who has the parent's key is told %q", got)
-		}
-	})
-	t.Run("a snapshot of another processor is refused", func(t *testing.T) {
-		got := o.sh(t, `sandbox snapshot save one elsewhere
-sed -i 's/"cpu": "[^"]*"/"cpu": "another one"/' /var/lib/sandbox/sandboxes/one/snapshots/elsewhere/*.json
-! sandbox snapshot restore one elsewhere 2>&1
-sandbox exec one -- uname -n`)
-		if !strings.Contains(got, "restore on a machine of the same kind") || !strings.HasSuffix(got, "one\n") {
-			t.Errorf("a restore says\n%s", got)
-		}
-	})
-	t.Run("scripts", func(t *testing.T) {
-		watch.Stop() // each of them has its own
-		o.sh(t, `sandbox rm --force one fork`)
-		scripts := cmp.Or(os.Getenv(nestedVariable), nestedScripts)
-		cmd := o.guest.Command(t.Context(), fmt.Sprintf(`cd %[1]s/repository/cmd/sandbox
-%[2]s=1 %[3]s=%[1]s/bin SANDBOX_IMAGE=%[4]s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.parallel 1 -test.run 'TestGuests$/^(%[5]s)$' 2>&1`,
-			nested.Tools, guestsVariable, programsVariable, testImage(), scripts))
-		// At once, because all of them take an hour and more.
-		var said bytes.Buffer
-		cmd.Stdout = io.MultiWriter(t.Output(), &said)
-		cmd.Stderr = t.Output()
-		if err := cmd.Run(); err != nil {
+	o := &outer{config: nested.Config{Program: program, Image: &image.Image{}, Env: os.Environ()}}
+	var runs int
+	die := func(a *trial) {
+		if err := os.WriteFile(dead, nil, 0o644); err != nil {
 			t.Error(err)
 		}
-		if !strings.Contains(said.String(), "--- PASS: TestGuests/") {
-			t.Error("none of them was run")
+		a.Fatal("a command in a dead guest failed")
+	}
+	for _, test := range []struct {
+		name         string
+		part         func(*trial)
+		fails        bool
+		runs, guests int
+	}{
+		{"what passes runs once", func(*trial) {}, false, 1, 1},
+		{"the guest that there is serves the next", func(*trial) {}, false, 1, 1},
+		{"what is wrong with us fails at once", func(a *trial) { a.Fatal("wrong") }, true, 1, 1},
+		{"a guest that dies is replaced", func(a *trial) {
+			if runs == 1 {
+				die(a)
+			}
+		}, false, 2, 2},
+		{"but not for ever", die, true, nestedTries, 1 + nestedTries},
+	} {
+		runs = 0
+		err := o.try(t, func(a *trial) {
+			runs++
+			test.part(a)
+		})
+		guests, readErr := os.ReadFile(filepath.Join(dir, "guests"))
+		if (err != nil) != test.fails || readErr != nil || runs != test.runs || len(guests) != test.guests {
+			t.Errorf("%s: %v after %d runs, in the %d. guest (%v)", test.name, err, runs, len(guests), readErr)
 		}
-	})
-	t.Run("serial stays the fallback", func(t *testing.T) {
-		// The fallback itself is what the other tests run on.
-		got := o.sh(t, `rm /dev/vhost-vsock; sandbox doctor || true`)
-		if !strings.Contains(got, "over virtio-serial") {
-			t.Errorf("sandbox doctor says\n%s", got)
-		}
-	})
+	}
 }
 
-// outer is the guest in which guests are started.
+// nestedTries is how often a part of TestNested is tried.
+const nestedTries = 5
+
+// outer is the guest in which guests are started, and after its death the next one.
 type outer struct {
-	image *image.Image
-	guest *nested.Guest
+	config nested.Config
+	guest  *nested.Guest // nil while there is none
 }
 
-// startOuter starts a guest that has what nested guests need: our programs,
-// QEMU and virtiofsd with their libraries, the image, and the tests.
-func startOuter(t *testing.T) outer {
+// collectOuter collects what nested guests need: our programs, QEMU and virtiofsd
+// with their libraries, the image, and the tests.
+func collectOuter(t *testing.T) *outer {
 	dirs := imageDirs(t)
 	store, err := image.OpenStore(dirs.Images())
 	if err != nil {
@@ -239,32 +143,87 @@ func startOuter(t *testing.T) outer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(runtime) })
-	guest, err := nested.Start(t.Context(), nested.Config{
+	o := &outer{config: nested.Config{
 		Program: filepath.Join(bin, "sandbox"), Image: img, Tools: tools,
 		Env: append(os.Environ(), "XDG_STATE_HOME="+t.TempDir(), "XDG_RUNTIME_DIR="+runtime),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the guest says of itself:\n%s", guest.Logs())
-		}
-		if err := guest.Remove(); err != nil {
+		if err := o.remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	return outer{img, guest}
+	return o
+}
+
+// try runs a part of the test, in the guest that there is or a new one, and again in
+// another one as long as it fails because that guest has died.
+func (o *outer) try(t *testing.T, part func(*trial)) error {
+	for try := 1; ; try++ {
+		watch := watchForHang(t.Name())
+		a := &trial{test: t}
+		a.run(func() {
+			o.start(a)
+			part(a)
+		})
+		watch.Stop()
+		if !a.failed {
+			t.Log(a.log.String())
+			return nil
+		}
+		died := o.died(t.Context())
+		if died == nil {
+			return errors.New(a.log.String())
+		}
+		t.Logf("%s%v", a.log.String(), died)
+		if o.guest != nil {
+			t.Logf("that guest says of itself:\n%s", o.guest.Logs())
+		}
+		if err := o.remove(); err != nil {
+			return err
+		}
+		if try == nestedTries {
+			return fmt.Errorf("%d guests have died, the last one so: %w", try, died)
+		}
+		t.Log("it is tried again in a new guest")
+	}
+}
+
+// start starts the guest unless there is one.
+func (o *outer) start(a *trial) {
+	if o.guest != nil {
+		return
+	}
+	guest, err := nested.Start(a.test.Context(), o.config)
+	if err != nil {
+		a.Fatal(err)
+	}
+	o.guest = guest
+}
+
+// died is why the guest cannot be asked any more, or nil if it can.
+func (o *outer) died(ctx context.Context) error {
+	if o.guest == nil {
+		return errors.New("there is no guest that could have KVM")
+	}
+	return o.guest.Responds(ctx)
+}
+
+func (o *outer) remove() error {
+	if o.guest == nil {
+		return nil
+	}
+	guest := o.guest
+	o.guest = nil
+	return guest.Remove()
 }
 
 // sh runs a script as root in the guest and returns what it prints.
-func (o outer) sh(t *testing.T, script string) string {
-	t.Helper()
-	cmd := o.guest.Command(t.Context(), script)
+func (o *outer) sh(a *trial, script string) string {
+	cmd := o.guest.Command(a.test.Context(), script)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%s\n%v\n%s%s", script, err, stdout.Bytes(), stderr.Bytes())
+		a.Fatalf("%s\n%v\n%s%s", script, err, stdout.Bytes(), stderr.Bytes())
 	}
 	return stdout.String()
 }
@@ -275,20 +234,162 @@ type inspected struct {
 	cid   uint32
 }
 
-func (o outer) inspect(t *testing.T, name string) inspected {
-	t.Helper()
+func (o *outer) inspect(a *trial, name string) inspected {
 	var i inspected
-	if err := json.Unmarshal([]byte(o.sh(t, "sandbox inspect "+name)), &i); err != nil {
-		t.Fatal(err)
+	if err := json.Unmarshal([]byte(o.sh(a, "sandbox inspect "+name)), &i); err != nil {
+		a.Fatal(err)
 	}
 	found := regexp.MustCompile(`guest-cid=(\d+)`).FindStringSubmatch(strings.Join(i.State.Argv, " "))
 	if found == nil {
-		t.Fatalf("%s has no CID: %q", name, i.State.Argv)
+		a.Fatalf("%s has no CID: %q", name, i.State.Argv)
 	}
 	cid, err := strconv.ParseUint(found[1], 10, 32)
 	if err != nil {
-		t.Fatal(err)
+		a.Fatal(err)
 	}
 	i.cid = uint32(cid)
 	return i
+}
+
+// runScript runs a script of TestGuests in the guest.
+func (o *outer) runScript(a *trial, script string) {
+	cmd := o.guest.Command(a.test.Context(), fmt.Sprintf(`modprobe -a kvm_amd vhost_vsock
+chmod 660 /dev/kvm
+cd %[1]s/repository/cmd/sandbox
+%[2]s=1 %[3]s=%[1]s/bin SANDBOX_IMAGE=%[4]s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.run 'TestGuests$/^%[5]s$' 2>&1`,
+		nested.Tools, guestsVariable, programsVariable, testImage(), script))
+	// At once, because some take many minutes.
+	var said bytes.Buffer
+	cmd.Stdout = io.MultiWriter(a.test.Output(), &said)
+	cmd.Stderr = a.test.Output()
+	if err := cmd.Run(); err != nil {
+		a.Fatalf("the script %s: %v", script, err)
+	}
+	if !strings.Contains(said.String(), "--- PASS: TestGuests/"+script+" ") {
+		a.Fatalf("there is no script %s, or it was not run", script)
+	}
+}
+
+// testKVM is about what only KVM and vsock have.
+func (o *outer) testKVM(a *trial) {
+	a.step("KVM is used once it can be", func() {
+		for _, step := range []struct{ prepare, user, want string }{
+			{"true", "root", "/dev/kvm does not exist"},
+			{"modprobe kvm_amd && chmod 600 /dev/kvm && chgrp kvm /dev/kvm", "root", "chgrp kvm /dev/kvm && chmod 660 /dev/kvm"},
+			{"chmod 660 /dev/kvm", "agent", "sudo usermod -aG kvm agent"},
+			{"usermod -aG kvm agent", "agent", "ok    kvm"},
+			{"true", "root", "ok    kvm"},
+		} {
+			got := o.sh(a, fmt.Sprintf("%s\nsudo -u %s env PATH=$PATH sandbox doctor || true", step.prepare, step.user))
+			if !strings.Contains(got, step.want) {
+				a.Fatalf("after %q, sandbox doctor of %s says\n%s", step.prepare, step.user, got)
+			}
+		}
+	})
+
+	// At once, and --transport auto must choose vsock.
+	o.sh(a, `modprobe vhost_vsock && test -c /dev/vhost-vsock
+pids=
+for name in one two; do
+	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 20m >$name.out 2>&1 &
+	pids="$pids $!"
+done
+for pid in $pids; do
+	wait $pid || { cat *.out >&2; exit 1; }
+done`)
+	one, two := o.inspect(a, "one"), o.inspect(a, "two")
+	if one.cid == two.cid || one.State.Transport != agent.TransportVsock || two.State.Transport != agent.TransportVsock {
+		a.Fatalf("two sandboxes at once: %+v and %+v", one, two)
+	}
+	if line := strings.Join(one.State.Argv, " "); !strings.Contains(line, "-machine microvm,") || !strings.Contains(line, "-accel kvm -cpu host ") {
+		a.Fatalf("QEMU was started as %s", line)
+	}
+	for _, name := range []string{"one", "two"} {
+		if got := o.sh(a, "sandbox exec "+name+" -- uname -n"); got != name+"\n" {
+			a.Fatalf("%s is called %q", name, got)
+		}
+	}
+
+	a.step("a taken CID is recognised", func() {
+		got := o.sh(a, fmt.Sprintf(`! qemu-system-x86_64 -M q35 -accel tcg -nodefaults -display none -S -device vhost-vsock-pci,guest-cid=%d 2>&1`, one.cid))
+		if !qemu.CIDTaken(got) {
+			a.Fatalf("QEMU says %q", got)
+		}
+	})
+	const refused = "connected, but not admitted: cannot log in to the guest's agent: ssh: handshake failed: ssh: unable to authenticate"
+	a.step("another user's key is refused", func() {
+		got := o.sh(a, fmt.Sprintf(`! sudo -u agent /opt/tools/bin/vsock login %d %d 2>&1`, one.cid, o.config.Image.Manifest.Agent.Port))
+		if !strings.HasPrefix(got, refused) {
+			a.Fatalf("a stranger is told %q", got)
+		}
+	})
+	a.step("a lost connection is made anew", func() {
+		o.sh(a, fmt.Sprintf(`vsock cut %d`, one.State.Supervisor))
+		// The supervisor may not have noticed yet when the first one comes.
+		got := o.sh(a, `until sandbox exec one -- echo again; do :; done`)
+		if got != "again\n" {
+			a.Fatalf("got %q", got)
+		}
+		log := o.sh(a, `sandbox logs --of supervisor one`)
+		if !strings.Contains(log, "reached again") {
+			a.Fatalf("the supervisor's log:\n%s", log)
+		}
+	})
+	a.step("a restored guest is reached by its new CID", func() {
+		o.sh(a, `sandbox rm --force two
+sandbox exec one -- sh -c 'echo saved >/dev/shm/fact'
+sandbox snapshot save one mark
+sandbox exec one -- sh -c 'echo lost >/dev/shm/fact'
+sandbox snapshot restore one mark`)
+		if got := o.sh(a, `sandbox exec one -- cat /dev/shm/fact`); got != "saved\n" {
+			a.Fatalf("the restored guest's memory has %q", got)
+		}
+		if restored := o.inspect(a, "one"); restored.cid == one.cid {
+			a.Fatalf("the CID is still %d", one.cid)
+		}
+	})
+	a.step("a fork has a CID and a key of its own", func() {
+		got := o.sh(a, `mkfifo said heard
+sandbox exec one -- sh -c 'echo begun; read -r word; echo "$word"' <said >heard &
+exec 3>said 4<heard
+read -r word <&4
+sandbox fork --name fork one >&2
+sandbox exec fork -- uname -n
+sandbox exec one -- uname -n
+echo on >&3
+cat <&4
+wait $!`)
+		if want := "fork\none\non\n"; got != want {
+			a.Fatalf("the fork, its parent, and what ran in that say %q, not %q", got, want)
+		}
+		parent, fork := o.inspect(a, "one"), o.inspect(a, "fork")
+		if fork.cid == parent.cid || fork.State.Transport != agent.TransportVsock {
+			a.Fatalf("the fork is %+v and its parent is %+v", fork, parent)
+		}
+		// The supervisor's own connection was opened with the parent's key.
+		login := func(owner string) string {
+			return fmt.Sprintf(`vsock login %d %d /var/lib/sandbox/sandboxes/%s/keys/agent_key 2>&1`, fork.cid, o.config.Image.Manifest.Agent.Port, owner)
+		}
+		o.sh(a, login("fork"))
+		if got := o.sh(a, "! "+login("one")); !strings.HasPrefix(got, refused) {
+			a.Fatalf("who has the parent's key is told %q", got)
+		}
+	})
+	a.step("a snapshot of another processor is refused", func() {
+		got := o.sh(a, `sandbox snapshot save one elsewhere
+sed -i 's/"cpu": "[^"]*"/"cpu": "another one"/' /var/lib/sandbox/sandboxes/one/snapshots/elsewhere/*.json
+! sandbox snapshot restore one elsewhere 2>&1
+sandbox exec one -- uname -n`)
+		if !strings.Contains(got, "restore on a machine of the same kind") || !strings.HasSuffix(got, "one\n") {
+			a.Fatalf("a restore says\n%s", got)
+		}
+	})
+	o.sh(a, `sandbox rm --force one fork`)
+	a.step("serial stays the fallback", func() {
+		// The fallback itself is what the other tests run on.
+		got := o.sh(a, `mv /dev/vhost-vsock /dev/away; sandbox doctor || true; mv /dev/away /dev/vhost-vsock`)
+		if !strings.Contains(got, "over virtio-serial") {
+			a.Fatalf("sandbox doctor says\n%s", got)
+		}
+	})
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// scriptAttempt runs a script so that it can be run again: it is what package testscript takes for a test, and its failure is
-// not the test's.
-type scriptAttempt struct {
+// trial is a part of a test that can be run again: its failure is not the test's. It is what package testscript takes for a
+// test, too.
+type trial struct {
 	test    *testing.T
 	log     bytes.Buffer
 	failed  bool
@@ -26,7 +26,7 @@ type scriptAttempt struct {
 // off. What is wrong with us fails each time, and whatever else fails, fails at once.
 func runScript(t *testing.T, p testscript.Params) {
 	for try := 1; ; try++ {
-		a := &scriptAttempt{test: t}
+		a := &trial{test: t}
 		testscript.RunT(a, p)
 		switch {
 		case a.skipped:
@@ -47,32 +47,45 @@ const scriptTries = 3
 // thread waits that should have gone on. Or it is what is said of a guest that has done nothing for many minutes.
 var stoodStill = regexp.MustCompile(`rcu_gp_kthread|rcu_preempt kthread|rcu_preempt detected stalls|the guest was not ready after [0-9]{2}m0s`)
 
-// Run runs the script within the attempt. The only one at a time: the test itself is what runs beside others.
-func (a *scriptAttempt) Run(_ string, script func(testscript.T)) {
+// Run runs the script within the trial. The only one at a time: the test itself is what runs beside others.
+func (a *trial) Run(_ string, script func(testscript.T)) {
+	a.run(func() { script(a) })
+}
+
+// run runs the trial's body, up to what it fails at.
+func (a *trial) run(body func()) {
 	done := make(chan struct{})
-	go func() { // which a script that fails ends
+	go func() { // which a failure ends
 		defer close(done)
-		script(a)
+		body()
 	}()
 	<-done
 }
 
-func (a *scriptAttempt) Log(args ...any) { fmt.Fprintln(&a.log, args...) }
-func (a *scriptAttempt) Parallel()       {}
-func (a *scriptAttempt) Verbose() bool   { return testing.Verbose() }
+// step runs what the trial comes to next, and logs that it has.
+func (a *trial) step(what string, body func()) {
+	a.Log(what)
+	body()
+}
 
-func (a *scriptAttempt) Skip(args ...any) {
+func (a *trial) Log(args ...any) { fmt.Fprintln(&a.log, args...) }
+func (a *trial) Parallel()       {}
+func (a *trial) Verbose() bool   { return testing.Verbose() }
+
+func (a *trial) Skip(args ...any) {
 	a.skipped = true
 	a.Log(args...)
 	runtime.Goexit()
 }
 
-func (a *scriptAttempt) Fatal(args ...any) {
+func (a *trial) Fatal(args ...any) {
 	a.Log(args...)
 	a.FailNow()
 }
 
-func (a *scriptAttempt) FailNow() {
+func (a *trial) Fatalf(format string, args ...any) { a.Fatal(fmt.Sprintf(format, args...)) }
+
+func (a *trial) FailNow() {
 	a.failed = true
 	runtime.Goexit()
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/image"
 )
@@ -45,9 +46,11 @@ func Start(ctx context.Context, c Config) (*Guest, error) {
 		return nil, fmt.Errorf("starting the guest that is to have KVM: %w\n%s", err, out)
 	}
 	// Emulation may leave a processor where it does not go on, and all that waits for it waits for ever. What stands still
-	// for five minutes is no slow machine: the kernel panics, and the guest has ended.
+	// for five minutes is no slow machine: the kernel panics, and the guest has ended. So it does when the kernel is at
+	// fault, which would go on with half of its work.
 	prepare := fmt.Sprintf(`echo 300 >/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout
 echo 1 >/proc/sys/kernel/panic_on_rcu_stall
+echo 1 >/proc/sys/kernel/panic_on_oops
 cp -r %[1]s %[2]s
 # Libraries that the guest has itself are its own, and newer.
 for lib in %[2]s/lib/*; do
@@ -67,6 +70,21 @@ cp -r %[2]s/share/qemu /usr/share/`, path.Join(c.Image.Manifest.User.Home, "tool
 func (g *Guest) Command(ctx context.Context, script string) *exec.Cmd {
 	return g.sandbox(ctx, "exec", "--user", "root", name, "--", "sh", "-euc", "export PATH="+Tools+"/bin:$PATH\ncd /root\n"+script)
 }
+
+// Responds asks whether each processor of the guest still works, and returns why it
+// does not. It waits until the kernel has noticed that one stands still.
+func (g *Guest) Responds(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, respondTimeout)
+	defer cancel()
+	out, err := g.Command(ctx, `for cpu in $(seq 0 $(($(nproc --all) - 1))); do taskset -c $cpu true; done`).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("the guest that has KVM does not respond: %w\n%s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// respondTimeout is longer than a kernel takes to notice that a processor stands still.
+const respondTimeout = 15 * time.Minute
 
 // Logs are the ends of the guest's console and of its supervisor's log, to explain a
 // failure.
