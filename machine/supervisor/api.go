@@ -123,10 +123,12 @@ func (b backend) Unmount(ctx context.Context, r api.UnmountRequest) error {
 	return b.v.unmount(context.WithoutCancel(ctx), r.Target, r.Force)
 }
 
-func (b backend) ChangeRules(_ context.Context, r api.RuleChange) error { return b.v.changeRules(r) }
+func (b backend) ChangeRules(ctx context.Context, r api.RuleChange) error {
+	return b.v.changeRules(context.WithoutCancel(ctx), r)
+}
 
-func (b backend) AnswerQuestion(_ context.Context, a api.QuestionAnswer) error {
-	return b.v.answerQuestion(a)
+func (b backend) AnswerQuestion(ctx context.Context, a api.QuestionAnswer) error {
+	return b.v.answerQuestion(context.WithoutCancel(ctx), a)
 }
 
 func (b backend) RevokeSecret(_ context.Context, s api.SecretName) error {

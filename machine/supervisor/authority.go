@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network/authority"
@@ -32,22 +35,37 @@ var rootFiles = []string{
 const maxRoots = 4 << 20
 
 // reader is what the network needs to read requests of which some only are open, or that
-// are to have a secret in them. It is zero where there are neither.
+// are to have a secret in them.
 type reader struct {
-	authority []byte   // in PEM, with its key
-	roots     *os.File // whom this machine believes, in memory
+	authority []byte   // in PEM, with its key; nil where there are neither
+	roots     *os.File // whom this machine believes, in memory; nil if it has no list of them
 }
 
-// openReader makes the sandbox's certificate authority when the first rule or secret needs one,
-// and returns that one from then on: programs in the guest believe it for as long
-// as they run.
+// openReader returns what the network needs at its start. The list of whom this machine believes is
+// among it where rules may want it later: the process cannot open it then.
 func (v *supervisor) openReader() (r reader, err error) {
-	if requests, err := hasRequests(v.config); err != nil || !requests && !v.config.HasSecrets() {
+	requests, err := hasRequests(v.config)
+	if err != nil {
 		return r, err
 	}
+	needed := requests || v.config.HasSecrets()
+	if r.roots, err = copyRoots(rootFiles, v.certificates); err != nil && needed {
+		return r, err
+	}
+	if needed {
+		r.authority, err = v.openAuthority()
+		return r, err
+	}
+	return r, nil
+}
+
+// openAuthority makes the sandbox's certificate authority when the first rule or secret needs one,
+// and returns that one from then on: programs in the guest believe it for as long
+// as they run. The guest is to believe it, but is not told here.
+func (v *supervisor) openAuthority() (text []byte, err error) {
 	path := v.s.Files().Key(layout.AuthorityKey)
 	var a *authority.Authority
-	text, err := os.ReadFile(path)
+	text, err = os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if a, err = authority.New(); err == nil {
@@ -60,12 +78,44 @@ func (v *supervisor) openReader() (r reader, err error) {
 		a, err = authority.Parse(text)
 	}
 	if err != nil {
-		return r, fmt.Errorf("the sandbox's certificate authority %s: %w", path, err)
+		return nil, fmt.Errorf("the sandbox's certificate authority %s: %w", path, err)
 	}
-	r.authority = text
-	r.roots, err = copyRoots(rootFiles, v.certificates)
 	v.certificates = append(slices.Clone(v.certificates), a.Certificate()...)
-	return r, err
+	return text, nil
+}
+
+// beginReading has the guest believe the authority, and the network read requests by it, where neither has been so
+// from the start on. The caller holds the lock of transitions.
+func (v *supervisor) beginReading(ctx context.Context) (err error) {
+	if v.reader.authority != nil {
+		return nil
+	}
+	if v.reader.roots == nil { // it may be there now, and the network's process cannot get it
+		return remedy.Add(fmt.Errorf("rules for requests count from the next start of %s on: this machine had no list of the authorities that it believes when the network started (package ca-certificates)", v.s.Name), remedy.Stop, v.s.Name)
+	}
+	if err := v.agentClient().Require(ctx, agent.FeatureCertificates); err != nil {
+		return v.explainOldAgent(err)
+	}
+	before := v.certificates
+	defer func() {
+		if err != nil {
+			v.certificates = before
+		}
+	}()
+	text, err := v.openAuthority()
+	if err != nil {
+		return err
+	}
+	if !v.paused.Load() { // and otherwise it is told when it goes on
+		if err := v.resync(ctx, agent.ResumeConfig{}); err != nil {
+			return err
+		}
+	}
+	if err := v.gateway.SetAuthority(text); err != nil {
+		return err
+	}
+	v.reader.authority = text
+	return nil
 }
 
 // hasRequests tells whether there are rules for requests.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/network/policy"
@@ -17,7 +17,7 @@ import (
 )
 
 // changeRules changes what the guest reaches from now on.
-func (v *supervisor) changeRules(change api.RuleChange) error {
+func (v *supervisor) changeRules(ctx context.Context, change api.RuleChange) error {
 	if !v.transition.TryLock() {
 		return errTransition
 	}
@@ -36,8 +36,10 @@ func (v *supervisor) changeRules(change api.RuleChange) error {
 	if err != nil {
 		return err
 	}
-	if requests && len(v.reader.authority) == 0 {
-		return remedy.Add(fmt.Errorf("rules for requests count from a start on, as the guest of %s does not know the authority yet by which they are read", v.s.Name), remedy.Stop, v.s.Name)
+	if requests {
+		if err := v.beginReading(ctx); err != nil {
+			return err
+		}
 	}
 	if err := v.gateway.SetRules(c.Rules()); err != nil {
 		return err
@@ -49,7 +51,7 @@ func (v *supervisor) changeRules(change api.RuleChange) error {
 }
 
 // answerQuestion answers an open question of the guest's network.
-func (v *supervisor) answerQuestion(a api.QuestionAnswer) error {
+func (v *supervisor) answerQuestion(ctx context.Context, a api.QuestionAnswer) error {
 	questions := v.currentState().Questions
 	i := slices.IndexFunc(questions, func(q stack.Question) bool { return q.ID == a.ID && q.Answer == "" })
 	if i < 0 || v.gateway == nil {
@@ -59,9 +61,9 @@ func (v *supervisor) answerQuestion(a api.QuestionAnswer) error {
 	case stack.AnswerOnce:
 		return v.gateway.AllowOnce(a.ID)
 	case stack.AnswerSandbox:
-		return v.changeRules(api.RuleChange{Allow: []string{questions[i].Rule}})
+		return v.changeRules(ctx, api.RuleChange{Allow: []string{questions[i].Rule}})
 	case stack.AnswerNever:
-		return v.changeRules(api.RuleChange{Deny: []string{questions[i].Rule}})
+		return v.changeRules(ctx, api.RuleChange{Deny: []string{questions[i].Rule}})
 	}
 	return api.Errorf(api.CodeInvalid, "%q is no answer: it is %s, %s or %s", a.Answer, stack.AnswerOnce, stack.AnswerSandbox, stack.AnswerNever)
 }

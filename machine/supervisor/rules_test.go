@@ -75,7 +75,7 @@ func TestOnlyOpenQuestionsAreAnswered(t *testing.T) {
 	v := create(t)
 	v.state.Questions = []stack.Question{{ID: "a", Answer: stack.AnswerNone}}
 	for _, id := range []string{"a", "b", ""} {
-		if err := v.answerQuestion(api.QuestionAnswer{ID: id, Answer: stack.AnswerOnce}); err == nil || !strings.Contains(err.Error(), "is open") {
+		if err := v.answerQuestion(t.Context(), api.QuestionAnswer{ID: id, Answer: stack.AnswerOnce}); err == nil || !strings.Contains(err.Error(), "is open") {
 			t.Errorf("%q: %v", id, err)
 		}
 	}

@@ -75,10 +75,10 @@ type Options struct {
 	// of the host. They take an Authority as secrets do, and open nothing.
 	Answers map[string][]byte
 	// Authority vouches for the hosts of which Allow opens some requests only, and those of secrets (see authority.Parse). It
-	// is secret.
+	// is secret. Where it is missing, SetAuthority has to come before the first such rule.
 	Authority []byte
-	// Roots has the certificates of those whom such hosts have to be vouched for by, in PEM. As Resolver, it is in memory,
-	// and the caller's.
+	// Roots has the certificates of those whom such hosts have to be vouched for by, in PEM: without it, none of them is
+	// believed. As Resolver, it is in memory, and the caller's.
 	Roots *os.File
 
 	Log    io.Writer    // of the process, as lines of JSON: an Entry each
@@ -113,6 +113,7 @@ type Gateway struct {
 
 	mu        sync.Mutex
 	rules     wire.Rules
+	authority []byte
 	secrets   []heldSecret
 	answers   []wire.Response
 	published []published
@@ -132,7 +133,7 @@ type published struct {
 
 // Start starts the process. It lives until Close, or until this process ends.
 func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
-	g := &Gateway{options: o, rules: wire.Rules{Allow: o.Allow, Deny: o.Deny}, finished: make(chan struct{})}
+	g := &Gateway{options: o, rules: wire.Rules{Allow: o.Allow, Deny: o.Deny}, authority: o.Authority, finished: make(chan struct{})}
 	g.ctx, g.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -223,7 +224,7 @@ func (g *Gateway) run() (err error) {
 	if err == nil {
 		err = control.Ask(wire.Request{Start: &wire.Start{
 			MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
-			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.options.Authority, Responses: g.answers,
+			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.authority, Responses: g.answers,
 		}}, g.link)
 	}
 	for _, p := range g.published {
@@ -353,6 +354,18 @@ func (g *Gateway) SetRules(allow, deny []string) error {
 		return fmt.Errorf("changing the rules of the guest's network: %w", err)
 	}
 	g.rules = next
+	return nil
+}
+
+// SetAuthority is Options.Authority for a network that had none at its start.
+func (g *Gateway) SetAuthority(text []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// The next process learns of it, should this one be gone.
+	if err := g.tell(wire.Request{Authority: text}, nil); isRefusal(err) {
+		return fmt.Errorf("having requests of the guest's network read: %w", err)
+	}
+	g.authority = text
 	return nil
 }
 

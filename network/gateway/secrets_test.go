@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -255,6 +256,62 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 			t.Errorf("the log has what ends in %q", value[len(value)-4:])
 		}
 	}
+}
+
+func TestRequestsAreReadFromTheFirstRuleOn(t *testing.T) {
+	own, internet := newAuthority(t), newAuthority(t)
+	p := newProvider(t, internet)
+	o := reading(t, own, internet)
+	key := o.Authority
+	o.Authority, o.Allow, o.Upstream = nil, []string{"api.example.com"}, p.upstream
+	g, processes := startWith(t, o)
+	inside := newGuest(t, g)
+	ask := func(by *authority.Authority, path string) (status int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(by.Certificate())
+		client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode == http.StatusOK {
+			<-p.keys
+		}
+		return answer.StatusCode
+	}
+	if got := ask(internet, "/v2"); got != http.StatusOK {
+		t.Errorf("a host that is open as a whole answers %d", got)
+	}
+	rules := []string{"https://api.example.com/v1/**"}
+	if err := g.SetRules(rules, nil); err == nil || !strings.Contains(err.Error(), "needs a proxy") {
+		t.Errorf("without an authority: %v", err)
+	}
+	if err := g.SetAuthority([]byte("x")); err == nil {
+		t.Error("what is no authority is taken")
+	}
+	if err := errors.Join(g.SetAuthority(key), g.SetRules(rules, nil)); err != nil {
+		t.Fatal(err)
+	}
+	reads := func() {
+		t.Helper()
+		if open, closed := ask(own, "/v1/x"), ask(own, "/v2"); open != http.StatusOK || closed != http.StatusForbidden {
+			t.Errorf("the request that is open is answered %d, and another one %d", open, closed)
+		}
+	}
+	reads()
+	if err := unix.Kill((<-processes).pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-processes
+	reads()
 }
 
 func TestSecretsThatCannotBeKept(t *testing.T) {

@@ -65,7 +65,7 @@ type Config struct {
 	// HostPorts are services of the host's loopback that are open to the guest, at the router's address.
 	HostPorts []network.HostPort
 	// Proxy serves connections to hosts of which Allow opens some requests only, and to those of Read. The Network leaves it
-	// open.
+	// open. Without it, there are no such rules and hosts before SetProxy.
 	Proxy *proxy.Proxy
 	// Read are hosts whose requests are read, whatever opens them. They open nothing, and other ports of theirs are as those
 	// of other hosts.
@@ -156,6 +156,7 @@ type Network struct {
 	closed sync.Once
 
 	rules atomic.Pointer[rules]
+	proxy atomic.Pointer[proxy.Proxy] // nil: no requests are read
 	asked asked
 
 	mu      sync.Mutex
@@ -221,6 +222,7 @@ func New(config Config) (_ *Network, err error) {
 		advertisements: rate.NewLimiter(advertisementRate, advertisementBurst),
 	}
 	n.rules.Store(judging)
+	n.proxy.Store(config.Proxy)
 	n.table.pin(judging.hosts())
 	n.web = newWeb(n)
 	if n.link, err = newLink(config.Link, config.MTU, gatewayMAC, n.admit); err != nil {

@@ -25,7 +25,7 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.config.Proxy == nil || n.proxied >= proxy.MaxConnections {
+	if n.proxy.Load() == nil || n.proxied >= proxy.MaxConnections {
 		return func() {}, tooManyError{}
 	}
 	n.proxied++
@@ -40,7 +40,7 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
 	guest := &guestConn{TCPConn: gonet.NewTCPConn(queue, ep)}
 	name, addr := e.Name, e.Addr
-	n.config.Proxy.Serve(h.ctx, proxy.Conn{
+	n.proxy.Load().Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),
 		Dial:   func(ctx context.Context) (net.Conn, error) { return n.dial(ctx, h) },
 		Judge:  func(r policy.Request) policy.Verdict { return n.rules.Load().with(h.once).request(r) },

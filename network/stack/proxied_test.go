@@ -235,4 +235,11 @@ func TestRulesForRequestsComeAndGo(t *testing.T) {
 	if err := bare.network.SetRules(Config{Allow: &policy.Allowlist{Public: bare.config.Policy, Rules: []policy.Rule{rule}}}); err == nil {
 		t.Error("a network without a proxy takes rules for requests")
 	}
+	if err := bare.network.SetProxy(l.config.Proxy); err != nil {
+		t.Fatal(err)
+	}
+	bare.setRules([]string{"http://api.example.com/**"}, nil)
+	if err := bare.network.SetProxy(l.config.Proxy); err == nil {
+		t.Error("the proxy is exchanged")
+	}
 }

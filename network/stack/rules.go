@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/proxy"
 )
 
 // rules are what judges at a time.
@@ -90,7 +91,7 @@ func (n *Network) SetRules(c Config) error {
 	if err != nil {
 		return err
 	}
-	if next.requests() && n.config.Proxy == nil {
+	if next.requests() && n.proxy.Load() == nil {
 		return errNoProxy
 	}
 	if (next.allow == nil) != (n.rules.Load().allow == nil) {
@@ -103,6 +104,14 @@ func (n *Network) SetRules(c Config) error {
 	defer n.mu.Unlock()
 	for h := range n.held {
 		n.judgeAgain(h)
+	}
+	return nil
+}
+
+// SetProxy gives a network without one what Config.Proxy is, so that SetRules takes rules for requests from then on.
+func (n *Network) SetProxy(p *proxy.Proxy) error {
+	if !n.proxy.CompareAndSwap(nil, p) {
+		return errors.New("the network has a proxy already")
 	}
 	return nil
 }

@@ -124,6 +124,12 @@ func (s *server) do(r wire.Request, f *os.File) error {
 			return err
 		}
 		return s.network.SetRules(config)
+	case len(r.Authority) > 0 && s.network != nil && f == nil:
+		p, err := s.reads(r.Authority, nil)
+		if err != nil {
+			return err
+		}
+		return s.network.SetProxy(p)
 	case r.AllowOnce != "" && s.network != nil && f == nil:
 		return s.network.AllowOnce(r.AllowOnce)
 	case s.published[r.Unpublish] != nil:
@@ -167,17 +173,24 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	s.mode = r.Mode
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
 	if len(r.Authority) > 0 {
-		vouches, err := authority.Parse(r.Authority)
-		if err != nil {
+		if config.Proxy, err = s.reads(r.Authority, answers); err != nil {
 			return errors.Join(err, link.Close())
 		}
-		config.Proxy = proxy.New(proxy.Options{Authority: vouches, Secrets: table, Answers: answers, Logger: s.log})
 	}
 	if s.network, err = stack.New(config); err != nil {
 		return err
 	}
 	go func() { s.log.Info("the guest's network ended", "err", s.network.Serve(context.Background())) }()
 	return nil
+}
+
+// reads makes the proxy that reads requests, by what authority.Parse reads.
+func (s *server) reads(text []byte, answers []proxy.Answer) (*proxy.Proxy, error) {
+	vouches, err := authority.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return proxy.New(proxy.Options{Authority: vouches, Secrets: s.secrets.table, Answers: answers, Logger: s.log}), nil
 }
 
 func answersOf(told []wire.Response) (answers []proxy.Answer) {

@@ -30,6 +30,7 @@ type Request struct {
 	Loopback  *Loopback `json:"loopback,omitempty"`  // with a connection, or without one
 	Rules     *Rules    `json:"rules,omitempty"`     // in place of those of before
 	AllowOnce string    `json:"allowOnce,omitempty"` // the ID of a stack.Question
+	Authority []byte    `json:"authority,omitempty"` // as in a Start that had none
 }
 
 // Secret is one that the guest has a placeholder of. What it is, is in no message.
