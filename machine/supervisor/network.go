@@ -44,7 +44,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	allow, deny := v.config.Rules()
-	if err := v.openLogins(ctx); err != nil {
+	if err := v.openValues(ctx); err != nil {
 		return err
 	}
 	answers, err := v.loginAnswers()
@@ -71,7 +71,8 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		Question: v.noteQuestion,
 	})
 	if err == nil {
-		err = errors.Join(v.keepLogins(ctx), v.keepSecrets(ctx))
+		v.values.tell = v.gateway.SetSecret
+		err = v.keepValues(ctx)
 	}
 	if err == nil && v.config.Network == network.ModeAsk {
 		go v.notifyDesktop()

@@ -16,10 +16,7 @@ func (v *supervisor) networkSecrets() (secrets []gateway.Secret, err error) {
 		if v.config.Placeholders[spec.Name] == "" {
 			continue // it was revoked before the guest had anything of it
 		}
-		value := v.secrets[spec.Name]
-		if spec.Source.Kind == secret.FromLogin {
-			value = v.logins.tokens[spec.Name]
-		}
+		value := v.values.files[spec.Name]
 		if slices.Contains(v.config.Revoked, spec.Name) {
 			value = nil
 		}
@@ -41,16 +38,11 @@ func (v *supervisor) revokeSecret(name string) error {
 	if err != nil {
 		return err
 	}
-	// First for good: a start that comes in between does not give it back.
+	v.values.mu.Lock()
+	defer v.values.mu.Unlock()
+	// First for good: a start that comes in between does not give it back, nor does a source that is being asked.
 	if err := v.record(func(current *machine.Config) { current.Revoked = c.Revoked }); err != nil {
 		return err
 	}
-	all, err := v.config.Logins()
-	if slices.ContainsFunc(all, func(l machine.Login) bool { return l.Secret == name }) {
-		return v.loseToken(name)
-	}
-	if err != nil {
-		return err
-	}
-	return v.loseSecret(name)
+	return v.values.set(name, secret.Value{})
 }

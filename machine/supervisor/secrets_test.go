@@ -19,7 +19,7 @@ func TestARevokedSecretIsKnownAndHasNoValue(t *testing.T) {
 	}
 	defer f.Close()
 	access := machine.Access{Secrets: []string{"ONE@a.example", "TWO@b.example", "NEW@c.example"}, Placeholders: map[string]string{"ONE": "1", "TWO": "2"}, Revoked: []string{"ONE", "NEW"}}
-	v := &supervisor{config: machine.Config{Access: access}, secrets: map[string]*os.File{"ONE": f, "TWO": f}}
+	v := &supervisor{config: machine.Config{Access: access}, values: values{files: map[string]*os.File{"ONE": f, "TWO": f}}}
 	got, err := v.networkSecrets()
 	if err != nil || len(got) != 2 || got[0].Placeholder != "1" || got[0].Value != nil || got[1].Value != f {
 		t.Errorf("the network is told of %+v: %v", got, err)
@@ -30,42 +30,5 @@ func TestARevokedSecretIsKnownAndHasNoValue(t *testing.T) {
 	}
 	if v, err := secret.ReadFile(f); err == nil || f.Fd() != fd {
 		t.Errorf("its file has %d bytes", len(v.Reveal()))
-	}
-}
-
-func TestASecretThatIsGotAgainKeepsItsDescriptor(t *testing.T) {
-	file := func(text string) *os.File {
-		value, err := secret.NewValue(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := value.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		return f
-	}
-	held := file("before")
-	fd := held.Fd()
-	if err := replaceFile(held, file("after")); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := secret.ReadFile(held); err != nil || v.Reveal() != "after" || held.Fd() != fd {
-		t.Errorf("it has %d bytes: %v", len(v.Reveal()), err)
-	}
-
-	// One that was revoked while its source was asked stays lost.
-	v := &supervisor{secrets: map[string]*os.File{"ONE": held}}
-	v.renewals.lost = map[string]bool{"ONE": true}
-	late, err := secret.NewValue("too-late")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.renewSecret("ONE", late); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := secret.ReadFile(held); err != nil || v.Reveal() != "after" {
-		t.Errorf("a secret that was revoked is there again: %v", err)
 	}
 }

@@ -32,7 +32,7 @@ func TestHelperInheritsSecrets(t *testing.T) {
 	listed, err := child.CombinedOutput()
 	fmt.Fprintf(out, "a child has secrets: %v %v\n", bytes.Contains(listed, []byte("memfd:secret")), err)
 	if !request.Again {
-		s := &supervisor{secrets: secrets}
+		s := &supervisor{values: values{files: secrets}}
 		fmt.Fprintln(out, s.again(againAsBefore, request))
 	}
 }

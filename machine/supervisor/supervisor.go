@@ -46,9 +46,7 @@ type supervisor struct {
 	resolver *resolver        // nil without a network
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	reader   reader
-	secrets  map[string]*os.File // by their names; what is in them is read by the network's process alone, but for renewals
-	renewals renewals            // of those that are good for a time only
-	logins   logins
+	values   values // of the guest's secrets
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
@@ -157,7 +155,7 @@ func run(ctx context.Context, options []Option) error {
 	if err != nil {
 		return err
 	}
-	v.secrets = secrets
+	v.values.files = secrets
 	v.log, v.report = slog.New(slog.NewTextHandler(logs, nil)), api.NewReporter(reports)
 	for _, option := range options {
 		option(v)
@@ -443,10 +441,8 @@ func (v *supervisor) teardown() {
 		v.log.Error("the home is not what it was before the snapshot was to be restored: the next start tries again", "err", err)
 	}
 	v.forgetMemory()
-	v.closeLogins()
-	v.closeSecrets()
+	v.closeValues()
 	v.gateway.Close()
-	v.forgetTokens()
 	v.resolver.Close()
 	v.reader.Close()
 	if v.console != nil {

@@ -384,35 +384,3 @@ func TestLoginsAreTheUsersAlone(t *testing.T) {
 		t.Errorf("as JSON it is %s", text)
 	}
 }
-
-func TestKeepNoticesWhatOthersDo(t *testing.T) {
-	p := newProvider(t, "refresh-0")
-	k := keeper(t, p, "claude", time.Hour)
-	ctx, cancel := context.WithCancel(t.Context())
-	got := make(chan string, 1)
-	var ended sync.WaitGroup
-	ended.Go(func() {
-		k.Keep(ctx, "claude", time.Millisecond, func(v secret.Value, err error) { got <- fmt.Sprintf("%s %v", v.Reveal(), err != nil) })
-	})
-	expect := func(want string) {
-		t.Helper()
-		if text := <-got; text != want {
-			t.Errorf("it is told %q, and not %q", text, want)
-		}
-	}
-	expect("access-0 false")
-	if err := k.Store.Put(t.Context(), "claude", Login{Access: value(t, "other"), Refresh: value(t, "refresh-0"), Expires: time.Now().Add(time.Hour)}); err != nil {
-		t.Fatal(err)
-	}
-	expect("other false")
-	if err := k.Store.Put(t.Context(), "claude", Login{Access: value(t, "other"), Refresh: value(t, "refresh-0"), Expires: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
-	expect("access-1 false")
-	if err := k.Store.Remove(t.Context(), "claude"); err != nil {
-		t.Fatal(err)
-	}
-	expect(" true")
-	cancel()
-	ended.Wait()
-}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/remedy"
-	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
 const (
@@ -227,35 +226,4 @@ func errorCode(r *http.Response, text []byte) string {
 		return nested.Error.Code
 	}
 	return nested.Error.Type
-}
-
-// LookPause is how long Keep pauses well between two looks at a login, which are at a file and at the clock.
-const LookPause = 20 * time.Second
-
-// Keep calls set with the access token of a login each time that it is another one, first at once, until ctx ends: with
-// none, and the reason, when there is none that is good. Between two looks there is a pause, after which it notices what
-// other processes did with the login. It does not return while a provider is asked.
-func (k Keeper) Keep(ctx context.Context, name string, pause time.Duration, set func(secret.Value, error)) {
-	const patient = 3 // pauses, while a provider does not answer
-	var last secret.Value
-	said := "nothing yet"
-	for {
-		l, err := k.Login(ctx, name)
-		if ctx.Err() != nil {
-			return
-		}
-		text, pauses := "", 1
-		if err != nil {
-			text, pauses = err.Error(), patient
-		}
-		if l.Access != last || text != said {
-			set(l.Access, err)
-			last, said = l.Access, text
-		}
-		select {
-		case <-time.After(time.Duration(pauses) * pause):
-		case <-ctx.Done():
-			return
-		}
-	}
 }
