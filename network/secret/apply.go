@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -21,21 +22,21 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 	if t == nil {
 		return "", ""
 	}
-	f := filling{view: t.view.Load()}
+	f := filling{view: t.now()}
 	to, ok := f.view.hosts[host]
-	if ok = ok && r.URL.Scheme == "https"; !ok {
-		to = &hostView{}
+	if ok = ok && r.URL.Scheme == "https"; ok {
+		f.here = to.at(host, r)
 	}
-	to = to.at(host, r)
 	address := *r.URL
 	address.RawQuery = ""
 	f.none(r.Method)
 	f.none(address.String())
-	r.URL.RawQuery = f.query(to.query, r.URL.RawQuery)
+	r.URL.RawQuery = f.query(f.placed(inQuery), r.URL.RawQuery)
 	for name, values := range r.Header {
 		f.none(name)
+		in := f.placed(func(s Spec) bool { return slices.Contains(s.Headers, name) })
 		for i, value := range values {
-			values[i] = f.header(to.headers[name], value)
+			values[i] = f.header(in, value)
 		}
 	}
 	for name := range r.Trailer { // whose values come with the body
@@ -45,7 +46,7 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 		return f.rule, f.name
 	}
 	if ok {
-		body := to.fillBody(r)
+		body := f.body(r)
 		readable(r, body || f.filled > 0)
 	}
 	return "", ""
@@ -70,8 +71,23 @@ func readable(r *http.Request, filled bool) {
 // filling is the work on one request.
 type filling struct {
 	view       *view
-	rule, name string // why it is not to go
-	filled     int    // how many placeholders
+	here       []entry // those that are for the request
+	rule, name string  // why it is not to go
+	filled     int     // how many placeholders
+}
+
+func inQuery(s Spec) bool { return s.Query }
+
+func inBody(s Spec) bool { return s.Body }
+
+// placed are the secrets that are for the request, and for a place in it.
+func (f *filling) placed(in func(Spec) bool) (placed []entry) {
+	for _, e := range f.here {
+		if in(e.Spec) {
+			placed = append(placed, e)
+		}
+	}
+	return placed
 }
 
 func (f *filling) refuse(rule string, e entry) {
@@ -93,43 +109,42 @@ func (f *filling) none(text string) {
 	}
 }
 
-// put returns a text with its secrets, for which there is no place if p is nil.
-func (f *filling) put(p *place, text string) string {
-	if p == nil {
-		f.none(text)
-		return text
-	}
-	before := f.filled
-	for _, e := range p.entries {
+// put returns a text with its secrets, of those that are for its place.
+func (f *filling) put(placed []entry, text string) string {
+	var fill, blank []string
+	for _, e := range placed {
 		found := strings.Count(text, e.Placeholder)
-		f.filled += found
-		switch {
-		case f.filled > maxPlaceholders:
+		if found == 0 {
+			continue
+		}
+		if f.filled += found; f.filled > maxPlaceholders {
 			f.refuse(RuleMisplaced, e)
-		case found > 0 && e.value.IsZero():
+		} else if e.value.IsZero() {
 			f.refuse(RuleNoValue, e)
 		}
+		fill = append(fill, e.Placeholder, e.value.Reveal())
+		blank = append(blank, e.Placeholder, "\x00") // which no placeholder has, so that nothing grows together
 	}
-	if f.filled == before {
+	if fill == nil {
 		f.none(text)
 		return text
 	}
-	f.none(p.blank.Replace(text))
+	f.none(strings.NewReplacer(blank...).Replace(text))
 	if f.rule != "" {
 		return text
 	}
-	return p.fill.Replace(text)
+	return strings.NewReplacer(fill...).Replace(text)
 }
 
-func (f *filling) header(p *place, value string) string {
+func (f *filling) header(placed []entry, value string) string {
 	if scheme, credentials, ok := strings.Cut(value, " "); ok && strings.EqualFold(scheme, "Basic") {
 		if plain, ok := decodeBasic(credentials); ok {
-			if filled := f.put(p, plain); filled != plain {
+			if filled := f.put(placed, plain); filled != plain {
 				return scheme + " " + base64.StdEncoding.EncodeToString([]byte(filled))
 			}
 		}
 	}
-	return f.put(p, value)
+	return f.put(placed, value)
 }
 
 // decodeBasic decodes what servers take for credentials, of which some are less strict than RFC 7617.
@@ -140,48 +155,57 @@ func decodeBasic(credentials string) (string, bool) {
 }
 
 // query leaves each part as it is in which there is no placeholder.
-func (f *filling) query(p *place, raw string) string {
-	if p == nil || raw == "" {
+func (f *filling) query(placed []entry, raw string) string {
+	if placed == nil || raw == "" {
 		f.none(raw)
 		return raw
 	}
 	parts := strings.Split(raw, "&")
 	for i, part := range parts {
 		name, value, ok := strings.Cut(part, "=")
-		if parts[i] = f.component(p, name); ok {
-			parts[i] += "=" + f.component(p, value)
+		if parts[i] = f.component(placed, name); ok {
+			parts[i] += "=" + f.component(placed, value)
 		}
 	}
 	return strings.Join(parts, "&")
 }
 
-func (f *filling) component(p *place, escaped string) string {
+func (f *filling) component(placed []entry, escaped string) string {
 	plain, err := url.QueryUnescape(escaped)
 	if err != nil {
 		f.none(escaped)
 		return escaped
 	}
-	if filled := f.put(p, plain); filled != plain {
+	if filled := f.put(placed, plain); filled != plain {
 		return url.QueryEscape(filled)
 	}
 	return escaped
 }
 
-// fillBody has secrets put into the request's body as it is read, if they are for it, and tells whether.
-func (h *hostView) fillBody(r *http.Request) bool {
+// body has secrets put into the request's body as it is read, if they are for it, and tells whether.
+func (f *filling) body(r *http.Request) bool {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 || encoded(r.Header) {
 		return false
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	var put []replacement
+	var in func(entry) []replacement
 	switch {
 	case err != nil || len(r.Header["Content-Type"]) != 1:
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
-		put = h.json
+		in = jsonReplacements
 	case kind == "application/x-www-form-urlencoded":
-		put = h.form
+		in = formReplacements
 	}
-	if len(put) == 0 {
+	if in == nil {
+		return false
+	}
+	var put []replacement
+	for _, e := range f.placed(inBody) {
+		if !e.value.IsZero() {
+			put = append(put, in(e)...)
+		}
+	}
+	if put == nil {
 		return false
 	}
 	r.Body = &replacer{Closer: r.Body, source: r.Body, texts: put}

@@ -24,7 +24,7 @@ func (t *Table) Mask(host Host, r *http.Response) {
 	if t == nil {
 		return
 	}
-	from, ok := t.view.Load().hosts[host]
+	from, ok := t.now().hosts[host]
 	if !ok {
 		return
 	}
@@ -50,7 +50,7 @@ func (t *Table) MaskHeader(host Host, h http.Header) {
 	if t == nil {
 		return
 	}
-	if from, ok := t.view.Load().hosts[host]; ok {
+	if from, ok := t.now().hosts[host]; ok {
 		from.mask(h)
 	}
 }

@@ -51,14 +51,13 @@ func readPaths(paths map[Host][]string) (map[Host][][]string, error) {
 	return read, nil
 }
 
-// at is what a request to the host gets, of which some secrets may be for other paths.
-func (h *hostView) at(host Host, r *http.Request) *hostView {
+// at are the secrets that a request to the host gets, of which some may be for other paths.
+func (h *hostView) at(host Host, r *http.Request) []entry {
 	if !slices.ContainsFunc(h.entries, func(e entry) bool { return e.paths[host] != nil }) {
-		return h
+		return h.entries
 	}
 	asked := askedPaths(r)
-	here := slices.DeleteFunc(slices.Clone(h.entries), func(e entry) bool { return !e.covers(host, asked) })
-	return newHostView(here)
+	return slices.DeleteFunc(slices.Clone(h.entries), func(e entry) bool { return !e.covers(host, asked) })
 }
 
 // askedPaths are those that a server could take for the request's. One that servers read differently has no segments.

@@ -13,8 +13,8 @@ import (
 // Table has the secrets of one guest, by their placeholders. It is safe for use by several at once.
 type Table struct {
 	mu      sync.Mutex
-	entries []*entry // as pointers, beyond which package fmt does not look
-	view    atomic.Pointer[view]
+	entries []*entry             // as pointers, beyond which package fmt does not look
+	view    atomic.Pointer[view] // nil after a change, until somebody asks
 }
 
 // Entry is one secret of a table.
@@ -75,8 +75,19 @@ func NewTable(entries ...Entry) (*Table, error) {
 		}
 		t.entries = append(t.entries, added)
 	}
-	t.view.Store(newView(t.entries))
 	return t, nil
+}
+
+// now is the table as it is now.
+func (t *Table) now() *view {
+	if v := t.view.Load(); v != nil {
+		return v
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v := newView(t.entries)
+	t.view.Store(v)
+	return v
 }
 
 // Set gives the secret of that name its value, in place of the one of before. The zero value takes it away.
@@ -89,7 +100,7 @@ func (t *Table) Set(name string, v Value) error {
 		}
 		if e.value != v {
 			e.value, e.previous = v, e.value
-			t.view.Store(newView(t.entries))
+			t.view.Store(nil)
 		}
 		return nil
 	}
@@ -102,7 +113,7 @@ func (t *Table) Hosts() []Host {
 		return nil
 	}
 	var hosts []Host
-	for _, e := range t.view.Load().entries {
+	for _, e := range t.now().entries {
 		for _, host := range e.Spec.Hosts {
 			if !slices.Contains(hosts, host) {
 				hosts = append(hosts, host)
@@ -114,7 +125,7 @@ func (t *Table) Hosts() []Host {
 
 // Spec returns that of the secret of that name, with the headers that are meant where none are named.
 func (t *Table) Spec(name string) Spec {
-	for _, e := range t.view.Load().entries {
+	for _, e := range t.now().entries {
 		if e.Spec.Name == name {
 			return e.Spec
 		}
@@ -134,19 +145,8 @@ type view struct {
 // hostView is what a host gets, and what is masked in what it answers.
 type hostView struct {
 	entries []entry
-	headers map[string]*place
-	query   *place
-	json    []replacement
-	form    []replacement
 	masks   []replacement
 	text    *strings.Replacer // does the same to a text that is there as a whole
-}
-
-// place is somewhere in a request where secrets are put.
-type place struct {
-	entries []entry
-	fill    *strings.Replacer
-	blank   *strings.Replacer // leaves nothing of the placeholders
 }
 
 func newView(entries []*entry) *view {
@@ -162,47 +162,9 @@ func newView(entries []*entry) *view {
 		}
 	}
 	for host, entries := range of {
-		h := newHostView(entries)
-		h.masks = masks(entries)
+		h := &hostView{entries: entries, masks: masks(entries)}
 		h.text = textReplacer(h.masks)
 		v.hosts[host] = h
 	}
 	return v
-}
-
-// newHostView returns what gets these secrets, of which it masks none yet.
-func newHostView(entries []entry) *hostView {
-	h := &hostView{entries: entries, headers: map[string]*place{}}
-	in := map[string][]entry{}
-	var query []entry
-	for _, e := range entries {
-		for _, name := range e.Spec.Headers {
-			if !slices.ContainsFunc(in[name], func(other entry) bool { return other.Spec.Name == e.Spec.Name }) {
-				in[name] = append(in[name], e)
-			}
-		}
-		if e.Spec.Query {
-			query = append(query, e)
-		}
-		if e.Spec.Body && !e.value.IsZero() {
-			h.json = append(h.json, jsonReplacements(e)...)
-			h.form = append(h.form, formReplacements(e)...)
-		}
-	}
-	for name, entries := range in {
-		h.headers[name] = newPlace(entries)
-	}
-	if query != nil {
-		h.query = newPlace(query)
-	}
-	return h
-}
-
-func newPlace(entries []entry) *place {
-	var fill, blank []string
-	for _, e := range entries {
-		fill = append(fill, e.Placeholder, e.value.Reveal())
-		blank = append(blank, e.Placeholder, "\x00") // which no placeholder has, so that nothing grows together
-	}
-	return &place{entries, strings.NewReplacer(fill...), strings.NewReplacer(blank...)}
 }

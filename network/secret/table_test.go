@@ -408,3 +408,24 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+// As at the start of a sandbox with as many secrets as there may be, each with its value.
+func BenchmarkSet(b *testing.B) {
+	for range b.N {
+		const secrets = 64
+		var entries []Entry
+		for i := range secrets {
+			entries = append(entries, Entry{Spec: Spec{Name: fmt.Sprint("NAME", i), Hosts: []Host{{Name: "a.example", Port: 443}}}, Placeholder: fmt.Sprintf("placeholder-%02d", i)})
+		}
+		table, err := NewTable(entries...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := table.Set(e.Spec.Name, value(b, "the-secret-of-"+e.Spec.Name)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		table.Hosts()
+	}
+}
