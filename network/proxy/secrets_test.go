@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -217,6 +218,27 @@ func TestAPlaceholderThatIsMisplacedIsRefused(t *testing.T) {
 			if r, _ := ask(t, client, "GET", "/", nil); r.StatusCode != http.StatusOK {
 				t.Errorf("after that: %s", r.Status)
 			}
+		}
+	})
+}
+
+// TestARedirectTakesNoSecretElsewhere has a host that sends on whoever asks it, with what it got.
+func TestARedirectTakesNoSecretElsewhere(t *testing.T) {
+	both(t, func(t *testing.T, h2 bool) {
+		var asked atomic.Int32
+		l := newLab(t, "https", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			got := r.Header.Get("Authorization")
+			w.Header().Set("Location", "https://other.example.com/"+url.PathEscape(got)+"?key="+url.QueryEscape(got))
+			w.Header().Set("Refresh", "0; url=https://other.example.com/?key="+got)
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}), everything, withSecrets(t, host))
+		r, _ := ask(t, l.client(h2), "GET", "/", nil, "Authorization", "Bearer "+token)
+		if want := "https://other.example.com/Bearer%20" + token + "?key=Bearer+" + token; r.StatusCode != http.StatusTemporaryRedirect || r.Header.Get("Location") != want {
+			t.Errorf("%s %v", r.Status, r.Header)
+		}
+		if got := r.Header.Get("Refresh"); !strings.HasSuffix(got, token) || asked.Load() != 1 {
+			t.Errorf("%s; the host was asked %d times", got, asked.Load())
 		}
 	})
 }
