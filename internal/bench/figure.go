@@ -15,7 +15,7 @@ import (
 type figure struct {
 	Name  string   `json:"name"`
 	Value float64  `json:"value"`
-	Unit  string   `json:"unit"` // "ratio", "MiB", "s", "s/min"
+	Unit  string   `json:"unit"` // "ratio", "MiB", "ms", "s", "s/min"
 	Goal  *float64 `json:"goal"` // null: none was set
 	Met   *bool    `json:"met"`  // null without a goal
 

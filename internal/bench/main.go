@@ -51,6 +51,7 @@ func measurements() []measurement {
 		{"net-start", networkStart},
 		{"share", shares},
 		{"try", try},
+		{"secret", secrets},
 	}
 }
 

@@ -3,7 +3,8 @@
 //	traffic ADDRESS MODE CONNECTIONS AMOUNT
 //
 // it prints how long each of its operations took, in nanoseconds. It says to the server at
-// ADDRESS, in a line, "down BYTES", "up BYTES" or "echo 0".
+// ADDRESS, in a line, "down BYTES", "up BYTES" or "echo 0"; modes that begin with https make
+// requests to a server, of which ADDRESS is the URL.
 package main
 
 import (
@@ -47,6 +48,8 @@ func run(args []string) error {
 		return request(address, amount)
 	case "hold":
 		return hold(address, connections)
+	case "https-request", "https-connect", "https-first", "https-down", "https-up":
+		return browse(address, mode, amount)
 	default:
 		return fmt.Errorf("there is no mode %q", mode)
 	}
