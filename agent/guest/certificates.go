@@ -38,6 +38,7 @@ func trustCertificates(root string, certificates []byte) error {
 	for _, path := range otherBundles {
 		errs = append(errs, addToBundle(filepath.Join(root, path), certificates, false))
 	}
+	errs = append(errs, addToJavaStore(filepath.Join(root, javaStore), certificates))
 	if len(certificates) == 0 {
 		errs = append(errs, os.Remove(own))
 	} else {
