@@ -73,6 +73,9 @@ func guestScript(t *testing.T, dirs layout.Dirs, bin, script string) testscript.
 			env.Setenv("SANDBOX_IMAGE", testImage())
 			env.Setenv("SANDBOX_TIMEOUT", bootPatience)
 			env.Setenv("OLD_QEMU", oldQEMU)
+			if _, err := exec.LookPath("go"); err == nil { // for scripts that build a program for the guest
+				env.Vars = append(env.Vars, goPlaces(t)...)
+			}
 			if err := setup(env, bin); err != nil {
 				return err
 			}

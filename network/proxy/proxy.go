@@ -47,12 +47,17 @@ const (
 	freshTime        = 5 * time.Second
 	continueTimeout  = time.Second // as that of curl and others, for servers that do not know 100-continue
 	dialsAtOnce      = 16
+	wideSessions     = 8 // that may have wideFlow
+	wideDials        = 4 // of each of them
 )
 
 // flow are the bounds of HTTP/2 on both sides: what is sent and not yet taken is kept here.
 var (
 	guestFlow = http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 128 << 10}
 	hostFlow  = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 512 << 10, MaxReceiveBufferPerStream: 256 << 10}
+	// wideFlow is that of the first connections, and most guests have no others. It is what a host may send until it hears that
+	// we took it: at 50 ms of distance, 60 MiB in a second.
+	wideFlow = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 3 << 20, MaxReceiveBufferPerStream: 3 << 20}
 )
 
 // Options say what a Proxy is made of.
@@ -85,6 +90,7 @@ type Proxy struct {
 	closed  chan struct{}
 	ended   sync.WaitGroup
 	running chan struct{} // as many requests as there may be
+	wide    chan struct{} // as many sessions as may have wideFlow
 	buffers bufferPool
 	fresh   time.Duration // how long a connection to a host is used for a first request
 }
@@ -94,7 +100,7 @@ func New(o Options) *Proxy {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Proxy{options: o, conns: make(chan net.Conn), closed: make(chan struct{}), running: make(chan struct{}, maxRequests), fresh: freshTime}
+	p := &Proxy{options: o, conns: make(chan net.Conn), closed: make(chan struct{}), running: make(chan struct{}, maxRequests), wide: make(chan struct{}, wideSessions), fresh: freshTime}
 	flow := guestFlow
 	p.server = &http.Server{
 		Handler:           http.HandlerFunc(serveHTTP),

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/network/refusal"
@@ -535,6 +536,42 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 	r, err := clients[0].Get("https://" + host + "/quick")
 	read(t, r, err)
+}
+
+// A host that is far away would otherwise stand still until it hears that the guest took what it has sent.
+func TestAHostSendsMuchAtOnce(t *testing.T) {
+	const much = 2 << 20
+	reached := make(chan struct{})
+	l := newLab(t, "https", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for sent := 0; r.URL.Path == "/much" && sent < much; sent += copyBuffer {
+			if _, err := w.Write(make([]byte, copyBuffer)); err != nil {
+				t.Error(err)
+				return
+			}
+			if sent+copyBuffer >= much {
+				close(reached)
+			}
+		}
+	}), everything)
+	client := l.client(true)
+	client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerConnection: 64 << 10, MaxReceiveBufferPerStream: 64 << 10}
+	r, err := client.Get("https://" + host + "/much")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() // of which nothing was read
+	select {
+	case <-reached:
+	case <-time.After(patience):
+		t.Fatal("the host waits for the guest")
+	}
+	for range wideSessions {
+		r, err := l.client(true).Get("https://" + host + "/")
+		read(t, r, err)
+	}
+	if n := len(l.proxy.wide); n != wideSessions {
+		t.Errorf("%d sessions may have so much", n)
+	}
 }
 
 func TestAConnectionThatWaitedForItsRequestIsMadeAnew(t *testing.T) {

@@ -21,6 +21,7 @@ type session struct {
 	scheme    string
 	protocols []string // of TLS's ALPN, that the host and the guest have in common
 	transport *http.Transport
+	wide      bool  // has one of the places for wideFlow
 	broken    error // why nothing can be sent to the host
 	vouched   atomic.Bool
 	requests  atomic.Int64
@@ -93,6 +94,9 @@ func (s *session) closeGuest() (err error) {
 
 func (s *session) close() {
 	s.closeGuest()
+	if s.wide {
+		<-s.proxy.wide
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.hosts {
@@ -200,11 +204,18 @@ func (s *session) handshake(ctx context.Context, host net.Conn) (*tls.Conn, erro
 
 // newTransport sends requests to the host over connections that are the session's own, the first of which is there.
 func (s *session) newTransport() *http.Transport {
-	flow := hostFlow
+	flow, dials, h2 := hostFlow, dialsAtOnce, slices.Contains(s.protocols, "h2")
+	if h2 {
+		select {
+		case s.proxy.wide <- struct{}{}:
+			s.wide, flow, dials = true, wideFlow, wideDials
+		default:
+		}
+	}
 	t := &http.Transport{
 		DisableCompression:     true, // what is compressed is the guest's to read
 		ExpectContinueTimeout:  continueTimeout,
-		MaxConnsPerHost:        dialsAtOnce,
+		MaxConnsPerHost:        dials,
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		HTTP2:                  &flow,
 		Protocols:              new(http.Protocols),
@@ -218,7 +229,7 @@ func (s *session) newTransport() *http.Transport {
 		},
 	}
 	t.Protocols.SetHTTP1(true)
-	t.Protocols.SetHTTP2(slices.Contains(s.protocols, "h2"))
+	t.Protocols.SetHTTP2(h2)
 	return t
 }
 
