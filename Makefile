@@ -43,8 +43,9 @@ TAGS := urfave_cli_no_docs
 BUILDAGENT = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 .PHONY: build
-build: ## build bin/sandbox and bin/sandbox-agent
+build: ## build bin/sandbox, by which git reaches repositories in guests too, and bin/sandbox-agent
 	CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/sandbox
+	ln -sf sandbox bin/git-remote-sandbox
 	$(BUILDAGENT) -o bin/ ./cmd/sandbox-agent
 
 .PHONY: image

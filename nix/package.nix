@@ -73,6 +73,8 @@ in
           final.virtiofsd
         ]
       }
+      # By which git reaches repositories in guests; the wrapper passes the name on.
+      ln -s sandbox $out/bin/git-remote-sandbox
     '';
   };
 

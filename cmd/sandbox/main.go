@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -24,6 +25,9 @@ var version string
 func main() {
 	supervisor.Main(supervisor.AllowCommand("sandbox net allow"), supervisor.AskCommand("sandbox net ask"))
 	completeEnvironment()
+	if filepath.Base(os.Args[0]) == remoteHelper {
+		os.Exit(report(runRemoteHelper(context.Background(), os.Args)))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
 	app := newApp()
 	line := arrange(app, os.Args)

@@ -143,6 +143,9 @@ func buildBinaries(t *testing.T) string {
 	}
 	bin := t.TempDir()
 	buildProgram(t, "build", "-o", bin, "../sandbox", "../sandbox-agent")
+	if err := os.Symlink("sandbox", filepath.Join(bin, remoteHelper)); err != nil {
+		t.Fatal(err)
+	}
 	return bin
 }
 

@@ -131,3 +131,17 @@ func JSON(data []byte) []byte {
 	}
 	return b
 }
+
+// Mask puts a question mark in the place of each byte of text that Text would escape, but for NUL and carriage returns. It is
+// for text within a format that has lengths, of which the reader knows what line ends mean.
+func Mask(text []byte) {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if special(r) && r != 0 && r != '\r' || r == utf8.RuneError {
+			for i := range size {
+				text[i] = '?'
+			}
+		}
+		text = text[size:]
+	}
+}
