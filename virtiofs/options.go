@@ -19,10 +19,27 @@ func isOptions(part string) bool {
 	return slices.Contains([]string{"ro", "rw", "cow", "same-path"}, name)
 }
 
+// splitOptions splits at commas, but not at those of a pattern, before which there is a backslash that stays.
+func splitOptions(text string) (options []string) {
+	begin, escaped := 0, false
+	for i := range len(text) {
+		switch {
+		case escaped:
+			escaped = false
+		case text[i] == '\\':
+			escaped = true
+		case text[i] == ',':
+			options = append(options, text[begin:i])
+			begin = i + 1
+		}
+	}
+	return append(options, text[begin:])
+}
+
 // setOptions reads a list of options. The target is set by same-path only.
 func (s *Share) setOptions(f field) error {
 	var modes []string
-	for option := range strings.SplitSeq(f.text, ",") {
+	for _, option := range splitOptions(f.text) {
 		name, value, _ := strings.Cut(option, "=")
 		switch {
 		case option == "ro", option == "rw", option == "cow":

@@ -37,7 +37,7 @@ type Share struct {
 
 // String returns the specification that ParseShare reads back.
 func (s Share) String() string {
-	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`).Replace
+	escape := specEscapes.Replace
 	target := escape(s.Target)
 	if isOptions(s.Target) {
 		target = "./" + target
@@ -49,12 +49,19 @@ func (s Share) String() string {
 	return spec
 }
 
+// specEscapes keep a text in one part of a specification.
+var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
+
+// AllowOption is the option, as it is written in a specification, by which no rule counts for a path of a share.
+func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
+
 // ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, same-path, rules=safe, rules=none, and
 // allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
-// relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In both, "\:" stands for a
-// colon and "\\" for a backslash; a guest directory that is named like an option is written "./ro".
+// relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In
+// all parts, "\:" stands for a colon and "\\" for a backslash, and in a pattern "\," for a comma; a guest directory that
+// is named like an option is written "./ro".
 //
 // Symbolic links in HOST are resolved, once and for all. It need not exist; that is for Admit to find out.
 func ParseShare(spec, cwd string) (Share, error) {

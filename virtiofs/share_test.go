@@ -40,6 +40,7 @@ func TestParseShare(t *testing.T) {
 		{".:cow", Share{Source: "/no/project", Target: "project", ReadOnly: true, CopyOnWrite: true}},
 		{".:work:rw,allow=.husky/**,allow=**/Make*", Share{Source: "/no/project", Target: "work", Rules: rules.Choice{Allow: []string{".husky/**", "**/Make*"}}}},
 		{".:refuse=**/AGENTS.md,hide=private/", Share{Source: "/no/project", Target: "project", Rules: rules.Choice{Refuse: []string{"**/AGENTS.md"}, Hide: []string{"private/"}}}},
+		{`.:ro,allow=a\,b,hide=c\*\\\\d\:e`, Share{Source: "/no/project", Target: "project", ReadOnly: true, Rules: rules.Choice{Allow: []string{`a\,b`}, Hide: []string{`c\*\\d:e`}}}},
 		{".:rules=none", Share{Source: "/no/project", Target: "project", Rules: rules.Choice{None: true}}},
 		{".:same-path,ro", Share{Source: "/no/project", Target: "/no/project", ReadOnly: true}},
 		{".:./same-path", Share{Source: "/no/project", Target: "same-path"}},
@@ -53,6 +54,27 @@ func TestParseShare(t *testing.T) {
 		}
 		if again, err := ParseShare(got.String(), "/elsewhere"); err != nil || !reflect.DeepEqual(again, got) {
 			t.Errorf("ParseShare(%q) = %+v, %v; want %+v again", got.String(), again, err, got)
+		}
+	}
+}
+
+func TestAllowOptionIsForThatPathOnly(t *testing.T) {
+	for _, name := range []string{".husky", "a,b", "a:b", "a*b", "a?b", "a[b]c", `a\b`, `a\,b`, `x\`, "a/b, c/**"} {
+		share, err := ParseShare(".:"+AllowOption(name), "/no/project")
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		share.Rules.Hide = []string{"**"}
+		set, err := rules.New(share.Rules)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		for _, path := range []string{name, "a", "b", "aXb", "axb", `a\`, "c"} {
+			if v := set.Judge(rules.Access{Operation: rules.Read, Path: path}); v.Refused != (path != name) {
+				t.Errorf("%s: reading %q is refused: %v", AllowOption(name), path, v.Refused)
+			}
 		}
 	}
 }

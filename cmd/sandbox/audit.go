@@ -11,6 +11,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 func auditCommand() *cli.Command {
@@ -73,5 +74,5 @@ func printAudit(w io.Writer, e machine.AuditEntry) error {
 // refusalReason says what a rule for a share was against, and how to allow it.
 func refusalReason(r machine.Refusal) string {
 	return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: to allow it, give the share the option %s (sandbox share rules lists all rules)",
-		r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason, qemu.ShellQuote([]string{"allow=" + r.Path}))
+		r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason, qemu.ShellQuote([]string{virtiofs.AllowOption(r.Path)}))
 }

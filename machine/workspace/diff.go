@@ -44,7 +44,7 @@ func (p *Pending) Text(ctx context.Context) (Text, error) {
 	case p.ModeOnly:
 	case p.Old.Mode.IsDir() || p.New.Mode.IsDir():
 		fmt.Fprintf(&b, "directory %s: %s\n", name, p.Kind)
-	case old == nil || fresh == nil || isBinary(old) || isBinary(fresh):
+	case old == nil || fresh == nil || isObject(p.Path) || isBinary(old) || isBinary(fresh):
 		text.Binary = true
 		fmt.Fprintf(&b, "%s %s: %s, %d to %d bytes, not shown as text\n", p.Type(), name, p.Kind, p.Old.Size, p.New.Size)
 	default:
@@ -87,6 +87,13 @@ func count(lines []byte) (added, removed int) {
 // isBinary is git's rule: a NUL among the first bytes.
 func isBinary(content []byte) bool {
 	return bytes.IndexByte(content[:min(len(content), 8000)], 0) >= 0
+}
+
+// isObject tells whether a file is one of Git's objects or packs: compressed, and not text even where it happens to have no
+// NUL among the first bytes.
+func isObject(name string) bool {
+	_, within, ok := strings.Cut("/"+name, ".git/")
+	return ok && strings.Contains("/"+within, "/objects/")
 }
 
 // oldContent is what the host has, or nil if it is too large. A link is the text that git makes of it.

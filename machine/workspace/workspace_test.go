@@ -523,6 +523,7 @@ func TestAFileThatVanishesWhileItIsCompared(t *testing.T) {
 func TestText(t *testing.T) {
 	g := has(map[string]string{
 		"text": "one\nTWO\nthree\n", "bin": "a\x00b", "gone": "gone", "a\nb\x1b[31m": "x\n", "link": "->text", "large": strings.Repeat("x\n", MaxText),
+		"sub/.git/objects/3f/a1": "x\x01KJ", "objects/x": "y\n",
 	})
 	s, _ := project(t, g, map[string]string{"text": "one\ntwo\nthree\n", "gone": "bye\n"})
 	for _, c := range changes(t, s) {
@@ -535,11 +536,13 @@ func TestText(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[string]string{
-			"text":  "--- a/text\n+++ b/text\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n",
-			"bin":   "file bin: added, 0 to 3 bytes, not shown as text\n",
-			"gone":  "--- a/gone\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-bye\n",
-			"link":  "--- /dev/null\n+++ b/link\n@@ -0,0 +1,1 @@\n+text\n\\ No newline at end of file\n",
-			"large": "file large: added, 0 to 2097152 bytes, not shown as text\n",
+			"text":                   "--- a/text\n+++ b/text\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n",
+			"sub/.git/objects/3f/a1": "file sub/.git/objects/3f/a1: added, 0 to 4 bytes, not shown as text\n",
+			"objects/x":              "--- /dev/null\n+++ b/objects/x\n@@ -0,0 +1,1 @@\n+y\n",
+			"bin":                    "file bin: added, 0 to 3 bytes, not shown as text\n",
+			"gone":                   "--- a/gone\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-bye\n",
+			"link":                   "--- /dev/null\n+++ b/link\n@@ -0,0 +1,1 @@\n+text\n\\ No newline at end of file\n",
+			"large":                  "file large: added, 0 to 2097152 bytes, not shown as text\n",
 
 			"a\nb\x1b[31m": "--- /dev/null\n+++ \"b/a\\nb\\x1b[31m\"\n@@ -0,0 +1,1 @@\n+x\n",
 		}[c.Path]

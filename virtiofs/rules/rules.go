@@ -65,8 +65,8 @@ type Verdict struct {
 // Choice is what the user decided for a share. The zero value is the built-in set "safe".
 //
 // A pattern is a path in the share, in which * and ? stand for characters of a name, [a-z] for one of them, and ** for any
-// number of names. With a slash at its end, it is for a directory with all that is in it. Refuse and Hide do not distinguish
-// upper and lower case, Allow does.
+// number of names. A backslash takes its meaning from the character that follows. With a slash at its end, it is for a
+// directory with all that is in it. Refuse and Hide do not distinguish upper and lower case, Allow does.
 type Choice struct {
 	// None turns the built-in rules off.
 	None bool `json:"none,omitempty"`

@@ -39,7 +39,7 @@ func New(c Choice) (*Set, error) {
 		s.rules = builtIn()
 		own = len(s.rules)
 		for _, name := range c.Hooks {
-			text := literally.Replace(name)
+			text := Literal(name)
 			s.rules = append(s.rules, rule{Rule: Rule{Name: gitHooks, Patterns: []string{text, text + "/"}, Reason: "hooks of Git on the host lead there"}})
 		}
 	}
@@ -74,8 +74,11 @@ func New(c Choice) (*Set, error) {
 	return s, nil
 }
 
-// literally makes a pattern for a path as it is.
-var literally = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
+// literally escapes what means something in a pattern, and commas, which separate patterns.
+var literally = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `,`, `\,`)
+
+// Literal is the pattern for a path as it is.
+func Literal(path string) string { return literally.Replace(path) }
 
 // Hides tells whether there are rules for reading, so that Judge has to be asked about Read at all.
 func (s *Set) Hides() bool {
