@@ -195,16 +195,20 @@ func TestProgress(t *testing.T) {
 }
 
 func TestWaitForPath(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a/b/c")
 	waited := make(chan error)
-	go func() { waited <- waitForPath(t.Context(), path) }()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	write(t, path+".other", "")
-	write(t, path, "")
-	if err := <-waited; err != nil {
-		t.Error(err)
+	var path string
+	for range 20 {
+		// Who looks for the deepest directory that exists meets, on its way up, who makes them.
+		path = filepath.Join(t.TempDir(), strings.Repeat("a/", 200), "b")
+		go func() { waited <- waitForPath(t.Context(), path) }()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path+".other", "")
+		write(t, path, "")
+		if err := <-waited; err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { waited <- waitForPath(ctx, path+".never") }()

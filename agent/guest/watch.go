@@ -43,12 +43,18 @@ func watchOnce(ctx context.Context, path string, look func() bool) (bool, error)
 	}
 	events := os.NewFile(uintptr(fd), "inotify")
 	defer events.Close()
-	if err := watchParent(fd, path); err != nil {
+	next, err := watchParent(fd, path)
+	if err != nil {
 		return false, err
 	}
 	// Looking after the watch is set leaves no gap between the two.
 	if look() {
 		return true, nil
+	}
+	if next != "" {
+		if _, err := os.Lstat(next); err == nil {
+			return false, nil // it came before the watch, so what comes into it is not told
+		}
 	}
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
@@ -62,16 +68,18 @@ func watchOnce(ctx context.Context, path string, look func() bool) (bool, error)
 	return false, nil
 }
 
-// watchParent watches the deepest directory above path that exists.
-func watchParent(fd int, path string) error {
+// watchParent watches the deepest directory above path that exists, and returns the one that was
+// missing in it on the way to path, if any was.
+func watchParent(fd int, path string) (missing string, err error) {
 	const mask = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
 		_, err := unix.InotifyAddWatch(fd, dir, mask)
 		if err == nil {
-			return nil
+			return missing, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || dir == "/" {
-			return fmt.Errorf("cannot watch %s: %w", dir, err)
+			return "", fmt.Errorf("cannot watch %s: %w", dir, err)
 		}
+		missing = dir
 	}
 }
