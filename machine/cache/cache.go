@@ -71,6 +71,9 @@ func (s Store) lock() (unlock func(), err error) {
 // changed. Without such a cache the error is fs.ErrNotExist, and to is not there. What somebody has
 // written to the layers' headers is an error too, *qemu.LayerError.
 func (s Store) Take(ctx context.Context, k Key, to disk.Layers) error {
+	if !durable.Exists(s.dir(k.ID())) { // so that nothing is made where nothing is kept
+		return fs.ErrNotExist
+	}
 	unlock, err := s.lock()
 	if err != nil {
 		return err
