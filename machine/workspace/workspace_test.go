@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -459,18 +460,48 @@ func TestHolesStayHoles(t *testing.T) {
 }
 
 func TestManyFiles(t *testing.T) {
+	const many, applied = 100_000, 2_000
 	files := map[string]string{"d/": "whole"}
-	for i := range 20_000 {
-		files[fmt.Sprintf("d/%05d", i)] = ""
+	for i := range many {
+		files[fmt.Sprintf("d/%05d", i)] = "x"
 	}
 	s, dir := project(t, has(files), map[string]string{"d/00000": "old"})
+	before := heap()
 	all := changes(t, s)
-	if len(all) != 20_000 {
+	if len(all) != many {
 		t.Fatalf("%d changes", len(all))
+	}
+	if got := int64(heap()-before) / many; got > 1024 {
+		t.Errorf("each change takes %d bytes", got)
 	}
 	if len(look(t, dir)) != 2 {
 		t.Error("a comparison changes the host")
 	}
+	applier := s.Apply(all)
+	before = heap()
+	for _, c := range all[:applied] {
+		p, err := s.Fetch(t.Context(), c)
+		if err == nil {
+			err = errors.Join(applier.Commit(t.Context(), p, true), p.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := int64(heap()-before) / applied; got > 1024 {
+		t.Errorf("each change that was applied takes %d bytes", got)
+	}
+	if got := len(look(t, dir)); got != 1+applied {
+		t.Errorf("there are %d files and directories, want %d", got, 1+applied)
+	}
+}
+
+// heap is what is reachable, in bytes.
+func heap() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
 }
 
 func TestWhatTheGuestHasRenamedIsKeptBeforeItGoes(t *testing.T) {
