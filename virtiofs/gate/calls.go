@@ -68,6 +68,9 @@ func (g *Gate) openat(n *notification) (bool, error) {
 	case flags&writeFlags != 0:
 		return false, g.change(p, Write, rules.Write)
 	}
+	if !g.wantsContent(p.path) { // the name decides, whatever it is of
+		return false, g.check(Event{Verb: Read, Path: p.path}, rules.Access{Operation: rules.Read, Path: p.path})
+	}
 	return false, g.change(p, Read, rules.Read)
 }
 

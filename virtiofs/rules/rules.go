@@ -28,6 +28,7 @@ type Access struct {
 	// but for its last part. The share's own directory is ".".
 	Path string
 	// Type has the type bits of what is there, or will be: fs.ModeDir, fs.ModeSymlink and so on; zero is a regular file.
+	// Of Read it counts only where [Set.WantsContent].
 	// Of Make and Change it also has fs.ModeSetuid and fs.ModeSetgid, where they are to be set.
 	Type fs.FileMode
 	// Moved says of Make that what gets the name was there before, under another: what it has within it was judged under that.
