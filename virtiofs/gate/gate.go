@@ -70,8 +70,9 @@ type Gate struct {
 	observe  func(Event)
 	listener *listener
 	callers  callers
-	root     int  // of the share, O_PATH; set before armed is
-	ownRoot  bool // root is that of a mount namespace
+	root     int    // of the share, O_PATH; set before armed is
+	ownRoot  bool   // root is that of a mount namespace
+	device   uint64 // of its file system; 0, which none has, if that is one of processes
 	armed    atomic.Bool
 	closed   atomic.Bool
 	done     chan struct{}
@@ -113,11 +114,15 @@ func (g *Gate) Arm(root *os.File, process int) error {
 	}
 	g.root = fd
 	at, err := g.rootPath()
-	if err != nil {
+	device, proc, systemErr := systemOf(fd)
+	if err := errors.Join(err, systemErr); err != nil {
 		unix.Close(fd)
-		return fmt.Errorf("looking for the path of the share: %w", err)
+		return fmt.Errorf("looking at the share: %w", err)
 	}
 	g.ownRoot = at == "/"
+	if !proc {
+		g.device = device
+	}
 	g.armed.Store(true)
 	return nil
 }

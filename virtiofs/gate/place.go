@@ -78,26 +78,39 @@ func (g *Gate) open(n *notification, fd uint64) (place, error) {
 	return place{of: n, number: number, path: at}, err
 }
 
-// isProc tells whether the directory is virtiofsd's list of its descriptors. The first one is kept open, as it will be
-// asked about again: until it is closed, no other file system has its device number.
+// isProc tells whether the directory is virtiofsd's list of its descriptors. That one's file system and the share's are told
+// apart by their device numbers, which no others get as long as something of them is open here.
 func (g *Gate) isProc(n *notification, number string) (bool, error) {
 	st, err := g.callers.stat(n, number, "")
-	if err != nil || g.proc >= 0 && st.Dev == g.procDevice {
-		return err == nil, err
+	switch {
+	case err != nil:
+		return false, err
+	case st.Dev == g.device:
+		return false, nil
+	case g.proc >= 0 && st.Dev == g.procDevice:
+		return true, nil
 	}
 	fd, err := g.callers.open(n, number)
 	if err != nil {
 		return false, err
 	}
-	var system unix.Statfs_t
-	err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &system))
-	proc := err == nil && int64(system.Type) == unix.PROC_SUPER_MAGIC
+	device, proc, err := systemOf(fd)
 	if proc && g.proc < 0 {
-		g.proc, g.procDevice = fd, st.Dev
+		g.proc, g.procDevice = fd, device
 	} else {
 		unix.Close(fd)
 	}
 	return proc, err
+}
+
+// systemOf tells the device number of a file's file system, and whether that is one of processes.
+func systemOf(fd int) (device uint64, proc bool, err error) {
+	var st unix.Stat_t
+	var system unix.Statfs_t
+	if err := errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &system)); err != nil {
+		return 0, false, err
+	}
+	return st.Dev, int64(system.Type) == unix.PROC_SUPER_MAGIC, nil
 }
 
 // errOutside says that something is not in the share.
