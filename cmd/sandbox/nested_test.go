@@ -253,9 +253,7 @@ func (o *outer) inspect(a *trial, name string) inspected {
 
 // runScript runs a script of TestGuests in the guest.
 func (o *outer) runScript(a *trial, script string) {
-	cmd := o.guest.Command(a.test.Context(), fmt.Sprintf(`modprobe -a kvm_amd vhost_vsock
-chmod 660 /dev/kvm
-cd %[1]s/repository/cmd/sandbox
+	cmd := o.guest.Command(a.test.Context(), nested.EnableKVM+fmt.Sprintf(`cd %[1]s/repository/cmd/sandbox
 %[2]s=1 %[3]s=%[1]s/bin SANDBOX_IMAGE=%[4]s TMPDIR=/var/tmp ./sandbox.test -test.v -test.timeout 0 -test.run 'TestGuests$/^%[5]s$' 2>&1`,
 		nested.Tools, guestsVariable, programsVariable, testImage(), script))
 	// At once, because some take many minutes.
@@ -280,7 +278,11 @@ func (o *outer) testKVM(a *trial) {
 			{"usermod -aG kvm agent", "agent", "ok    kvm"},
 			{"true", "root", "ok    kvm"},
 		} {
-			got := o.sh(a, fmt.Sprintf("%s\nsudo -u %s env PATH=$PATH sandbox doctor || true", step.prepare, step.user))
+			doctor := fmt.Sprintf("%s\nsudo -u %s env PATH=$PATH sandbox doctor || true", step.prepare, step.user)
+			got := o.sh(a, doctor)
+			for probes := 1; probes < 5 && strings.Contains(got, "/dev/kvm opens, but"); probes++ { // a busy machine misses the probe's deadline
+				got = o.sh(a, "rm -rf ~agent/.cache/sandbox /var/cache/sandbox\n"+doctor)
+			}
 			if !strings.Contains(got, step.want) {
 				a.Fatalf("after %q, sandbox doctor of %s says\n%s", step.prepare, step.user, got)
 			}

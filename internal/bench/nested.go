@@ -67,10 +67,7 @@ func runNested(ctx context.Context, b *bench) (err error) {
 	defer func() { err = errors.Join(err, guest.Remove()) }()
 	fmt.Println(nestedLine)
 	const result = "/root/bench.json"
-	cmd := guest.Command(ctx, strings.Join([]string{
-		"modprobe kvm_amd", "modprobe vhost_vsock", "chmod 666 /dev/kvm",
-		"exec bench " + strings.Join(b.inner(result), " "),
-	}, "\n"))
+	cmd := guest.Command(ctx, nested.EnableKVM+"exec bench "+strings.Join(b.inner(result), " "))
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// The guest's own program ends what it has started.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
