@@ -18,4 +18,7 @@ apt() {
 apt update
 apt --yes --no-install-recommends --download-only install "$@"
 rm -rf "$work"/debs/{partial,lock}
-basename "$work"/debs/linux-image-[0-9]*-cloud-amd64_* | sed 's/^linux-image-//; s/_.*//' > "$work/debs/kernel"
+cd "$work/debs"
+kernel=$(ls linux-image-[0-9]*-cloud-amd64_*)
+kernel=${kernel#linux-image-}
+echo "${kernel%%_*}" > kernel

@@ -54,7 +54,7 @@
     libressl = "netcat-openbsd";
     libxslt = "xsltproc";
     linux-headers = "";
-    linux-debian = "";
+    linux-debian = "linux-image-cloud-amd64";
     linux-pam = "libpam-modules libpam-modules-bin";
     lndir = "xutils-dev";
     mkpasswd = "whois";
