@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,29 @@ func newProvider(t *testing.T, by *authority.Authority) *provider {
 	}()
 	p.upstream = upstream.One("http://" + l.Addr().String())
 	return p
+}
+
+// ask has a guest that believes an authority ask the provider for a path, and returns the status.
+func (p *provider) ask(t *testing.T, inside *guest, by *authority.Authority, path string) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(by.Certificate())
+	client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusOK {
+		<-p.keys
+	}
+	return answer.StatusCode
 }
 
 // connectTo is a proxy of which all hosts are one.
@@ -266,26 +290,9 @@ func TestRequestsAreReadFromTheFirstRuleOn(t *testing.T) {
 	o.Authority, o.Allow, o.Upstream = nil, []string{"api.example.com"}, p.upstream
 	g, processes := startWith(t, o)
 	inside := newGuest(t, g)
-	ask := func(by *authority.Authority, path string) (status int) {
+	ask := func(by *authority.Authority, path string) int {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(by.Certificate())
-		client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, err := client.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		if answer.StatusCode == http.StatusOK {
-			<-p.keys
-		}
-		return answer.StatusCode
+		return p.ask(t, inside, by, path)
 	}
 	if got := ask(internet, "/v2"); got != http.StatusOK {
 		t.Errorf("a host that is open as a whole answers %d", got)
@@ -312,6 +319,49 @@ func TestRequestsAreReadFromTheFirstRuleOn(t *testing.T) {
 	}
 	<-processes
 	reads()
+}
+
+func TestAProxyIsSpokenToByTLS(t *testing.T) {
+	own, internet := newAuthority(t), newAuthority(t)
+	p := newProvider(t, internet)
+	to := strings.TrimPrefix(p.upstream.Other, "http://")
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, in, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		out, err := net.Dial("tcp", to)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer out.Close()
+		fmt.Fprintf(out, "CONNECT %s HTTP/1.1\r\n\r\n", r.RequestURI)
+		go func() {
+			_, _ = io.Copy(out, in)
+			out.Close()
+		}()
+		_, _ = io.Copy(c, out)
+	}))
+	t.Cleanup(s.Close)
+	o := reading(t, own, internet)
+	if err := pem.Encode(o.Roots, &pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}); err != nil {
+		t.Fatal(err)
+	}
+	o.Allow, o.Upstream = []string{"api.example.com"}, upstream.One(s.URL)
+	g, _ := startWith(t, o)
+	inside := newGuest(t, g)
+	if got := p.ask(t, inside, internet, "/"); got != http.StatusOK {
+		t.Errorf("a host that is open as a whole answers %d", got)
+	}
+	if err := g.SetRules([]string{"https://api.example.com/v1/**"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if open, closed := p.ask(t, inside, own, "/v1/x"), p.ask(t, inside, own, "/v2"); open != http.StatusOK || closed != http.StatusForbidden {
+		t.Errorf("the request that is open is answered %d, and another one %d", open, closed)
+	}
 }
 
 func TestSecretsThatCannotBeKept(t *testing.T) {

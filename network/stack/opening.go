@@ -204,7 +204,7 @@ func (e *mismatchError) Error() string { return "it names another host than its 
 
 // checkOpening reads a client's first bytes until they have named a host, and passes them on if it is the one called name.
 // Until then, what the host sends goes to the guest: there are protocols in which it begins.
-func (n *Network) checkOpening(ep tcpip.Endpoint, queue *waiter.Queue, host hostConn, name string) (int64, error) {
+func (n *Network) checkOpening(ep tcpip.Endpoint, queue *waiter.Queue, host io.Writer, name string) (int64, error) {
 	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	queue.EventRegister(&entry)
 	defer queue.EventUnregister(&entry)

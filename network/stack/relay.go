@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -48,6 +49,43 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hos
 		fail()
 	}
 	guest.Wait()
+	host.Close()
+	drain(ctx, ep, queue)
+	ep.Close()
+	return sent, received
+}
+
+// carry is relay for a host to whom one speaks through something, such as the TLS of a proxy, and not by a descriptor.
+func carry(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host HalfConn, check func() (int64, error)) (sent, received int64) {
+	guest := gonet.NewTCPConn(queue, ep)
+	fail := sync.OnceFunc(func() {
+		host.Close()
+		ep.Abort()
+	})
+	stop := context.AfterFunc(ctx, fail)
+	defer stop()
+	var ways sync.WaitGroup
+	ways.Go(func() {
+		checked, err := check()
+		if err == nil {
+			sent, err = copyBytes(host, guest)
+		}
+		sent += checked
+		if err == nil {
+			err = host.CloseWrite()
+		}
+		if err != nil {
+			fail()
+		}
+	})
+	received, err := copyBytes(guest, host)
+	if err == nil {
+		err = guest.CloseWrite()
+	}
+	if err != nil {
+		fail()
+	}
+	ways.Wait()
 	host.Close()
 	drain(ctx, ep, queue)
 	ep.Close()

@@ -127,7 +127,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	if !e.Allowed {
 		err = &ClosedError{e.Addr, e.Rule}
 	}
-	var host hostConn
+	var host HalfConn
 	if err == nil {
 		host, err = n.dialTCP(h)
 	}
@@ -174,7 +174,11 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 			return sent, err
 		}
 	}
-	e.Sent, e.Received = relay(h.ctx, ep, &queue, host, check)
+	if c, ok := host.(hostConn); ok {
+		e.Sent, e.Received = relay(h.ctx, ep, &queue, c, check)
+	} else {
+		e.Sent, e.Received = carry(h.ctx, ep, &queue, host, check)
+	}
 	if closed := h.closed(); closed != nil {
 		e.Allowed, e.Rule = false, closed.Rule
 	}
@@ -194,15 +198,15 @@ func (n *Network) accept(r *tcp.ForwarderRequest, wanted attempt, queue *waiter.
 	return ep
 }
 
-func (n *Network) dialTCP(h *held) (hostConn, error) {
+func (n *Network) dialTCP(h *held) (HalfConn, error) {
 	c, err := n.dial(h.ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	host, ok := c.(hostConn)
+	host, ok := c.(HalfConn)
 	if !ok {
 		c.Close()
-		return nil, errors.New("a connection that was dialled is not of package net")
+		return nil, errors.New("a connection that was dialled has no directions that end alone")
 	}
 	return host, nil
 }
@@ -268,8 +272,10 @@ type hostConn interface {
 	SetLinger(seconds int) error
 }
 
-// abort ends a connection with a reset.
-func abort(c hostConn) {
-	_ = c.SetLinger(0)
+// abort ends a connection with a reset, if it can.
+func abort(c net.Conn) {
+	if c, ok := c.(hostConn); ok {
+		_ = c.SetLinger(0)
+	}
 	_ = c.Close()
 }

@@ -2,11 +2,15 @@ package stack
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -101,6 +105,72 @@ func TestPublicConnectionsGoByWayOfTheProxyToTheJudgedAddress(t *testing.T) {
 	if _, dialed := l.seen(); !slices.Equal(dialed, []netip.AddrPort{direct}) {
 		t.Errorf("the host itself dialled %v", dialed)
 	}
+}
+
+func TestHostsBehindTLSAreReached(t *testing.T) {
+	s := httptest.NewTLSServer(nil) // for its certificate
+	t.Cleanup(s.Close)
+	l := newLab(t, func(c *Config) {
+		plain := c.Dial
+		c.Dial = func(ctx context.Context, proto policy.Proto, a netip.AddrPort) (net.Conn, error) {
+			c, err := plain(ctx, proto, a)
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), nil
+		}
+	})
+	secured := func(port uint16, serve func(*tls.Conn)) netip.AddrPort {
+		return l.listen(port, func(c *net.TCPConn) { serve(tls.Server(c, s.TLS)) })
+	}
+	echo := secured(22, func(c *tls.Conn) {
+		defer c.Close()
+		got, err := io.ReadAll(c) // until the guest sends no more
+		if err == nil {
+			_, err = c.Write(got)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 64<<10)
+	c := l.mustConnect(echo)
+	go func() {
+		if _, err := c.Write(sent); err != nil {
+			t.Error(err)
+		}
+		_ = c.CloseWrite()
+	}()
+	if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes of %d are back: %v", len(got), len(sent), err)
+	}
+	if e := l.event(func(e Event) bool { return e.Addr == echo }); e.Sent != int64(len(sent)) || e.Received != int64(len(sent)) {
+		t.Errorf("it is logged as %+v", e)
+	}
+
+	ended := make(chan error, 1)
+	resets := secured(23, func(c *tls.Conn) {
+		_, err := c.Read(make([]byte, 1))
+		ended <- err
+		abort(c.NetConn())
+	})
+	c = l.mustConnect(resets)
+	if _, err := c.Write([]byte("x")); err != nil || <-ended != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a reset is passed on as %v", err)
+	}
+	stays := secured(24, func(c *tls.Conn) {
+		_, err := io.Copy(io.Discard, c)
+		ended <- err
+	})
+	c = l.mustConnect(stays)
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	l.network.Close()
+	<-ended // with the network
 }
 
 func TestAllowedNamesGoToTheProxyAsNames(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,7 +46,10 @@ func New(s Settings) (*Proxies, error) {
 		if err != nil {
 			return nil, err
 		}
-		*proxy = &Proxy{u}
+		*proxy = &Proxy{url: u}
+		if u.Scheme == "https" {
+			(*proxy).tls = &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
+		}
 	}
 	if s.Web == s.Other {
 		p.web = p.other
@@ -68,7 +73,10 @@ func (p *Proxies) For(host string, port uint16) *Proxy {
 }
 
 // Proxy is one of the two kinds: of HTTP, by CONNECT (RFC 9110, section 9.3.6), or of SOCKS (RFC 1928).
-type Proxy struct{ url *url.URL }
+type Proxy struct {
+	url *url.URL
+	tls *tls.Config // by which it is spoken to; nil: without TLS
+}
 
 // RefusedError is that a proxy does not connect.
 type RefusedError struct{ why string }
@@ -78,7 +86,8 @@ func (e *RefusedError) Error() string { return "the upstream proxy does not conn
 // Is tells those who know no proxies that the host is not reached: that is all that they can make of it.
 func (e *RefusedError) Is(target error) bool { return target == syscall.EHOSTUNREACH }
 
-// Dial connects to a port of a host by way of the proxy. The connection is one of package net, to the proxy.
+// Dial connects to a port of a host by way of the proxy. The connection is one of package net, to the proxy, or over
+// TLS a *tls.Conn: such a proxy is believed if those vouch for it whom the system believes.
 func (p *Proxy) Dial(ctx context.Context, host string, port uint16) (net.Conn, error) {
 	at := p.url.Host
 	if p.url.Port() == "" {
@@ -89,12 +98,19 @@ func (p *Proxy) Dial(ctx context.Context, host string, port uint16) (net.Conn, e
 	if err != nil {
 		return nil, &RefusedError{err.Error()}
 	}
+	if p.tls != nil {
+		over := tls.Client(c, p.tls)
+		if err := over.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(&RefusedError{err.Error()}, c.Close())
+		}
+		c = over
+	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	target := net.JoinHostPort(host, strconv.Itoa(int(port)))
-	if p.url.Scheme == "http" {
-		err = p.connectHTTP(c, target)
-	} else {
+	if strings.HasPrefix(p.url.Scheme, "socks") {
 		err = p.connectSOCKS(ctx, c, target)
+	} else {
+		err = p.connectHTTP(c, target)
 	}
 	if !stop() && err == nil {
 		err = context.Cause(ctx)

@@ -50,7 +50,7 @@ func (s Settings) String() string {
 }
 
 // errProxy says how a proxy is written. What is wrong with one is not quoted: there may be a password in it.
-var errProxy = errors.New("a proxy is written like http://proxy.example.com:3128 or socks5://127.0.0.1:1080; a proxy that is itself spoken to by TLS (https://) cannot be used")
+var errProxy = errors.New("a proxy is written like http://proxy.example.com:3128, https://proxy.example.com or socks5://127.0.0.1:1080")
 
 // Check finds what is wrong with a proxy that is to be written down, which no password must be.
 func Check(text string) error {
@@ -62,7 +62,7 @@ func Check(text string) error {
 }
 
 // ports are those of proxies that name none.
-var ports = map[string]string{"http": "80", "socks5": "1080", "socks5h": "1080"}
+var ports = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 func parse(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {

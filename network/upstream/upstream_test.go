@@ -3,11 +3,13 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +38,7 @@ func TestPasswordsAreNotShown(t *testing.T) {
 		"http://u:s3cret@proxy:3128":   "http://proxy:3128",
 		"u:s3cret@proxy":               "http://proxy",
 		"socks5h://u:s3cret@[::1]:1":   "socks5h://[::1]:1",
-		"https://u:s3cret@proxy":       "",
+		"https://u:s3cret@proxy":       "https://proxy",
 		"http://u:s3cret@proxy:port":   "",
 		"http://u:s3cret@proxy/s3cret": "",
 		"http://s3cret%zz@proxy":       "",
@@ -168,6 +170,49 @@ func TestProxyOfHTTP(t *testing.T) {
 	}
 }
 
+func TestProxyOfHTTPOverTLS(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, rw, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		fmt.Fprintf(rw, "HTTP/1.1 200 fine\r\n\r\n%s %s %s %s,", r.Method, r.RequestURI, r.Proto, r.Header.Get("Proxy-Authorization"))
+		_ = rw.Flush()
+		_, _ = io.Copy(c, rw) // until the end of one direction
+	}))
+	t.Cleanup(s.Close)
+	address := s.Listener.Addr().String()
+	if _, err := dial(t, "https://u:s3cret@"+address, "a.example"); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a proxy for which nobody vouches: %v", err)
+	}
+	p, err := New(One("https://u:s3cret@" + address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := p.For("a.example", 443)
+	at.tls.RootCAs = s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c, err := at.Dial(t.Context(), "a.example", 443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "and back"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.(*tls.Conn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(c); err != nil || string(got) != "CONNECT a.example:443 HTTP/1.1 Basic dTpzM2NyZXQ=,and back" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	at.tls.ServerName = "other.example"
+	if _, err := at.Dial(t.Context(), "a.example", 443); !errors.Is(err, syscall.EHOSTUNREACH) {
+		t.Errorf("a proxy of another name: %v", err)
+	}
+}
+
 func TestProxyThatRefuses(t *testing.T) {
 	for answer, want := range map[string]string{
 		"HTTP/1.1 403 no\r\n\r\n":                          "status 403",
@@ -183,7 +228,7 @@ func TestProxyThatRefuses(t *testing.T) {
 			t.Errorf("%.20q: %v", answer, err)
 		}
 	}
-	for _, scheme := range []string{"http", "socks5"} {
+	for _, scheme := range []string{"http", "https", "socks5"} {
 		if _, err := dial(t, scheme+"://u:s3cret@127.0.0.1:1", "a.example"); err == nil {
 			t.Error("a proxy is used that is not there")
 		}
@@ -240,7 +285,7 @@ func TestProxyOfSOCKS(t *testing.T) {
 }
 
 func TestProxyThatSaysNothingIsGivenUp(t *testing.T) {
-	for _, scheme := range []string{"http", "socks5"} {
+	for _, scheme := range []string{"http", "https", "socks5"} {
 		asked := make(chan struct{})
 		at := serve(t, func(c *bufio.ReadWriter) error {
 			_, _ = c.ReadByte()
