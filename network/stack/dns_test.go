@@ -27,7 +27,7 @@ func (z zone) LookupNetIP(_ context.Context, network, host string) (addrs []neti
 	if network != "ip" || !strings.HasSuffix(host, ".") {
 		return nil, fmt.Errorf("%s of %s was asked for", network, host)
 	}
-	for _, a := range z[strings.TrimSuffix(host, ".")] {
+	for _, a := range z[strings.ToLower(strings.TrimSuffix(host, "."))] {
 		if a == "fail" {
 			return nil, &net.DNSError{Err: "server misbehaving", Name: host, IsTemporary: true}
 		}
