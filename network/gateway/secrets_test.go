@@ -54,8 +54,18 @@ type provider struct {
 
 func newProvider(t *testing.T, by *authority.Authority) *provider {
 	t.Helper()
-	p := &provider{keys: make(chan string, 16)}
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { p.keys <- r.Header.Get("Authorization") }))
+	keys := make(chan string, 16)
+	p := newProviderOf(t, by, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { keys <- r.Header.Get("Authorization") }))
+	p.keys = keys
+	return p
+}
+
+// newProviderOf is one that answers in another way.
+func newProviderOf(t *testing.T, by *authority.Authority, answer http.Handler) *provider {
+	t.Helper()
+	p := &provider{}
+	s := httptest.NewUnstartedServer(answer)
+	s.EnableHTTP2 = true
 	s.TLS = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return by.Leaf(hello.ServerName) }}
 	s.StartTLS()
 	t.Cleanup(s.Close)
