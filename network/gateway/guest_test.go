@@ -2,9 +2,12 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -20,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
@@ -90,6 +94,13 @@ func (g *guest) dialName(ctx context.Context, _, address string) (net.Conn, erro
 		return nil, fmt.Errorf("the name %s: %w", name, err)
 	}
 	return g.dial(ctx, "tcp", a)
+}
+
+// client speaks HTTP with hosts for which an authority vouches, each time over a connection of its own.
+func (g *guest) client(by *authority.Authority) *http.Client {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(by.Certificate())
+	return &http.Client{Transport: &http.Transport{DialContext: g.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 }
 
 // card is a network card, whose frames are datagrams of a socket.

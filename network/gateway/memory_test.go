@@ -1,8 +1,6 @@
 package gateway_test
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -31,12 +29,12 @@ func TestMemoryForDownloadsThatStallIsBounded(t *testing.T) {
 	o.Allow, o.Upstream = []string{"https://api.example.com/**"}, p.upstream
 	g, processes := startWith(t, o)
 	inside := newGuest(t, g)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(own.Certificate())
 	var clients sync.WaitGroup
 	for range proxy.MaxConnections {
 		clients.Go(func() {
-			client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+			client := inside.client(own)
+			over := client.Transport.(*http.Transport)
+			over.DisableKeepAlives, over.ForceAttemptHTTP2 = false, true
 			for range 2 { // streams of one connection
 				answer, err := client.Get("https://api.example.com/")
 				if err == nil {

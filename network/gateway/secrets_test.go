@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -92,9 +91,7 @@ func (p *provider) ask(t *testing.T, inside *guest, by *authority.Authority, pat
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(by.Certificate())
-	client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	client := inside.client(by)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com"+path, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -186,13 +183,11 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 		}
 	})
 	inside := newGuest(t, g)
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(own.Certificate())
 	ask := func(key string) (status int, text string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		client := inside.client(own)
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://api.example.com/", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -214,7 +209,7 @@ func TestSecretsAreInRequestsOfEachProcess(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		client := &http.Client{Transport: &http.Transport{DialContext: inside.dialName, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+		client := inside.client(own)
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://auth.example.com/token", strings.NewReader("grant_type=refresh_token"))
 		if err != nil {
 			t.Fatal(err)
