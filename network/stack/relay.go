@@ -20,8 +20,15 @@ import (
 //
 // Before the guest's bytes are passed on, check may read and send some of them, or end the connection by an error.
 //
-// Bytes go from one socket's buffer into the other's, so a connection that waits holds none besides.
-func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hostConn, check func() (int64, error)) (sent, received int64) {
+// Bytes go from one socket's buffer into the other's, so a connection that waits holds none besides. Only what is spoken to
+// through something, such as the TLS of a proxy, has no descriptor, and needs buffers.
+func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host HalfConn, check func() (int64, error)) (sent, received int64) {
+	up := func() (int64, error) { return copyBytes(host, gonet.NewTCPConn(queue, ep)) }
+	down := func() (int64, error) { return copyBytes(gonet.NewTCPConn(queue, ep), host) }
+	if direct, ok := host.(hostConn); ok {
+		up = func() (int64, error) { return fromGuest(ep, queue, direct) }
+		down = func() (int64, error) { return toGuest(ep, queue, direct) }
+	}
 	fail := sync.OnceFunc(func() {
 		abort(host)
 		ep.Abort()
@@ -32,7 +39,7 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hos
 	guest.Go(func() {
 		checked, err := check()
 		if err == nil {
-			sent, err = fromGuest(ep, queue, host)
+			sent, err = up()
 		}
 		sent += checked
 		if err == nil {
@@ -42,50 +49,13 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host hos
 			fail()
 		}
 	})
-	received, err := toGuest(ep, queue, host)
+	received, err := down()
 	if err != nil {
 		fail()
 	} else if ep.Shutdown(tcpip.ShutdownWrite) != nil {
 		fail()
 	}
 	guest.Wait()
-	host.Close()
-	drain(ctx, ep, queue)
-	ep.Close()
-	return sent, received
-}
-
-// carry is relay for a host to whom one speaks through something, such as the TLS of a proxy, and not by a descriptor.
-func carry(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host HalfConn, check func() (int64, error)) (sent, received int64) {
-	guest := gonet.NewTCPConn(queue, ep)
-	fail := sync.OnceFunc(func() {
-		host.Close()
-		ep.Abort()
-	})
-	stop := context.AfterFunc(ctx, fail)
-	defer stop()
-	var ways sync.WaitGroup
-	ways.Go(func() {
-		checked, err := check()
-		if err == nil {
-			sent, err = copyBytes(host, guest)
-		}
-		sent += checked
-		if err == nil {
-			err = host.CloseWrite()
-		}
-		if err != nil {
-			fail()
-		}
-	})
-	received, err := copyBytes(guest, host)
-	if err == nil {
-		err = guest.CloseWrite()
-	}
-	if err != nil {
-		fail()
-	}
-	ways.Wait()
 	host.Close()
 	drain(ctx, ep, queue)
 	ep.Close()

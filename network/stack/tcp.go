@@ -174,11 +174,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 			return sent, err
 		}
 	}
-	if c, ok := host.(hostConn); ok {
-		e.Sent, e.Received = relay(h.ctx, ep, &queue, c, check)
-	} else {
-		e.Sent, e.Received = carry(h.ctx, ep, &queue, host, check)
-	}
+	e.Sent, e.Received = relay(h.ctx, ep, &queue, host, check)
 	if closed := h.closed(); closed != nil {
 		e.Allowed, e.Rule = false, closed.Rule
 	}
