@@ -71,7 +71,8 @@ type Access struct {
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string            `json:"authorizedKeys,omitempty"`
-	SSHAgentKeys   []string            `json:"sshAgentKeys,omitempty"` // fingerprints of those keys of the user's ssh agent that the guest may use
+	AgentSessions  string              `json:"agentSessions,omitempty"` // source of the share in which an AI agent keeps its sessions; empty: there is none
+	SSHAgentKeys   []string            `json:"sshAgentKeys,omitempty"`  // fingerprints of those keys of the user's ssh agent that the guest may use
 }
 
 // Life says when the sandbox ends, and what becomes of it then.

@@ -91,6 +91,9 @@ func explainAIAgent(c *cli.Context, host *machine.Host) error {
 	for _, text := range secrets {
 		asks = append(asks, project.Ask{Option: "secret", Value: text})
 	}
+	if home := c.String("agent-home"); home != project.AgentHomeNone {
+		asks = append(asks, project.Ask{Option: "agent-home", Value: home})
+	}
 	for _, flag := range append(asFlags(asks), "-- "+strings.Join(commandOf(c), " ")) {
 		fmt.Fprintln(c.App.Writer, flag)
 	}

@@ -125,7 +125,7 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 		return k.workdir, nil
 	}
 	config, err := s.Config()
-	if err != nil || len(config.Shares) == 0 {
+	if err != nil || len(config.Shares) == 0 || config.Shares[0].Source == config.AgentSessions {
 		return "", err
 	}
 	return config.Shares[0].Target, nil

@@ -92,10 +92,17 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("explain") {
-		return explainAIAgent(c, host)
+	home, err := readAgentHome(c)
+	if err != nil {
+		return err
 	}
 	joinProject(&config, dir, openAnswers(host.Dirs), sources)
+	if c.Bool("explain") {
+		return errors.Join(explainAIAgent(c, host), home.explain(host.Dirs, config.Project))
+	}
+	if err := home.share(host.Dirs, &config); err != nil {
+		return err
+	}
 	if err := prepareFlake(c, host.Images, sources); err != nil {
 		return err
 	}
@@ -127,6 +134,14 @@ func run(c *cli.Context) error {
 	hold, err := start(c, s, config.Remove && !c.Bool("detach"), begin.with(secrets))
 	if err != nil {
 		return errors.Join(err, removeFailed(c, s, config))
+	}
+	// The agent works without it, but asks for more.
+	workdir, err := command.dir(s)
+	if err == nil {
+		err = home.copy(ctx, host, s, workdir)
+	}
+	if err != nil {
+		fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(err))
 	}
 	if c.Bool("detach") {
 		fmt.Fprintln(c.App.Writer, s.Name)

@@ -25,7 +25,7 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 	files, err := project.Load(trust.Caller(os.Getenv), cwd, userFile, note)
 	found := givenOptions(c)
 	mode, badMode := applyNet(c, files, found)
-	errs := []error{err, badMode} // all mistakes are told at once
+	errs := []error{err, badMode, applyAgentHome(c, files, found)} // all mistakes are told at once
 	take := func(setting project.Setting, source project.Source) {
 		for _, value := range setting.Values {
 			if err := c.Set(setting.Key, value); err != nil {
@@ -45,7 +45,7 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 			option := project.Find(setting.Key)
 			isImage := setting.Key == "image" || setting.Key == "flake"
 			earlier, ok := found[setting.Key]
-			if ok && earlier.Layer > option.Adds || isImage && imageIsSet || setting.Key == "net" { // see applyNet
+			if ok && earlier.Layer > option.Adds || isImage && imageIsSet || option.Trust == project.Narrower { // see applyNet and applyAgentHome
 				continue
 			}
 			errs = append(errs, setting.Err)

@@ -134,6 +134,9 @@ func (d Dirs) Logins() string { return filepath.Join(d.State, ".logins") }
 // a name.
 func (d Dirs) Caches() string { return filepath.Join(d.State, ".caches") }
 
+// Sessions is the directory of what AI agents keep for projects when their sandboxes are gone. No sandbox has such a name.
+func (d Dirs) Sessions() string { return filepath.Join(d.State, ".sessions") }
+
 // Answers is the directory of what the user has opened for projects whose guests have asked.
 func (d Dirs) Answers() string { return filepath.Join(d.State, ".answers") }
 

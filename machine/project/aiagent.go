@@ -57,6 +57,16 @@ var aiAgents = []AIAgent{
 	},
 }
 
+// What an AI agent gets of the user's configuration of it, the least first. Each gives what those before it give.
+const (
+	AgentHomeNone     = "none"
+	AgentHomeConfig   = "config"   // a copy of what is harmless
+	AgentHomeSessions = "sessions" // and a place for sessions that outlives the sandbox
+)
+
+// AgentHomes are all of these.
+var AgentHomes = []string{AgentHomeNone, AgentHomeConfig, AgentHomeSessions}
+
 // loginAt is the secret by which an agent uses the login at a provider.
 func loginAt(provider string) string {
 	p, err := login.Find(provider)

@@ -76,7 +76,7 @@ func TestMistakesAreShownWithTheirPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"memory = \"4G\"\nmemoy = 1\n":          "sandbox.toml:2:1: memoy: there is no such setting: is memory meant?",
 		"cpu = 2":                               "sandbox.toml:1:1: cpu: there is no such setting: is cpus meant?",
-		"colour = 2":                            "sandbox.toml:1:1: colour: there is no such setting: there are image, flake, memory, cpus, disk, cache, share, publish, net, allow, deny, allow-host-port, secret, agent, timeout, workdir",
+		"colour = 2":                            "sandbox.toml:1:1: colour: there is no such setting: there are image, flake, memory, cpus, disk, cache, share, publish, net, allow, deny, allow-host-port, secret, agent, agent-home, timeout, workdir",
 		"ssh-port = 2222":                       "sandbox.toml:1:1: ssh-port: a project's file cannot set it: only the user's own can",
 		"# a comment\n\n  cpus = \"4\"":         "sandbox.toml:3:3: cpus: the value must be a whole number without quotes",
 		"memory = \"lots\"":                     "sandbox.toml:1:1: memory: \"lots\" is not a value for it: it must be a size such as 512M or 4G",
