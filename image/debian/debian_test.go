@@ -107,6 +107,7 @@ func TestInstallArgs(t *testing.T) {
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/lintian/*",
+		`--essential-hook=mkdir -p "$1/usr/share/man/man1" "$1/usr/share/man/man7"`,
 		`--customize-hook=chroot "$1" useradd --uid 1000 --user-group --no-create-home --home-dir /home/agent --shell /usr/bin/zsh --password '*' agent`,
 		"trixie", "-",
 		"deb https://mirror.example/debian trixie main", "deb https://mirror.example/debian trixie-updates main",

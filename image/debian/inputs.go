@@ -156,6 +156,8 @@ func (o Options) sources(aptDir string) ([]string, error) {
 // hooks of mmdebstrap. What a table of files can say is in overlay instead.
 func (in inputs) hooks(bare bool) []hook {
 	hooks := []hook{
+		// Packages that have their manuals elsewhere, such as those of Java and PostgreSQL, link them to where there are none.
+		{"essential", `mkdir -p "$1/usr/share/man/man1" "$1/usr/share/man/man7"`},
 		// "*": no password fits, yet the account is not locked.
 		{"customize", fmt.Sprintf(`chroot "$1" useradd --uid %d --user-group --no-create-home --home-dir %s --shell %s --password '*' %s`,
 			userID, userHome, userShell(bare), userName)},
