@@ -3,6 +3,7 @@ package secret
 import (
 	"bytes"
 	"io"
+	"strings"
 )
 
 // replacement is a text, and what takes its place.
@@ -10,15 +11,54 @@ type replacement struct {
 	old   []byte
 	new   string
 	early int // so many bytes of it may be passed on before it is known whether the others follow
+	probe int // where in it the byte is that is the rarest in other texts
 }
 
 // newReplacement returns one of which nothing is passed on early but what both texts have in common.
 func newReplacement(old, new string) replacement {
-	r := replacement{old: []byte(old), new: new}
+	r := replacement{old: []byte(old), new: new, probe: rarest(old)}
 	for r.early < min(len(old)-1, len(new)) && old[r.early] == new[r.early] {
 		r.early++
 	}
 	return r
+}
+
+// rarest returns where a text has a byte that others seldom have.
+func rarest(text string) (at int) {
+	rank := func(b byte) int {
+		switch {
+		case 'A' <= b && b <= 'Z':
+			return 0
+		case strings.IndexByte("jqxz", b) >= 0:
+			return 1
+		case b < 'a' || b > 'z':
+			return 2
+		}
+		return 3
+	}
+	for i := range len(text) {
+		if rank(text[i]) < rank(text[at]) {
+			at = i
+		}
+	}
+	return at
+}
+
+// index returns where the text is next, or -1. It looks for a piece of it, as of one that is longer, package bytes compares
+// every byte, and of one that begins with what is everywhere, most.
+func (r *replacement) index(in []byte) int {
+	const longest = 32
+	piece := r.old[r.probe:min(len(r.old), r.probe+longest)]
+	for at := 0; at+len(r.old) <= len(in); at++ {
+		found := bytes.Index(in[at+r.probe:], piece)
+		if found < 0 {
+			break
+		}
+		if at += found; bytes.HasPrefix(in[at:], r.old) {
+			return at
+		}
+	}
+	return -1
 }
 
 func sameLength(texts []replacement) bool {
@@ -49,6 +89,9 @@ func (r *replacer) Read(b []byte) (int, error) {
 	for r.ready.Len() == 0 && r.err == nil && len(b) > 0 {
 		var n int
 		n, r.err = r.source.Read(b[:min(len(b), r.piece())])
+		if n > 0 && r.err == nil && len(r.window) == 0 && r.without(b[:n]) {
+			return n, nil // as most is, which need not be copied
+		}
 		r.window = append(r.window, b[:n]...)
 		r.advance(r.err == io.EOF)
 		if r.err == io.EOF && r.end != nil {
@@ -60,6 +103,16 @@ func (r *replacer) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return n, r.err
+}
+
+// without tells whether there is nothing of the texts in some bytes, nor the beginning of one at their end.
+func (r *replacer) without(b []byte) bool {
+	for i := range r.texts {
+		if text := &r.texts[i]; text.index(b) >= 0 || beginning(b, text.old, 0) < len(b) {
+			return false
+		}
+	}
+	return true
 }
 
 // piece is how much to read at once: as much as is still little when it is made of nothing but the texts.
@@ -111,11 +164,11 @@ func (r *replacer) find(from int) {
 	if from == 0 {
 		r.next = append(r.next[:0], make([]int, len(r.texts))...)
 	}
-	for i, text := range r.texts {
+	for i := range r.texts {
 		if from > 0 && (r.next[i] < 0 || r.next[i] >= from) {
 			continue
 		}
-		if r.next[i] = bytes.Index(r.window[from:], text.old); r.next[i] >= 0 {
+		if r.next[i] = r.texts[i].index(r.window[from:]); r.next[i] >= 0 {
 			r.next[i] += from
 		}
 	}
@@ -138,7 +191,7 @@ func (r *replacer) begun(from int, last bool) int {
 		return begun
 	}
 	for _, text := range r.texts {
-		begun = min(begun, r.beginning(text.old, from, 0))
+		begun = min(begun, from+beginning(r.window[from:], text.old, 0))
 	}
 	return begun
 }
@@ -147,21 +200,21 @@ func (r *replacer) begun(from int, last bool) int {
 func (r *replacer) held(from int) int {
 	held := len(r.window)
 	for _, text := range r.texts {
-		held = min(held, r.beginning(text.old, from, text.early))
+		held = min(held, from+beginning(r.window[from:], text.old, text.early))
 	}
 	return held
 }
 
-// beginning returns where the window ends with more than some bytes of a text, but not with all of it.
-func (r *replacer) beginning(text []byte, from, some int) int {
-	for at := max(from, len(r.window)-len(text)+1); at < len(r.window)-some; at++ {
-		skip := bytes.IndexByte(r.window[at:], text[0])
+// beginning returns where bytes end with more than some bytes of a text, but not with all of it.
+func beginning(b, text []byte, some int) int {
+	for at := max(0, len(b)-len(text)+1); at < len(b)-some; at++ {
+		skip := bytes.IndexByte(b[at:], text[0])
 		if skip < 0 {
 			break
 		}
-		if at += skip; at < len(r.window)-some && bytes.HasPrefix(text, r.window[at:]) {
+		if at += skip; at < len(b)-some && bytes.HasPrefix(text, b[at:]) {
 			return at
 		}
 	}
-	return len(r.window)
+	return len(b)
 }
