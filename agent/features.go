@@ -30,11 +30,12 @@ const (
 	FeatureCaches Feature = "caches" // see [BootConfig.Caches]
 
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
+	FeatureShareFile   Feature = "share-file"    // see [Mount.File]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -62,6 +63,8 @@ func (f Feature) purpose() string {
 		return "use a cache"
 	case FeatureCopyOnWrite:
 		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
+	case FeatureShareFile:
+		return "mount a single file, so that it would see a directory in its place"
 	case FeatureHotPlug:
 		return "mount and unmount shares while the guest runs"
 	}

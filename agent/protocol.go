@@ -122,6 +122,9 @@ type Mount struct {
 	// CopyOnWrite makes the guest keep what it writes there for itself, on its disk if it has one: see
 	// [FeatureCopyOnWrite] and [Client.Workspace].
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
+	// File is the name of the only file that the host serves, which is what Target becomes then: see [FeatureShareFile].
+	// Empty: all that the host serves is mounted there.
+	File string `json:"file,omitempty"`
 }
 
 // SamePlace tells whether the two are one device in one place. One of a fork may

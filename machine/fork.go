@@ -200,8 +200,8 @@ func readOnly(shares []virtiofs.Share) []virtiofs.Share {
 	return shares
 }
 
-// makeMountPoints makes in an empty home the directories on which the guest has
-// shares mounted already: they vanish with what they are mounted on.
+// makeMountPoints makes in an empty home the directories and files on which the guest
+// has shares mounted already: they vanish with what they are mounted on.
 func makeMountPoints(draft *Sandbox, c Config) error {
 	img, err := draft.host.Image(c.Image)
 	if err != nil {
@@ -214,7 +214,12 @@ func makeMountPoints(draft *Sandbox, c Config) error {
 	defer home.Close()
 	errs := make([]error, 0, len(c.Shares))
 	for _, share := range c.Shares {
-		if rel, ok := withinHome(img.Manifest.User.Home, share.Target); ok {
+		rel, ok := withinHome(img.Manifest.User.Home, share.Target)
+		switch {
+		case !ok:
+		case share.File:
+			errs = append(errs, home.MkdirAll(filepath.Dir(rel), 0o755), home.WriteFile(rel, nil, 0o644))
+		default:
 			errs = append(errs, home.MkdirAll(rel, 0o755))
 		}
 	}

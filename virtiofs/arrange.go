@@ -96,6 +96,12 @@ func checkMountPoint(inner, outer Share) error {
 	relative := strings.TrimPrefix(inner.Target, strings.TrimSuffix(outer.Target, "/")+"/")
 	point := filepath.Join(outer.Source, filepath.FromSlash(relative))
 	where := fmt.Sprintf("the share of %s lies in the guest at %s, inside the share of %s", inner.Source, inner.Target, outer.Source)
+	switch {
+	case outer.File:
+		return fmt.Errorf("%s, which is a file: choose another place", where)
+	case inner.File:
+		return checkFilePoint(point, where)
+	}
 	top, err := hostdir.Open(filepath.Clean(outer.Source))
 	if err != nil {
 		return fmt.Errorf("%s, which cannot be opened: %w", where, err)
@@ -109,6 +115,15 @@ func checkMountPoint(inner, outer Share) error {
 		return fmt.Errorf("%s, where there is no such directory: make it (mkdir -p %s), or choose another place", where, point)
 	}
 	return dir.Close()
+}
+
+// checkFilePoint looks for the file of the outer share on which one is to be mounted.
+func checkFilePoint(point, where string) error {
+	file, err := hostdir.OpenFile(point)
+	if err != nil {
+		return fmt.Errorf("%s, where there is no such file: make it (touch %s), or choose another place", where, point)
+	}
+	return file.Close()
 }
 
 // within tells whether name is dir or lies below it. Both must be clean.

@@ -30,10 +30,24 @@ type ChangedError struct {
 
 // Error says what was found in place of the directory.
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("the directory %s is not shared: it %s", e.Source, e.What)
+	return fmt.Sprintf("%s is not shared: it %s", e.Source, e.What)
 }
 
-// Admit makes sure that the share can and may be served: its source must be a directory that the calling user can
+// MissingError reports that nothing is at the path of a share.
+type MissingError struct {
+	Source string
+	File   bool // and a file is to be there
+}
+
+// Error says what to do about it.
+func (e *MissingError) Error() string {
+	if e.File {
+		return fmt.Sprintf("the file %s to share does not exist: correct the path, or put it there", e.Source)
+	}
+	return fmt.Sprintf("the directory %s to share does not exist: correct the path, or make it with mkdir -p", e.Source)
+}
+
+// Admit makes sure that the share can and may be served: its source must be a directory or file that the calling user can
 // read, and not be, contain or lie in one that is dangerous to share. It returns the share with a record of the
 // directory, which Open compares with what is there.
 func (s Share) Admit(o CheckOptions) (Share, error) {
@@ -53,7 +67,7 @@ func (s Share) Admit(o CheckOptions) (Share, error) {
 	return s, err
 }
 
-// Open opens the directory to serve it, and judges it again: it must be the one that Admit has recorded, and
+// Open opens the directory or file to serve it, and judges it again: it must be the one that Admit has recorded, and
 // as harmless. What has changed is a *ChangedError. A share without a record is judged as if it were new, but for
 // its AllowDangerous. The caller closes the directory.
 func (s Share) Open(o CheckOptions) (*hostdir.Dir, error) {
@@ -83,20 +97,39 @@ func (s Share) compare(dir *hostdir.Dir, o CheckOptions) error {
 	return judge(dir, o)
 }
 
-// open opens the directory if the calling user can read it.
+// open opens the directory or file if the calling user can read it.
 func (s Share) open() (*hostdir.Dir, error) {
 	if !filepath.IsAbs(s.Source) || !utf8.ValidString(s.Source) {
-		return nil, fmt.Errorf("the directory %q cannot be shared: its path must be absolute and in UTF-8", s.Source)
+		return nil, fmt.Errorf("%q cannot be shared: its path must be absolute and in UTF-8", s.Source)
 	}
-	dir, err := hostdir.Open(filepath.Clean(s.Source))
+	dir, err := s.find()
 	if err != nil {
 		return nil, s.explain(err)
 	}
 	if err := dir.CheckReadable(); err != nil {
-		err = fmt.Errorf("the directory %s to share cannot be read by this user: share another, or get the permission to read it (chmod u+rx, if it is yours)", s.Source)
+		mode := "u+rx"
+		if s.File {
+			mode = "u+r"
+		}
+		err = fmt.Errorf("the %s %s to share cannot be read by this user: share another, or get the permission to read it (chmod %s, if it is yours)", s.kind(), s.Source, mode)
 		return nil, errors.Join(err, dir.Close())
 	}
 	return dir, nil
+}
+
+// find opens what is at the path.
+func (s Share) find() (*hostdir.Dir, error) {
+	if s.File {
+		return hostdir.OpenFile(filepath.Clean(s.Source))
+	}
+	return hostdir.Open(filepath.Clean(s.Source))
+}
+
+func (s Share) kind() string {
+	if s.File {
+		return "file"
+	}
+	return "directory"
 }
 
 // explain says why the directory cannot be opened.
@@ -107,13 +140,15 @@ func (s Share) explain(err error) error {
 	info, statErr := os.Stat(s.Source)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("the directory %s to share does not exist: correct the path, or make it with mkdir -p", s.Source)
+		return &MissingError{s.Source, s.File}
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the directory %s to share cannot be reached by this user: share another, or get the permission to enter the directories above it", s.Source)
+		return fmt.Errorf("the %s %s to share cannot be reached by this user: share another, or get the permission to enter the directories above it", s.kind(), s.Source)
+	case statErr == nil && s.File:
+		return fmt.Errorf("%s was a file when it was shared, and is none any more: put one there, or share it anew", s.Source)
 	case statErr == nil && !info.IsDir():
-		return fmt.Errorf("%s is not a directory, and only directories can be shared: share %s instead", s.Source, filepath.Dir(s.Source))
+		return fmt.Errorf("%s is not a directory, and only directories and regular files can be shared: share %s instead", s.Source, filepath.Dir(s.Source))
 	}
-	return fmt.Errorf("opening the directory to share: %w", err)
+	return fmt.Errorf("opening the %s to share: %w", s.kind(), err)
 }
 
 // Changed says what is at the path of an admitted share now in place of the directory, to follow the path, or is
@@ -122,7 +157,7 @@ func (s Share) Changed() string {
 	if s.Directory.IsZero() {
 		return ""
 	}
-	dir, err := hostdir.Open(filepath.Clean(s.Source))
+	dir, err := s.find()
 	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
 		return s.throughLink(link)
 	}

@@ -30,7 +30,7 @@ func TestCheckRefusesWhatCannotBeShared(t *testing.T) {
 	}
 	for source, want := range map[string]string{
 		filepath.Join(home, "missing"):  "does not exist: correct the path, or make it with mkdir -p",
-		file:                            "is not a directory, and only directories can be shared: share " + home + " instead",
+		file:                            "is not a directory, and only directories and regular files can be shared: share " + home + " instead",
 		filepath.Join(file, "x"):        "not a directory",
 		"relative":                      "must be absolute",
 		filepath.Join(home, "a\xffb\n"): "UTF-8",

@@ -30,6 +30,7 @@ const helperConfig = "VIRTIOFS_TEST_HELPER"
 type helperOrder struct {
 	Daemon       Daemon
 	Source       string // of Config, which travels without it
+	File         bool   // that is a file
 	Config       ServerConfig
 	NoNamespaces bool // forbid user namespaces first
 	UID          int  // become this user then, unless 0
@@ -76,7 +77,11 @@ func help(text string) error {
 		}
 	}
 	ctx := context.Background()
-	dir, err := hostdir.Open(order.Source)
+	open := hostdir.Open
+	if order.File {
+		open = hostdir.OpenFile
+	}
+	dir, err := open(order.Source)
 	if err != nil {
 		return err
 	}
@@ -174,7 +179,7 @@ func (o helperOrder) encode(t *testing.T) string {
 
 func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *helper {
 	t.Helper()
-	order.Source = order.Config.Directory.Path()
+	order.Source, order.File = order.Config.Directory.Path(), order.Config.Directory.IsFile()
 	text := order.encode(t)
 	log := &buffer{}
 	h := &helper{cmd: exec.Command("/proc/self/exe")} // by this name other users may start it too

@@ -16,9 +16,13 @@ import (
 // maxHooks bounds how many hooks are looked at. Git knows some 30.
 const maxHooks = 1000
 
-// Judge is what decides about the share, of which dir is the directory as it is now.
+// Judge is what decides about the share, of which dir is the directory, or the file, as it is now.
 func (s Share) Judge(dir *hostdir.Dir) (_ *rules.Set, err error) {
 	choice := s.Rules
+	if dir.IsFile() { // which is served in a directory like its own
+		choice.Above = aboveRules(dir.In().Path())
+		return rules.New(choice)
+	}
 	choice.Above = aboveRules(dir.Path())
 	if !s.ReadOnly || s.CopyOnWrite { // else nothing is written, wherever they lead
 		if choice.Hooks, err = hooks(dir); err != nil {

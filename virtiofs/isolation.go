@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 )
 
 // overflowID is nobody: whose files belong to users that the guest has no business with. It is the kernel's
@@ -25,6 +27,8 @@ type isolation struct {
 	attr       *syscall.SysProcAttr
 	// pinned says that virtiofsd has made the directory its root by the time that it is ready.
 	pinned bool
+	// alone says that it can serve a single file, for which it takes a mount namespace from the start.
+	alone bool
 	// weak says that nothing but virtiofsd itself keeps it to the directory.
 	weak bool
 }
@@ -66,6 +70,7 @@ func ownNamespace(euid int, c ServerConfig) isolation {
 	i := isolation{
 		name:   "user namespace",
 		pinned: true,
+		alone:  true,
 		args:   []string{"--sandbox=namespace"},
 		attr: &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID,
@@ -123,6 +128,7 @@ func rootSandbox(mode string) isolation {
 	return isolation{
 		name:   mode + " without capabilities",
 		pinned: true,
+		alone:  mode == "namespace", // which takes the same power
 		args: []string{
 			"--sandbox=" + mode,
 			"--modcaps=-chown:-dac_override:-fowner:-fsetid:-mknod:-setfcap:-setgid:-setuid",
@@ -143,11 +149,19 @@ func unconfined(c ServerConfig, credential *syscall.Credential) isolation {
 	}
 }
 
+// served is the directory that virtiofsd is told of: of a file, the one in which it sees nothing else.
+func served(dir *hostdir.Dir) *hostdir.Dir {
+	if dir.IsFile() {
+		return dir.In()
+	}
+	return dir
+}
+
 // arguments returns virtiofsd's command line for a listening socket at descriptor fd.
 func arguments(c ServerConfig, i isolation, fd int, openFiles uint64) []string {
 	args := []string{
 		"--fd=" + strconv.Itoa(fd),
-		"--shared-dir=" + c.Directory.Path(),
+		"--shared-dir=" + served(c.Directory).Path(),
 		// A system call that virtiofsd has no use for ends it: the guest hangs, but does not get out.
 		"--seccomp=kill",
 		// File handles would save descriptors, but take a capability over the whole host (CAP_DAC_READ_SEARCH).

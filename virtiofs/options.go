@@ -65,6 +65,9 @@ func (s *Share) setOptions(f field) error {
 	}
 	s.CopyOnWrite = slices.Contains(modes, "cow")
 	s.ReadOnly = s.CopyOnWrite || slices.Contains(modes, "ro")
+	if s.File && s.Rules.None && len(s.Rules.Allow) > 0 {
+		return errors.New("no rules count for a single file, unless rules=safe is written, so that there is nothing that allow= could allow: leave it out")
+	}
 	if s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
 	}
@@ -81,5 +84,12 @@ func (s Share) Options() []string {
 	case s.ReadOnly:
 		list = append(list, "ro")
 	}
-	return append(list, s.Rules.Options()...)
+	choice := s.Rules
+	switch {
+	case s.File && choice.None:
+		choice.None = false // as a file is shared if nothing is written
+	case s.File:
+		list = append(list, "rules=safe")
+	}
+	return append(list, choice.Options()...)
 }

@@ -49,7 +49,8 @@ const (
 
 // ServerConfig says what a virtiofsd serves, where, and for whom.
 type ServerConfig struct {
-	// Directory is what is served, usually from Share.Open. It must be open until Start returns.
+	// Directory is what is served, usually from Share.Open. It must be open until Start returns. Of a file, the guest sees
+	// a directory in which it is alone.
 	Directory *hostdir.Dir
 	// Socket is the path at which the virtual machine connects, at most 107 bytes long. Its directory should
 	// be open to its owner only.
@@ -115,8 +116,12 @@ func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
 
 	var refusals []error
 	for _, i := range isolations(os.Geteuid(), c) {
-		if i.weak && !c.AllowUnconfined {
+		switch {
+		case i.weak && !c.AllowUnconfined:
 			refusals = append(refusals, fmt.Errorf("%s: not allowed", i.name))
+			continue
+		case c.Directory.IsFile() && !i.alone:
+			refusals = append(refusals, fmt.Errorf("%s: it cannot show a single file", i.name))
 			continue
 		}
 		p, g, err := d.try(ctx, c, i, socket, openFiles)
@@ -130,8 +135,27 @@ func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
 		fmt.Fprintf(c.Log, "virtiofsd cannot be isolated by %s, trying the next best way: %v\n", i.name, err)
 		refusals = append(refusals, fmt.Errorf("%s: %w", i.name, err))
 	}
-	return nil, errors.Join(&UnconfinedError{errors.Join(refusals...)}, os.Remove(c.Socket))
+	err = errors.Join(refusals...)
+	if c.Directory.IsFile() {
+		err = &AloneError{c.Directory.Path(), err}
+	} else {
+		err = &UnconfinedError{err}
+	}
+	return nil, errors.Join(err, os.Remove(c.Socket))
 }
+
+// AloneError reports that the machine offers no way to serve a file without the directory that it is in.
+type AloneError struct {
+	file string
+	err  error // why, for each way
+}
+
+// Error says what can be shared instead.
+func (e *AloneError) Error() string {
+	return fmt.Sprintf("the file %s cannot be shared alone, which takes user and mount namespaces that this machine does not allow: share a directory that holds just the file: %v", e.file, e.err)
+}
+
+func (e *AloneError) Unwrap() error { return e.err }
 
 // UnconfinedError reports that the machine offers no way to confine virtiofsd, or none at all to run it.
 type UnconfinedError struct {
@@ -201,6 +225,10 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 		Files: []confine.File{{File: socket}},
 	}
 	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge), Attr: i.attr}
+	if c.Directory.IsFile() {
+		spec.Alone = c.Directory.Path()
+		spec.Attr.Cloneflags |= unix.CLONE_NEWNS
+	}
 	var g *gate.Gate
 	var gateErr error
 	spec.Listener = func(listener *os.File) {
@@ -294,6 +322,9 @@ func arm(g *gate.Gate, pid int, c ServerConfig, i isolation) error {
 func namespaceRefused(err error) bool {
 	if _, ok := errors.AsType[*GateError](err); ok {
 		return false
+	}
+	if _, ok := errors.AsType[*confine.AloneError](err); ok {
+		return true
 	}
 	exit, ok := errors.AsType[*process.ExitError](err)
 	if !ok {

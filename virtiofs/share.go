@@ -16,10 +16,13 @@ import (
 // specExample stands in the message of every mistake in a share's specification.
 const specExample = "write HOST[:GUEST][:OPTION,…], for example ~/src/app:app:ro"
 
-// Share is a directory of the host that the guest sees.
+// Share is a directory of the host that the guest sees, or a single file.
 type Share struct {
-	// Source is the directory on the host: absolute, symbolic links resolved.
+	// Source is the directory or file on the host: absolute, symbolic links resolved.
 	Source string `json:"source"`
+	// File says that it is a file, of whose directory the guest sees nothing else. Rules count for one if the
+	// specification says rules=safe, because whoever shares a file has named it.
+	File bool `json:"file,omitempty"`
 	// Target is where the guest mounts it. A relative path is relative to the home of the guest's user.
 	Target string `json:"target"`
 	// ReadOnly keeps the guest, including its root, from changing anything.
@@ -29,7 +32,7 @@ type Share struct {
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
 	// Rules are for what the guest may do within it.
 	Rules rules.Choice `json:"rules,omitzero"`
-	// Directory is what Source was when it was admitted, or zero.
+	// Directory is what Source was when it was admitted, or zero. Of a file, it is the directory that the file is in.
 	Directory hostdir.Identity `json:"directory,omitzero"`
 	// AllowDangerous says that it was admitted although it is dangerous.
 	AllowDangerous bool `json:"allowDangerous,omitempty"`
@@ -88,9 +91,12 @@ func parseShare(spec, cwd string) (Share, error) {
 	share := Share{Source: source}
 	if resolved, err := hostdir.Resolve(source); err == nil {
 		share.Source = resolved
+		info, err := os.Stat(resolved)
+		share.File = err == nil && info.Mode().IsRegular()
 	}
 
 	rest := fields[1:]
+	share.Rules.None = share.File
 	if n := len(rest); n > 0 {
 		if last := rest[n-1]; n == 2 || isOptions(last.raw) {
 			if err := share.setOptions(last); err != nil {
@@ -98,6 +104,9 @@ func parseShare(spec, cwd string) (Share, error) {
 			}
 			rest = rest[:n-1]
 		}
+	}
+	if share.File && share.CopyOnWrite {
+		return Share{}, errors.New("a file cannot be copy-on-write: share the directory that it is in, or give the guest a copy")
 	}
 	switch {
 	case len(rest) > 1:

@@ -130,6 +130,9 @@ func checkConfig(config agent.BootConfig) error {
 		if m.Tag == "" || m.Target == "" {
 			return fmt.Errorf("the share %q on %q lacks its tag or its target", m.Tag, m.Target)
 		}
+		if m.File != "" && (m.File != filepath.Base(m.File) || !filepath.IsLocal(m.File) || m.File == ".") {
+			return fmt.Errorf("the share %q on %q is of a file whose name %q is none", m.Tag, m.Target, m.File)
+		}
 	}
 	for _, c := range config.Caches {
 		if c.Serial == "" || !filepath.IsAbs(c.Target) {

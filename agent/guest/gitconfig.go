@@ -31,7 +31,7 @@ func trustShares(root string, user boot.User, mounts []agent.Mount) error {
 	text.WriteString("[safe]\n")
 	for _, m := range mounts {
 		target := shareTarget(user.Home, m.Target)
-		if target == user.Home {
+		if target == user.Home || m.File != "" {
 			continue
 		}
 		// Repositories below it, for git 2.46 and newer.

@@ -15,12 +15,17 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"golang.org/x/sys/unix"
 )
 
 const (
 	// newRoot is where the guest's root is put together before the switch.
 	newRoot = "/newroot"
+
+	// shareMount is where a share itself is mounted while its overlay is made, or its file is mounted elsewhere.
+	// Afterwards nobody in the guest has a path to it.
+	shareMount = "/run/sandbox-agent.share"
 
 	// deviceTimeout bounds the wait for the store's device. Devices are there
 	// before the modules have been loaded or never; the rest is patience with
@@ -110,6 +115,12 @@ func mountMemory() error {
 func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspaces) error {
 	for _, share := range mounts {
 		target := shareTarget(user.Home, share.Target)
+		if share.File != "" {
+			if err := mountFile(root, user, share, target); err != nil {
+				return explainMount(share, target, err)
+			}
+			continue
+		}
 		if err := makeMountPoint(root, target, user); err != nil {
 			return fmt.Errorf("cannot make the mount point %s of the share %q: %w", target, share.Tag, err)
 		}
@@ -120,24 +131,92 @@ func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspac
 		} else {
 			err = mount(filepath.Join(root, target))
 		}
-		switch {
-		case errors.Is(err, unix.EINVAL):
-			return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, target)
-		case err != nil:
-			return fmt.Errorf("cannot mount the share %q on %s: %w", share.Tag, target, err)
+		if err != nil {
+			return explainMount(share, target, err)
 		}
 	}
 	return nil
 }
 
-// mountShare mounts a share as the host serves it. Without a device that has its tag, the error is EINVAL.
+func explainMount(share agent.Mount, target string, err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, target)
+	}
+	return fmt.Errorf("cannot mount the share %q on %s: %w", share.Tag, target, err)
+}
+
+// mountFile mounts a share that is a single file on target below root.
+func mountFile(root string, user boot.User, share agent.Mount, target string) error {
+	point, err := filePoint(root, target, user)
+	if err != nil {
+		return fmt.Errorf("cannot make the file: %v", err) // and not whatever the same number means of a share
+	}
+	defer point.Close()
+	return mountShare(share, descriptorPath(point))
+}
+
+// mountShare mounts a share as the host serves it, or its file. Without a device that has its tag, the error is EINVAL.
 func mountShare(share agent.Mount, at string) error {
+	if share.File != "" {
+		return mountOnlyFile(share, at)
+	}
 	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
 	if share.ReadOnly {
 		flags |= unix.MS_RDONLY
 	}
 	return unix.Mount(share.Tag, at, "virtiofs", flags, "")
 }
+
+// mountOnlyFile mounts the file of a share. The directory that the host serves has no other and is nowhere to be seen.
+func mountOnlyFile(share agent.Mount, at string) (err error) {
+	if err := os.MkdirAll(shareMount, 0o700); err != nil {
+		return unwrapPath(err)
+	}
+	name := share.File
+	share.File = ""
+	if err := mountShare(share, shareMount); err != nil {
+		return err
+	}
+	// What is mounted of it stays.
+	defer func() {
+		err = errors.Join(err, unix.Unmount(shareMount, unix.MNT_DETACH), os.Remove(shareMount))
+	}()
+	dir, err := hostdir.Open(shareMount)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	file, err := openRegular(dir, name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := unix.Mount(descriptorPath(file), at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mounting the file: %v", err) // and not whatever the same number means of a share
+	}
+	return nil
+}
+
+// openRegular opens a file of the directory to be mounted, or to be mounted on, if it is a regular one.
+func openRegular(dir *hostdir.Dir, name string) (*os.File, error) {
+	path := filepath.Join(dir.Path(), name)
+	fd, err := unix.Openat(int(dir.File().Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	file := os.NewFile(uintptr(fd), path)
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// descriptorPath leads to what is open, whatever becomes of its own path.
+func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
 
 // shareTarget is the absolute path of a share's target.
 func shareTarget(home, target string) string {

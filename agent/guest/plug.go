@@ -80,15 +80,15 @@ func writeBack(dir string) {
 
 // mountPlugged mounts a share as soon as its device is there.
 func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
-	dir, err := pluggedMountPoint(m.Target, user)
+	point, err := pluggedMountPoint(m, user)
 	if err != nil {
 		return fmt.Errorf("cannot make the mount point %s: %w", m.Target, err)
 	}
-	defer dir.Close()
+	defer point.Close()
 	// Drivers are bound with an event of the kernel's.
 	mounted := errors.New("no event of the kernel's")
 	err = watchKernel(ctx, func() bool {
-		mounted = mountShare(m, fmt.Sprintf("/proc/self/fd/%d", dir.File().Fd()))
+		mounted = mountShare(m, descriptorPath(point))
 		return !errors.Is(mounted, unix.EINVAL)
 	})
 	switch {
@@ -100,15 +100,30 @@ func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
 	return mounted
 }
 
-// pluggedMountPoint makes and opens the directory at the path. The guest's programs run already, so that it follows no
-// link: one of the user's would put what root mounts where no user may.
-func pluggedMountPoint(path string, user boot.User) (*hostdir.Dir, error) {
-	dir, err := hostdir.Open("/")
+// pluggedMountPoint makes and opens that of a share.
+func pluggedMountPoint(m agent.Mount, user boot.User) (*os.File, error) {
+	if m.File != "" {
+		return filePoint("/", m.Target, user)
+	}
+	dir, err := directoryPoint("/", m.Target, user)
+	if err != nil {
+		return nil, err
+	}
+	return dir.File(), nil
+}
+
+// directoryPoint makes and opens the directory at the path below root. Programs of the guest may run already, or have run
+// at an earlier boot, so that it follows no link: one of the user's would put what root mounts where no user may.
+func directoryPoint(root, path string, user boot.User) (*hostdir.Dir, error) {
+	dir, err := hostdir.Open(root)
 	if err != nil {
 		return nil, err
 	}
 	at := "/"
 	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if part == "" { // the root itself
+			break
+		}
 		at = filepath.Join(at, part)
 		inner, err := dir.Beneath(part)
 		if errors.Is(err, os.ErrNotExist) {
@@ -128,6 +143,32 @@ func pluggedMountPoint(path string, user boot.User) (*hostdir.Dir, error) {
 		dir = inner
 	}
 	return dir, nil
+}
+
+// filePoint makes and opens the file at the path below root, in the same way.
+func filePoint(root, path string, user boot.User) (*os.File, error) {
+	dir, err := directoryPoint(root, filepath.Dir(path), user)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	file, err := openRegular(dir, name)
+	if !errors.Is(err, os.ErrNotExist) {
+		return file, err
+	}
+	fd, err := unix.Openat(int(dir.File().Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	made := os.NewFile(uintptr(fd), path)
+	defer made.Close()
+	if within(path, user.Home) {
+		if err := made.Chown(user.UID, user.GID); err != nil {
+			return nil, err
+		}
+	}
+	return openRegular(dir, name)
 }
 
 // watchKernel calls look until it returns true: at first, and then after each event of the kernel's devices.

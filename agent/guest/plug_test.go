@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ func TestPluggedMountPointFollowsNoLink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dir, err := pluggedMountPoint(filepath.Join(user.Home, "a/b"), user)
+	dir, err := directoryPoint("/", filepath.Join(user.Home, "a/b"), user)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +39,46 @@ func TestPluggedMountPointFollowsNoLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{"link", "link/x"} {
-		if dir, err := pluggedMountPoint(filepath.Join(user.Home, path), user); err == nil {
-			t.Errorf("%s leads to %s", path, dir.Path())
-			dir.Close()
+		for _, file := range []string{"", "x"} {
+			if point, err := pluggedMountPoint(agent.Mount{Target: filepath.Join(user.Home, path), File: file}, user); err == nil {
+				t.Errorf("%s leads to %s", path, point.Name())
+				point.Close()
+			}
 		}
 	}
 	if made, _ := os.ReadDir(secret); len(made) != 0 {
 		t.Errorf("behind the link is %v now", made)
+	}
+}
+
+func TestFilePoint(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := boot.User{UID: os.Getuid(), GID: os.Getgid(), Home: "/home"}
+	if err := os.WriteFile(filepath.Join(top, "there"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/there", "/home/a/new", "/home/a/new"} {
+		point, err := filePoint(top, path, user)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if point.Name() != top+path {
+			t.Errorf("%s is %s", path, point.Name())
+		}
+		point.Close()
+	}
+	if text, err := os.ReadFile(filepath.Join(top, "there")); string(text) != "text" {
+		t.Errorf("what was there holds %q now, %v", text, err)
+	}
+	if info, err := os.Stat(filepath.Join(top, "home/a/new")); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("%v, %v", info, err)
+	}
+	if point, err := filePoint(top, "/home/a", user); err == nil {
+		t.Error("a directory is taken for a file")
+		point.Close()
 	}
 }
 

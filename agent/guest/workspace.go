@@ -29,10 +29,6 @@ const (
 	// workspacesDir is beside what the root has written, on the sandbox's disk if it has one.
 	workspacesDir = "workspaces"
 
-	// lowerMount is where the share itself is mounted while the overlay is made. Afterwards nobody in the guest has a
-	// path to it.
-	lowerMount = "/run/sandbox-agent.share"
-
 	// overlayOptions are those beside the directories. A rename of the host's directory is a rename, as git mv needs it,
 	// and the number of a file stays when it is first written. Without an index, one of several hard links of the host
 	// becomes a file of its own when it is written: the index finds files by handles, and those of virtiofs are other
@@ -83,17 +79,17 @@ func (ws *workspaces) mount(tag, root, target string, mountLower func(at string)
 			w.close()
 		}
 	}()
-	if err := os.MkdirAll(lowerMount, 0o700); err != nil {
+	if err := os.MkdirAll(shareMount, 0o700); err != nil {
 		return unwrapPath(err)
 	}
-	if err := mountLower(lowerMount); err != nil {
+	if err := mountLower(shareMount); err != nil {
 		return err
 	}
 	// The overlay has a mount of its own of it.
 	defer func() {
-		err = errors.Join(err, unix.Unmount(lowerMount, unix.MNT_DETACH), os.Remove(lowerMount))
+		err = errors.Join(err, unix.Unmount(shareMount, unix.MNT_DETACH), os.Remove(shareMount))
 	}()
-	if w.lower, err = os.OpenRoot(lowerMount); err != nil {
+	if w.lower, err = os.OpenRoot(shareMount); err != nil {
 		return err
 	}
 	dir, err := ws.open(target)

@@ -83,6 +83,11 @@ type Spec struct {
 
 	// Attr is for a program without a Room, which the caller confines in some other way.
 	Attr *syscall.SysProcAttr
+
+	// Alone is the path of a file, for a program in a mount namespace that Attr makes. The directory of that path then
+	// holds nothing else, and only the file can be changed in it. Empty: all is as outside. What is shown is what the
+	// path leads to in that moment: compare it. Where that cannot be done, the error is an *AloneError.
+	Alone string
 }
 
 // Room is the surroundings of a program that is shut in.

@@ -25,6 +25,7 @@ type job struct {
 	Room       *jobRoom `json:",omitempty"`
 	Credential *User    `json:",omitempty"`
 	Filter     *Filter  `json:",omitempty"`
+	Alone      string   `json:",omitempty"`
 }
 
 type jobFile struct {
@@ -51,13 +52,14 @@ type answer struct {
 	Closed bool    `json:",omitempty"` // the error is a closedError
 
 	Notify *NotifyError `json:",omitempty"` // which the error is
+	Alone  *AloneError  `json:",omitempty"` // which the error is
 }
 
 // commonDevices are those that a program may always have.
 var commonDevices = []string{"/dev/null", "/dev/zero", "/dev/urandom"}
 
 func (w way) job(p Program, s Spec) (j job, err error) {
-	j = job{Path: p.Path, Args: append([]string{p.Path}, p.Args...), Env: p.Env, Credential: w.credential(s.Room), Filter: s.Filter}
+	j = job{Path: p.Path, Args: append([]string{p.Path}, p.Args...), Env: p.Env, Credential: w.credential(s.Room), Filter: s.Filter, Alone: s.Alone}
 	if p.Self != "" {
 		// The launcher is this program, whatever was installed at its path since.
 		j.Path, j.Args[0] = selfPath, p.Self
@@ -202,6 +204,8 @@ func receive(conn *net.UnixConn, launched *process.Process) (Report, []*os.File,
 			err = &closedError{errors.New(a.Error)}
 		case a.Notify != nil:
 			err = a.Notify
+		case a.Alone != nil:
+			err = a.Alone
 		case a.Error != "":
 			err = errors.New(a.Error)
 		}

@@ -31,7 +31,8 @@ func Main() {
 	}
 	_, closed := errors.AsType[*closedError](err)
 	notify, _ := errors.AsType[*NotifyError](err)
-	_ = reply(control, answer{Error: err.Error(), Closed: closed, Notify: notify}) // there is nobody else to tell
+	alone, _ := errors.AsType[*AloneError](err)
+	_ = reply(control, answer{Error: err.Error(), Closed: closed, Notify: notify, Alone: alone}) // there is nobody else to tell
 	os.Exit(1)
 }
 
@@ -86,6 +87,11 @@ func (j job) confine(r *Report) error {
 	if j.Room != nil {
 		if err := j.enterRoom(r); err != nil {
 			return err
+		}
+	}
+	if j.Alone != "" {
+		if err := showAlone(j.Alone); err != nil {
+			return &AloneError{fmt.Sprintf("showing %s alone: %v", j.Alone, err)}
 		}
 	}
 	// From here on, no program that is executed can have more than this process has.

@@ -149,6 +149,40 @@ func newRoot(on string) (int, error) {
 	return root, nil
 }
 
+// AloneError reports that a file cannot be shown alone, see Spec.Alone.
+type AloneError struct {
+	// Reason is the kernel's.
+	Reason string
+}
+
+func (e *AloneError) Error() string { return e.Reason }
+
+// showAlone mounts an empty file system over the directory that the file is in, and in it the file.
+func showAlone(path string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making the mounts private: %w", err)
+	}
+	tree, err := cloneTree(path, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return err
+	}
+	root, err := newRoot(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	if err := unix.Fchdir(root); err != nil {
+		return err
+	}
+	if err := (piece{path: filepath.Base(path), tree: tree}).put(); err != nil {
+		return err
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	return unix.MountSetattr(root, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
 // put mounts the piece below the working directory.
 func (p piece) put() error {
 	defer unix.Close(p.tree)

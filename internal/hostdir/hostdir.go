@@ -23,10 +23,11 @@ func Resolve(name string) (string, error) {
 	return filepath.EvalSymlinks(name)
 }
 
-// Dir is an open directory. It stays the same directory whatever becomes of its path.
+// Dir is an open directory, or an open file in one. It stays the same whatever becomes of its path.
 type Dir struct {
 	file *os.File // O_PATH: it needs no permission to read
 	path string
+	in   *Dir // of a file: the directory
 }
 
 // LinkError reports a symbolic link on a path that has none when it is resolved.
@@ -52,6 +53,45 @@ func Open(path string) (*Dir, error) {
 	}
 	return descend(os.NewFile(uintptr(fd), "/"), "/", path[1:])
 }
+
+// OpenFile opens a regular file as Open does a directory, with the directory that it is in. Of anything else, the error is
+// a *LinkError or says that it is no file.
+func OpenFile(path string) (*Dir, error) {
+	in, err := Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(path)
+	file, err := in.fileAt(name)
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return &Dir{file, filepath.Join(in.path, name), in}, nil
+}
+
+func (d *Dir) fileAt(name string) (*os.File, error) {
+	path := filepath.Join(d.path, name)
+	fd, err := unix.Openat(int(d.file.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	file := os.NewFile(uintptr(fd), path)
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = explain(d.file, name, path, errors.New("it is not a regular file"))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// IsFile tells whether it is a file.
+func (d *Dir) IsFile() bool { return d.in != nil }
+
+// In is the directory that a file is in. It stays d's.
+func (d *Dir) In() *Dir { return d.in }
 
 // Beneath opens a directory below d, whose name is relative, without leaving d and without following a symbolic
 // link. The caller closes it.
@@ -86,7 +126,7 @@ func descend(at *os.File, path, rest string) (*Dir, error) {
 		at.Close() // of a descriptor that was never written to
 		at = os.NewFile(uintptr(fd), path)
 	}
-	return &Dir{at, path}, nil
+	return &Dir{file: at, path: path}, nil
 }
 
 func openat(at *os.File, name string) (fd int, err error) {
@@ -115,17 +155,29 @@ func (d *Dir) at(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(d.path, name)), nil
 }
 
-// Path is where the directory was when it was opened.
+// Path is where it was when it was opened.
 func (d *Dir) Path() string { return d.path }
 
-// File is the directory's descriptor, opened with O_PATH. It stays d's, to be closed by Close.
+// File is its descriptor, opened with O_PATH. It stays d's, to be closed by Close.
 func (d *Dir) File() *os.File { return d.file }
 
-// Close gives the descriptor back.
-func (d *Dir) Close() error { return d.file.Close() }
+// Close gives the descriptors back.
+func (d *Dir) Close() error {
+	if d.in != nil {
+		return errors.Join(d.file.Close(), d.in.Close())
+	}
+	return d.file.Close()
+}
 
-// CheckReadable fails unless the directory can be listed and entered by this process.
+// CheckReadable fails unless the directory can be listed and entered, or the file read, by this process.
 func (d *Dir) CheckReadable() error {
+	if d.in != nil {
+		file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", d.file.Fd()))
+		if err != nil {
+			return err
+		}
+		return file.Close()
+	}
 	fd, err := unix.Openat(int(d.file.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: d.path, Err: err}
@@ -138,7 +190,8 @@ func (d *Dir) CheckReadable() error {
 	return nil
 }
 
-// Identity is what tells a directory from every other one, also after a reboot.
+// Identity is what tells a directory from every other one, also after a reboot. That of a file is its directory's, with the
+// owner and group of the file: programs that save a file often put a new one in its place.
 type Identity struct {
 	Device uint64    `json:"device"`
 	Inode  uint64    `json:"inode"`
@@ -147,8 +200,20 @@ type Identity struct {
 	GID    uint32    `json:"gid"`           // of the group; it may change
 }
 
-// Identity asks for the directory's identity as it is now.
+// Identity asks for the identity as it is now.
 func (d *Dir) Identity() (Identity, error) {
+	if d.in != nil {
+		id, err := d.in.Identity()
+		if err != nil {
+			return Identity{}, err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
+			return Identity{}, &fs.PathError{Op: "fstat", Path: d.path, Err: err}
+		}
+		id.UID, id.GID = st.Uid, st.Gid
+		return id, nil
+	}
 	var st unix.Statx_t
 	const mask = unix.STATX_TYPE | unix.STATX_INO | unix.STATX_UID | unix.STATX_GID | unix.STATX_BTIME
 	if err := unix.Statx(int(d.file.Fd()), "", unix.AT_EMPTY_PATH, mask, &st); err != nil {
@@ -192,6 +257,9 @@ func (i Identity) Difference(now Identity) string {
 // for another.
 type Node struct{ device, inode uint64 }
 
+// SameFileSystem tells whether the two are on one file system, or one of its subvolumes.
+func (n Node) SameFileSystem(other Node) bool { return n.device == other.device }
+
 // NodeAt returns the node to which the path leads, whatever it is. Symbolic links are followed.
 func NodeAt(path string) (Node, error) {
 	var st unix.Stat_t
@@ -201,7 +269,7 @@ func NodeAt(path string) (Node, error) {
 	return Node{st.Dev, st.Ino}, nil
 }
 
-// Node returns the directory's node.
+// Node returns its node.
 func (d *Dir) Node() (Node, error) { return nodeOf(d.file) }
 
 func nodeOf(f *os.File) (Node, error) {
@@ -212,14 +280,23 @@ func nodeOf(f *os.File) (Node, error) {
 	return Node{st.Dev, st.Ino}, nil
 }
 
-// Lineage is a directory and all directories above it.
+// Lineage is a directory, or a file, and all directories above it.
 type Lineage map[Node]bool
 
 // maxDepth bounds the walk up from a directory: paths are shorter (PATH_MAX), but trees need not be.
 const maxDepth = 1 << 16
 
-// Lineage walks up from the directory, wherever it is now.
+// Lineage walks up from it, wherever it is now.
 func (d *Dir) Lineage() (Lineage, error) {
+	if d.in != nil {
+		line, err := d.in.Lineage()
+		if err != nil {
+			return nil, err
+		}
+		node, err := d.Node()
+		line[node] = true
+		return line, err
+	}
 	root, err := NodeAt("/")
 	if err != nil {
 		return nil, err

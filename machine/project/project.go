@@ -301,6 +301,9 @@ func share(spec, dir string, held bool) (string, error) {
 	if held && !inside(dir, share.Source) {
 		return "", remedy.Add(fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project", share.Source, dir), remedy.SetYourself, "share")
 	}
+	if held && share.File {
+		share.Rules.None = false // it is not the user who has named the file
+	}
 	if held && share.Rules.Widens() {
 		return "", remedy.Add(fmt.Errorf("%q takes rules away that keep this machine safe: a project file may only add some, by refuse= and hide=", spec), remedy.SetYourself, "share")
 	}

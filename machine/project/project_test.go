@@ -44,10 +44,10 @@ func TestFilesAreReadAsFlagsTakeThem(t *testing.T) {
 	files, base, err := load(t, `# of the project
 memory = "4G"
 cpus = 3
-share = [".", "src:code:ro,refuse=docs/"]
+share = [".", "src:code:ro,refuse=docs/", "sandbox.toml:file"]
 `, `
 disk = 20480
-share = "one:two:allow=.husky/**"
+share = ["one:two:allow=.husky/**", "config.toml:file:ro"]
 publish = ["8080:80"]
 `)
 	if err != nil {
@@ -64,8 +64,8 @@ publish = ["8080:80"]
 		}
 	}
 	want := []string{
-		"project/sandbox.toml:2 memory=4G", "project/sandbox.toml:3 cpus=3", "project/sandbox.toml:4 share=BASE/project:project BASE/project/src:code:ro,refuse=docs/",
-		"config.toml:2 disk=20480", "config.toml:3 share=BASE/one:two:allow=.husky/**", "config.toml:4 publish=8080:80",
+		"project/sandbox.toml:2 memory=4G", "project/sandbox.toml:3 cpus=3", "project/sandbox.toml:4 share=BASE/project:project BASE/project/src:code:ro,refuse=docs/ BASE/project/sandbox.toml:file:rules=safe",
+		"config.toml:2 disk=20480", "config.toml:3 share=BASE/one:two:allow=.husky/** BASE/config.toml:file:ro", "config.toml:4 publish=8080:80",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -59,28 +59,24 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 // configureGuest tells a guest that boots all, and one that was restored what
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) error {
-	if len(v.certificates) > 0 {
-		if err := v.agentClient().Require(ctx, agent.FeatureCertificates); err != nil {
-			return v.explainOldAgent(err)
+	copyOnWrite := func(s virtiofs.Share) bool { return s.CopyOnWrite }
+	file := func(s virtiofs.Share) bool { return s.File }
+	logins, _ := v.config.Logins()
+	for _, need := range []struct {
+		feature agent.Feature
+		needed  bool
+	}{
+		{agent.FeatureCertificates, len(v.certificates) > 0},
+		{agent.FeatureEnvironment, v.config.HasSecrets()},
+		{agent.FeatureCopyOnWrite, slices.ContainsFunc(v.config.Shares, copyOnWrite)},
+		{agent.FeatureShareFile, slices.ContainsFunc(v.config.Shares, file)},
+		{agent.FeatureCaches, len(v.config.Caches) > 0},
+		{agent.FeatureFiles, len(logins) > 0},
+	} {
+		if !need.needed {
+			continue
 		}
-	}
-	if v.config.HasSecrets() {
-		if err := v.agentClient().Require(ctx, agent.FeatureEnvironment); err != nil {
-			return v.explainOldAgent(err)
-		}
-	}
-	if slices.ContainsFunc(v.config.Shares, func(s virtiofs.Share) bool { return s.CopyOnWrite }) {
-		if err := v.agentClient().Require(ctx, agent.FeatureCopyOnWrite); err != nil {
-			return v.explainOldAgent(err)
-		}
-	}
-	if len(v.config.Caches) > 0 {
-		if err := v.agentClient().Require(ctx, agent.FeatureCaches); err != nil {
-			return v.explainOldAgent(err)
-		}
-	}
-	if logins, _ := v.config.Logins(); len(logins) > 0 {
-		if err := v.agentClient().Require(ctx, agent.FeatureFiles); err != nil {
+		if err := v.agentClient().Require(ctx, need.feature); err != nil {
 			return v.explainOldAgent(err)
 		}
 	}

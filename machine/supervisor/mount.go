@@ -72,6 +72,11 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 	if err := v.agentClient().Require(ctx, agent.FeatureHotPlug); err != nil {
 		return none, v.explainOldAgent(err)
 	}
+	if share.File {
+		if err := v.agentClient().Require(ctx, agent.FeatureShareFile); err != nil {
+			return none, v.explainOldAgent(err)
+		}
+	}
 	c, err := v.host.Mounting(v.config, share, v.plan.Image)
 	if err != nil {
 		return none, err
@@ -129,7 +134,11 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 
 // mount is what the guest's agent is told of it.
 func (e export) mount() agent.Mount {
-	return agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
+	mount := agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
+	if e.File {
+		mount.File = path.Base(e.Source)
+	}
+	return mount
 }
 
 // freePort is the number of a slot of the machine that has no device.
