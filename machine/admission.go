@@ -65,6 +65,9 @@ func (h *Host) checkShares(c Config) error {
 // was.
 func (h *Host) OpenShare(name string, s virtiofs.Share) (*hostdir.Dir, error) {
 	dir, err := s.Open(h.ShareRules())
+	if _, missing := errors.AsType[*virtiofs.MissingError](err); missing && !s.CopyOnWrite {
+		return nil, remedy.Add(err, remedy.DropShare, name, s.Target)
+	}
 	return dir, ExplainShare(name, err)
 }
 

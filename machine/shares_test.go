@@ -143,3 +143,20 @@ func TestChangeOfAShareIsToldWithItsRemedy(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestMissingShareCanBeDropped(t *testing.T) {
+	h := testHost(t)
+	dir := filepath.Join(tempDir(t), "dir")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := sharing(t, h, dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	err := checkNow(t, h, s)
+	want := []remedy.Remedy{{Do: remedy.DropShare, Args: []string{"a", "/home/agent/x"}}}
+	if err == nil || !strings.Contains(err.Error(), dir+" to share does not exist") || !reflect.DeepEqual(remedy.Of(err), want) {
+		t.Errorf("%v, %v; want %v", err, remedy.Of(err), want)
+	}
+}

@@ -41,6 +41,7 @@ var words = map[remedy.Action]string{
 	remedy.ListMounts: "sandbox mounts %[1]s lists them",
 	remedy.Unmount:    "unmount one (sandbox umount %[1]s GUEST)",
 	remedy.UnmountNow: "\nEnd what uses it, or take it away all the same: sandbox umount --force %[1]s %[2]s",
+	remedy.DropShare:  "\nPut it back, or go on without it: sandbox umount %[1]s %[2]s",
 
 	remedy.ListSnapshots:  "sandbox snapshot ls %[1]s shows those that it has",
 	remedy.RemoveSnapshot: "\nRemedy: sandbox snapshot rm %[1]s %[2]s removes it",
@@ -104,8 +105,11 @@ func inWords(remedies []remedy.Remedy) string {
 		for _, arg := range r.Args {
 			args = append(args, arg)
 		}
-		if accept := r.Do == remedy.AcceptShare || r.Do == remedy.AcceptDangerous; (accept || r.Do == remedy.UnmountNow) && len(args) == 2 {
-			args[1] = qemu.ShellQuote(r.Args[1:])
+		switch r.Do {
+		case remedy.AcceptShare, remedy.AcceptDangerous, remedy.UnmountNow, remedy.DropShare:
+			if len(args) == 2 {
+				args[1] = qemu.ShellQuote(r.Args[1:])
+			}
 		}
 		text := fmt.Sprintf(words[r.Do], args...)
 		switch {

@@ -38,6 +38,7 @@ const (
 	ListMounts Action = "list-mounts" // SANDBOX
 	Unmount    Action = "unmount"     // SANDBOX: some share
 	UnmountNow Action = "unmount-now" // SANDBOX PLACE: although it is in use
+	DropShare  Action = "drop-share"  // SANDBOX PLACE: that is to be had no more
 
 	ListSnapshots  Action = "list-snapshots"  // SANDBOX
 	RemoveSnapshot Action = "remove-snapshot" // SANDBOX TAG

@@ -149,6 +149,16 @@ func (g *Guest) Setxattr(file uint64, n string, value []byte) error {
 // Getattr asks for a node's attributes.
 func (g *Guest) Getattr(file uint64) error { return only(g.Do(opGetattr, file, pack([2]uint64{}))) }
 
+// Owner is what the guest sees of a node's user, group and mode.
+func (g *Guest) Owner(file uint64) (uid, gid, mode uint32, err error) {
+	reply, err := g.Do(opGetattr, file, pack([2]uint64{}))
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	const attributes = 16 // after how long they are valid
+	return little.Uint32(reply[attributes+68:]), little.Uint32(reply[attributes+72:]), little.Uint32(reply[attributes+60:]), nil
+}
+
 // Attr is what Setattr changes: what is set of it.
 type Attr struct {
 	Mode, UID, GID *uint32
