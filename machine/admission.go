@@ -48,6 +48,11 @@ func (h *Host) SharedDirs() (map[string]string, error) {
 	return shared, nil
 }
 
+// SharedDirectories are the shares that are no single files, in their order.
+func SharedDirectories(shares []virtiofs.Share) []virtiofs.Share {
+	return slices.DeleteFunc(slices.Clone(shares), func(s virtiofs.Share) bool { return s.File })
+}
+
 // checkShares looks at all shares as they are now.
 func (h *Host) checkShares(c Config) error {
 	var errs []error

@@ -69,7 +69,7 @@ func resolveCredentials(remotes []string, shares []virtiofs.Share) (resolved []s
 	var known [][]string
 	for _, remote := range remotes {
 		found := false
-		for _, share := range directories(shares) {
+		for _, share := range SharedDirectories(shares) {
 			addresses, err := remoteAddresses(share.Source, remote)
 			if err != nil {
 				return nil, fmt.Errorf("git's credentials: %w", err)

@@ -45,7 +45,7 @@ func resolveRemotes(rules []string, shares []virtiofs.Share) ([]string, error) {
 			continue
 		}
 		found := false
-		for _, share := range directories(shares) {
+		for _, share := range SharedDirectories(shares) {
 			addresses, err := remoteAddresses(share.Source, m[1])
 			if err != nil {
 				return nil, fmt.Errorf("the rule %s: %w", rule, err)
@@ -66,11 +66,6 @@ func resolveRemotes(rules []string, shares []virtiofs.Share) ([]string, error) {
 		}
 	}
 	return resolved, nil
-}
-
-// directories are the shares that are no single files.
-func directories(shares []virtiofs.Share) []virtiofs.Share {
-	return slices.DeleteFunc(slices.Clone(shares), func(s virtiofs.Share) bool { return s.File })
 }
 
 // remoteAddresses are from where the repository in a directory fetches, and where it

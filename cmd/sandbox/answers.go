@@ -24,8 +24,9 @@ func openAnswers(dirs layout.Dirs) project.Answers { return project.Answers{Dir:
 // that it shares. One that may ask has what was answered for that. It is the user's word, so flags take nothing away from
 // it; in the other modes nobody is asked, and what is open was said beforehand.
 func joinProject(config *machine.Config, dir string, answers project.Answers, found sources) {
-	if config.Project = dir; dir == "" && len(config.Shares) > 0 {
-		config.Project = config.Shares[0].Source
+	config.Project = dir
+	if shares := machine.SharedDirectories(config.Shares); dir == "" && len(shares) > 0 {
+		config.Project = shares[0].Source
 	}
 	if config.Project == "" || config.Network != network.ModeAsk {
 		return

@@ -125,10 +125,14 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 		return k.workdir, nil
 	}
 	config, err := s.Config()
-	if err != nil || len(config.Shares) == 0 || config.Shares[0].Source == config.AgentSessions {
+	if err != nil {
 		return "", err
 	}
-	return config.Shares[0].Target, nil
+	shares := machine.SharedDirectories(config.Shares)
+	if len(shares) == 0 || shares[0].Source == config.AgentSessions {
+		return "", nil
+	}
+	return shares[0].Target, nil
 }
 
 // useInput makes our input the command's. A terminal's work is done, with tty,

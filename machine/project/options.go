@@ -115,7 +115,7 @@ func Options() []Option {
 			Usage:  "`WHEN` the sandbox runs again that ended by itself: no, on-reboot (of the guest), or always (also when it powered off or crashed)",
 		},
 		{Name: "timeout", Variable: true, Kind: Duration, Trust: Project, Default: machine.DefaultReadyTimeout.String(), Saved: true, Usage: "how `LONG` the guest may take until commands can run"},
-		{Name: "workdir", Letter: "w", Trust: Project, Command: true, Usage: "`DIRECTORY` in the guest to run in (default: the first share, else the home)"},
+		{Name: "workdir", Letter: "w", Trust: Project, Command: true, Usage: "`DIRECTORY` in the guest to run in (default: the first shared directory, else the home)"},
 	}
 }
 
