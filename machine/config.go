@@ -53,6 +53,7 @@ type Hardware struct {
 // Access is what the guest may have of the host, and who may enter it.
 type Access struct {
 	Shares         []virtiofs.Share    `json:"shares,omitempty"`
+	HomeQuotaMiB   int                 `json:"homeQuotaMiB,omitempty"`       // that the home may hold; 0: as much as there is room for
 	AllowWeak      bool                `json:"allowWeakIsolation,omitempty"` // run also where this machine does not offer the walls that keep the guest in
 	Forwards       []network.Forward   `json:"forwards,omitempty"`           // without the one for ssh
 	AutoPublish    bool                `json:"autoPublish,omitempty"`        // a port of the host leads to each on which the guest listens
@@ -149,6 +150,10 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 
 func copyOnWrite(s virtiofs.Share) bool { return s.CopyOnWrite }
 
+func (c Config) hasQuota() bool {
+	return c.HomeQuotaMiB != 0 || slices.ContainsFunc(c.Shares, func(s virtiofs.Share) bool { return s.Quota != 0 })
+}
+
 // Validate finds what is wrong with c in itself; [Host.Plan] compares it with
 // the host. All complaints are joined.
 func (c Config) Validate() error {
@@ -170,6 +175,9 @@ func (c Config) Validate() error {
 	}
 	if c.DiskMiB != 0 && (c.DiskMiB < minDiskMiB || c.DiskMiB > maxDiskMiB) {
 		errs = append(errs, remedy.Add(fmt.Errorf("a disk of %d MiB is not possible", c.DiskMiB), remedy.Set, "disk", fmt.Sprintf("a size from %dM to %dT", minDiskMiB, maxDiskMiB>>20)))
+	}
+	if c.HomeQuotaMiB != 0 && c.NoHome {
+		errs = append(errs, remedy.Add(errors.New("a home in the guest is no directory of this machine that could have a quota"), remedy.LeaveOut, "home-quota"))
 	}
 	if c.Network == network.ModeNone && (len(c.Forwards) > 0 || c.AutoPublish || c.SSHPort != 0) {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published without a network"), remedy.NoPorts))

@@ -195,7 +195,7 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) erro
 func readOnly(shares []virtiofs.Share) []virtiofs.Share {
 	shares = slices.Clone(shares)
 	for i := range shares {
-		shares[i].ReadOnly = true
+		shares[i].ReadOnly, shares[i].Quota = true, 0
 	}
 	return shares
 }

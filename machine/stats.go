@@ -12,6 +12,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 // Stats is what a sandbox takes of the machine at one moment.
@@ -25,6 +26,7 @@ type Stats struct {
 	PSSBytes   int64           `json:"pssBytes,omitempty"`  // the same without counting twice; absent where the kernel does not say it of every process
 	DiskBytes  int64           `json:"diskBytes"`           // that the sandbox's directory occupies: home, disk, logs
 	Processes  []process.Stats `json:"processes,omitempty"` // supervisor, QEMU, file servers
+	Quotas     []api.Quota     `json:"quotas,omitempty"`    // of shares and the home, while it runs
 	Guest      *GuestStats     `json:"guest,omitempty"`     // nil when the guest could not be asked
 	Problem    string          `json:"problem,omitempty"`   // why something is missing here
 }
@@ -49,7 +51,8 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	stats := Stats{Sandbox: s.Name, Status: st.Status, Time: time.Now()}
 	var guest *GuestStats
 	var taken int64
-	var problems [2]error
+	var quotas api.Quotas
+	var problems [3]error
 	var group errgroup.Group
 	group.Go(func() (err error) {
 		stats.DiskBytes, err = tree.Used(s.Files().Dir())
@@ -64,6 +67,12 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 			taken = s.balloonBytes(ctx)
 			return nil
 		})
+		if c, err := s.Config(); err == nil && c.hasQuota() {
+			group.Go(func() error {
+				quotas, problems[2] = s.api().Quotas(ctx)
+				return nil
+			})
+		}
 	}
 	if st.Live() && st.Identity != nil {
 		stats.Processes, problems[1] = readTree(*st.Identity)
@@ -71,6 +80,7 @@ func (s *Sandbox) Stats(ctx context.Context) (Stats, error) {
 	if err := group.Wait(); err != nil {
 		return stats, fmt.Errorf("measuring %s: %w", s.Files().Dir(), err)
 	}
+	stats.Quotas = quotas.Quotas
 	if stats.Guest = guest; guest != nil {
 		guest.BalloonBytes = taken
 	}

@@ -212,6 +212,11 @@ func startHelper(t *testing.T, order helperOrder, attr *syscall.SysProcAttr) *he
 	return h
 }
 
+// inUser makes the helper an ordinary user.
+func inUser(uid uint32) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+}
+
 // inNamespace makes the helper root of a user namespace, for which it can forbid further ones.
 func inNamespace(ids ...int) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{

@@ -4,17 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	units "github.com/docker/go-units"
 
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
+
+// minQuota is less than anybody wants.
+const minQuota = 1 << 20
+
+// formatSize writes bytes so that they are read back exactly.
+func formatSize(n int64) string {
+	for _, unit := range []struct {
+		size int64
+		name string
+	}{{1 << 30, "G"}, {1 << 20, "M"}} {
+		if n%unit.size == 0 {
+			return fmt.Sprintf("%d%s", n/unit.size, unit.name)
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
 
 // isOptions tells whether a part of a specification can only be a list of options: its first word is one.
 func isOptions(part string) bool {
 	first, _, _ := strings.Cut(part, ",")
 	name, _, hasValue := strings.Cut(first, "=")
 	if hasValue {
-		return slices.Contains([]string{"rules", "allow", "refuse", "hide"}, name)
+		return slices.Contains([]string{"quota", "rules", "allow", "refuse", "hide"}, name)
 	}
 	return slices.Contains([]string{"ro", "rw", "cow", "same-path"}, name)
 }
@@ -46,6 +65,11 @@ func (s *Share) setOptions(f field) error {
 			modes = append(modes, option)
 		case option == "same-path":
 			s.Target = s.Source
+		case name == "quota":
+			var err error
+			if s.Quota, err = units.RAMInBytes(value); err != nil || s.Quota < minQuota {
+				return fmt.Errorf("at character %d, %q must be a size of 1M at least, such as quota=5G", f.position, option)
+			}
 		case option == "rules=none":
 			s.Rules.None = true
 		case option == "rules=safe":
@@ -57,7 +81,7 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, same-path, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, same-path, quota=SIZE, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {
@@ -67,6 +91,12 @@ func (s *Share) setOptions(f field) error {
 	s.ReadOnly = s.CopyOnWrite || slices.Contains(modes, "ro")
 	if s.File && s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("no rules count for a single file, unless rules=safe is written, so that there is nothing that allow= could allow: leave it out")
+	}
+	switch {
+	case s.Quota != 0 && s.ReadOnly:
+		return errors.New("the guest writes nothing to the directory of a share that is ro or cow: leave out quota=")
+	case s.Quota != 0 && s.File:
+		return errors.New("a quota is for directories: leave it out")
 	}
 	if s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
@@ -83,6 +113,9 @@ func (s Share) Options() []string {
 		list = append(list, "cow")
 	case s.ReadOnly:
 		list = append(list, "ro")
+	}
+	if s.Quota != 0 {
+		list = append(list, "quota="+formatSize(s.Quota))
 	}
 	choice := s.Rules
 	switch {

@@ -76,15 +76,22 @@ type ServerConfig struct {
 	// Judged, which may be nil, is told of what the guest did to the files and of what was refused. The guest waits
 	// until it returns.
 	Judged func(gate.Event)
+	// Quota is how many bytes the directory may hold after what the guest writes; 0: as many as there is room for. It is
+	// kept where calls can be judged, and the error is a *GateError where they cannot. What the guest writes beyond fails
+	// with EDQUOT. It is for directories.
+	Quota int64
 	// Log gets what virtiofsd writes, and notes on how it was started. It may be nil. It is not closed, and
 	// must stay writable until Server.Done is closed.
 	Log io.Writer
+
+	meter *gate.Meter
 }
 
 // Server is a running virtiofsd.
 type Server struct {
 	process   *process.Process
-	gate      *gate.Gate // nil if nothing is judged
+	gate      *gate.Gate  // nil if nothing is judged
+	meter     *gate.Meter // nil without a quota
 	source    string
 	isolation isolation
 	stopping  atomic.Bool
@@ -97,12 +104,25 @@ type Server struct {
 // The ways to isolate virtiofsd from the host are tried from the safest on, and c.Log and Server.Isolation
 // tell which it was. virtiofsd is started by this program, executed anew, whose main function must begin with
 // confine.Main. ctx bounds the start only. The kernel kills virtiofsd when the calling process ends.
-func (d Daemon) Start(ctx context.Context, c ServerConfig) (*Server, error) {
+func (d Daemon) Start(ctx context.Context, c ServerConfig) (_ *Server, err error) {
 	if err := c.validate(os.Geteuid(), os.Getegid()); err != nil {
 		return nil, err
 	}
 	if c.Log == nil {
 		c.Log = io.Discard
+	}
+	if c.Quota > 0 {
+		if c.Judge == nil {
+			c.Judge = allowAll{}
+		}
+		if c.meter, err = gate.NewMeter(c.Directory.File(), c.Quota); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				c.meter.Close()
+			}
+		}()
 	}
 	openFiles, err := fileLimit(c.Log)
 	if err != nil {
@@ -224,7 +244,7 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 		Env:   []string{"PATH=" + os.Getenv("PATH")},
 		Files: []confine.File{{File: socket}},
 	}
-	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge), Attr: i.attr}
+	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge, c.Quota > 0), Attr: i.attr}
 	if c.Directory.IsFile() {
 		spec.Alone = c.Directory.Path()
 		spec.Attr.Cloneflags |= unix.CLONE_NEWNS
@@ -233,6 +253,9 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 	var gateErr error
 	spec.Listener = func(listener *os.File) {
 		g, gateErr = gate.Open(listener, c.Judge, gate.Owner{UID: c.HostUID, GID: c.HostGID, Groups: c.HostGroups}, c.Judged)
+		if gateErr == nil && c.meter != nil {
+			g.Limit(c.meter)
+		}
 	}
 	// It outlives ctx, which is for the start.
 	p, _, err := confine.Start(context.WithoutCancel(ctx), program, spec, process.Options{Log: watch})
@@ -367,7 +390,7 @@ func (w *readyWatch) Write(b []byte) (int, error) {
 }
 
 func supervise(p *process.Process, g *gate.Gate, c ServerConfig, i isolation) *Server {
-	s := &Server{process: p, gate: g, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
+	s := &Server{process: p, gate: g, meter: c.meter, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
 	go func() {
 		if g != nil {
 			select {
@@ -378,6 +401,9 @@ func supervise(p *process.Process, g *gate.Gate, c ServerConfig, i isolation) *S
 			}
 		}
 		<-p.Done()
+		if c.meter != nil {
+			c.meter.Close()
+		}
 		// Before Done is closed, so that whoever waits for it finds the directory clean. It is missing if the
 		// caller has already removed the directory.
 		_ = os.Remove(c.Socket)
@@ -397,6 +423,14 @@ func (s *Server) Confined() bool { return !s.isolation.weak }
 
 // Source is the path at which the directory was when it was opened.
 func (s *Server) Source() string { return s.source }
+
+// Usage returns how many bytes the directory holds and may hold, as far as is known, or zeros without a quota.
+func (s *Server) Usage() (used, limit int64) {
+	if s.meter == nil {
+		return 0, 0
+	}
+	return s.meter.Usage()
+}
 
 // Done is closed when virtiofsd has ended and its socket is removed.
 func (s *Server) Done() <-chan struct{} { return s.done }
@@ -436,12 +470,12 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// allowAll is a judge that finds out whether there can be one.
-type allowAll struct{}
+// allowAll is a judge that finds out whether there can be one, or has a quota kept.
+type allowAll struct{ hides bool }
 
 func (allowAll) Judge(rules.Access) rules.Verdict { return rules.Verdict{} }
 func (allowAll) WantsContent(string) bool         { return false }
-func (allowAll) Hides() bool                      { return true }
+func (a allowAll) Hides() bool                    { return a.hides }
 
 // Try starts a virtiofsd for an empty directory, as Start does with AllowUnconfined, and stops it. The returned
 // server, which has ended, tells how this machine lets one be confined; unjudged is why nothing that its guest does can
@@ -462,7 +496,7 @@ func (d Daemon) Try(ctx context.Context) (_ *Server, unjudged *GateError, err er
 	defer dir.Close()
 	uid, gid := os.Geteuid(), os.Getegid()
 	c := ServerConfig{
-		Directory: dir, Socket: filepath.Join(base, "s"), ReadOnly: true, AllowUnconfined: true, Judge: allowAll{},
+		Directory: dir, Socket: filepath.Join(base, "s"), ReadOnly: true, AllowUnconfined: true, Judge: allowAll{hides: true},
 		GuestUID: uid, GuestGID: gid, HostUID: uid, HostGID: gid,
 	}
 	s, err := d.Start(ctx, c)

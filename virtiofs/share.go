@@ -30,6 +30,8 @@ type Share struct {
 	// CopyOnWrite keeps what the guest writes on the guest's own disk: the directory stays as it is until the user applies
 	// the changes. ReadOnly is set as well, so that whoever serves the directory needs not know of it.
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
+	// Quota is how many bytes the directory may hold after what the guest writes; 0: as many as there is room for.
+	Quota int64 `json:"quota,omitempty"`
 	// Rules are for what the guest may do within it.
 	Rules rules.Choice `json:"rules,omitzero"`
 	// Directory is what Source was when it was admitted, or zero. Of a file, it is the directory that the file is in.
@@ -58,8 +60,8 @@ var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 // AllowOption is the option, as it is written in a specification, by which no rule counts for a path of a share.
 func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, same-path, rules=safe, rules=none, and
-// allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, same-path, quota=SIZE, rules=safe,
+// rules=none, and allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
 // relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In

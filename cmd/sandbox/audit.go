@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
 
 func auditCommand() *cli.Command {
@@ -73,6 +74,9 @@ func printAudit(w io.Writer, e machine.AuditEntry) error {
 
 // refusalReason says what a rule for a share was against, and how to allow it.
 func refusalReason(r machine.Refusal) string {
+	if r.Rule == gate.RuleQuota {
+		return fmt.Sprintf("%s in %s of %s was refused, because %s: remove what is not needed, or share it with a larger quota=", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Reason)
+	}
 	return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: to allow it, give the share the option %s (sandbox share rules lists all rules)",
 		r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason, qemu.ShellQuote([]string{virtiofs.AllowOption(r.Path)}))
 }

@@ -286,9 +286,10 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [13]error
+	var errs [14]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
+	config.HomeQuotaMiB, errs[13] = parseSize("--home-quota", c.String("home-quota"))
 	config.Shares, errs[1] = parseShares(c.StringSlice("share"), sources["share"], rules)
 	specs := c.StringSlice("publish")
 	config.AutoPublish = slices.Contains(specs, autoPublish)

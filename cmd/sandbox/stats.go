@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/machine/api"
 )
 
 func statsCommand() *cli.Command {
@@ -25,7 +28,8 @@ func statsCommand() *cli.Command {
 		Description: `Without NAME, all running sandboxes are shown. CPU is that of QEMU, the file
 servers and the supervisor over --interval, 100% being one CPU; MEMORY is what
 these take on the host; GUEST is the guest's own view, used of total, without
-what sandbox resize has taken away. DISK is what the sandbox's directory occupies, NET what the guest received and sent.
+what sandbox resize has taken away. DISK is what the sandbox's directory occupies, QUOTA what the share
+or home holds whose quota is nearest, and that, and NET what the guest received and sent.
 
 EXAMPLES
    sandbox stats
@@ -139,7 +143,7 @@ func printStats(c *cli.Context, stats []machine.Stats) error {
 
 func statsTable(w io.Writer, stats []machine.Stats) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATUS\tCPU\tCPU TIME\tMEMORY\tGUEST\tDISK\tNET IN / OUT")
+	fmt.Fprintln(t, "NAME\tSTATUS\tCPU\tCPU TIME\tMEMORY\tGUEST\tDISK\tQUOTA\tNET IN / OUT")
 	for _, s := range stats {
 		cpu, cpuTime, memory, guest, net := "-", "-", "-", "-", "-"
 		if len(s.Processes) > 0 {
@@ -155,7 +159,7 @@ func statsTable(w io.Writer, stats []machine.Stats) error {
 			guest = bytesText(max(total-g.MemoryAvailableBytes, 0)) + " / " + bytesText(total)
 			net = bytesText(g.NetReceivedBytes) + " / " + bytesText(g.NetSentBytes)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Sandbox, s.Status, cpu, cpuTime, memory, guest, bytesText(s.DiskBytes), net)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Sandbox, s.Status, cpu, cpuTime, memory, guest, bytesText(s.DiskBytes), quotaText(s.Quotas), net)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -166,6 +170,17 @@ func statsTable(w io.Writer, stats []machine.Stats) error {
 		}
 	}
 	return nil
+}
+
+// quotaText is the quota of which least is left.
+func quotaText(quotas []api.Quota) string {
+	if len(quotas) == 0 {
+		return "-"
+	}
+	q := slices.MinFunc(quotas, func(a, b api.Quota) int {
+		return cmp.Compare(a.LimitBytes-a.UsedBytes, b.LimitBytes-b.UsedBytes)
+	})
+	return bytesText(q.UsedBytes) + " / " + bytesText(q.LimitBytes)
 }
 
 func bytesText(n int64) string { return units.BytesSize(float64(n)) }

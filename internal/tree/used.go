@@ -2,6 +2,9 @@ package tree
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,9 +32,39 @@ func Used(dir string) (int64, error) {
 	return m.total, err
 }
 
+// Size is what a tree is made of.
+type Size struct {
+	// Bytes is what it occupies on the disk. Files with several names count once, and each file and directory counts
+	// MinSize at least: what has no content takes of the file system, too.
+	Bytes int64
+	// Unread says what could not be read, and why, or is empty. Then there is more.
+	Unread string
+}
+
+// MinSize is what an empty file counts in a Size.
+const MinSize = 4096
+
+// Measure measures the open directory and all in it, whatever is done to it meanwhile. No link is followed.
+func Measure(dir *os.File) (Size, error) {
+	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Size{}, fmt.Errorf("measuring %s: %w", dir.Name(), err)
+	}
+	c, err := newChain(fd)
+	if err != nil {
+		return Size{}, err
+	}
+	defer c.close()
+	m := &measurer{linked: map[ID]bool{}, least: MinSize}
+	err = walk(context.Background(), c, m)
+	return Size{m.total, m.unread}, err
+}
+
 type measurer struct {
 	total  int64
 	linked map[ID]bool
+	least  int64  // that each file counts
+	unread string // the first that could not be
 }
 
 func (m *measurer) add(st *unix.Stat_t) {
@@ -42,10 +75,16 @@ func (m *measurer) add(st *unix.Stat_t) {
 		m.linked[idOf(st)] = true
 	}
 	const block = 512 // the unit of st_blocks, whatever the file system's is: inode(7)
-	m.total += st.Blocks * block
+	m.total += max(st.Blocks*block, m.least)
 }
 
-func (m *measurer) enter(e *entry) error       { m.add(&e.st); return nil }
-func (m *measurer) leave(*entry) error         { return nil }
-func (m *measurer) other(e *entry) error       { m.add(&e.st); return nil }
-func (m *measurer) failed(string, error) error { return nil }
+func (m *measurer) enter(e *entry) error { m.add(&e.st); return nil }
+func (m *measurer) leave(*entry) error   { return nil }
+func (m *measurer) other(e *entry) error { m.add(&e.st); return nil }
+
+func (m *measurer) failed(_ string, err error) error {
+	if m.unread == "" && !errors.Is(err, unix.ENOENT) {
+		m.unread = err.Error()
+	}
+	return nil
+}

@@ -51,9 +51,11 @@ func (r *recorder) Save(_ context.Context, q SaveRequest) (snapshot.Manifest, er
 }
 func (r *recorder) CopyHome(_ context.Context, q CopyHomeRequest) error { return r.did(q) }
 func (r *recorder) Resize(_ context.Context, q Sizes) (Sizes, error)    { return q, r.did(q) }
-func (r *recorder) Memory(context.Context) (Memory, error)              { return Memory{7}, r.did("memory") }
-func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error)   { return q, r.did(q) }
-func (r *recorder) Unpublish(_ context.Context, q Ports) error          { return r.did(q) }
+func (r *recorder) Memory(context.Context) (Memory, error) { return Memory{7}, r.did("memory") }
+
+func (r *recorder) Quotas(context.Context) (Quotas, error)            { return someQuotas, r.did("quotas") }
+func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error) { return q, r.did(q) }
+func (r *recorder) Unpublish(_ context.Context, q Ports) error        { return r.did(q) }
 func (r *recorder) Mount(_ context.Context, q MountRequest) (Mounted, error) {
 	return Mounted{Share: q.Share}, r.did(q)
 }
@@ -148,6 +150,7 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 		"home":         func() (any, error) { return without(c.CopyHome(ctx, CopyHomeRequest{Draft: ".new-x"})) },
 		"resize":       func() (any, error) { return c.Resize(ctx, Sizes{MemoryMiB: 512, DiskMiB: 64}) },
 		"memory":       func() (any, error) { return c.Memory(ctx) },
+		"quotas":       func() (any, error) { return c.Quotas(ctx) },
 		"publish":      func() (any, error) { return c.Publish(ctx, somePorts) },
 		"unpublish":    func() (any, error) { return without(c.Unpublish(ctx, somePorts)) },
 		"mount":        func() (any, error) { return c.Mount(ctx, MountRequest{someShare}) },
@@ -167,6 +170,8 @@ func calls(ctx context.Context, c *Client) map[string]func() (any, error) {
 	}
 }
 
+var someQuotas = Quotas{[]Quota{{"/src", "/home/agent/src", 5, 7}}}
+
 func TestCallsArriveAsTheyWereMade(t *testing.T) {
 	const heard = "heard a word"
 	for name, want := range map[string]struct{ request, answer any }{
@@ -178,6 +183,7 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 		"home":      {CopyHomeRequest{Draft: ".new-x"}, nil},
 		"resize":    {Sizes{MemoryMiB: 512, DiskMiB: 64}, Sizes{MemoryMiB: 512, DiskMiB: 64}},
 		"memory":    {"memory", Memory{7}},
+		"quotas":    {"quotas", someQuotas},
 		"publish":   {somePorts, somePorts},
 		"unpublish": {somePorts, nil},
 		"mount":     {MountRequest{someShare}, Mounted{Share: someShare}},

@@ -27,6 +27,7 @@ type Backend interface {
 	CopyHome(context.Context, CopyHomeRequest) error
 	Resize(context.Context, Sizes) (Sizes, error)
 	Memory(context.Context) (Memory, error)
+	Quotas(context.Context) (Quotas, error)
 	Publish(context.Context, Ports) (Ports, error)
 	Unpublish(context.Context, Ports) error
 	Mount(context.Context, MountRequest) (Mounted, error)
@@ -57,6 +58,7 @@ func NewServer(b Backend) *http.Server {
 	copyHome.serve(mux, withoutAnswer(b.CopyHome))
 	resize.serve(mux, b.Resize)
 	memory.serve(mux, func(ctx context.Context, _ nothing) (Memory, error) { return b.Memory(ctx) })
+	quotas.serve(mux, func(ctx context.Context, _ nothing) (Quotas, error) { return b.Quotas(ctx) })
 	publish.serve(mux, b.Publish)
 	unpublish.serve(mux, withoutAnswer(b.Unpublish))
 	mount.serve(mux, b.Mount)

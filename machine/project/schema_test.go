@@ -38,7 +38,7 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
 		ProjectFile: {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "secret", "share", "timeout", "workdir"},
-		UserFile:    {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-agent", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
+		UserFile:    {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "home-quota", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-agent", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {

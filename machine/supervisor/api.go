@@ -102,6 +102,16 @@ func (b backend) Memory(ctx context.Context) (api.Memory, error) {
 	return api.Memory{Bytes: bytes}, err
 }
 
+func (b backend) Quotas(context.Context) (api.Quotas, error) {
+	var all api.Quotas
+	for _, server := range b.v.currentServers() {
+		if used, limit := server.Usage(); limit != 0 {
+			all.Quotas = append(all.Quotas, api.Quota{Source: server.export.Source, Target: server.export.Target, UsedBytes: used, LimitBytes: limit})
+		}
+	}
+	return all, nil
+}
+
 func (b backend) Publish(_ context.Context, p api.Ports) (api.Ports, error) {
 	opened, err := b.v.publish(p.Forwards)
 	return api.Ports{Forwards: opened}, err

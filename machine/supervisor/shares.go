@@ -117,7 +117,7 @@ func (v *supervisor) exports(plan *machine.Plan) []export {
 		list[i].tag, list[i].port = place.Tag, place.Port
 	}
 	if !v.config.NoHome {
-		home.tag = machine.HomeTag
+		home.tag, home.Quota = machine.HomeTag, int64(v.config.HomeQuotaMiB)<<20
 		list = append([]export{home}, list...)
 	}
 	for i := range list {
@@ -187,8 +187,11 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Lower: e.CopyOnWrite, Log: log,
 		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
 		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
-		Judge: judge, Judged: v.audit.of(e.Source),
+		Judge: judge, Judged: v.judged(e), Quota: e.Quota,
 	})
+	if _, ok := errors.AsType[*virtiofs.GateError](err); ok && (e.own || judge == nil) {
+		return nil, fmt.Errorf("no quota can be kept for %s, so leave it out: %w", e.Source, err)
+	}
 	if _, ok := errors.AsType[*virtiofs.GateError](err); ok {
 		return nil, remedy.Add(fmt.Errorf("sharing %s: %w", e.Source, err), remedy.ShareWithoutRules)
 	}
@@ -199,6 +202,20 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 		return nil, fmt.Errorf("sharing %s: %w", e.Source, machine.ExplainShare(v.s.Name, err))
 	}
 	return server, nil
+}
+
+// judged returns who notes what is done to an export. What is done in the home, where all is the guest's own, is noted
+// when its quota is against it.
+func (v *supervisor) judged(e export) func(gate.Event) {
+	note := v.audit.of(e.Source)
+	if !e.own {
+		return note
+	}
+	return func(ev gate.Event) {
+		if ev.Refused != "" {
+			note(ev)
+		}
+	}
 }
 
 // judgeOf returns who judges what the guest does to an export, or nil where nobody needs to.

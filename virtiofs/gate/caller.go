@@ -132,6 +132,29 @@ func (c *callers) stat(n *notification, number, name string) (st unix.Stat_t, er
 	return st, unix.Fstatat(files, number+"/"+name, &st, unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// flags are those with which a descriptor of who asks was opened, as proc_pid_fdinfo(5) tells them.
+func (c *callers) flags(n *notification, number string) (flags int, err error) {
+	var text [256]byte // the flags are in the second line
+	size := 0
+	err = c.look(n, func(files int) error {
+		fd, err := unix.Openat(files, "../fdinfo/"+number, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		size, err = unix.Read(fd, text[:])
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	var offset int64
+	if _, err := fmt.Sscanf(string(text[:size]), "pos:\t%d\nflags:\t%o\n", &offset, &flags); err != nil {
+		return 0, fmt.Errorf("reading how a file was opened: %w", err)
+	}
+	return flags, nil
+}
+
 // open returns a descriptor of ours (O_PATH) for what one of who asks is, to be closed.
 func (c *callers) open(n *notification, number string) (fd int, err error) {
 	err = c.look(n, func(files int) error {

@@ -21,8 +21,8 @@
 //	LINK                 linkat(proc, "N", dir, name)                  Write of the old name, Make of the new one
 //	RENAME               renameat2(dir, name, dir, name, flags)        Remove and Make, both ways for an exchange
 //	UNLINK, RMDIR        unlinkat(dir, name)                           Remove
-//	WRITE, FALLOCATE,    pwritev2, fallocate, copy_file_range,         not asked: the file was opened to be written
-//	COPY_FILE_RANGE      ftruncate of an open file
+//	WRITE, FALLOCATE,    pwritev2, fallocate, copy_file_range,         not asked: the file was opened to be written; with
+//	COPY_FILE_RANGE      ftruncate of an open file                     a Meter, all but ftruncate are, for what they add
 //	SETXATTR, TMPFILE    none: it offers neither                       refused, as is all else that changes files
 //
 // A restored guest's nodes are looked up by O_PATH and its open files opened by "N" again, and so are judged again.
@@ -53,5 +53,6 @@
 //   - Through a symbolic link of the host the guest goes itself, by the path that it leads to, which is what is judged.
 //   - On a file system that folds case, names are judged as they are asked for when they are made.
 //   - Directories whose path from the root of the mount namespace is longer than 4095 bytes cannot be changed in.
+//   - A virtiofsd that its guest has taken over can write by calls that a [Meter] does not see.
 //   - Names of what is hidden can be seen, with sizes and times.
 package gate

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
@@ -68,6 +70,7 @@ type Gate struct {
 	judge    Judge
 	owner    Owner
 	observe  func(Event)
+	quota    *Meter // nil: the share may grow; set before armed is
 	listener *listener
 	callers  callers
 	root     int    // of the share, O_PATH; set before armed is
@@ -99,6 +102,10 @@ func Open(l *os.File, judge Judge, owner Owner, observe func(Event)) (*Gate, err
 	go g.serve()
 	return g, nil
 }
+
+// Limit makes the gate refuse, with EDQUOT, what would make the share larger than the meter allows. The server's filter must
+// ask about writes. It comes before Arm.
+func (g *Gate) Limit(m *Meter) { g.quota = m }
 
 // Arm begins to judge: from now on the guest may be connected. Root is the share's directory in the mount namespace of
 // the file server, of which the gate gets a descriptor of its own. The process is one of the file server's: where we
@@ -187,11 +194,14 @@ func (g *Gate) answer(n *notification) error {
 
 // decide returns the error for the call, or whether it was done in its place.
 func (g *Gate) decide(n *notification) (e unix.Errno, done bool) {
-	handle, ok := handlers[int(n.call)]
-	if !ok {
+	var err error
+	if handle, ok := handlers[int(n.call)]; ok {
+		done, err = handle(g, n)
+	} else if charge, ok := meterers[int(n.call)]; ok && g.quota != nil {
+		err = charge(g, n)
+	} else {
 		return unix.EPERM, false
 	}
-	done, err := handle(g, n)
 	if err == nil {
 		return 0, done
 	}
@@ -223,11 +233,17 @@ func (g *Gate) check(ev Event, all ...rules.Access) error {
 			return &refusedError{verdict}
 		}
 	}
+	if g.quota != nil && slices.Contains(growing, ev.Verb) && !g.quota.charge(tree.MinSize) {
+		return g.full(ev, ev.Path)
+	}
 	if ev.Verb != Read {
 		g.observe(ev)
 	}
 	return nil
 }
+
+// growing are the verbs by which there is a name more.
+var growing = []Verb{Create, Mkdir, Mknod, Symlink, Link}
 
 func (g *Gate) verdict(a rules.Access) rules.Verdict {
 	if strings.Contains(a.Path, draftPrefix) {

@@ -26,6 +26,7 @@ const (
 	opCreate    Op = 35
 	opFallocate Op = 43
 	opRename    Op = 45 // RENAME2
+	opCopy      Op = 47 // COPY_FILE_RANGE
 	opTmpfile   Op = 51
 )
 
@@ -139,6 +140,11 @@ func (g *Guest) Release(file, handle uint64) error {
 // Fallocate changes what an open file has of the disk.
 func (g *Guest) Fallocate(file, handle, offset, length uint64, mode uint32) error {
 	return only(g.Do(opFallocate, file, pack(handle, offset, length, mode, uint32(0))))
+}
+
+// Copy copies the beginning of an open file to the offset of another.
+func (g *Guest) Copy(from, fromHandle, to, toHandle, offset, length uint64) error {
+	return only(g.Do(opCopy, from, pack(fromHandle, uint64(0), to, toHandle, offset, length, uint64(0))))
 }
 
 // Setxattr sets an extended attribute.
