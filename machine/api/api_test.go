@@ -51,7 +51,7 @@ func (r *recorder) Save(_ context.Context, q SaveRequest) (snapshot.Manifest, er
 }
 func (r *recorder) CopyHome(_ context.Context, q CopyHomeRequest) error { return r.did(q) }
 func (r *recorder) Resize(_ context.Context, q Sizes) (Sizes, error)    { return q, r.did(q) }
-func (r *recorder) Memory(context.Context) (Memory, error) { return Memory{7}, r.did("memory") }
+func (r *recorder) Memory(context.Context) (Memory, error)              { return Memory{7}, r.did("memory") }
 
 func (r *recorder) Quotas(context.Context) (Quotas, error)            { return someQuotas, r.did("quotas") }
 func (r *recorder) Publish(_ context.Context, q Ports) (Ports, error) { return q, r.did(q) }
