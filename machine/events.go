@@ -399,8 +399,13 @@ func (w *watch) tell(e Event) error {
 
 // shareChanged is what the user is told of a share that has changed.
 func shareChanged(name string, s ServedShare) string {
-	if s.Changed == "" {
+	switch {
+	case s.Changed == "" && s.File:
+		return fmt.Sprintf("%s is again the file that the guest has", s.Source)
+	case s.Changed == "":
 		return fmt.Sprintf("%s is again the directory that the guest has", s.Source)
+	case s.File:
+		return fmt.Sprintf("%s %s, but the guest has the old one until it is started again: sandbox restart %s", s.Source, s.Changed, name)
 	}
 	return fmt.Sprintf("%s %s, but the guest has the old directory until it is started again: sandbox share accept %s %[1]s && sandbox restart %[3]s", s.Source, s.Changed, name)
 }

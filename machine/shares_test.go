@@ -139,6 +139,10 @@ func TestShareWithoutARecordIsRecordedAtItsStart(t *testing.T) {
 
 func TestChangeOfAShareIsToldWithItsRemedy(t *testing.T) {
 	s := ServedShare{Source: "/src", Changed: "is not there any more"}
+	file := ServedShare{Source: "/f", File: true, Changed: "is another file now"}
+	if got := shareChanged("a", file); got != "/f is another file now, but the guest has the old one until it is started again: sandbox restart a" {
+		t.Error(got)
+	}
 	if got := shareChanged("a", s); got != "/src is not there any more, but the guest has the old directory until it is started again: sandbox share accept a /src && sandbox restart a" {
 		t.Error(got)
 	}

@@ -72,8 +72,9 @@ type ServedShare struct {
 	Source    string `json:"source"`
 	Target    string `json:"target"`            // in the guest
 	Tag       string `json:"tag"`               // by which the guest's agent knows it
+	File      bool   `json:"file,omitempty"`    // it is a single file
 	Isolation string `json:"isolation"`         // of its virtiofsd from the rest of the host
-	Changed   string `json:"changed,omitempty"` // what is at Source now in place of the directory that the guest has
+	Changed   string `json:"changed,omitempty"` // what is at Source now in place of the directory or file that the guest has
 	Weak      bool   `json:"weak,omitempty"`    // nothing but virtiofsd itself keeps the guest to the directory
 }
 

@@ -198,10 +198,17 @@ func TestServerOfAFileShowsNothingElse(t *testing.T) {
 			t.Logf("%d, %s, isolation: %s", uid, how, s.Isolation())
 			g := guest{connect(t, c.Socket), t}
 			checkOnlyFile(t, g, dir, c.ReadOnly)
+			share := Share{Source: dir + "/file", File: true}
+			if what := s.Changed(share); what != "" {
+				t.Errorf("it %s", what)
+			}
 			// What takes its place on the host is not followed.
 			writeFile(t, dir+"/next", "next")
 			if err := os.Rename(dir+"/next", dir+"/file"); err != nil {
 				t.Fatal(err)
+			}
+			if what := s.Changed(share); what != "is another file now" {
+				t.Errorf("it %s", what)
 			}
 			if !c.ReadOnly {
 				if err := g.write("file", "lost"); err != nil {

@@ -93,6 +93,7 @@ type Server struct {
 	gate      *gate.Gate  // nil if nothing is judged
 	meter     *gate.Meter // nil without a quota
 	source    string
+	node      hostdir.Node // of what is served
 	isolation isolation
 	stopping  atomic.Bool
 	done      chan struct{}
@@ -391,6 +392,7 @@ func (w *readyWatch) Write(b []byte) (int, error) {
 
 func supervise(p *process.Process, g *gate.Gate, c ServerConfig, i isolation) *Server {
 	s := &Server{process: p, gate: g, meter: c.meter, source: c.Directory.Path(), isolation: i, done: make(chan struct{})}
+	s.node, _ = c.Directory.Node() // of what is open, which there is
 	go func() {
 		if g != nil {
 			select {
@@ -430,6 +432,18 @@ func (s *Server) Usage() (used, limit int64) {
 		return 0, 0
 	}
 	return s.meter.Usage()
+}
+
+// Changed says what Share.Changed does of the share that is served, and of a file also whether another has its place.
+func (s *Server) Changed(share Share) string {
+	what := share.Changed()
+	if what != "" || !share.File {
+		return what
+	}
+	if node, err := hostdir.NodeAt(share.Source); err == nil && node != s.node {
+		return "is another file now"
+	}
+	return ""
 }
 
 // Done is closed when virtiofsd has ended and its socket is removed.

@@ -301,7 +301,7 @@ func share(spec, dir string, held bool) (string, error) {
 	if held && !inside(dir, share.Source) {
 		return "", remedy.Add(fmt.Errorf("%s lies outside the project %s: a project file may share only what is in its project", share.Source, dir), remedy.SetYourself, "share")
 	}
-	if held && share.File {
+	if held && share.File && !strings.Contains(spec, "rules=none") {
 		share.Rules.None = false // it is not the user who has named the file
 	}
 	if held && share.Rules.Widens() {

@@ -243,7 +243,7 @@ func (v *supervisor) showShares() error {
 }
 
 func (s fileServer) shown() machine.ServedShare {
-	return machine.ServedShare{Source: s.export.Source, Target: s.export.Target, Tag: s.export.tag, Isolation: s.Isolation(), Weak: !s.Confined()}
+	return machine.ServedShare{Source: s.export.Source, Target: s.export.Target, Tag: s.export.tag, File: s.export.File, Isolation: s.Isolation(), Weak: !s.Confined()}
 }
 
 func weakNote(s machine.ServedShare) string {

@@ -65,7 +65,7 @@ func TestDirectoryThatIsMadeAnewIsNoticed(t *testing.T) {
 		if err := step.do(); err != nil {
 			t.Fatal(err)
 		}
-		now, news := noteChanges(shown, []virtiofs.Share{share})
+		now, news := noteChanges(shown, map[string]string{dir: share.Changed()})
 		if now[1].Changed != step.want || news != (shown[1].Changed != step.want) || now[0].Changed != "" {
 			t.Errorf("%+v, news: %v; want %q", now, news, step.want)
 		}

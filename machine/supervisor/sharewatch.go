@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // shareWatchInterval is how soon it is noticed that a shared directory was made
@@ -29,13 +28,13 @@ func (v *supervisor) watchShares() {
 }
 
 func (v *supervisor) lookAtShares() {
-	var shares []virtiofs.Share
+	changes := map[string]string{}
 	for _, server := range v.currentServers() {
 		if !server.export.own {
-			shares = append(shares, server.export.Share)
+			changes[server.export.Source] = server.Changed(server.export.Share)
 		}
 	}
-	shown, changed := noteChanges(v.currentState().Shares, shares)
+	shown, changed := noteChanges(v.currentState().Shares, changes)
 	if !changed {
 		return
 	}
@@ -55,14 +54,10 @@ func (v *supervisor) lookAtShares() {
 
 // noteChanges returns how the directories are served, with what is at their
 // paths now, and whether that is news.
-func noteChanges(shown []machine.ServedShare, shares []virtiofs.Share) (now []machine.ServedShare, news bool) {
+func noteChanges(shown []machine.ServedShare, changes map[string]string) (now []machine.ServedShare, news bool) {
 	now = slices.Clone(shown)
-	for _, share := range shares {
-		i := slices.IndexFunc(now, func(s machine.ServedShare) bool { return s.Source == share.Source })
-		if i < 0 {
-			continue
-		}
-		if what := share.Changed(); what != now[i].Changed {
+	for i := range now {
+		if what, ok := changes[now[i].Source]; ok && what != now[i].Changed {
 			now[i].Changed, news = what, true
 		}
 	}
