@@ -88,7 +88,7 @@ const (
 	DefaultMemoryMiB    = 1024
 	DefaultCPUs         = 2
 	DefaultReadyTimeout = 2 * time.Minute
-	// DefaultWorkspaceDiskMiB is the disk, in MiB, of a sandbox with a copy-on-write share that was not given another:
+	// DefaultWorkspaceDiskMiB is the disk, in MiB, of a sandbox with a copy-on-write share or a clone that was not given another:
 	// what the guest writes there is kept on it. It takes on the host what is written.
 	DefaultWorkspaceDiskMiB = 20 << 10
 	// DefaultGrace is how long a guest may take to power down before it is
@@ -118,7 +118,7 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
 	c.Shares, c.Caches = slices.Clone(c.Shares), slices.Clone(c.Caches)
-	if c.DiskMiB == 0 && slices.ContainsFunc(c.Shares, copyOnWrite) {
+	if c.DiskMiB == 0 && slices.ContainsFunc(c.Shares, keepsWork) {
 		c.DiskMiB = DefaultWorkspaceDiskMiB // in memory, the work would be lost at stop
 	}
 	var errs []error
@@ -153,6 +153,9 @@ func copyOnWrite(s virtiofs.Share) bool { return s.CopyOnWrite }
 func (c Config) hasQuota() bool {
 	return c.HomeQuotaMiB != 0 || slices.ContainsFunc(c.Shares, func(s virtiofs.Share) bool { return s.Quota != 0 })
 }
+
+// keepsWork tells whether what the guest makes of a share is on its own disk.
+func keepsWork(s virtiofs.Share) bool { return s.CopyOnWrite || s.Clone != "" }
 
 // Validate finds what is wrong with c in itself; [Host.Plan] compares it with
 // the host. All complaints are joined.

@@ -64,8 +64,8 @@ func (s *Sandbox) changeableShares(c Config) (*image.Image, error) {
 func (h *Host) Mounting(c Config, share virtiofs.Share, img *image.Image) (Config, error) {
 	home := img.Manifest.User.Home
 	share.Target = guestPath(share.Target, home)
-	if share.CopyOnWrite {
-		return c, fmt.Errorf("the copy-on-write share of %s cannot be mounted: a sandbox has such shares, and the disk for what is written in them, from its beginning", share.Source)
+	if keepsWork(share) {
+		return c, fmt.Errorf("the share of %s cannot be mounted: a sandbox has copy-on-write shares and clones, and the disk for what is written in them, from its beginning", share.Source)
 	}
 	for _, other := range c.Shares {
 		if inner := guestPath(other.Target, home); inner != share.Target && strings.HasPrefix(inner, share.Target+"/") {
@@ -90,8 +90,8 @@ func (c Config) Unmounting(target string, img *image.Image) (Config, virtiofs.Sh
 	case i < 0:
 		return c, virtiofs.Share{}, remedy.Add(fmt.Errorf("the sandbox %s has no share at %s in the guest", c.Name, target), remedy.ListMounts, c.Name)
 	}
-	if c.Shares[i].CopyOnWrite {
-		return c, virtiofs.Share{}, fmt.Errorf("the share at %s is copy-on-write, and the sandbox has it to its end", target)
+	if keepsWork(c.Shares[i]) {
+		return c, virtiofs.Share{}, fmt.Errorf("what the guest has written at %s is on the sandbox's disk, and the sandbox has the share to its end", target)
 	}
 	for _, other := range c.Shares {
 		if inner := guestPath(other.Target, home); strings.HasPrefix(inner, target+"/") {

@@ -74,6 +74,9 @@ func (h *Host) Plan(ctx context.Context, c Config, img *image.Image) (*Plan, err
 	if c.Remove && slices.ContainsFunc(c.Shares, copyOnWrite) {
 		p.Notes = append(p.Notes, "what the guest changes in a copy-on-write share goes with the sandbox, which is removed when it stops: apply it before")
 	}
+	if c.Remove && slices.ContainsFunc(c.Shares, func(s virtiofs.Share) bool { return s.Clone != "" }) {
+		p.Notes = append(p.Notes, "what the guest commits in a clone goes with the sandbox, which is removed when it stops: have it pushed before")
+	}
 	p.VM.Machine = p.VM.ChooseMachine(p.QEMU)
 	return p, p.VM.Validate()
 }

@@ -44,7 +44,7 @@ func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, e
 		return nil, err
 	}
 	if !slices.ContainsFunc(c.Shares, copyOnWrite) {
-		return nil, fmt.Errorf("the sandbox %s has no copy-on-write share: what its guest writes is in the shared directories already", s.Name)
+		return nil, fmt.Errorf("the sandbox %s has no copy-on-write share: what its guest writes is in the shared directories already, or in a clone, from which git fetches", s.Name)
 	}
 	img, err := s.host.Image(c.Image)
 	if err != nil {

@@ -72,6 +72,7 @@ func placeAll(shares []Share, home string) ([]Share, error) {
 			errs = append(errs, fmt.Errorf("the shares of %s and %s have the same place in the guest, %s: give one of them another, as in %s", other, s.Source, s.Target, Share{Source: s.Source, Target: path.Base(s.Target) + "-2"}))
 		}
 		taken[target] = s.Source
+		taken[placed[i].MountPoint()] = s.Source
 	}
 	return placed, errors.Join(errs...)
 }

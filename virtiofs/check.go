@@ -50,7 +50,12 @@ func (e *MissingError) Error() string {
 // Admit makes sure that the share can and may be served: its source must be a directory or file that the calling user can
 // read, and not be, contain or lie in one that is dangerous to share. It returns the share with a record of the
 // directory, which Open compares with what is there.
-func (s Share) Admit(o CheckOptions) (Share, error) {
+func (s Share) Admit(o CheckOptions) (_ Share, err error) {
+	if s.Clone != "" {
+		if s, err = s.cloned(); err != nil {
+			return s, err
+		}
+	}
 	dir, err := s.open()
 	if err != nil {
 		return s, err

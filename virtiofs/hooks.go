@@ -18,6 +18,9 @@ const maxHooks = 1000
 
 // Judge is what decides about the share, of which dir is the directory, or the file, as it is now.
 func (s Share) Judge(dir *hostdir.Dir) (_ *rules.Set, err error) {
+	if s.Clone != "" {
+		return rules.New(originRules)
+	}
 	choice := s.Rules
 	if dir.IsFile() { // which is served in a directory like its own
 		choice.Above = aboveRules(dir.In().Path())

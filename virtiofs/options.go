@@ -35,7 +35,7 @@ func isOptions(part string) bool {
 	if hasValue {
 		return slices.Contains([]string{"quota", "rules", "allow", "refuse", "hide"}, name)
 	}
-	return slices.Contains([]string{"ro", "rw", "cow", "same-path"}, name)
+	return slices.Contains([]string{"ro", "rw", "cow", "clone", "same-path"}, name)
 }
 
 // splitOptions splits at commas, but not at those of a pattern, before which there is a backslash that stays.
@@ -61,7 +61,7 @@ func (s *Share) setOptions(f field) error {
 	for _, option := range splitOptions(f.text) {
 		name, value, _ := strings.Cut(option, "=")
 		switch {
-		case option == "ro", option == "rw", option == "cow":
+		case option == "ro", option == "rw", option == "cow", option == "clone":
 			modes = append(modes, option)
 		case option == "same-path":
 			s.Target = s.Source
@@ -81,20 +81,29 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, same-path, quota=SIZE, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {
 		return fmt.Errorf("at character %d, %s exclude each other", f.position, strings.Join(modes, " and "))
 	}
 	s.CopyOnWrite = slices.Contains(modes, "cow")
-	s.ReadOnly = s.CopyOnWrite || slices.Contains(modes, "ro")
+	if slices.Contains(modes, "clone") {
+		s.Clone = CloneHead
+		if s.File {
+			return errors.New("a clone is one of a repository: share its directory")
+		}
+		if len(s.Rules.Options()) > 0 {
+			return errors.New("what a guest has as a clone is its own, and has no rules: leave out either clone or the rules")
+		}
+	}
+	s.ReadOnly = s.CopyOnWrite || s.Clone != "" || slices.Contains(modes, "ro")
 	if s.File && s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("no rules count for a single file, unless rules=safe is written, so that there is nothing that allow= could allow: leave it out")
 	}
 	switch {
 	case s.Quota != 0 && s.ReadOnly:
-		return errors.New("the guest writes nothing to the directory of a share that is ro or cow: leave out quota=")
+		return errors.New("the guest writes nothing to the directory of a share that is ro, cow or clone: leave out quota=")
 	case s.Quota != 0 && s.File:
 		return errors.New("a quota is for directories: leave it out")
 	}
@@ -111,6 +120,8 @@ func (s Share) Options() []string {
 	switch {
 	case s.CopyOnWrite:
 		list = append(list, "cow")
+	case s.Clone != "":
+		list = append(list, "clone")
 	case s.ReadOnly:
 		list = append(list, "ro")
 	}

@@ -32,6 +32,10 @@ type Share struct {
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
 	// Quota is how many bytes the directory may hold after what the guest writes; 0: as many as there is room for.
 	Quota int64 `json:"quota,omitempty"`
+	// Clone is not empty where the guest gets a clone at Target, on its own disk, and the repository read-only beside it:
+	// what is checked out there at first, which is CloneHead, a branch or a commit. Admit makes Source the repository.
+	// ReadOnly is set as well.
+	Clone string `json:"clone,omitempty"`
 	// Rules are for what the guest may do within it.
 	Rules rules.Choice `json:"rules,omitzero"`
 	// Directory is what Source was when it was admitted, or zero. Of a file, it is the directory that the file is in.
@@ -39,6 +43,9 @@ type Share struct {
 	// AllowDangerous says that it was admitted although it is dangerous.
 	AllowDangerous bool `json:"allowDangerous,omitempty"`
 }
+
+// CloneHead is what the repository itself has checked out.
+const CloneHead = "HEAD"
 
 // String returns the specification that ParseShare reads back.
 func (s Share) String() string {
@@ -60,7 +67,7 @@ var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 // AllowOption is the option, as it is written in a specification, by which no rule counts for a path of a share.
 func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, same-path, quota=SIZE, rules=safe,
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe,
 // rules=none, and allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is

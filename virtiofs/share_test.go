@@ -46,6 +46,7 @@ func TestParseShare(t *testing.T) {
 		{".:work:rw,quota=1536m", Share{Source: "/no/project", Target: "work", Quota: 1536 << 20}},
 		{".:same-path,ro", Share{Source: "/no/project", Target: "/no/project", ReadOnly: true}},
 		{".:./same-path", Share{Source: "/no/project", Target: "same-path"}},
+		{".:clone", Share{Source: "/no/project", Target: "project", ReadOnly: true, Clone: CloneHead}},
 		{".:./cow:ro", Share{Source: "/no/project", Target: "cow", ReadOnly: true}},
 		{"/:host:ro", Share{Source: "/", Target: "host", ReadOnly: true}},
 	} {
@@ -89,6 +90,8 @@ func TestParseShareTellsWhereTheMistakeIs(t *testing.T) {
 		"größe::ro":                 "at character 7, the path in the guest is empty",
 		"a:b:r0":                    `at character 5, "r0" is not an option`,
 		"a:b:ro,cow":                "ro and cow exclude each other",
+		"a:clone,cow":               "clone and cow exclude each other",
+		"a:clone,hide=x":            "has no rules",
 		"a:b:same-path":             "at character 3, a path in the guest is written, and same-path says",
 		"a:b:allow=":                `"allow=" is not an option`,
 		"a:rules=none,allow=.husky": "nothing that allow= could allow",

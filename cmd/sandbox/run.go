@@ -119,6 +119,7 @@ func run(c *cli.Context) error {
 		return err
 	}
 	noteFarRepositories(plan.Shares)
+	noteClones(c, config)
 	secrets, err := host.Secrets(ctx, config)
 	if err != nil {
 		return err
@@ -396,7 +397,11 @@ func parseShares(specs []string, source project.Source, o virtiofs.CheckOptions)
 			err = fmt.Errorf("%s: the share %s was replaced by a link to %s in this moment: look who has done that", source, spec, share.Source)
 		}
 		if err == nil {
+			named := share.Source
 			share, err = share.Admit(o)
+			if rel, _ := filepath.Rel(named, share.Source); err == nil && source.OfFile() && !filepath.IsLocal(rel) {
+				err = fmt.Errorf("%s: the repository of %s is %s, outside of the project: give --share %s yourself if the guest is to have a clone of it", source, named, share.Source, spec)
+			}
 		}
 		shares, errs = append(shares, share), append(errs, allowHint(err))
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // connectAgent opens the agent, tells it what this sandbox consists of and
-// waits until commands can run.
+// waits until we can run commands.
 func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn net.Conn) error {
 	if plan.Transport == agent.TransportVsock {
 		v.mux = agent.NewVsockMux(v.vsockCID, plan.Image.Manifest.Agent.Port)
@@ -52,7 +52,6 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 	if err := v.lendKeys(ctx); err != nil {
 		return err
 	}
-	v.reach(machine.StageAgent, func(st *machine.State) { st.Status = machine.StatusRunning })
 	return nil
 }
 

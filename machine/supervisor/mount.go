@@ -134,7 +134,7 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 
 // mount is what the guest's agent is told of it.
 func (e export) mount() agent.Mount {
-	mount := agent.Mount{Tag: e.tag, Target: e.Target, ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
+	mount := agent.Mount{Tag: e.tag, Target: e.MountPoint(), ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
 	if e.File {
 		mount.File = path.Base(e.Source)
 	}

@@ -1,0 +1,88 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/sourcery-zone/sandbox/machine"
+)
+
+// prepareClone is run by root at each start. It gives git settings for the origin, whose own the host does not let anybody
+// read, lets every user work in the clone, and puts a directory of the guest's own disk in the clone's place, which may be
+// in a home that the host serves. No link is followed: the guest's user may have made it.
+const prepareClone = `set -e
+origin=$1 clone=$2 disk=/var/lib/sandbox/clones/$3 owner=$4
+git config --file /run/sandbox-agent.gitconfig --get-all safe.directory | grep -qxF "$clone" ||
+	git config --file /run/sandbox-agent.gitconfig --add safe.directory "$clone"
+if mountpoint -q "$clone"; then exit 0; fi
+if [ "$(readlink -m "$clone")" != "$clone" ]; then echo "a symbolic link leads to $clone" >&2; exit 1; fi
+mkdir -p "$clone" "$disk"
+chown "$owner" "$disk"
+printf '[core]\n\tbare = true\n' >/run/sandbox-origin.config
+mount --bind /run/sandbox-origin.config "$origin/config"
+mount --bind "$disk" "$clone"
+`
+
+// makeClone is run by the guest's user at each start, and does something at the first. Objects are copied as they are,
+// which is quick, and nothing of them is borrowed. One that was interrupted begins anew: until all is checked out, a
+// directory is there that git clone has worked in.
+const makeClone = `set -e
+origin=$1 head=$2
+cd "$3"
+if [ -e .git-clone ] || [ -z "$(ls -A)" ]; then
+	if [ ! -e .git ]; then
+		rm -rf .git-clone
+		git clone --quiet --no-checkout "$origin" .git-clone
+		mv .git-clone/.git .git
+	fi
+	if [ -n "$(git rev-list --max-count=1 --all)" ]; then
+		rm -f .git/index .git/index.lock
+		git checkout --quiet --force "$head" --
+	fi
+	rmdir .git-clone
+fi
+`
+
+// makeClones gives the guest the clones that it is to have and does not have yet.
+func (v *supervisor) makeClones(ctx context.Context, plan *machine.Plan) error {
+	user := plan.Image.Manifest.User
+	for _, share := range plan.Shares {
+		if share.Clone == "" || v.config.Template {
+			continue
+		}
+		sum := sha256.Sum256([]byte(share.Target))
+		name, owner := hex.EncodeToString(sum[:16]), fmt.Sprintf("%d:%d", user.UID, user.GID)
+		err := v.runInGuest(ctx, "root", prepareClone, share.MountPoint(), share.Target, name, owner)
+		if err == nil {
+			err = v.runInGuest(ctx, "", makeClone, share.MountPoint(), share.Clone, share.Target)
+		}
+		if err != nil {
+			return fmt.Errorf("cloning %s in the guest: %w", share.Source, err)
+		}
+	}
+	return nil
+}
+
+// runInGuest runs a script of the shell. What it complains of is in the error.
+func (v *supervisor) runInGuest(ctx context.Context, user, script string, args ...string) error {
+	cmd := v.agentClient().Command(ctx, append([]string{"sh", "-c", script, "sh"}, args...)...)
+	var complaints bytes.Buffer
+	cmd.User, cmd.Stderr, cmd.Stdout = user, &limitedBuffer{&complaints}, nil
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(complaints.String()))
+	}
+	return nil
+}
+
+// limitedBuffer keeps the beginning of what a guest says.
+type limitedBuffer struct{ *bytes.Buffer }
+
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	const most = 4 << 10
+	b.Buffer.Write(p[:min(len(p), max(0, most-b.Len()))])
+	return len(p), nil
+}
