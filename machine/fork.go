@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -121,7 +122,7 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
-		if err := errors.Join(f.giveAuthority(draft), f.giveRecords(draft)); err != nil {
+		if err := errors.Join(f.giveAuthority(draft), f.giveRecords(draft), f.giveMergeBases(ctx, draft)); err != nil {
 			return err
 		}
 		switch {
@@ -154,6 +155,15 @@ func (f *Forkable) giveRecords(draft *Sandbox) error {
 		return err
 	}
 	return draft.saveWorkspaceRecords(records)
+}
+
+// giveMergeBases lets what changes on both sides be merged in the draft as well.
+func (f *Forkable) giveMergeBases(ctx context.Context, draft *Sandbox) error {
+	from := f.s.Files().Path(layout.MergeBases)
+	if !durable.Exists(from) {
+		return nil
+	}
+	return tree.Copy(ctx, from, draft.Files().Path(layout.MergeBases), func(string) {})
 }
 
 // giveHome gives the draft a copy of the home, or that itself.

@@ -64,7 +64,7 @@ func (s *Sandbox) Files() layout.Sandbox { return layout.Sandbox{Dirs: s.host.Di
 // Create makes the sandbox that c describes, without starting it. The name is
 // taken from then on; a taken name is an error.
 func (h *Host) Create(c Config) (*Sandbox, error) {
-	return h.create(c, func(*Sandbox) error { return nil })
+	return h.create(c, func(draft *Sandbox) error { return draft.keepMergeBases(context.Background(), c) })
 }
 
 // create lets more add to the sandbox before it appears.

@@ -82,4 +82,3 @@ func HasUncommitted(ctx context.Context, dir string) bool {
 	out, err := s.git(ctx, nil, "status", "--porcelain", "--ignore-submodules=all")
 	return err == nil && len(out) > 0
 }
-

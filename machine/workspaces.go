@@ -108,7 +108,7 @@ func (w *Workspaces) open(ctx context.Context, share virtiofs.Share, tag string)
 		return nil, errors.Join(err, dir.Close())
 	}
 	return &Workspace{
-		Share:  workspace.Share{Guest: guest, Host: dir, Judge: set.Judge, Record: w.records[share.Target]},
+		Share:  workspace.Share{Guest: guest, Host: dir, Judge: set.Judge, Base: w.s.baseOf(share), Record: w.records[share.Target]},
 		Config: share, guest: guest,
 	}, nil
 }

@@ -73,8 +73,10 @@ and all that follow, q leaves all that follow. PATH is relative to the shared di
 stands for all that is in it. With --yes nobody is asked.
 
 What the rules of the share refuse is left, as are devices, links that lead out of the share,
-and set-user-ID bits. A conflict, which is a file that has changed on this machine since the
-sandbox was made, is left too, unless you take it by y, or give --overwrite.
+and set-user-ID bits. A text that has changed on this machine, too, since the sandbox was made is
+merged, if git knew it then, and the merge is what is shown and taken. Where both have changed
+the same lines, and where nothing can be merged, it is a conflict and left, unless you take the
+guest's by y or --overwrite, or both sides of each such place, between marks, by m or --merge.
 
 EXAMPLES
    sandbox apply work
@@ -83,12 +85,16 @@ EXAMPLES
 		Flags: []cli.Flag{
 			ofShare(),
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "take everything that is neither refused nor a conflict"},
-			&cli.BoolFlag{Name: "overwrite", Usage: "take conflicts too: what you have changed in these files is lost"},
+			&cli.BoolFlag{Name: "overwrite", Usage: "take the guest's side of conflicts: what you have changed in these files is lost"},
+			&cli.BoolFlag{Name: "merge", Usage: "take both sides of conflicts, between marks as git makes them, where they can be merged"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {
-			a := applying{out: c.App.Writer, notes: notes(), dry: c.Bool("dry-run"), overwrite: c.Bool("overwrite"), all: c.Bool("yes")}
+			a := applying{out: c.App.Writer, notes: notes(), dry: c.Bool("dry-run"), overwrite: c.Bool("overwrite"), merge: c.Bool("merge"), all: c.Bool("yes")}
+			if a.overwrite && a.merge {
+				return usage("--overwrite takes one side of a conflict, and --merge both: give one of them")
+			}
 			if !a.dry && !a.all {
 				if !isTerminal(os.Stdin) || !isTerminal(os.Stderr) {
 					return usage("without a terminal nobody can be asked: give --yes to take everything, or name the paths with it")
@@ -222,6 +228,9 @@ func diffText(ctx context.Context, w io.Writer, shares []changedShare, stat bool
 				continue
 			}
 			fmt.Fprint(w, text.Diff)
+			if p.Merged() {
+				fmt.Fprintf(w, "! merged with what has changed here in %s\n", workspace.Name(c.Path))
+			}
 			if trouble := troubleOf(p); trouble != "" {
 				fmt.Fprintf(w, "! %s\n", trouble)
 			}
@@ -239,6 +248,13 @@ func seen(ctx context.Context, s changedShare, c workspace.Change) (*workspace.P
 	if err != nil {
 		return nil, workspace.Text{}, err
 	}
+	m, err := p.Merge(ctx)
+	if err != nil {
+		return nil, workspace.Text{}, err
+	}
+	if m != nil && m.Conflicts == 0 {
+		p.Take(m)
+	}
 	text, err := p.Text(ctx)
 	return p, text, err
 }
@@ -253,6 +269,9 @@ func changing(err error) bool {
 // summary is a line about a change.
 func summary(p *workspace.Pending, text workspace.Text) string {
 	line := fmt.Sprintf("%-8s %s", p.Kind, workspace.Name(p.Path))
+	if p.Merged() {
+		line += ", merged with what has changed here"
+	}
 	switch {
 	case p.ModeOnly:
 		line += fmt.Sprintf(" (mode %v to %v)", p.Old.Mode.Perm(), p.New.Mode.Perm())
@@ -334,6 +353,7 @@ type applying struct {
 	out, notes     io.Writer
 	dry            bool
 	all, overwrite bool
+	merge          bool
 
 	left int
 	quit bool
@@ -383,9 +403,18 @@ func (a *applying) change(ctx context.Context, s changedShare, applier *workspac
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	conflicting, err := a.takeMerge(ctx, p)
+	if changing(err) {
+		a.left++
+		fmt.Fprintf(a.notes, "sandbox: %v\n", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	overwrite := a.overwrite
 	if !a.all && !a.dry && p.Refused == nil && p.Type() != "directory" {
-		taken, err := a.ask(ctx, p)
+		taken, err := a.ask(ctx, p, conflicting)
 		if err != nil || !taken {
 			return err
 		}
@@ -406,7 +435,11 @@ func (a *applying) change(ctx context.Context, s changedShare, applier *workspac
 	_, conflict := errors.AsType[*workspace.ConflictError](err)
 	switch {
 	case err == nil:
-		fmt.Fprintf(a.out, "%s %s\n", c.Kind, workspace.Name(c.Path))
+		done := string(c.Kind)
+		if p.Merged() {
+			done = "merged"
+		}
+		fmt.Fprintf(a.out, "%s %s\n", done, workspace.Name(c.Path))
 	case !a.all && conflict && p.Type() == "directory": // something in it stays
 	case refused || conflict:
 		a.left++
@@ -415,6 +448,23 @@ func (a *applying) change(ctx context.Context, s changedShare, applier *workspac
 		return err
 	}
 	return nil
+}
+
+// takeMerge merges what both sides have changed, unless the guest's is wanted as it is. A merge in which there are conflicts
+// is taken if that is wanted, and else returned.
+func (a *applying) takeMerge(ctx context.Context, p *workspace.Pending) (conflicting *workspace.Merge, err error) {
+	if a.overwrite {
+		return nil, nil
+	}
+	m, err := p.Merge(ctx)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	if m.Conflicts > 0 && !a.merge {
+		return m, nil
+	}
+	p.Take(m)
+	return nil, nil
 }
 
 // refusal is what an attempt would end with, as far as that is known.
@@ -428,35 +478,42 @@ func refusal(p *workspace.Pending, overwrite bool) error {
 	return nil
 }
 
-// ask asks about one change.
-func (a *applying) ask(ctx context.Context, p *workspace.Pending) (taken bool, err error) {
+// ask asks about one change, of which there can be a merge with conflicts.
+func (a *applying) ask(ctx context.Context, p *workspace.Pending, conflicting *workspace.Merge) (taken bool, err error) {
 	text, err := p.Text(ctx)
 	if err != nil {
 		return false, err
 	}
+	keys, help := "y,n,d,a,q", ""
+	if conflicting != nil {
+		keys, help = "y,n,d,m,a,q", "; m: merge it, with both sides between marks where they differ, and ask again"
+	}
 	for {
-		fmt.Fprintf(a.notes, "%s\nTake it? [y,n,d,a,q] ", summary(p, text))
+		fmt.Fprintf(a.notes, "%s\nTake it? [%s] ", summary(p, text), keys)
 		line, err := a.in.ReadString('\n')
 		if err != nil {
 			a.quit = true
 			fmt.Fprintln(a.notes)
 			return false, nil
 		}
-		switch strings.ToLower(strings.TrimSpace(line)) {
-		case "y", "yes":
+		switch key := strings.ToLower(strings.TrimSpace(line)); {
+		case key == "m" && conflicting != nil:
+			p.Take(conflicting)
+			return a.ask(ctx, p, nil)
+		case key == "y" || key == "yes":
 			return true, nil
-		case "n", "no":
+		case key == "n" || key == "no":
 			return false, nil
-		case "a", "all":
+		case key == "a" || key == "all":
 			a.all = true
 			return true, nil
-		case "q", "quit":
+		case key == "q" || key == "quit":
 			a.quit = true
 			return false, nil
-		case "d", "diff":
+		case key == "d" || key == "diff":
 			fmt.Fprint(a.notes, text.Diff)
 		default:
-			fmt.Fprintln(a.notes, "y: take it; n: leave it; d: show the difference; a: take it and all that follow but conflicts; q: leave it and all that follow")
+			fmt.Fprintln(a.notes, "y: take it; n: leave it; d: show the difference; a: take it and all that follow but conflicts; q: leave it and all that follow"+help)
 		}
 	}
 }

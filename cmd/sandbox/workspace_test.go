@@ -88,3 +88,54 @@ func TestApplyAsksForEachFile(t *testing.T) {
 		})
 	}
 }
+
+func TestApplyOffersMerges(t *testing.T) {
+	gitWithoutSettings(t)
+	const marked = "<<<<<<< here\nhere\n=======\none\n>>>>>>> sandbox\n"
+	for name, test := range map[string]struct {
+		typed        string
+		all, merge   bool
+		before, here string
+		said, is     string
+	}{
+		"the guest's side":          {typed: "y\n", before: "before\n", here: "here\n", said: "modified one", is: "one"},
+		"both sides":                {typed: "d\nm\ny\n", before: "before\n", here: "here\n", said: "merged one", is: marked},
+		"neither, after a look":     {typed: "m\nn\n", before: "before\n", here: "here\n", is: "here\n"},
+		"nobody is asked":           {all: true, before: "before\n", here: "here\n", is: "here\n"},
+		"both sides without asking": {all: true, merge: true, before: "before\n", here: "here\n", said: "merged one", is: marked},
+		"no conflict":               {all: true, before: "one", here: "one", is: "one"},
+		"different places":          {all: true, before: "one", here: "top\none", said: "merged one", is: "top\none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := hostdir.Resolve(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "one"), []byte(test.here), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			host, err := hostdir.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer host.Close()
+			w := &machine.Workspace{Share: workspace.Share{
+				Guest: workspaceOf{"one"}, Host: host, Record: &workspace.Record{Since: time.Now().Add(-time.Hour)},
+				Base: func(context.Context, string) ([]byte, error) { return []byte(test.before), nil },
+			}}
+			changes, err := w.Changes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out, notes bytes.Buffer
+			a := applying{in: bufio.NewReader(strings.NewReader(test.typed)), out: &out, notes: &notes, all: test.all, merge: test.merge}
+			if err := a.run(t.Context(), []changedShare{{w, changes, changes}}); (err != nil) != (name == "nobody is asked") {
+				t.Error(err)
+			}
+			text, err := os.ReadFile(filepath.Join(dir, "one"))
+			if err != nil || strings.TrimSuffix(string(text), "\n") != strings.TrimSuffix(test.is, "\n") || strings.TrimSpace(out.String()) != test.said {
+				t.Errorf("said %q, and there is %q, %v; want %q and %q\n%s", &out, text, err, test.said, test.is, &notes)
+			}
+		})
+	}
+}

@@ -26,6 +26,7 @@ const (
 	AuthorityKey  = "authority"       // certificate and private key of the authority that the guest believes; only if it has one
 	LogsDir       = "logs"            // the logs below
 	WorkspaceFile = "workspaces.json" // what was applied and discarded of copy-on-write shares; there with the first
+	MergeBases    = "bases"           // what copy-on-write shares had in them at first, where git knew
 	WorkspaceLock = "workspaces.lock" // flock: held by a command that applies or discards
 	SnapshotsDir  = "snapshots"       // one directory for each snapshot, named by its tag
 

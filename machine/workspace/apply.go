@@ -34,6 +34,8 @@ type Pending struct {
 	text  []byte   // the guest's content, if it is small
 	fresh *os.File // the guest's content, without a name, if it is to be applied; nil where it is no regular file
 	sum   [32]byte
+
+	merged *Merge // what is applied in place of the guest's content; nil: that
 }
 
 // Look gets the content of a change if it is small enough to be shown, and asks whether anything refuses it.
@@ -138,7 +140,7 @@ func (s *Share) judge(p *Pending) {
 	default:
 		access.Old = old
 		if p.hasContent() {
-			access.Content = func() ([]byte, error) { return content(p.newReader(), p.New.Size) }
+			access.Content = func() ([]byte, error) { return content(p.newReader(), p.newSize()) }
 		}
 	}
 	if v := s.Judge(access); v.Refused {
@@ -146,12 +148,23 @@ func (s *Share) judge(p *Pending) {
 	}
 }
 
-// newReader reads the guest's content, as far as it was fetched.
+// newReader reads what would be applied: the guest's content, as far as it was fetched, or what was merged.
 func (p *Pending) newReader() io.Reader {
+	if p.merged != nil {
+		return bytes.NewReader(p.merged.Content)
+	}
 	if p.fresh == nil {
 		return bytes.NewReader(p.text)
 	}
 	return io.NewSectionReader(p.fresh, 0, p.New.Size)
+}
+
+// newSize is how long that is.
+func (p *Pending) newSize() int64 {
+	if p.merged != nil {
+		return int64(len(p.merged.Content))
+	}
+	return p.New.Size
 }
 
 // content reads what the rules may ask for.
@@ -173,11 +186,9 @@ func (p *Pending) fetch(ctx context.Context) error {
 	if err := unix.Fstatfs(int(dir.File().Fd()), &free); err == nil && uint64(p.New.Size)/uint64(free.Bsize) > free.Bavail {
 		return fmt.Errorf("%s has %d bytes, for which there is no room on this machine", Name(p.Path), p.New.Size)
 	}
-	fd, err := unix.Openat(int(dir.File().Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return &fs.PathError{Op: "making a file in", Path: dir.Path(), Err: err}
+	if p.fresh, err = nameless(dir, p.Path); err != nil {
+		return err
 	}
-	p.fresh = os.NewFile(uintptr(fd), p.Path)
 	to := &contentWriter{file: p.fresh, sum: sha256.New()}
 	if err := p.share.Guest.Read(ctx, p.Path, &limitedWriter{to: to, left: p.New.Size}); err != nil {
 		return fmt.Errorf("fetching %s: %w", Name(p.Path), err)
@@ -187,6 +198,15 @@ func (p *Pending) fetch(ctx context.Context) error {
 	}
 	p.New.Size, p.sum = to.at, [32]byte(to.sum.Sum(nil))
 	return nil
+}
+
+// nameless makes a file without a name in a directory. The caller closes it.
+func nameless(dir *hostdir.Dir, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(dir.File().Fd()), ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "making a file in", Path: dir.Path(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // nearest opens the directory of that name, or the first above it that is there.
@@ -279,6 +299,9 @@ func (p *Pending) commit(ctx context.Context, overwrite bool) error {
 	now, err := lstatAt(parent, base)
 	if err != nil {
 		return err
+	}
+	if p.merged != nil { // the guest does not have what the host has now, and may not replace it unseen
+		now = nil
 	}
 	p.share.settle(p.Path, p.New, p.sum, now)
 	return nil
@@ -475,7 +498,19 @@ func (p *Pending) name(parent *hostdir.Dir, temp string) error {
 		}
 		return unix.Fchownat(link, "", uid, gid, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 	}
-	fd := int(p.fresh.Fd())
+	fresh := p.fresh
+	if p.merged != nil {
+		file, err := nameless(parent, p.Path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if _, err := file.Write(p.merged.Content); err != nil {
+			return err
+		}
+		fresh = file
+	}
+	fd := int(fresh.Fd())
 	if err := p.own(fd); err != nil {
 		return err
 	}
@@ -483,7 +518,7 @@ func (p *Pending) name(parent *hostdir.Dir, temp string) error {
 		return err
 	}
 	if p.Kind == Modified { // a new one is written back by Finish, and takes nothing from anybody until then
-		if err := p.fresh.Sync(); err != nil {
+		if err := fresh.Sync(); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,9 @@ type Share struct {
 	Host *hostdir.Dir
 	// Judge says what the rules of the share refuse; nil allows all.
 	Judge func(rules.Access) rules.Verdict
+	// Base returns what a file had in it when the guest began with it, which can be an earlier state of what both sides
+	// have; nil: nobody knows of any.
+	Base func(ctx context.Context, path string) ([]byte, error)
 	// Record is what is known from earlier. It changes with what is applied and discarded; the caller keeps it then.
 	Record *Record
 	// Mounted are paths at which the guest has other shares: their mount points are none of its changes.

@@ -120,6 +120,9 @@ func (p *Pending) oldContent() ([]byte, error) {
 
 func (p *Pending) newContent() ([]byte, error) {
 	side := p.New
+	if p.merged != nil {
+		return p.merged.Content, nil
+	}
 	switch {
 	case p.Kind == Removed || side.Mode.IsDir():
 		return []byte{}, nil

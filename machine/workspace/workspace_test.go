@@ -585,3 +585,95 @@ func TestText(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatBothSidesHaveChangedIsMerged(t *testing.T) {
+	const base = "1\n2\n3\n4\n5\n6\n7\n"
+	begun := map[string]string{"apart": base, "same": base, "binary": "a\x00", "unknown": base, "rule": base}
+	here := map[string]string{"apart": "ONE\n2\n3\n4\n5\n6\n7\n", "same": "ONE\n2\n3\n4\n5\n6\n7\n", "binary": "b\x00", "unknown": "x", "rule": "ONE\n2\n3\n4\n5\n6\n7\n"}
+	g := has(map[string]string{"apart": base + "8\n", "same": "one\n2\n3\n4\n5\n6\n7\n", "binary": "c\x00", "unknown": "y", "rule": base + "8\n"})
+	s, dir := project(t, g, here)
+	later(s)
+	s.Base = func(_ context.Context, path string) ([]byte, error) {
+		if path == "unknown" {
+			return nil, errors.New("nobody knows")
+		}
+		return []byte(begun[path]), nil
+	}
+	merge := func(name string) (*Pending, *Merge) {
+		t.Helper()
+		for _, c := range changes(t, s) {
+			if c.Path != name {
+				continue
+			}
+			p, err := s.Fetch(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { p.Close() })
+			m, err := p.Merge(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p, m
+		}
+		t.Fatalf("%s is no change", name)
+		return nil, nil
+	}
+	for _, name := range []string{"binary", "unknown"} {
+		if _, m := merge(name); m != nil {
+			t.Errorf("%s was merged to %q", name, m.Content)
+		}
+	}
+	p, m := merge("same")
+	if m == nil || m.Conflicts != 1 || !strings.HasPrefix(string(m.Content), "<<<<<<< here\nONE\n=======\none\n>>>>>>> sandbox\n2\n") {
+		t.Errorf("the same line: %+v", m)
+	}
+	if err := p.commit(t.Context(), false); err == nil {
+		t.Error("a conflict was applied")
+	}
+	const both = "ONE\n2\n3\n4\n5\n6\n7\n8\n"
+	p, m = merge("apart")
+	if m == nil || m.Conflicts != 0 || string(m.Content) != both {
+		t.Fatalf("different lines: %+v", m)
+	}
+	p.Take(m)
+	text, err := p.Text(t.Context())
+	if err != nil || text.Added != 1 || text.Removed != 0 || !strings.Contains(text.Diff, "+8\n") {
+		t.Errorf("what is shown is %+v, %v", text, err)
+	}
+	if err := p.commit(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(filepath.Join(dir, "apart")); string(got) != both {
+		t.Errorf("there is %q", got)
+	}
+	// It is no difference any more. When the guest goes on with what it has, that is merged too, and replaces nothing.
+	if got := words(changes(t, s)); slices.Contains(got, "modified apart") {
+		t.Errorf("still there: %q", got)
+	}
+	g.contents["apart"] = strings.Replace(base, "4", "FOUR", 1) + "8\n"
+	g.entries[slices.IndexFunc(g.entries, func(e agent.WorkspaceEntry) bool { return e.Path == "apart" })].Size += 3
+	if _, m = merge("apart"); m == nil || m.Conflicts != 0 || string(m.Content) != strings.Replace(both, "4", "FOUR", 1) {
+		t.Errorf("after the merge: %+v", m)
+	}
+	// Rules are asked about what is written, and the host's last word counts.
+	s.Judge = func(a rules.Access) rules.Verdict {
+		content, err := a.Content()
+		return rules.Verdict{Refused: err != nil || string(content) == both, Rule: "rule"}
+	}
+	p, m = merge("rule")
+	p.Take(m)
+	if err := p.commit(t.Context(), true); err == nil || p.Refused == nil {
+		t.Errorf("what a rule refuses was merged: %v", err)
+	}
+	s.Judge = nil
+	p, m = merge("rule")
+	p.Take(m)
+	write(t, filepath.Join(dir, "rule"), "in this moment\n")
+	if err := p.commit(t.Context(), true); err == nil {
+		t.Error("what has changed after the look was replaced")
+	}
+	if got, _ := os.ReadFile(filepath.Join(dir, "rule")); string(got) != "in this moment\n" {
+		t.Errorf("there is %q", got)
+	}
+}
