@@ -117,7 +117,7 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	c.Network = cmp.Or(c.Network, network.ModePublic)
 	c.Transport = cmp.Or(c.Transport, agent.TransportAuto)
 	c.ReadyTimeout = cmp.Or(c.ReadyTimeout, DefaultReadyTimeout)
-	c.Shares, c.Caches = slices.Clone(c.Shares), slices.Clone(c.Caches)
+	c.Shares, c.Caches = h.withRepositories(c.Shares), slices.Clone(c.Caches)
 	if c.DiskMiB == 0 && slices.ContainsFunc(c.Shares, keepsWork) {
 		c.DiskMiB = DefaultWorkspaceDiskMiB // in memory, the work would be lost at stop
 	}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"path/filepath"
+	"slices"
 
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -25,6 +26,40 @@ func FarRepositories(shares []virtiofs.Share) (far []FarRepository) {
 		far = append(far, FarRepository{s, dir})
 	}
 	return far
+}
+
+// withRepositories adds to worktrees of Git their repositories, which have to be where they are on this machine, and so do
+// the worktrees: those that would have their usual place get that. Of a repository, the guest can write what its worktrees
+// need. One that is a danger to share is not added.
+func (h *Host) withRepositories(shares []virtiofs.Share) []virtiofs.Share {
+	shares = slices.Clone(shares)
+	for i := range shares {
+		share := &shares[i]
+		name, repository := virtiofs.WorktreeOf(share.Source)
+		if name == "" || share.Clone != "" || share.Target != share.Source && share.Target != filepath.Base(share.Source) {
+			continue
+		}
+		at := slices.IndexFunc(shares, func(s virtiofs.Share) bool {
+			return s.Source == repository && s.Target == repository && len(s.Rules.Worktrees) > 0
+		})
+		switch {
+		case at >= 0 && shares[at].ReadOnly == share.ReadOnly && shares[at].CopyOnWrite == share.CopyOnWrite:
+			shares[at].Rules.Worktrees = append(slices.Clone(shares[at].Rules.Worktrees), name)
+		case at >= 0:
+			continue
+		case !hasPath(shares, repository):
+			added := virtiofs.Share{Source: repository, Target: repository, ReadOnly: share.ReadOnly, CopyOnWrite: share.CopyOnWrite}
+			added.Rules.Worktrees = []string{name}
+			added, err := added.Admit(h.ShareRules())
+			if err != nil {
+				continue
+			}
+			shares = append(shares, added)
+			share = &shares[i]
+		}
+		share.Target = share.Source
+	}
+	return shares
 }
 
 // hasPath tells whether a guest has a directory of this machine at the same path.

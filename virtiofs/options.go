@@ -33,7 +33,7 @@ func isOptions(part string) bool {
 	first, _, _ := strings.Cut(part, ",")
 	name, _, hasValue := strings.Cut(first, "=")
 	if hasValue {
-		return slices.Contains([]string{"quota", "rules", "allow", "refuse", "hide"}, name)
+		return slices.Contains([]string{"quota", "rules", "worktree", "allow", "refuse", "hide"}, name)
 	}
 	return slices.Contains([]string{"ro", "rw", "cow", "clone", "same-path"}, name)
 }
@@ -74,6 +74,8 @@ func (s *Share) setOptions(f field) error {
 			s.Rules.None = true
 		case option == "rules=safe":
 			s.Rules.None = false
+		case name == "worktree" && value != "":
+			s.Rules.Worktrees = append(s.Rules.Worktrees, value)
 		case name == "allow" && value != "":
 			s.Rules.Allow = append(s.Rules.Allow, value)
 		case name == "refuse" && value != "":
@@ -81,7 +83,7 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe, rules=none, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {

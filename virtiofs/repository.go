@@ -29,6 +29,18 @@ func LinkedRepository(dir string) (own, common string) {
 	return own, own
 }
 
+// WorktreeOf is the name of a worktree, of which dir is the directory, and its repository. It is one only if the repository
+// says so too: a file .git that somebody has put into a directory does not make it another one's. Empty: it is none.
+func WorktreeOf(dir string) (name, repository string) {
+	own, common := LinkedRepository(dir)
+	name, ok := strings.CutPrefix(own, filepath.Join(common, "worktrees")+"/")
+	back := readLine(filepath.Join(own, "gitdir"))
+	if own == "" || !ok || strings.Contains(name, "/") || back == "" || absoluteIn(own, back) != filepath.Join(dir, ".git") {
+		return "", ""
+	}
+	return name, common
+}
+
 func absoluteIn(dir, path string) string {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)

@@ -68,7 +68,7 @@ var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
 
 // ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe,
-// rules=none, and allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
+// rules=none, and worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
 // relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In

@@ -46,6 +46,7 @@ func TestParseShare(t *testing.T) {
 		{".:work:rw,quota=1536m", Share{Source: "/no/project", Target: "work", Quota: 1536 << 20}},
 		{".:same-path,ro", Share{Source: "/no/project", Target: "/no/project", ReadOnly: true}},
 		{".:./same-path", Share{Source: "/no/project", Target: "same-path"}},
+		{".:same-path,worktree=fix,worktree=more", Share{Source: "/no/project", Target: "/no/project", Rules: rules.Choice{Worktrees: []string{"fix", "more"}}}},
 		{".:clone", Share{Source: "/no/project", Target: "project", ReadOnly: true, Clone: CloneHead}},
 		{".:./cow:ro", Share{Source: "/no/project", Target: "cow", ReadOnly: true}},
 		{"/:host:ro", Share{Source: "/", Target: "host", ReadOnly: true}},

@@ -120,6 +120,7 @@ func run(c *cli.Context) error {
 	}
 	noteFarRepositories(plan.Shares)
 	noteClones(c, config)
+	noteWorktrees(plan.Shares)
 	secrets, err := host.Secrets(ctx, config)
 	if err != nil {
 		return err
@@ -241,6 +242,16 @@ func noteFarRepositories(shares []virtiofs.Share) {
 		}
 		fmt.Fprintf(notes(), "sandbox: note: git will not work in %s, whose repository is %s: with --share %s --share %s, the guest has both where they are here\n",
 			far.Share.Source, far.Directory, spec(far.Share.Source), spec(far.Directory))
+	}
+}
+
+// noteWorktrees tells of repositories that the guest has because of a worktree.
+func noteWorktrees(shares []virtiofs.Share) {
+	for _, share := range shares {
+		if len(share.Rules.Worktrees) > 0 {
+			fmt.Fprintf(notes(), "sandbox: note: the guest has the repository %s too, of which %s is a worktree, and both where they are here\n",
+				share.Source, strings.Join(share.Rules.Worktrees, ", "))
+		}
 	}
 }
 

@@ -127,3 +127,47 @@ func TestWhatGitDoes(t *testing.T) {
 		before = after
 	}
 }
+
+func TestAWorktreeWritesWhatItNeedsOfItsRepository(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("install git to run this test")
+	}
+	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+	top := t.TempDir()
+	run := func(script string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = top
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	run("git init -q app; cd app; git config user.name x; git config user.email x@example.com; echo 1 >a; git add a; git commit -q -m one; git branch more; git worktree add -q ../fix; git worktree add -q ../second; git worktree add -q ../other")
+	s, err := New(Choice{Worktrees: []string{"fix", "second"}, Above: ".git"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ script, want string }{
+		{"cd fix; echo 2 >a; git add a; git commit -q -m two; git tag v1; git branch b1; git stash list", ""},
+		{"cd fix; echo 3 >a; git stash -q; git stash pop -q; git checkout -q -b b2; git commit -q -a -m three; git rebase -q more 2>/dev/null || git rebase --abort", ""},
+		{"cd fix; git repack -q -a -d; git prune; git pack-refs --all; git branch -D b1; git config branch.b2.description x", ""},
+		{"cd second; git commit -q --allow-empty -m o; git reset -q --hard HEAD~", ""},
+		{"cd fix; git config alias.x '!true'", "config: git-config"},
+		{"cd fix; echo >../app/.git/hooks/pre-commit", "hooks/pre-commit: git-hooks"},
+		{"cd other; git commit -q --allow-empty -m o", "worktrees/other/"},
+		{"cd app; git commit -q --allow-empty -m o", "COMMIT_EDITMSG: git-worktree"},
+		{"cd fix; git worktree add -q ../new", "worktrees/new: git-worktree"},
+		{"cd fix; echo x >../app/.git/commondir", "commondir: git-dir"},
+		{"echo x >app/.git/worktrees/fix/commondir", "worktrees/fix/commondir: git-dir"},
+		{"echo x >app/.git/info/attributes", "info/attributes: git-worktree"},
+		{"mkdir app/.git/worktrees/secondx; echo x >app/.git/worktrees/secondx/HEAD", "worktrees/secondx: git-worktree"},
+	} {
+		before := treeOf(t, filepath.Join(top, "app/.git"))
+		run(test.script)
+		refused := refusals(s, before, treeOf(t, filepath.Join(top, "app/.git")))
+		all := strings.Join(refused, "\n")
+		if (test.want == "") != (all == "") || !strings.Contains(all, test.want) {
+			t.Errorf("%s: refused is\n%s\nwant %q", test.script, all, test.want)
+		}
+	}
+}

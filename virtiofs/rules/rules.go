@@ -76,6 +76,9 @@ type Choice struct {
 	// Refuse are further patterns of paths that the guest cannot write, and Hide such that it cannot read either.
 	Refuse []string `json:"refuse,omitempty"`
 	Hide   []string `json:"hide,omitempty"`
+	// Worktrees are names of working trees of a repository that the share is: of what in it is some working tree's own, the
+	// guest writes theirs only. None: all, as the main one's are among them.
+	Worktrees []string `json:"worktrees,omitempty"`
 	// Above is the end of the path of the share's own directory: what it is called, or within which directory of Git it is.
 	// Built-in rules against writing are for a share that is .git or .vscode as for such a directory in a share. Those
 	// against reading are not, as whoever shares such a directory by its name wants it to be read.
@@ -94,7 +97,7 @@ func (c Choice) Options() []string {
 	for _, patterns := range []struct {
 		name string
 		of   []string
-	}{{"allow", c.Allow}, {"refuse", c.Refuse}, {"hide", c.Hide}} {
+	}{{"worktree", c.Worktrees}, {"allow", c.Allow}, {"refuse", c.Refuse}, {"hide", c.Hide}} {
 		for _, pattern := range patterns.of {
 			list = append(list, patterns.name+"="+pattern)
 		}

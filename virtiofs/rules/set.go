@@ -43,6 +43,15 @@ func New(c Choice) (*Set, error) {
 			s.rules = append(s.rules, rule{Rule: Rule{Name: gitHooks, Patterns: []string{text, text + "/"}, Reason: "hooks of Git on the host lead there"}})
 		}
 	}
+	if len(c.Worktrees) > 0 {
+		shared := slices.Clone(ofAllWorktrees)
+		for _, name := range c.Worktrees {
+			shared = append(shared, "worktrees/"+Literal(name)+"/")
+		}
+		s.rules = append(s.rules, rule{Rule: Rule{
+			Name: "git-worktree", Patterns: []string{"**"}, Except: shared, Reason: "it belongs to another working tree of the repository",
+		}})
+	}
 	for _, text := range c.Refuse {
 		s.rules = append(s.rules, rule{Rule: Rule{Name: "refuse=" + text, Patterns: []string{text}, Reason: "you refused it"}})
 	}
@@ -72,6 +81,12 @@ func New(c Choice) (*Set, error) {
 		}
 	}
 	return s, nil
+}
+
+// ofAllWorktrees is what the working trees of a repository have in common (gitrepository-layout(5)), as far as Git writes it.
+// What else there is belongs to the main one, or is the user's.
+var ofAllWorktrees = []string{
+	"objects/", "refs/", "logs/", "packed-refs", "packed-refs.*", "config", "config.lock", "shallow", "shallow.lock", "gc.*", "info/refs", "info/refs_*", "rr-cache/", "lfs/",
 }
 
 // literally escapes what means something in a pattern, and commas, which separate patterns.
