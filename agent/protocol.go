@@ -125,6 +125,10 @@ type Mount struct {
 	// File is the name of the only file that the host serves, which is what Target becomes then: see [FeatureShareFile].
 	// Empty: all that the host serves is mounted there.
 	File string `json:"file,omitempty"`
+	// Unreadable are lines of gitignore(5), for a repository at Target, of what the host lets nobody in the guest read.
+	// Git there ignores what they are for, unless it is told of it by name: it cannot add it, and would add nothing at all.
+	// An older agent does not know of them.
+	Unreadable string `json:"unreadable,omitempty"`
 }
 
 // SamePlace tells whether the two are one device in one place. One of a fork may

@@ -133,6 +133,9 @@ func checkConfig(config agent.BootConfig) error {
 		if m.File != "" && (m.File != filepath.Base(m.File) || !filepath.IsLocal(m.File) || m.File == ".") {
 			return fmt.Errorf("the share %q on %q is of a file whose name %q is none", m.Tag, m.Target, m.File)
 		}
+		if m.Unreadable != "" && strings.ContainsRune(m.Tag, '/') {
+			return fmt.Errorf("the tag %q of a share has a slash", m.Tag)
+		}
 	}
 	for _, c := range config.Caches {
 		if c.Serial == "" || !filepath.IsAbs(c.Target) {

@@ -20,6 +20,10 @@ const (
 	// sharesGitConfig names the shares, anew at each boot. What /etc/gitconfig has of it is a reference, so that an
 	// image's own settings stay and a disk does not collect the shares of the past.
 	sharesGitConfig = "/run/sandbox-agent.gitconfig"
+
+	// ignoredInShares is the beginning of the names of files for single shares: settings of git, and patterns of what it
+	// ignores there.
+	ignoredInShares = "/run/sandbox-agent.git."
 )
 
 // trustShares lets git work in repositories of the shares for every user of the guest. A share belongs to the
@@ -27,7 +31,7 @@ const (
 // work there ("dubious ownership"), because on a machine of several people a repository may be a trap. Here there is
 // one, who has chosen the directories.
 func trustShares(root string, user boot.User, mounts []agent.Mount) error {
-	var text strings.Builder
+	var text, conditions strings.Builder
 	text.WriteString("[safe]\n")
 	for _, m := range mounts {
 		target := shareTarget(user.Home, m.Target)
@@ -36,12 +40,37 @@ func trustShares(root string, user boot.User, mounts []agent.Mount) error {
 		}
 		// Repositories below it, for git 2.46 and newer.
 		fmt.Fprintf(&text, "\tdirectory = %s\n\tdirectory = %s\n", gitValue(target), gitValue(strings.TrimSuffix(target, "/")+"/*"))
+		if m.Unreadable == "" {
+			continue
+		}
+		settings, err := ignoreUnreadable(root, m)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&conditions, "[includeIf %s]\n\tpath = %s\n", gitValue("gitdir:"+gitPattern.Replace(target)+"/"), gitValue(settings))
 	}
+	text.WriteString(conditions.String())
 	if err := replaceFile(filepath.Join(root, sharesGitConfig), text.String(), 0o644); err != nil {
 		return fmt.Errorf("cannot tell git which directories are shares: %w", err)
 	}
 	return includeInGitConfig(filepath.Join(root, systemGitConfig))
 }
+
+// ignoreUnreadable writes settings of git by which it ignores what cannot be read in a share, and returns their path.
+func ignoreUnreadable(root string, m agent.Mount) (settings string, err error) {
+	settings = ignoredInShares + m.Tag
+	patterns := settings + ".ignore"
+	if err = replaceFile(filepath.Join(root, patterns), m.Unreadable, 0o644); err == nil {
+		err = replaceFile(filepath.Join(root, settings), "[core]\n\texcludesFile = "+gitValue(patterns)+"\n", 0o644)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot tell git what is not readable in a share: %w", err)
+	}
+	return settings, nil
+}
+
+// gitPattern makes a pattern for a path as it is.
+var gitPattern = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // gitValue quotes a value of git's configuration.
 func gitValue(s string) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -15,6 +16,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 const (
@@ -134,11 +136,13 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 
 // mount is what the guest's agent is told of it.
 func (e export) mount() agent.Mount {
-	mount := agent.Mount{Tag: e.tag, Target: e.MountPoint(), ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
+	m := agent.Mount{Tag: e.tag, Target: e.MountPoint(), ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
 	if e.File {
-		mount.File = path.Base(e.Source)
+		m.File = path.Base(e.Source)
+	} else if set, err := rules.New(e.Rules); err == nil && !e.own && e.Clone == "" && (!e.ReadOnly || e.CopyOnWrite) {
+		m.Unreadable = strings.Join(set.Ignore(), "\n")
 	}
-	return mount
+	return m
 }
 
 // freePort is the number of a slot of the machine that has no device.

@@ -171,3 +171,35 @@ func TestAWorktreeWritesWhatItNeedsOfItsRepository(t *testing.T) {
 		}
 	}
 }
+
+func TestGitIgnoresWhatIsHidden(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("install git to run this test")
+	}
+	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+	s, err := New(Choice{Hide: []string{"customers/", "**/*.secret", "a\nb"}, Allow: []string{"**/.env.test", "customers/one"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ignore"), []byte(strings.Join(s.Ignore(), "\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("git", "init", "-q", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, name := range []string{
+		".env", "a/.env", ".env.local", ".env.example", ".env.test", "a/.env.test", ".ssh/x", "id_rsa", "id_rsa.pub", "debug.keystore", "x.keystore",
+		"customers/two", "customers/one", "a/customers/two", "a/x.secret", "main.go", ".npmrc", ".git/x", "b",
+	} {
+		cmd := exec.Command("git", "-c", "core.excludesFile="+filepath.Join(dir, "ignore"), "check-ignore", "-q", name)
+		cmd.Dir = dir
+		ignored := cmd.Run() == nil
+		if v := s.Judge(Access{Operation: Read, Path: name}); v.Refused != ignored && !strings.HasPrefix(name, ".git/") {
+			t.Errorf("%s is hidden: %v, and ignored: %v", name, v.Refused, ignored)
+		}
+	}
+	if none, err := New(Choice{None: true}); err != nil || len(none.Ignore()) > 0 {
+		t.Errorf("without rules: %q, %v", none.Ignore(), err)
+	}
+}

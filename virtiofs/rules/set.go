@@ -11,10 +11,11 @@ import (
 
 // Set is what holds for a share. It does not change, and any number of goroutines can ask it.
 type Set struct {
-	git   bool // the built-in rules for Git, which are no patterns, count
-	above []string
-	allow []pattern
-	rules []rule
+	git     bool // the built-in rules for Git, which are no patterns, count
+	above   []string
+	allow   []pattern
+	allowed []string // the texts of allow
+	rules   []rule
 	// Patterns are of two kinds: those of built-in rules against writing look at what is above the share as well.
 	frozen, patterns patterns
 }
@@ -26,6 +27,7 @@ func New(c Choice) (*Set, error) {
 	if s.above, ok = split(cmp.Or(c.Above, ".")); !ok {
 		return nil, fmt.Errorf("%q is no path above a share", c.Above)
 	}
+	s.allowed = slices.Clone(c.Allow)
 	exact := func(text string) string { return text }
 	for _, text := range c.Allow {
 		p, err := compile(text, exact)
@@ -98,6 +100,35 @@ func Literal(path string) string { return literally.Replace(path) }
 // Hides tells whether there are rules for reading, so that Judge has to be asked about Read at all.
 func (s *Set) Hides() bool {
 	return slices.ContainsFunc(s.rules, func(r rule) bool { return r.kind == hidden || r.kind == keyed })
+}
+
+// Ignore returns patterns of gitignore(5), for a repository that the share is, of what cannot be read whatever it holds. They
+// distinguish upper and lower case.
+func (s *Set) Ignore() (patterns []string) {
+	add := func(not string, texts []string) {
+		for _, text := range texts {
+			if strings.Contains(text, "\n") {
+				continue // there it ends a pattern
+			}
+			if !strings.HasPrefix(text, "**/") {
+				text = "/" + text
+			}
+			if strings.HasSuffix(text, "/") { // of a directory that is ignored itself, nothing in it can be an exception
+				text += "**"
+			}
+			patterns = append(patterns, not+text)
+		}
+	}
+	for _, r := range s.rules {
+		if r.kind == hidden {
+			add("", r.Patterns)
+			add("!", r.Except)
+		}
+	}
+	if len(patterns) > 0 {
+		add("!", s.allowed)
+	}
+	return patterns
 }
 
 // WantsContent tells whether the content of a regular file of that path can decide.
