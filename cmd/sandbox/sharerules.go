@@ -74,6 +74,9 @@ type ruledShare struct {
 }
 
 func rulesOfShare(s virtiofs.Share) string {
+	if s.Clone != "" {
+		return "a clone, and its origin (read-only: nothing but objects, branches and HEAD can be read)"
+	}
 	options := s.Rules.Options()
 	if !s.Rules.None {
 		options = append([]string{"rules=safe"}, options...)

@@ -16,8 +16,10 @@ import (
 // in a home that the host serves. No link is followed: the guest's user may have made it.
 const prepareClone = `set -e
 origin=$1 clone=$2 disk=/var/lib/sandbox/clones/$3 owner=$4
-git config --file /run/sandbox-agent.gitconfig --get-all safe.directory | grep -qxF "$clone" ||
-	git config --file /run/sandbox-agent.gitconfig --add safe.directory "$clone"
+settings=/etc/gitconfig
+if [ -L "$settings" ]; then settings=/run/sandbox-agent.gitconfig; fi # made anew by the system; the other is the agent's
+git config --file "$settings" --get-all safe.directory | grep -qxF "$clone" ||
+	git config --file "$settings" --add safe.directory "$clone"
 if mountpoint -q "$clone"; then exit 0; fi
 if [ "$(readlink -m "$clone")" != "$clone" ]; then echo "a symbolic link leads to $clone" >&2; exit 1; fi
 mkdir -p "$clone" "$disk"
