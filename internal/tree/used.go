@@ -37,6 +37,8 @@ type Size struct {
 	// Bytes is what it occupies on the disk. Files with several names count once, and each file and directory counts
 	// MinSize at least: what has no content takes of the file system, too.
 	Bytes int64
+	// Devices are those of the file systems that it is on.
+	Devices map[uint64]bool
 	// Unread says what could not be read, and why, or is empty. Then there is more.
 	Unread string
 }
@@ -55,9 +57,13 @@ func Measure(dir *os.File) (Size, error) {
 		return Size{}, err
 	}
 	defer c.close()
-	m := &measurer{linked: map[ID]bool{}, least: MinSize}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Size{}, err
+	}
+	m := &measurer{linked: map[ID]bool{}, least: MinSize, devices: map[uint64]bool{st.Dev: true}}
 	err = walk(context.Background(), c, m)
-	return Size{m.total, m.unread}, err
+	return Size{m.total, m.devices, m.unread}, err
 }
 
 type measurer struct {
@@ -65,9 +71,14 @@ type measurer struct {
 	linked map[ID]bool
 	least  int64  // that each file counts
 	unread string // the first that could not be
+
+	devices map[uint64]bool // nil: nobody asks
 }
 
 func (m *measurer) add(st *unix.Stat_t) {
+	if m.devices != nil {
+		m.devices[st.Dev] = true
+	}
 	if !isDir(st) && st.Nlink > 1 {
 		if m.linked[idOf(st)] {
 			return

@@ -82,6 +82,7 @@ type Gate struct {
 	err      error
 
 	// Of the one goroutine that answers.
+	asking     uint32 // the thread whose call it is
 	target     [unix.PathMax]byte
 	proc       int // the file server's list of its descriptors, -1 until it is known
 	procDevice uint64
@@ -194,6 +195,7 @@ func (g *Gate) answer(n *notification) error {
 
 // decide returns the error for the call, or whether it was done in its place.
 func (g *Gate) decide(n *notification) (e unix.Errno, done bool) {
+	g.asking = n.pid
 	var err error
 	if handle, ok := handlers[int(n.call)]; ok {
 		done, err = handle(g, n)
@@ -233,7 +235,7 @@ func (g *Gate) check(ev Event, all ...rules.Access) error {
 			return &refusedError{verdict}
 		}
 	}
-	if g.quota != nil && slices.Contains(growing, ev.Verb) && !g.quota.charge(tree.MinSize) {
+	if g.quota != nil && slices.Contains(growing, ev.Verb) && !g.charge(tree.MinSize) {
 		return g.full(ev, ev.Path)
 	}
 	if ev.Verb != Read {

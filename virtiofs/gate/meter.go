@@ -2,8 +2,12 @@ package gate
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
@@ -15,7 +19,7 @@ import (
 
 // Meter keeps what a directory holds below a limit. What a call may add to it is charged before it happens, and nothing is
 // credited: when the charges reach the limit, the directory is measured anew, so that whatever was removed, by whomever,
-// counts then.
+// counts then. What was removed and is still open in the guest counts as if it were there.
 type Meter struct {
 	dir   *os.File
 	limit int64
@@ -41,7 +45,7 @@ func NewMeter(dir *os.File, limit int64) (*Meter, error) {
 		return nil, err
 	}
 	m := &Meter{dir: os.NewFile(uintptr(fd), dir.Name()), limit: limit}
-	size, err := m.measure()
+	size, err := m.measure(func(map[uint64]bool) (int64, error) { return 0, nil })
 	if err == nil && size.Unread != "" {
 		err = fmt.Errorf("what %s holds cannot be measured (%s): give yourself the right to read all directories in it (chmod -R u+rwX)", dir.Name(), size.Unread)
 	}
@@ -63,16 +67,22 @@ func (m *Meter) Usage() (used, limit int64) {
 	return m.used, m.limit
 }
 
-func (m *Meter) measure() (tree.Size, error) {
+func (m *Meter) measure(removed func(devices map[uint64]bool) (int64, error)) (tree.Size, error) {
 	begun := time.Now()
 	size, err := tree.Measure(m.dir)
+	if err == nil {
+		var more int64
+		more, err = removed(size.Devices)
+		size.Bytes += more
+	}
 	m.measured = time.Now()
 	m.pause = measurePart * m.measured.Sub(begun)
 	return size, err
 }
 
-// charge adds n bytes, unless the directory is full.
-func (m *Meter) charge(n int64) bool {
+// charge adds n bytes, unless the directory is full. Removed tells how many bytes it holds, on its devices, for which
+// there is no name any more.
+func (m *Meter) charge(n int64, removed func(devices map[uint64]bool) (int64, error)) bool {
 	if n <= 0 {
 		return true
 	}
@@ -80,7 +90,7 @@ func (m *Meter) charge(n int64) bool {
 	defer m.mu.Unlock()
 	if n > m.limit-m.used && time.Since(m.measured) >= m.pause {
 		// Where the guest has made a directory that we cannot read, what was charged stays.
-		if size, err := m.measure(); err == nil && size.Unread == "" {
+		if size, err := m.measure(removed); err == nil && size.Unread == "" {
 			m.used = size.Bytes
 		}
 	}
@@ -111,6 +121,48 @@ func (g *Gate) full(ev Event, path string) error {
 	return unix.EDQUOT
 }
 
+// charge charges the meter for the call that is being answered.
+func (g *Gate) charge(bytes int64) bool {
+	return g.quota.charge(bytes, func(devices map[uint64]bool) (int64, error) { return removedBytes(g.asking, devices) })
+}
+
+// removedBytes is what the files on the devices occupy that have no name any more, and that the file server still has for
+// its guest. It has a descriptor of each file that the guest knows.
+func removedBytes(thread uint32, devices map[uint64]bool) (total int64, err error) {
+	at := fmt.Sprintf("/proc/%d/fd", thread) // all threads have the same
+	list, err := os.Open(at)
+	if err != nil {
+		return 0, err
+	}
+	defer list.Close()
+	type file struct{ device, inode uint64 }
+	counted := map[file]bool{}
+	for {
+		names, err := list.Readdirnames(1024)
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		for _, name := range names {
+			path := filepath.Join(at, name)
+			var st unix.Stat_t
+			if to, err := os.Readlink(path); err != nil || !strings.HasSuffix(to, deleted) {
+				continue
+			}
+			if err := unix.Stat(path, &st); err != nil || st.Nlink != 0 || !devices[st.Dev] || counted[file{st.Dev, st.Ino}] {
+				continue
+			}
+			counted[file{st.Dev, st.Ino}] = true
+			total += max(st.Blocks*blockSize, tree.MinSize)
+		}
+	}
+}
+
+// blockSize is that of st_blocks, see inode(7).
+const blockSize = 512
+
 // write charges what of the bytes from the offset on may be new in the file that is the call's argument.
 func (g *Gate) write(n *notification, file int, offset, length int64) error {
 	number, err := descriptor(n.args[file])
@@ -131,8 +183,7 @@ func (g *Gate) write(n *notification, file int, offset, length int64) error {
 	if flags&unix.O_APPEND != 0 {
 		offset = st.Size
 	}
-	grown := growth(&st, offset, length)
-	if g.quota.charge(grown) {
+	if g.charge(growth(&st, offset, length)) {
 		return nil
 	}
 	p, err := g.open(n, n.args[file])
@@ -145,9 +196,8 @@ func (g *Gate) write(n *notification, file int, offset, length int64) error {
 // growth is by how much a file grows at most when it gets that many bytes at the offset: what lies after its end, and as
 // much of the rest as it has holes.
 func growth(st *unix.Stat_t, offset, length int64) int64 {
-	const block = 512 // of st_blocks, see inode(7)
 	within := min(max(st.Size-offset, 0), length)
-	holes := max(st.Size-st.Blocks*block, 0)
+	holes := max(st.Size-st.Blocks*blockSize, 0)
 	grown := min(within, holes) + length - within
 	if grown == 0 {
 		return 0

@@ -8,6 +8,7 @@ type Op uint32
 // The requests.
 const (
 	opLookup    Op = 1
+	opForget    Op = 2
 	opGetattr   Op = 3
 	opSetattr   Op = 4
 	opSymlink   Op = 6
@@ -54,6 +55,12 @@ func only(_ []byte, err error) error { return err }
 // Lookup returns the node that has the name in the directory.
 func (g *Guest) Lookup(dir uint64, n string) (uint64, error) {
 	return node(g.Do(opLookup, dir, name(n)))
+}
+
+// Forget lets go of a node, however often it was looked up. There is no reply to it.
+func (g *Guest) Forget(node uint64) error {
+	clear(g.memory[replyAt : replyAt+16])
+	return only(g.Do(opForget, node, pack(uint64(1<<40))))
 }
 
 // Walk looks up one name after the other, from the root on.
