@@ -65,15 +65,22 @@ in
     #!${pkgs.runtimeShell}
     set -e
     activated=/var/lib/nixos/sandbox-activated # which configuration /etc and the users are of: on a disk, others were before
-    wrappers() {
+    # In a subshell. The script starts four programs for each wrapper, which an emulated guest notices: here a copy is closed
+    # to everybody as it is made, what root copies is root's, and modes are set at the end, for all files that get the same.
+    wrappers() (
       :
       ${lib.optionalString config.security.enableWrappers ''
-        local PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
+        PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
+        declare -A modes=()
+        cp() { umask 777; command cp "$@"; umask 022; }
+        chown() { [[ $1 == root:root ]] || command chown "$@"; }
+        chmod() { [[ $1 == 0000 ]] || modes[$1]+=" $2"; }
         mkdir -p /run/wrappers
         mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs /run/wrappers
         ${wrappers.script}
+        for mode in "''${!modes[@]}"; do command chmod "$mode" ''${modes[$mode]}; done
       ''}
-    }
+    )
 
     if ${if config.sandbox.root == null then "false" else ''[[ /etc/static -ef ${config.sandbox.root.etc} ]]''}; then
       before=${toplevel}
