@@ -53,6 +53,11 @@ func SharedDirectories(shares []virtiofs.Share) []virtiofs.Share {
 	return slices.DeleteFunc(slices.Clone(shares), func(s virtiofs.Share) bool { return s.File })
 }
 
+// ProjectShares are the shared directories in which somebody works, in their order.
+func (c Config) ProjectShares() []virtiofs.Share {
+	return slices.DeleteFunc(SharedDirectories(c.Shares), func(s virtiofs.Share) bool { return s.Source == c.AgentSessions && s.Source != "" })
+}
+
 // checkShares looks at all shares as they are now.
 func (h *Host) checkShares(c Config) error {
 	var errs []error

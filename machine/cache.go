@@ -40,8 +40,9 @@ func (c Config) cachePath(target, home string) string {
 		return path.Join(home, below)
 	case path.IsAbs(target):
 		return path.Clean(target)
-	case len(c.Shares) > 0:
-		return path.Join(c.Shares[0].Target, target)
+	}
+	if shares := c.ProjectShares(); len(shares) > 0 {
+		return path.Join(shares[0].Target, target)
 	}
 	return path.Join(home, target)
 }

@@ -21,7 +21,7 @@ func TestWhereCachesAreInTheGuest(t *testing.T) {
 			t.Errorf("%q is %q, want %q", given, got, want)
 		}
 	}
-	c.Shares = nil
+	c.Shares, c.AgentSessions = []virtiofs.Share{{File: true, Source: "/f", Target: "/f"}, {Source: "/sessions", Target: "/s"}}, "/sessions"
 	if got := c.cachePath(".npm", "/home/agent"); got != "/home/agent/.npm" {
 		t.Errorf("without a share: %q", got)
 	}

@@ -25,7 +25,7 @@ func openAnswers(dirs layout.Dirs) project.Answers { return project.Answers{Dir:
 // it; in the other modes nobody is asked, and what is open was said beforehand.
 func joinProject(config *machine.Config, dir string, answers project.Answers, found sources) {
 	config.Project = dir
-	if shares := machine.SharedDirectories(config.Shares); dir == "" && len(shares) > 0 {
+	if shares := config.ProjectShares(); dir == "" && len(shares) > 0 {
 		config.Project = shares[0].Source
 	}
 	if config.Project == "" || config.Network != network.ModeAsk {

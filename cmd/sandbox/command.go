@@ -128,8 +128,8 @@ func (k *command) dir(s *machine.Sandbox) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	shares := machine.SharedDirectories(config.Shares)
-	if len(shares) == 0 || shares[0].Source == config.AgentSessions {
+	shares := config.ProjectShares()
+	if len(shares) == 0 {
 		return "", nil
 	}
 	return shares[0].Target, nil
