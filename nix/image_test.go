@@ -238,7 +238,7 @@ func checkFirstCommands(t *testing.T, got evaluated) {
 	// Wrappers are made on a file system that lets them be of use, and where the
 	// image does not bring the users, when NixOS has made them.
 	rest := got.Prepare
-	for _, step := range []string{"wrappers() {", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "wrappers &\n", "/init\n  wait $!\n", "/init\n  wrappers\n"} {
+	for _, step := range []string{"wrappers() (", "umask 777; command cp", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "command chmod \"$mode\" ${modes[$mode]}", "wrappers &\n", "/init\n  wait $!\n", "/init\n  wrappers\n"} {
 		_, after, found := strings.Cut(rest, step)
 		if !found {
 			t.Fatalf("the preparation lacks %q, or has it too early:\n%s", step, got.Prepare)
