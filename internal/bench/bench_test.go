@@ -2,7 +2,13 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,6 +19,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/image"
 	"github.com/sourcery-zone/sandbox/image/initrd"
+	"github.com/sourcery-zone/sandbox/network/authority"
 	"github.com/sourcery-zone/sandbox/qemu"
 )
 
@@ -152,4 +159,30 @@ func TestConsoleFindsWordThatComesInPieces(t *testing.T) {
 	_, _ = c.Write([]byte("dy now\n"))
 	<-came
 	<-c.await("ready")
+}
+
+func TestTheHostWhoseRequestsAreReadAnswers(t *testing.T) {
+	internet, err := authority.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := serve(func(c net.Conn) error { return answerRead(c, internet) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(internet.Certificate())
+	over := &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: host.Addr().String()}), TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer over.CloseIdleConnections()
+	for range 2 {
+		answer, err := (&http.Client{Transport: over}).Get("https://" + readHost + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(answer.Body); err != nil || string(text) != "1" {
+			t.Errorf("it answers %q, %v", text, err)
+		}
+		answer.Body.Close()
+	}
 }

@@ -49,6 +49,7 @@ func measurements() []measurement {
 		{"fork-memory", forkMemory},
 		{"net", networks},
 		{"net-start", networkStart},
+		{"net-read", networkReading},
 		{"share", shares},
 		{"try", try},
 		{"secret", secrets},

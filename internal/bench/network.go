@@ -95,7 +95,7 @@ func networks(ctx context.Context, b *bench) ([]figure, error) {
 			figures = append(figures, c)
 		}
 	}
-	full, err := ours.memoryHolding(ctx)
+	full, err := ours.memoryHolding(ctx, "hold", held)
 	if err != nil {
 		return nil, err
 	}
@@ -192,10 +192,10 @@ func (n *networked) measure(ctx context.Context, mode string, connections int, a
 }
 
 // memoryHolding is the same as memory while the guest has many connections.
-func (n *networked) memoryHolding(ctx context.Context) (rss int64, err error) {
+func (n *networked) memoryHolding(ctx context.Context, mode string, connections int) (rss int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
-	cmd := n.command(ctx, "hold", held, 0)
+	cmd := n.command(ctx, mode, connections, 0)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
@@ -224,7 +224,10 @@ func (n *networked) memoryHolding(ctx context.Context) (rss int64, err error) {
 }
 
 // serveTraffic answers program traffic on this machine.
-func serveTraffic() (net.Listener, error) {
+func serveTraffic() (net.Listener, error) { return serve(answerTraffic) }
+
+// serve answers connections to a port of this machine.
+func serve(answer func(net.Conn) error) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(loopback, "0"))
 	if err != nil {
 		return nil, err
@@ -237,7 +240,7 @@ func serveTraffic() (net.Listener, error) {
 			}
 			go func() {
 				defer c.Close()
-				_ = answerTraffic(c)
+				_ = answer(c)
 			}()
 		}
 	}()

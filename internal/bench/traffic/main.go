@@ -3,12 +3,13 @@
 //	traffic ADDRESS MODE CONNECTIONS AMOUNT
 //
 // it prints how long each of its operations took, in nanoseconds. It says to the server at
-// ADDRESS, in a line, "down BYTES", "up BYTES" or "echo 0"; modes that begin with https make
-// requests to a server, of which ADDRESS is the URL.
+// ADDRESS, in a line, "down BYTES", "up BYTES" or "echo 0", or by HTTPS "GET /"; modes that
+// begin with https make requests to a server, of which ADDRESS is the URL.
 package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -47,7 +48,9 @@ func run(args []string) error {
 	case "request":
 		return request(address, amount)
 	case "hold":
-		return hold(address, connections)
+		return hold(connections, func() (net.Conn, error) { return echo(address) })
+	case "hold-read":
+		return hold(connections, func() (net.Conn, error) { return get(address) })
 	case "https-request", "https-connect", "https-first", "https-down", "https-up":
 		return browse(address, mode, amount)
 	default:
@@ -145,21 +148,51 @@ func request(address string, times int64) error {
 }
 
 // hold keeps connections open until stdin ends, of which it says so.
-func hold(address string, connections int) error {
+func hold(connections int, open func() (net.Conn, error)) error {
 	for i := range connections {
-		c, err := net.Dial("tcp", address)
+		c, err := open()
 		if err != nil {
 			return fmt.Errorf("the connection %d: %w", i, err)
 		}
 		defer c.Close()
-		if _, err := fmt.Fprintln(c, "echo 0"); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-			return err
-		}
 	}
 	fmt.Println("held")
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// echo returns a connection over which one answer has come.
+func echo(address string) (net.Conn, error) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintln(c, "echo 0"); err != nil {
+		return nil, err
+	}
+	_, err = io.ReadFull(c, make([]byte, 1))
+	return c, err
+}
+
+// get does the same by HTTPS.
+func get(address string) (net.Conn, error) {
+	c, err := tls.Dial("tcp", address, nil)
+	if err != nil {
+		return nil, err
+	}
+	name, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", name); err != nil {
+		return nil, err
+	}
+	answer := bufio.NewReader(c)
+	for line := ""; line != "\r\n"; {
+		if line, err = answer.ReadString('\n'); err != nil {
+			return nil, err
+		}
+	}
+	_, err = answer.ReadByte()
+	return c, err
 }
