@@ -73,6 +73,7 @@ type Access struct {
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string            `json:"authorizedKeys,omitempty"`
 	AgentSessions  string              `json:"agentSessions,omitempty"` // source of the share in which an AI agent keeps its sessions; empty: there is none
+	SSHAgentAsk    []string            `json:"sshAgentAsk,omitempty"`   // those of SSHAgentKeys for which the user is asked at each use
 	SSHAgentKeys   []string            `json:"sshAgentKeys,omitempty"`  // fingerprints of those keys of the user's ssh agent that the guest may use
 }
 

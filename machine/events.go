@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/machine/layout"
-	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 // Event is something that happened to a sandbox.
@@ -29,8 +28,8 @@ type Event struct {
 	Share   string        `json:"share,omitempty"`  // of EventShare: the path of the directory
 	Port    *GuestPort    `json:"port,omitempty"`   // of EventPortOpened and EventPortClosed
 
-	Question *stack.Question `json:"question,omitempty"` // of EventQuestion and EventAnswer
-	Refusal  *Refusal        `json:"refusal,omitempty"`  // of EventRefused
+	Question *Question `json:"question,omitempty"` // of EventQuestion and EventAnswer
+	Refusal  *Refusal  `json:"refusal,omitempty"`  // of EventRefused
 }
 
 // EventType is what kind of thing happened.
@@ -49,7 +48,7 @@ const (
 	EventPortOpened EventType = "port-opened" // a program in the guest listens on a port
 	EventPortClosed EventType = "port-closed" // none does any more, while the guest goes on
 
-	EventQuestion EventType = "question" // the user is asked whether the guest may connect to something
+	EventQuestion EventType = "question" // the user is asked whether the guest may do something
 	EventAnswer   EventType = "answer"   // that question has ended
 
 	EventRefused EventType = "refused" // a rule for a share kept the guest from something

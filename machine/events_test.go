@@ -181,17 +181,17 @@ func TestEventsOfManyThatComeAndGo(t *testing.T) {
 func TestEventsTellQuestionsAndAnswers(t *testing.T) {
 	h := testHost(t)
 	s := create(t, h, "a")
-	write := func(questions ...stack.Question) {
+	write := func(questions ...Question) {
 		t.Helper()
 		if err := durable.WriteJSON(s.Files().Path(layout.StateFile), State{Status: StatusStopped, Questions: questions}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(stack.Question{ID: "old", Answer: stack.AnswerNone}, stack.Question{ID: "open"})
+	write(Question{ID: "old", Answer: stack.AnswerNone}, Question{ID: "open"})
 	next := watchEvents(t, h)
 	wantEvents(t, next, "a exists stopped", "a question stopped open ")
-	write(stack.Question{ID: "open", Answer: stack.AnswerOnce}, stack.Question{ID: "more"})
+	write(Question{ID: "open", Answer: stack.AnswerOnce}, Question{ID: "more"})
 	wantEvents(t, next, "a answer stopped open once", "a question stopped more ")
-	write(stack.Question{ID: "more"}, stack.Question{ID: "short", Answer: stack.AnswerNever})
+	write(Question{ID: "more"}, Question{ID: "short", Answer: stack.AnswerNever})
 	wantEvents(t, next, "a question stopped short ", "a answer stopped short never")
 }

@@ -5,17 +5,27 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/sshagent"
+	"github.com/sourcery-zone/sandbox/network"
 )
 
 // maxSSHAgentKeys bounds how many keys of the user's ssh agent a guest may use.
 const maxSSHAgentKeys = 64
 
+// Asks tells whether the user may be asked something while the sandbox runs.
+func (c Config) Asks() bool { return c.Network == network.ModeAsk || len(c.SSHAgentAsk) > 0 }
+
 func (c Config) validateSSHAgentKeys() error {
 	if len(c.SSHAgentKeys) > maxSSHAgentKeys {
 		return fmt.Errorf("%d keys of the ssh agent are too many: a guest may use at most %d", len(c.SSHAgentKeys), maxSSHAgentKeys)
+	}
+	for _, key := range c.SSHAgentAsk {
+		if !slices.Contains(c.SSHAgentKeys, key) {
+			return fmt.Errorf("the user is to be asked for the key %q, which the guest may not use", key)
+		}
 	}
 	for _, key := range c.SSHAgentKeys {
 		if !strings.HasPrefix(key, "SHA256:") {

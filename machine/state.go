@@ -8,7 +8,6 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/internal/process"
 	"github.com/sourcery-zone/sandbox/network"
-	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
@@ -55,7 +54,7 @@ type State struct {
 	GatewayWalls []confine.Wall    `json:"gatewayWalls,omitempty"` // the same of the gateway
 	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
 	Refusals     []Refusal         `json:"refusals,omitempty"`     // of rules for shares, the last ones
-	Questions    []stack.Question  `json:"questions,omitempty"`    // of the guest's network: those that are open, and the last that have ended
+	Questions    []Question        `json:"questions,omitempty"`    // to the user: those that are open, and the last that have ended
 	System       string            `json:"system,omitempty"`
 	Failed       []string          `json:"failedUnits,omitempty"`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,9 +56,12 @@ func answerQuestion(ctx context.Context, s *machine.Sandbox, id, answer string) 
 	if config.Project == "" {
 		return fmt.Errorf("%s is of no project, as it was made without a %s and shares nothing: answer with sandbox, which is for this one", s.Name, project.FileName)
 	}
-	i := slices.IndexFunc(st.Questions, func(q stack.Question) bool { return q.ID == id && q.Answer == "" })
+	i := slices.IndexFunc(st.Questions, func(q machine.Question) bool { return q.ID == id && q.Answer == "" })
 	if i < 0 {
 		return api.Errorf(api.CodeInvalid, "no question with the ID %q is open", id)
+	}
+	if st.Questions[i].Key != "" {
+		return errors.New("a key of your ssh agent is not opened for a project: answer with sandbox, which is for this one until it ends")
 	}
 	if err := s.AnswerQuestion(ctx, id, stack.AnswerSandbox); err != nil {
 		return err

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,14 +15,13 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
-	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 func netAskCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ask",
-		Usage:     "answer for what a guest with --net ask wants to reach",
+		Usage:     "answer for what a guest with --net ask wants to reach, or with --ssh-agent ask to sign",
 		ArgsUsage: "NAME",
 		Description: `A connection that no rule opens or closes waits for half a minute, and each is shown until
 the sandbox ends. An answer is a line: once (o) for the connections that wait; sandbox (s) to
@@ -35,6 +32,9 @@ It is for the question that waits longest, or with the ID before it for another 
 A project is the directory of the sandbox.toml with which a sandbox was made, or else the first
 that it shares. sandbox trust --ls shows what you have opened for each, and sandbox trust --rm
 takes it back.
+
+With --ssh-agent ask, each use of a key is asked for in the same way, sandbox and never count
+until the sandbox ends, and project is no answer.
 
 With --json, each question is a line of JSON, and each answer a line with ID and answer.
 Without a terminal, sandbox net answer answers a single one.
@@ -95,8 +95,8 @@ func namedAsking(c *cli.Context) (*machine.Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if config.Network != network.ModeAsk {
-		return nil, fmt.Errorf("the network of %s is %s: only with --net ask is anybody asked, and sandbox net allow %[1]s RULE opens more of an allowlist", s.Name, config.Network)
+	if !config.Asks() {
+		return nil, fmt.Errorf("the network of %s is %s: only with --net ask or --ssh-agent ask is anybody asked, and sandbox net allow %[1]s RULE opens more of an allowlist", s.Name, config.Network)
 	}
 	if st := s.State(); !st.Live() {
 		return nil, s.NotRunning(st)
@@ -123,8 +123,8 @@ type asker struct {
 	terminal bool
 	answer   func(ctx context.Context, id, answer string) error
 
-	open []stack.Question // the one that a bare answer is for is the first
-	turn time.Time        // since when it is
+	open []machine.Question // the one that a bare answer is for is the first
+	turn time.Time          // since when it is
 }
 
 // hesitation is how long a question has to have been the first one before a bare answer is for it: what is typed was
@@ -164,7 +164,7 @@ func (a *asker) run(ctx context.Context, in io.Reader, s *machine.Sandbox) error
 		})
 	}()
 	if a.terminal && !a.json {
-		fmt.Fprintf(a.out, "What %s wants to reach is shown here: answer o (once), s (from now on, for this sandbox), p (for its project) or n (never).\n", a.sandbox)
+		fmt.Fprintf(a.out, "What %s wants is shown here: answer o (once), s (from now on, for this sandbox), p (for its project) or n (never).\n", a.sandbox)
 	}
 	for {
 		select {
@@ -194,7 +194,7 @@ func (a *asker) event(e machine.Event) error {
 		if len(a.open) > 0 && a.open[0].ID == e.Question.ID {
 			a.turn = time.Now()
 		}
-		a.open = slices.DeleteFunc(a.open, func(q stack.Question) bool { return q.ID == e.Question.ID })
+		a.open = slices.DeleteFunc(a.open, func(q machine.Question) bool { return q.ID == e.Question.ID })
 		return a.show(*e.Question)
 	case machine.EventStatus, machine.EventRemoved:
 		if !(machine.State{Status: e.Status}).Live() {
@@ -209,11 +209,16 @@ var endings = map[string]string{
 	stack.AnswerOnce: "allowed once", stack.AnswerSandbox: "allowed", stack.AnswerNever: "denied", stack.AnswerNone: "refused, as nobody has answered",
 }
 
-func (a *asker) show(q stack.Question) error {
+// asked is what a question is about: a host with its port, or the use of a key.
+func asked(q machine.Question) string {
+	return strings.TrimPrefix(strings.TrimPrefix(q.What(), "reach "), "use ")
+}
+
+func (a *asker) show(q machine.Question) error {
 	if a.json {
 		return printJSONLine(a.out, q)
 	}
-	what := fmt.Sprintf("%s  %s  %s", terminal.Line(q.ID), q.Time.Local().Format(time.TimeOnly), terminal.Line(hostPort(q)))
+	what := fmt.Sprintf("%s  %s  %s", terminal.Line(q.ID), q.Time.Local().Format(time.TimeOnly), terminal.Line(asked(q)))
 	if q.Answer != "" {
 		_, err := fmt.Fprintf(a.out, "%s: %s\n", what, endings[q.Answer])
 		return err
@@ -221,11 +226,13 @@ func (a *asker) show(q stack.Question) error {
 	if q.Reason != "" {
 		what += "  (the guest says: " + terminal.Line(q.Reason) + ")"
 	}
-	_, err := fmt.Fprintf(a.out, "%s? o(nce), s(andbox), p(roject), n(ever)\n", what)
+	choice := "o(nce), s(andbox), p(roject), n(ever)"
+	if q.Key != "" {
+		choice = "o(nce), s(andbox), n(ever)"
+	}
+	_, err := fmt.Fprintf(a.out, "%s? %s\n", what, choice)
 	return err
 }
-
-func hostPort(q stack.Question) string { return net.JoinHostPort(q.Host, strconv.Itoa(int(q.Port))) }
 
 // line takes a line of the user's: an answer, or an ID and an answer.
 func (a *asker) line(ctx context.Context, line string) {
@@ -237,7 +244,7 @@ func (a *asker) line(ctx context.Context, line string) {
 	case len(words) == 2:
 		id, words = words[0], words[1:]
 	case len(words) == 1 && len(a.open) > 0 && !a.json && time.Since(a.turn) < hesitation:
-		fmt.Fprintf(notes(), "sandbox: %s is asked for only now: answer again if you mean it\n", terminal.Line(hostPort(a.open[0])))
+		fmt.Fprintf(notes(), "sandbox: %s is asked for only now: answer again if you mean it\n", terminal.Line(asked(a.open[0])))
 		return
 	case len(words) == 1 && len(a.open) > 0 && !a.json:
 		id = a.open[0].ID

@@ -24,15 +24,15 @@ func newAsker(asJSON bool) (a *asker, out *strings.Builder, answers *[]string) {
 
 func TestQuestionsAreShownAndAnswered(t *testing.T) {
 	a, out, answers := newAsker(false)
-	tell := func(kind machine.EventType, q stack.Question) {
+	tell := func(kind machine.EventType, q machine.Question) {
 		t.Helper()
 		if err := a.event(machine.Event{Type: kind, Status: machine.StatusRunning, Question: &q}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	a.line(t.Context(), "o")
-	first := stack.Question{ID: "k3f9ab", Time: time.Now(), Host: "api.example", Port: 443, Rule: "api.example"}
-	second := stack.Question{ID: "zzzzzz", Time: time.Now(), Host: "a\x1b[2J\n\u202eb", Port: 22, Reason: "please\x1b]"}
+	first := machine.Question{ID: "k3f9ab", Time: time.Now(), Host: "api.example", Port: 443, Rule: "api.example"}
+	second := machine.Question{ID: "zzzzzz", Time: time.Now(), Host: "a\x1b[2J\n\u202eb", Port: 22, Reason: "please\x1b]"}
 	tell(machine.EventQuestion, first)
 	a.line(t.Context(), "s") // typed for another one, which has just ended
 	seen := func() { a.turn = a.turn.Add(-hesitation) }
@@ -60,11 +60,11 @@ func TestQuestionsAreShownAndAnswered(t *testing.T) {
 
 func TestQuestionsForPrograms(t *testing.T) {
 	a, out, answers := newAsker(true)
-	want := stack.Question{ID: "k3f9ab", Host: "api.example", Port: 443, Rule: "api.example"}
+	want := machine.Question{ID: "k3f9ab", Host: "api.example", Port: 443, Rule: "api.example"}
 	if err := a.event(machine.Event{Type: machine.EventQuestion, Status: machine.StatusRunning, Question: &want}); err != nil {
 		t.Fatal(err)
 	}
-	var got stack.Question
+	var got machine.Question
 	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || got != want || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("it is shown %q: %v", out, err)
 	}
@@ -72,5 +72,16 @@ func TestQuestionsForPrograms(t *testing.T) {
 	a.line(t.Context(), "k3f9ab once")
 	if want := []string{"k3f9ab once"}; !slices.Equal(*answers, want) {
 		t.Errorf("the answers are %q, want %q", *answers, want)
+	}
+}
+
+func TestUsesOfKeysAreShown(t *testing.T) {
+	a, out, _ := newAsker(false)
+	q := machine.Question{ID: "k3f9ab", Time: time.Now(), Key: "SHA256:abc", For: `a login as "x\x1b[2J"`}
+	if err := a.event(machine.Event{Type: machine.EventQuestion, Status: machine.StatusRunning, Question: &q}); err != nil {
+		t.Fatal(err)
+	}
+	if want := `the key SHA256:abc for a login as "x\x1b[2J"? o(nce), s(andbox), n(ever)` + "\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("it is shown %q", out)
 	}
 }

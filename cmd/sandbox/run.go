@@ -149,8 +149,8 @@ func run(c *cli.Context) error {
 		fmt.Fprintln(c.App.Writer, s.Name)
 		return nil
 	}
-	if config.Network == network.ModeAsk && isTerminal(os.Stderr) {
-		fmt.Fprintf(notes(), "sandbox: sandbox net ask %s shows in another terminal what the guest wants to reach, and takes your answers\n", s.Name)
+	if config.Asks() && isTerminal(os.Stderr) {
+		fmt.Fprintf(notes(), "sandbox: sandbox net ask %s shows in another terminal what the guest asks for, and takes your answers\n", s.Name)
 	}
 	err = explainNotFound(command.session(ctx, s, hold == nil), c, config)
 	// With --rm, a sandbox that was detached from is removed when it stops.
@@ -320,7 +320,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 		config.GitCredentials = []string{"origin"}
 	}
 	errs[11] = addAIAgent(c, host, &config, sources)
-	config.SSHAgentKeys, errs[12] = pickKeys(c.Context, c.StringSlice("ssh-agent"))
+	config.SSHAgentKeys, config.SSHAgentAsk, errs[12] = pickKeys(c.Context, c.StringSlice("ssh-agent"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)

@@ -46,15 +46,16 @@ type Use struct {
 type Lender struct {
 	dial func(context.Context) (net.Conn, error)
 	keys []string
+	ask  func(context.Context, Use) error
 	used func(Use)
 
 	limit *rate.Limiter
 }
 
-// NewLender returns one that lends the keys with these fingerprints of the agent that dial connects to. It tells of each
-// use.
-func NewLender(dial func(context.Context) (net.Conn, error), keys []string, used func(Use)) *Lender {
-	return &Lender{dial, keys, used, rate.NewLimiter(perSecond, atOnce)}
+// NewLender returns one that lends the keys with these fingerprints of the agent that dial connects to. It asks before each
+// use, which an error refuses, and tells of it when it is over.
+func NewLender(dial func(context.Context) (net.Conn, error), keys []string, ask func(context.Context, Use) error, used func(Use)) *Lender {
+	return &Lender{dial, keys, ask, used, rate.NewLimiter(perSecond, atOnce)}
 }
 
 // Serve answers a borrower, one message after the other, until there are no more, one is too long, or ctx ends.
@@ -155,6 +156,12 @@ func (l *Lender) sign(ctx context.Context, message []byte) ([]byte, error) {
 	use := Use{Key: Fingerprint(request.Key)}
 	var signature *ssh.Signature
 	use.For, use.Err = purpose(request.Key, request.Data)
+	if use.Err == nil && !slices.Contains(l.keys, use.Key) {
+		use.Err = errNotLent
+	}
+	if use.Err == nil {
+		use.Err = l.ask(ctx, use)
+	}
 	if use.Err == nil {
 		signature, use.Err = l.signature(ctx, request.Key, request.Data, agent.SignatureFlags(request.Flags))
 	}
@@ -166,6 +173,8 @@ func (l *Lender) sign(ctx context.Context, message []byte) ([]byte, error) {
 		Signature []byte `sshtype:"14"`
 	}{ssh.Marshal(signature)}), nil
 }
+
+var errNotLent = errors.New("this key is not lent, or the ssh agent has it no more")
 
 // signature asks the user's agent for one, with a key that it has told of itself.
 func (l *Lender) signature(ctx context.Context, blob, data []byte, flags agent.SignatureFlags) (*ssh.Signature, error) {
@@ -179,7 +188,7 @@ func (l *Lender) signature(ctx context.Context, blob, data []byte, flags agent.S
 	defer conn.Close()
 	i := slices.IndexFunc(keys, func(k *agent.Key) bool { return string(k.Blob) == string(blob) })
 	if i < 0 {
-		return nil, errors.New("this key is not lent, or the ssh agent has it no more")
+		return nil, errNotLent
 	}
 	stop := closeAfter(ctx, conn, signTime)
 	defer stop()

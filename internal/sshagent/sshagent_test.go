@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -100,7 +101,7 @@ func borrow(t *testing.T, socket string, keys ...string) (borrower net.Conn, use
 	ours, theirs := net.Pipe()
 	var mu sync.Mutex
 	var used []Use
-	lender := NewLender(func(ctx context.Context) (net.Conn, error) { return Dial(ctx, socket) }, keys, func(u Use) {
+	lender := NewLender(func(ctx context.Context) (net.Conn, error) { return Dial(ctx, socket) }, keys, func(context.Context, Use) error { return nil }, func(u Use) {
 		mu.Lock()
 		defer mu.Unlock()
 		used = append(used, u)
@@ -348,5 +349,58 @@ func TestACertificateIsItsKeys(t *testing.T) {
 	certificate := &ssh.Certificate{Key: keys[0], SignatureKey: keys[1], Signature: &ssh.Signature{Format: ssh.KeyAlgoED25519, Blob: make([]byte, 64)}, CertType: ssh.UserCert}
 	if Fingerprint(certificate.Marshal()) != Fingerprint(keys[0].Marshal()) {
 		t.Error("they differ")
+	}
+}
+
+// As git has it done for commits with gpg.format=ssh.
+func TestEachSignatureIsAskedFor(t *testing.T) {
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		t.Skip("it needs ssh-keygen: install openssh-client")
+	}
+	user, socket, keys := serveUser(t, "lent", "other")
+	denied := errors.New("denied")
+	answers := make(chan error, 1)
+	asked := make(chan Use, 1)
+	lender := NewLender(func(ctx context.Context) (net.Conn, error) { return Dial(ctx, socket) }, []string{Fingerprint(keys[0].Marshal())},
+		func(_ context.Context, u Use) error { asked <- u; return <-answers }, func(Use) {})
+	dir := t.TempDir()
+	lent, err := net.Listen("unix", filepath.Join(dir, "lent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lent.Close()
+	go func() {
+		for {
+			conn, err := lent.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_ = lender.Serve(t.Context(), conn)
+			}()
+		}
+	}()
+	sign := func(key ssh.PublicKey, answer error) error {
+		t.Helper()
+		file := filepath.Join(dir, "key.pub")
+		if err := os.WriteFile(file, ssh.MarshalAuthorizedKey(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		answers <- answer
+		cmd := exec.CommandContext(t.Context(), "ssh-keygen", "-Y", "sign", "-f", file, "-n", "git")
+		cmd.Env, cmd.Stdin = append(os.Environ(), "SSH_AUTH_SOCK="+filepath.Join(dir, "lent")), strings.NewReader("a commit")
+		return cmd.Run()
+	}
+	want := Use{Key: Fingerprint(keys[0].Marshal()), For: `a signature for "git"`}
+	if err := sign(keys[0], nil); err != nil || <-asked != want {
+		t.Errorf("a signature that is allowed: %v", err)
+	}
+	if err := sign(keys[0], denied); err == nil || <-asked != want || !slices.Equal(user.asked, []string{"sign"}) {
+		t.Errorf("one that is denied: %v, and the user's agent is asked to %q", err, user.asked)
+	}
+	// Nobody is asked about a key that is not lent.
+	if err := sign(keys[1], nil); err == nil || len(asked) > 0 || len(user.asked) > 1 {
+		t.Errorf("a key that is not lent: %v", err)
 	}
 }

@@ -59,6 +59,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 		return err
 	}
 	v.reach(machine.StageShares, nil)
+	if v.config.Asks() {
+		go v.notifyDesktop()
+	}
 	changes, err := v.prepareDisks(ctx, plan)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
@@ -42,7 +43,7 @@ func (v *supervisor) notifyDesktop() {
 			continue
 		}
 		if err := notify(ctx, os.Getenv("XDG_RUNTIME_DIR"), summary, v.askRemedy()); err != nil {
-			v.log.Debug("the desktop does not show a question of the guest's network", "err", err)
+			v.log.Debug("the desktop does not show a question", "err", err)
 		}
 		select {
 		case <-time.After(notifyInterval):
@@ -54,13 +55,13 @@ func (v *supervisor) notifyDesktop() {
 
 // waiting says for what the guest waits, the last first; nothing if it does not. The guest's own reasons are left out: what is shown
 // beside the words of others should be ours.
-func waiting(name string, questions []stack.Question) string {
-	open := slices.DeleteFunc(slices.Clone(questions), func(q stack.Question) bool { return q.Answer != "" })
+func waiting(name string, questions []machine.Question) string {
+	open := slices.DeleteFunc(slices.Clone(questions), func(q machine.Question) bool { return q.Answer != "" })
 	if len(open) == 0 {
 		return ""
 	}
 	last := open[len(open)-1] // checkQuestion has seen it
-	text := fmt.Sprintf("%s wants to reach %s", name, net.JoinHostPort(last.Host, strconv.Itoa(int(last.Port))))
+	text := fmt.Sprintf("%s wants to %s", name, last.What())
 	if more := len(open) - 1; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}

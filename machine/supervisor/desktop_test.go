@@ -121,10 +121,10 @@ func TestDesktopThatHangsHoldsNobodyUp(t *testing.T) {
 }
 
 func TestWaitingIsSaidOfWhatIsOpen(t *testing.T) {
-	q := func(host, answer string) stack.Question {
-		return stack.Question{Host: host, Port: 443, Answer: answer, Time: time.Now()}
+	q := func(host, answer string) machine.Question {
+		return machine.Question{Host: host, Port: 443, Answer: answer, Time: time.Now()}
 	}
-	for want, questions := range map[string][]stack.Question{
+	for want, questions := range map[string][]machine.Question{
 		"":                                      nil,
 		"work wants to reach b.example:443":     {q("a.example", stack.AnswerOnce), q("b.example", ""), q("c.example", stack.AnswerNone)},
 		"work wants to reach [2001:db8::1]:443": {q("2001:db8::1", "")},

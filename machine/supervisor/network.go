@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/sourcery-zone/sandbox/internal/confine"
@@ -62,7 +63,8 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		Started: func(pid int, walls confine.Report) {
 			err := v.setState(func(st *machine.State) {
 				st.Gateway, st.GatewayWalls, st.Upstream = pid, walls.Walls, shown
-				st.Questions = nil // they were another process's
+				// They were another process's.
+				st.Questions = slices.DeleteFunc(slices.Clone(st.Questions), func(q machine.Question) bool { return q.Key == "" })
 			})
 			if err != nil {
 				v.log.Warn("the state does not show the network's process", "err", err)
@@ -73,9 +75,6 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 	if err == nil {
 		v.values.tell = v.gateway.SetSecret
 		err = v.keepValues(ctx)
-	}
-	if err == nil && v.config.Network == network.ModeAsk {
-		go v.notifyDesktop()
 	}
 	return explainWeak(err)
 }

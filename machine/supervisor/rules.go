@@ -50,10 +50,13 @@ func (v *supervisor) changeRules(ctx context.Context, change api.RuleChange) err
 	return nil
 }
 
-// answerQuestion answers an open question of the guest's network.
+// answerQuestion answers an open question.
 func (v *supervisor) answerQuestion(ctx context.Context, a api.QuestionAnswer) error {
 	questions := v.currentState().Questions
-	i := slices.IndexFunc(questions, func(q stack.Question) bool { return q.ID == a.ID && q.Answer == "" })
+	i := slices.IndexFunc(questions, func(q machine.Question) bool { return q.ID == a.ID && q.Answer == "" })
+	if i >= 0 && questions[i].Key != "" {
+		return v.keys.answer(a)
+	}
 	if i < 0 || v.gateway == nil {
 		return api.Errorf(api.CodeInvalid, "no question with the ID %q is open", a.ID)
 	}
@@ -83,10 +86,15 @@ func (v *supervisor) noteQuestion(q stack.Question) {
 		v.log.Warn("the guest's network asks what makes no sense", "err", err)
 		return
 	}
+	v.showQuestion(machine.NetworkQuestion(q))
+}
+
+// showQuestion shows a question, or its end, to whoever may answer it.
+func (v *supervisor) showQuestion(q machine.Question) {
 	q.Time = time.Now()
 	err := v.setState(func(st *machine.State) { st.Questions = withQuestion(st.Questions, q) })
 	if err != nil {
-		v.log.Warn("the state does not show a question of the guest's network", "err", err)
+		v.log.Warn("the state does not show a question", "err", err)
 	}
 	if q.Answer != "" {
 		return
@@ -98,13 +106,13 @@ func (v *supervisor) noteQuestion(q stack.Question) {
 }
 
 // withQuestion adds a question, or its end, to those that are there.
-func withQuestion(before []stack.Question, q stack.Question) []stack.Question {
+func withQuestion(before []machine.Question, q machine.Question) []machine.Question {
 	all := slices.Clone(before)
 	open := 0
 	for i, other := range all {
 		switch {
 		case other.Answer != "":
-		case other.ID == q.ID:
+		case other.ID == q.ID && other.Key == q.Key: // the network's process tells of its own questions only
 			all[i].Answer = q.Answer
 		case q.Time.Sub(other.Time) > stack.QuestionTime+questionPatience: // its end was lost
 			all[i].Answer = stack.AnswerNone
@@ -112,7 +120,7 @@ func withQuestion(before []stack.Question, q stack.Question) []stack.Question {
 			open++
 		}
 	}
-	known := slices.ContainsFunc(all, func(other stack.Question) bool { return other.ID == q.ID })
+	known := slices.ContainsFunc(all, func(other machine.Question) bool { return other.ID == q.ID })
 	if !known && q.Answer == "" && open < stack.MaxQuestions {
 		all = append(all, q)
 	}

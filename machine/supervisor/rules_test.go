@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/network/stack"
 )
@@ -49,7 +50,7 @@ func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
 		if i%3 == 0 {
 			q.Answer = stack.AnswerNone
 		}
-		v.state.Questions = withQuestion(v.state.Questions, q)
+		v.state.Questions = withQuestion(v.state.Questions, machine.NetworkQuestion(q))
 	}
 	open := 0
 	for _, q := range v.state.Questions {
@@ -64,16 +65,18 @@ func TestQuestionsOfAHostileProcessAreBounded(t *testing.T) {
 
 func TestQuestionWhoseEndWasLostEnds(t *testing.T) {
 	now := time.Now()
-	all := withQuestion(nil, stack.Question{ID: "a", Time: now})
-	all = withQuestion(all, stack.Question{ID: "b", Time: now.Add(time.Hour)})
-	if len(all) != 2 || all[0].Answer != stack.AnswerNone || all[1].Answer != "" {
+	all := withQuestion(nil, machine.Question{ID: "a", Time: now})
+	all = withQuestion(all, machine.Question{ID: "b", Time: now.Add(time.Hour)})
+	all = withQuestion(all, machine.Question{ID: "key", Key: "SHA256:x", Time: now.Add(time.Hour)})
+	all = withQuestion(all, machine.NetworkQuestion(stack.Question{ID: "key", Time: now.Add(time.Hour), Answer: stack.AnswerOnce}))
+	if len(all) != 3 || all[2].Answer != "" || all[0].Answer != stack.AnswerNone || all[1].Answer != "" {
 		t.Errorf("there are %+v", all)
 	}
 }
 
 func TestOnlyOpenQuestionsAreAnswered(t *testing.T) {
 	v := create(t)
-	v.state.Questions = []stack.Question{{ID: "a", Answer: stack.AnswerNone}}
+	v.state.Questions = []machine.Question{{ID: "a", Answer: stack.AnswerNone}}
 	for _, id := range []string{"a", "b", ""} {
 		if err := v.answerQuestion(t.Context(), api.QuestionAnswer{ID: id, Answer: stack.AnswerOnce}); err == nil || !strings.Contains(err.Error(), "is open") {
 			t.Errorf("%q: %v", id, err)

@@ -46,7 +46,8 @@ type supervisor struct {
 	resolver *resolver        // nil without a network
 	gateway  *gateway.Gateway // nil unless the guest's network is ours
 	reader   reader
-	values   values // of the guest's secrets
+	values   values       // of the guest's secrets
+	keys     keyQuestions // about the user's ssh agent
 
 	certificates []byte // of authorities that the guest is to believe, in PEM
 	input        *consoleInput
