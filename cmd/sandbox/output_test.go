@@ -278,6 +278,7 @@ func TestOnlyStreamsReachTheTerminalUnfiltered(t *testing.T) {
 		"console.go":    3, // the console, and words of ours in raw mode
 		"cp.go":         1, // an archive
 		"detach.go":     1, // words of ours in raw mode
+		"gitremote.go":  1, // Git's protocol, of which what Git shows is filtered
 		"imagebuild.go": 2, // package progress filters
 		"imagedir.go":   1, // package progress filters
 		"output.go":     2,

@@ -49,7 +49,7 @@ func TestPasswordOfAProxyIsNotWrittenDown(t *testing.T) {
 
 func TestProxyThatCannotBeUsedIsNoted(t *testing.T) {
 	l := newLife(t, func(c *machine.Config) { c.Network, c.AllowWeak = network.ModePublic, true })
-	l.v.upstream = upstream.One("https://u:s3cret@127.0.0.1:3128")
+	l.v.upstream = upstream.One("ftp://u:s3cret@127.0.0.1:3128")
 	l.begin()
 	l.await(machine.StageAgent)
 	if st := l.s.State(); st.Upstream != "" {
