@@ -65,6 +65,8 @@ func (c Config) validateCaches() error {
 			return fmt.Errorf("a cache on %s would hide what the guest needs to run", target)
 		case slices.ContainsFunc(c.Shares, func(s virtiofs.Share) bool { return within(s.Target) }):
 			return fmt.Errorf("a cache on %s would hide a share", target)
+		case slices.ContainsFunc(c.Shares, func(s virtiofs.Share) bool { return s.Clone != "" && strings.HasPrefix(target, s.Target+"/") }):
+			return fmt.Errorf("the cache %s is in a clone, which the guest makes after its caches are there: share the directory itself, or put the cache elsewhere", target)
 		case slices.ContainsFunc(c.Caches[:i], within), slices.ContainsFunc(c.Caches[:i], func(other string) bool { return strings.HasPrefix(target, other+"/") }):
 			return fmt.Errorf("the cache %s and another are one within the other: give the outer one only", target)
 		}

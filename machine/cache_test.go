@@ -41,11 +41,12 @@ func TestCachesThatHideWhatIsNeededAreRefused(t *testing.T) {
 		{[]string{"/home/agent/.npm", "/home/agent/.npm/x"}, false},
 		{[]string{"/home/agent/.npm/x", "/home/agent/.npm"}, false},
 		{[]string{"node_modules"}, false},
+		{[]string{"/home/agent/clone/node_modules"}, false},
 		{slices.Repeat([]string{"/x"}, maxCaches+1), false},
 	} {
 		c := testConfig("a")
 		c.Project, c.Caches = "/src/app", test.caches
-		c.Shares = []virtiofs.Share{{Target: "/home/agent/app"}}
+		c.Shares = []virtiofs.Share{{Target: "/home/agent/app"}, {Target: "/home/agent/clone", Clone: virtiofs.CloneHead}}
 		if err := c.validateCaches(); (err == nil) != test.ok {
 			t.Errorf("%q: %v", test.caches, err)
 		}

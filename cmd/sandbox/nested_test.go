@@ -337,6 +337,16 @@ done`)
 			a.Fatalf("the supervisor's log:\n%s", log)
 		}
 	})
+	const plugged = "cat /srv/plug/file"
+	a.step("a share is plugged into a microvm", func() {
+		got := o.sh(a, `mkdir /srv/plug
+echo plugged >/srv/plug/file
+sandbox mount one /srv/plug:/srv/plug >&2
+sandbox exec one -- `+plugged)
+		if got != "plugged\n" {
+			a.Fatalf("the guest reads %q", got)
+		}
+	})
 	a.step("a restored guest is reached by its new CID", func() {
 		o.sh(a, `sandbox rm --force two
 sandbox exec one -- sh -c 'echo saved >/dev/shm/fact'
@@ -348,6 +358,15 @@ sandbox snapshot restore one mark`)
 		}
 		if restored := o.inspect(a, "one"); restored.cid == one.cid {
 			a.Fatalf("the CID is still %d", one.cid)
+		}
+	})
+	a.step("what was plugged is restored, and unplugged", func() {
+		got := o.sh(a, `sandbox exec one -- `+plugged+`
+sandbox umount one /srv/plug >&2
+sandbox exec one -- ls -A /srv/plug
+sandbox mounts one >&2`)
+		if got != "plugged\n" {
+			a.Fatalf("the guest reads %q", got)
 		}
 	})
 	a.step("a fork has a CID and a key of its own", func() {
