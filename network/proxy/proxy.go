@@ -51,13 +51,14 @@ const (
 	wideDials        = 4 // of each of them
 )
 
-// flow are the bounds of HTTP/2 on both sides: what is sent and not yet taken is kept here.
+// flow are the bounds of HTTP/2 on both sides: what is sent and not yet taken is kept here. A stream has half of its
+// connection's at most, so that another one goes on when the guest takes nothing of it.
 var (
 	guestFlow = http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 128 << 10}
 	hostFlow  = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 512 << 10, MaxReceiveBufferPerStream: 256 << 10}
 	// wideFlow is that of the first connections, and most guests have no others. It is what a host may send until it hears that
-	// we took it: at 50 ms of distance, 60 MiB in a second.
-	wideFlow = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 3 << 20, MaxReceiveBufferPerStream: 3 << 20}
+	// we took it: at 50 ms of distance, 30 MiB in a second.
+	wideFlow = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 3 << 20, MaxReceiveBufferPerStream: 3 << 19}
 )
 
 // Options say what a Proxy is made of.

@@ -540,7 +540,7 @@ func TestRequestsAreBounded(t *testing.T) {
 
 // A host that is far away would otherwise stand still until it hears that the guest took what it has sent.
 func TestAHostSendsMuchAtOnce(t *testing.T) {
-	const much = 2 << 20
+	const much = 1 << 20
 	reached := make(chan struct{})
 	l := newLab(t, "https", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for sent := 0; r.URL.Path == "/much" && sent < much; sent += copyBuffer {
