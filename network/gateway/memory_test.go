@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/network/proxy"
 )
@@ -30,13 +31,14 @@ func TestMemoryForDownloadsThatStallIsBounded(t *testing.T) {
 	g, processes := startWith(t, o)
 	inside := newGuest(t, g)
 	connections := proxy.MaxConnections
-	if raced { // the process would be ended for its memory, and nobody would tell the clients
-		connections /= 8
+	if raced { // the process would be ended for its memory
+		connections /= 32
 	}
 	var clients sync.WaitGroup
 	for range connections {
 		clients.Go(func() {
 			client := inside.client(own)
+			client.Timeout = 10 * time.Minute // nobody tells the clients of a process that has ended
 			over := client.Transport.(*http.Transport)
 			over.DisableKeepAlives, over.ForceAttemptHTTP2 = false, true
 			for range 2 { // streams of one connection
