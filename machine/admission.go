@@ -55,7 +55,7 @@ func SharedDirectories(shares []virtiofs.Share) []virtiofs.Share {
 
 // ProjectShares are the shared directories in which somebody works, in their order.
 func (c Config) ProjectShares() []virtiofs.Share {
-	return slices.DeleteFunc(SharedDirectories(c.Shares), func(s virtiofs.Share) bool { return s.Source == c.AgentSessions && s.Source != "" })
+	return slices.DeleteFunc(SharedDirectories(c.Shares), func(s virtiofs.Share) bool { return c.AgentSessions != "" && s.Source == c.AgentSessions })
 }
 
 // checkShares looks at all shares as they are now.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/cache"
-	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -19,14 +18,13 @@ const cacheMiB = 20 << 10
 // maxCaches is how many caches a sandbox may have: each is a disk, and takes a slot of the machine's.
 const maxCaches = 8
 
-// cacheDisk is the name of the disk of that cache.
-func cacheDisk(n int) string { return fmt.Sprintf(layout.CacheDir, n) }
-
 // Caches is the store of what guests have cached.
 func (h *Host) Caches() cache.Store { return cache.Store{Dir: h.Dirs.Caches()} }
 
-// Cache is the entry of the store that the nth of the sandbox's caches is of.
-func (c Config) Cache(n int) cache.Key { return cache.Key{Project: c.Project, Target: c.Caches[n]} }
+// CacheKey says which cache of the store a directory of the guest is.
+func (c Config) CacheKey(target string) cache.Key {
+	return cache.Key{Project: c.Project, Target: target}
+}
 
 // KeepsCaches tells whether what is in the sandbox's caches at its end is what the next sandbox of its
 // project begins with. Forks try something: theirs go with them.

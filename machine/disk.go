@@ -27,8 +27,8 @@ func (h Hardware) Disks() []disk.Disk {
 	if h.DiskMiB != 0 {
 		all = append(all, disk.Disk{Name: layout.DiskDir, MiB: h.DiskMiB})
 	}
-	for i := range h.Caches {
-		all = append(all, disk.Disk{Name: cacheDisk(i), MiB: cacheMiB})
+	for i, target := range h.Caches {
+		all = append(all, disk.Disk{Name: layout.CacheDir(i), MiB: cacheMiB, Cache: target})
 	}
 	return all
 }

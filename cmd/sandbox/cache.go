@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"time"
 
 	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
@@ -64,7 +62,7 @@ func cacheLsCommand() *cli.Command {
 			t := table{rows: [][]string{{"ID", "PROJECT", "DIRECTORY", "SIZE", "KEPT"}}}
 			for _, e := range all {
 				t.rows = append(t.rows, []string{
-					e.ID(), e.Project, e.Target, units.BytesSize(float64(e.Used)), strings.ToLower(units.HumanDuration(time.Since(e.Kept))) + " ago",
+					e.ID(), e.Project, e.Target, units.BytesSize(float64(e.Used)), ago(e.Kept),
 				})
 			}
 			return t.write(c.App.Writer, 0)

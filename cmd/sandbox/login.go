@@ -7,10 +7,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"time"
 
-	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -163,7 +161,7 @@ func loginLsCommand() *cli.Command {
 				if r.Ended != "" {
 					status = fmt.Sprintf("ended: %s (sandbox login %s)", r.Ended, r.Name)
 				}
-				t.rows = append(t.rows, []string{r.Name, r.Plan, strings.ToLower(units.HumanDuration(time.Since(r.Since))) + " ago", status})
+				t.rows = append(t.rows, []string{r.Name, r.Plan, ago(r.Since), status})
 			}
 			return errors.Join(t.write(c.App.Writer, 0), err)
 		},

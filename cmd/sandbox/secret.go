@@ -7,9 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
-	units "github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
@@ -142,7 +140,7 @@ func secretLsCommand() *cli.Command {
 			}
 			t := table{rows: [][]string{{"NAME", "STORED"}}}
 			for _, s := range all {
-				t.rows = append(t.rows, []string{s.Name, strings.ToLower(units.HumanDuration(time.Since(s.Time))) + " ago"})
+				t.rows = append(t.rows, []string{s.Name, ago(s.Time)})
 			}
 			return t.write(c.App.Writer, 0)
 		},

@@ -6,8 +6,10 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode/utf8"
 
+	units "github.com/docker/go-units"
 	"golang.org/x/term"
 )
 
@@ -22,6 +24,9 @@ const (
 	columnGap   = 3
 	columnLeast = 16 // that is left of one that shrinks
 )
+
+// ago is how a table says when something was.
+func ago(t time.Time) string { return strings.ToLower(units.HumanDuration(time.Since(t))) + " ago" }
 
 // write writes the table so that it fits a width if that is not 0.
 func (t table) write(w io.Writer, width int) error {

@@ -387,6 +387,16 @@ func (a *applying) finish(ctx context.Context, s changedShare) error {
 	return s.Finish(context.WithoutCancel(ctx))
 }
 
+// leave goes on without a file that changes while it is looked at. Other errors it returns.
+func (a *applying) leave(err error) error {
+	if !changing(err) {
+		return err
+	}
+	a.left++
+	fmt.Fprintf(a.notes, "sandbox: %v\n", err)
+	return nil
+}
+
 // change returns an error after which it makes no sense to go on.
 func (a *applying) change(ctx context.Context, s changedShare, applier *workspace.Applier, c workspace.Change) (err error) {
 	get := s.Fetch
@@ -394,23 +404,13 @@ func (a *applying) change(ctx context.Context, s changedShare, applier *workspac
 		get = s.Look
 	}
 	p, err := get(ctx, c)
-	if changing(err) {
-		a.left++
-		fmt.Fprintf(a.notes, "sandbox: %v\n", err)
-		return nil
-	}
 	if err != nil {
-		return err
+		return a.leave(err)
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	conflicting, err := a.takeMerge(ctx, p)
-	if changing(err) {
-		a.left++
-		fmt.Fprintf(a.notes, "sandbox: %v\n", err)
-		return nil
-	}
 	if err != nil {
-		return err
+		return a.leave(err)
 	}
 	overwrite := a.overwrite
 	if !a.all && !a.dry && p.Refused == nil && p.Type() != "directory" {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
@@ -34,6 +35,15 @@ func (b *bench) startRunning(ctx context.Context, name string, more ...string) (
 	return s.State(), nil
 }
 
+// dial connects to the agent of a running sandbox.
+func (b *bench) dial(ctx context.Context, name string) (*agent.Client, error) {
+	s, err := b.host.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.Dial(ctx)
+}
+
 // execVsSSH compares a command in a running sandbox with the same over a new
 // ssh connection: in a program that is connected already, and as commands.
 func execVsSSH(ctx context.Context, b *bench) ([]figure, error) {
@@ -47,11 +57,7 @@ func execVsSSH(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	defer b.remove(name)
-	s, err := b.host.Get(name)
-	if err != nil {
-		return nil, err
-	}
-	client, err := s.Dial(ctx)
+	client, err := b.dial(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -82,11 +82,7 @@ func shares(ctx context.Context, b *bench) ([]figure, error) {
 		return nil, err
 	}
 	defer b.remove(name)
-	s, err := b.host.Get(name)
-	if err != nil {
-		return nil, err
-	}
-	client, err := s.Dial(ctx)
+	client, err := b.dial(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -27,8 +27,9 @@ import (
 // QEMU, and the serial number by which the guest finds it among its drives: the guest is
 // told it, so that it never takes a disk that is late for one that is absent.
 type Disk struct {
-	Name string
-	MiB  int
+	Name  string
+	MiB   int
+	Cache string // the directory of the guest that it keeps for later sandboxes; empty: it is the sandbox's own
 }
 
 // Layers is a directory with the layers of a disk: 0.qcow2 is the lowest, and

@@ -18,7 +18,6 @@ const (
 	LockFile      = "lock"            // flock: held by the supervisor, or by a command that changes the sandbox
 	HomeDir       = "home"            // the guest user's persistent home
 	DiskDir       = "disk"            // the layers of the guest's writable disk, if it has one
-	CacheDir      = "cache%d"         // those of the disk of its cache of that number, from 0 on
 	SpareFile     = "spare"           // space that is given up when the disk has filled the host's, for StateFile
 	KeysDir       = "keys"            // the keys below
 	ClientKey     = "agent_key"       // private key with which the supervisor opens the guest's agent
@@ -33,6 +32,9 @@ const (
 	restored   = ".restored"   // ends the name of what is about to take the place of a disk's directory
 	HomeBefore = "home.before" // what HomeDir was before a restore that is not over
 )
+
+// CacheDir has the layers of the disk of the guest's nth cache, from 0 on.
+func CacheDir(n int) string { return fmt.Sprintf("cache%d", n) }
 
 // Names of the logs in LogsDir. Each start moves the previous one to NAME.1.
 const (

@@ -104,7 +104,7 @@ func (s Manifest) Disks() map[string][]File {
 	}
 	for i, layers := range s.Caches {
 		if len(layers) > 0 {
-			all[fmt.Sprintf(layout.CacheDir, i)] = layers
+			all[layout.CacheDir(i)] = layers
 		}
 	}
 	return all

@@ -75,13 +75,10 @@ func (v *supervisor) openDisk(ctx context.Context, d disk.Disk) (changes diskCha
 		changes.files = []string{layers.File(0)}
 		return changes, qemu.CreateDisk(layers.File(0), wanted)
 	}
-	if _, _, err := layers.Check(); err != nil {
-		return changes, v.s.ExplainDisk(err)
-	}
-	if changes.files, err = layers.Claim(ctx); err != nil {
-		return changes, v.s.ExplainDisk(err)
-	}
 	_, size, err := layers.Check()
+	if err == nil {
+		changes.files, err = layers.Claim(ctx)
+	}
 	if err != nil {
 		return changes, v.s.ExplainDisk(err)
 	}

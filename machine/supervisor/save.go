@@ -96,7 +96,7 @@ func (v *supervisor) describe(ctx context.Context, snap *snapshot.Manifest, dir 
 		if err != nil {
 			return err
 		}
-		if d.Name == layout.DiskDir {
+		if d.Cache == "" {
 			snap.Disk = layers
 		} else {
 			snap.Caches = append(snap.Caches, layers)

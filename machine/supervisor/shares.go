@@ -189,10 +189,10 @@ func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e expor
 		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
 		Judge: judge, Judged: v.judged(e), Quota: e.Quota,
 	})
-	if _, ok := errors.AsType[*virtiofs.GateError](err); ok && (e.own || judge == nil) {
-		return nil, fmt.Errorf("no quota can be kept for %s, so leave it out: %w", e.Source, err)
-	}
 	if _, ok := errors.AsType[*virtiofs.GateError](err); ok {
+		if judge == nil {
+			return nil, fmt.Errorf("no quota can be kept for %s, so leave it out: %w", e.Source, err)
+		}
 		return nil, remedy.Add(fmt.Errorf("sharing %s: %w", e.Source, err), remedy.ShareWithoutRules)
 	}
 	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
