@@ -45,6 +45,15 @@ func networks(ctx context.Context, b *bench) ([]figure, error) {
 		}
 		defer b.remove(n.name)
 	}
+	others := []networked{theirs}
+	passt, err := b.startPasst(ctx, program)
+	if err != nil {
+		return nil, fmt.Errorf("with passt: %w", err)
+	}
+	if passt != nil {
+		defer passt.stop()
+		others = append(others, networked{bench: b, name: "passt", address: ours.address, pids: passt.pids(), output: passt.output})
+	}
 	idle, err := ours.memory()
 	if err != nil {
 		return nil, err
@@ -63,14 +72,15 @@ func networks(ctx context.Context, b *bench) ([]figure, error) {
 		{"net-connect", "connect", 1, int64(2 * b.calls), 1.1},
 		{"net-request", "request", 1, int64(10 * b.calls), 0},
 	} {
-		var took, cost [2]series
+		all := append([]networked{ours}, others...)
+		took, cost := make([]series, len(all)), make([]series, len(all))
 		for range b.repeat {
-			for i, n := range []networked{ours, theirs} {
+			for i, n := range all {
 				before, err := n.processors()
 				if err != nil {
 					return nil, err
 				}
-				all, err := n.measure(ctx, m.mode, m.connections, m.amount)
+				times, err := n.measure(ctx, m.mode, m.connections, m.amount)
 				if err != nil {
 					return nil, err
 				}
@@ -78,21 +88,27 @@ func networks(ctx context.Context, b *bench) ([]figure, error) {
 				if err != nil {
 					return nil, err
 				}
-				took[i], cost[i] = append(took[i], all...), append(cost[i], after-before)
+				took[i], cost[i] = append(took[i], times...), append(cost[i], after-before)
 			}
 		}
-		f := ratio(m.figure, took[0], took[1])
-		if m.amount == transferred {
-			f.detail += fmt.Sprintf("; %.1f / %.1f MiB/s", mebibytes(m.amount)/took[0].median().Seconds(), mebibytes(m.amount)/took[1].median().Seconds())
-		}
-		if m.goal != 0 {
-			f = f.with(m.goal)
-		}
-		figures = append(figures, f)
-		if m.amount == transferred {
-			c := ratio(m.figure+"-cpu", cost[0], cost[1])
-			c.detail += fmt.Sprintf("; QEMU and network, for %d MiB", transferred>>20)
-			figures = append(figures, c)
+		for i := range others {
+			name, theirs := m.figure, i+1
+			if i > 0 {
+				name += "-vs-" + others[i].name
+			}
+			f := ratio(name, took[0], took[theirs])
+			if m.amount == transferred {
+				f.detail += fmt.Sprintf("; %.1f / %.1f MiB/s", mebibytes(m.amount)/took[0].median().Seconds(), mebibytes(m.amount)/took[theirs].median().Seconds())
+			}
+			if m.goal != 0 && i == 0 {
+				f = f.with(m.goal)
+			}
+			figures = append(figures, f)
+			if m.amount == transferred {
+				c := ratio(name+"-cpu", cost[0], cost[theirs])
+				c.detail += fmt.Sprintf("; QEMU and network, for %d MiB", transferred>>20)
+				figures = append(figures, c)
+			}
 		}
 	}
 	full, err := ours.memoryHolding(ctx, "hold", held)
@@ -127,6 +143,8 @@ type networked struct {
 	address string // of the server on this machine, for the guest
 	pids    []int  // of whatever carries the guest's bytes; the last is the network's own, if it has one
 	own     bool
+	// output runs the guest's half of a measurement, and returns what it prints.
+	output func(ctx context.Context, args ...string) ([]byte, error)
 }
 
 func (n *networked) start(ctx context.Context, program string, more []string) error {
@@ -138,6 +156,7 @@ func (n *networked) start(ctx context.Context, program string, more []string) er
 	if n.own = state.Gateway != 0; n.own {
 		n.pids = append(n.pids, state.Gateway)
 	}
+	n.output = func(ctx context.Context, args ...string) ([]byte, error) { return n.command(ctx, args...).Output() }
 	_, err = n.run(ctx, nil, "cp", program, n.name+":/tmp/"+traffic)
 	return err
 }
@@ -163,9 +182,14 @@ func (n *networked) memory() (int64, error) {
 	return rss, err
 }
 
-// command is the guest's half of a measurement.
-func (n *networked) command(ctx context.Context, mode string, connections int, amount int64) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, n.sandbox, "exec", n.name, "--", "/tmp/"+traffic, n.address, mode, strconv.Itoa(connections), strconv.FormatInt(amount, 10))
+// arguments are those of the guest's half of a measurement.
+func (n *networked) arguments(mode string, connections int, amount int64) []string {
+	return []string{n.address, mode, strconv.Itoa(connections), strconv.FormatInt(amount, 10)}
+}
+
+// command is the guest's half in a sandbox.
+func (n *networked) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, n.sandbox, append([]string{"exec", n.name, "--", "/tmp/" + traffic}, args...)...)
 	cmd.Env = n.env
 	return cmd
 }
@@ -174,12 +198,12 @@ func (n *networked) command(ctx context.Context, mode string, connections int, a
 func (n *networked) measure(ctx context.Context, mode string, connections int, amount int64) (all series, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
-	cmd := n.command(ctx, mode, connections, amount)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	out, err := n.output(ctx, n.arguments(mode, connections, amount)...)
 	if err != nil {
-		return nil, fmt.Errorf("%s on %s: %w: %s", mode, n.name, err, bytes.TrimSpace(stderr.Bytes()))
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(failed.Stderr))
+		}
+		return nil, fmt.Errorf("%s on %s: %w", mode, n.name, err)
 	}
 	for line := range strings.Lines(string(out)) {
 		ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
@@ -195,7 +219,7 @@ func (n *networked) measure(ctx context.Context, mode string, connections int, a
 func (n *networked) memoryHolding(ctx context.Context, mode string, connections int) (rss int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
-	cmd := n.command(ctx, mode, connections, 0)
+	cmd := n.command(ctx, n.arguments(mode, connections, 0)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()

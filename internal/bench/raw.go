@@ -84,7 +84,7 @@ func (b *bench) bootRaw(ctx context.Context, ready bool) (took time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	guest, err := startGuest(ctx, b.plan.QEMU, vm)
+	guest, err := startGuest(ctx, b.plan.QEMU, vm, extras{})
 	if err != nil {
 		return 0, err
 	}
@@ -192,9 +192,17 @@ type rawGuest struct {
 	conns   []net.Conn
 }
 
+// extras are what a QEMU gets that sandboxes do not have: the first of the files is its descriptor firstExtra.
+type extras struct {
+	args  []string
+	files []*os.File
+}
+
+const firstExtra = 6
+
 // startGuest starts QEMU with a socket for each of the monitor, the agent and
 // the console that vm has, in this order.
-func startGuest(ctx context.Context, caps qemu.Capabilities, vm qemu.Config) (*rawGuest, error) {
+func startGuest(ctx context.Context, caps qemu.Capabilities, vm qemu.Config, more extras) (*rawGuest, error) {
 	g := &rawGuest{console: newConsole()}
 	var theirs []*os.File
 	defer func() {
@@ -216,8 +224,8 @@ func startGuest(ctx context.Context, caps qemu.Capabilities, vm qemu.Config) (*r
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), caps.Binary, args...)
-	cmd.ExtraFiles = theirs
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), caps.Binary, slices.Concat(args, more.args)...)
+	cmd.ExtraFiles = slices.Concat(theirs, more.files)
 	g.started = time.Now()
 	g.vm, err = process.Start(cmd, process.Options{})
 	return g, err

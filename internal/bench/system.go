@@ -65,7 +65,7 @@ func (b *bench) plainSystem(ctx context.Context, initrd string) (time.Duration, 
 }
 
 func (b *bench) awaitSystem(ctx context.Context, vm qemu.Config) (time.Duration, error) {
-	guest, err := startGuest(ctx, b.plan.QEMU, vm)
+	guest, err := startGuest(ctx, b.plan.QEMU, vm, extras{})
 	if err != nil {
 		return 0, err
 	}
