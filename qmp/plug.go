@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // AddSocket makes a connected stream socket a character device of QEMU's with that id. The caller keeps the file, and
@@ -42,11 +43,7 @@ func (c *Client) Unplug(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = c.Execute(ctx, "device_del", map[string]any{"id": id}, nil)
-	switch {
-	case IsClass(err, ClassDeviceNotFound):
-		return nil
-	case err != nil && !strings.Contains(err.Error(), "in the process of unplug"): // an earlier call asked already
+	if gone, err := c.askToUnplug(ctx, id); gone || err != nil {
 		return err
 	}
 	for {
@@ -65,6 +62,35 @@ func (c *Client) Unplug(ctx context.Context, id string) error {
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("the guest has not let go of the device %s: %w", id, context.Cause(ctx))
+		}
+	}
+}
+
+// unplugPause is how long a guest that is busy with a device is left alone.
+const unplugPause = 250 * time.Millisecond
+
+// askToUnplug asks the guest once, as soon as it can be asked, and tells whether there is no such device.
+func (c *Client) askToUnplug(ctx context.Context, id string) (gone bool, err error) {
+	again := time.NewTicker(unplugPause)
+	defer again.Stop()
+	for {
+		err := c.Execute(ctx, "device_del", map[string]any{"id": id}, nil)
+		switch {
+		case err == nil:
+			return false, nil
+		case IsClass(err, ClassDeviceNotFound):
+			return true, nil
+		case strings.Contains(err.Error(), "in the process of unplug"): // an earlier call asked already
+			return false, nil
+		case !strings.Contains(err.Error(), "guest is busy"):
+			return false, err
+		}
+		// A slot of PCI Express whose power indicator blinks: the guest is about to take what was just plugged in, which
+		// takes it some seconds, and QEMU has no event for the end of that.
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
 	}
 }

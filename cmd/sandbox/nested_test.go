@@ -343,8 +343,12 @@ done`)
 	})
 	const plugged = "cat /srv/plug/file"
 	a.step("a share is plugged into a microvm", func() {
+		// One that cannot be mounted is taken back, while the guest is still busy with it.
 		got := o.sh(a, `mkdir /srv/plug
 echo plugged >/srv/plug/file
+sandbox exec one -- ln -s /etc evil
+if sandbox mount one /srv/plug:evil/x 2>/run/refused; then exit 1; fi
+if grep 'still there' /run/refused >&2; then exit 1; fi
 sandbox mount one /srv/plug:/srv/plug >&2
 sandbox exec one -- `+plugged)
 		if got != "plugged\n" {
