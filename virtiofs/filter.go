@@ -16,11 +16,11 @@ const setID = unix.S_ISUID | unix.S_ISGID
 // set-group-ID directory have that directory's group.
 //
 // With a judge, what changes files is asked of a gate (package gate), if the above does not refuse it, and with a quota
-// what is written to them, too.
+// what is written to them, too, and with touches what times they get.
 //
 // With keepGroups, virtiofsd believes that it has given up the groups with which it was started. It would do so
 // because it could take others, which this filter keeps it from, too.
-func systemCalls(keepGroups bool, judge gate.Judge, quota bool) *confine.Filter {
+func systemCalls(keepGroups bool, judge gate.Judge, quota, touches bool) *confine.Filter {
 	// The mode is in memory that a filter cannot see. Without this call, virtiofsd makes do with openat.
 	rules := []confine.Rule{
 		{Calls: []int{unix.SYS_OPENAT2}, Do: confine.Refuse(unix.ENOSYS)},
@@ -38,7 +38,7 @@ func systemCalls(keepGroups bool, judge gate.Judge, quota bool) *confine.Filter 
 		}
 	}
 	if judge != nil {
-		rules = append(rules, gate.Filter(judge.Hides(), quota)...)
+		rules = append(rules, gate.Filter(judge.Hides(), quota, touches)...)
 	}
 	return &confine.Filter{Rules: rules, Default: confine.Allow}
 }

@@ -80,6 +80,9 @@ type ServerConfig struct {
 	// kept where calls can be judged, and the error is a *GateError where they cannot. What the guest writes beyond fails
 	// with EDQUOT. It is for directories.
 	Quota int64
+	// Touches says that the guest's agent tells programs there of what this machine changes by giving files
+	// gate.TouchTime, by which they stay as they are. It takes what a quota takes.
+	Touches bool
 	// Log gets what virtiofsd writes, and notes on how it was started. It may be nil. It is not closed, and
 	// must stay writable until Server.Done is closed.
 	Log io.Writer
@@ -112,10 +115,10 @@ func (d Daemon) Start(ctx context.Context, c ServerConfig) (_ *Server, err error
 	if c.Log == nil {
 		c.Log = io.Discard
 	}
+	if c.Judge == nil && (c.Quota > 0 || c.Touches) {
+		c.Judge = allowAll{}
+	}
 	if c.Quota > 0 {
-		if c.Judge == nil {
-			c.Judge = allowAll{}
-		}
 		if c.meter, err = gate.NewMeter(c.Directory.File(), c.Quota); err != nil {
 			return nil, err
 		}
@@ -245,7 +248,7 @@ func (d Daemon) try(ctx context.Context, c ServerConfig, i isolation, socket *os
 		Env:   []string{"PATH=" + os.Getenv("PATH")},
 		Files: []confine.File{{File: socket}},
 	}
-	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge, c.Quota > 0), Attr: i.attr}
+	spec := confine.Spec{Filter: systemCalls(i.keepGroups, c.Judge, c.Quota > 0, c.Touches), Attr: i.attr}
 	if c.Directory.IsFile() {
 		spec.Alone = c.Directory.Path()
 		spec.Attr.Cloneflags |= unix.CLONE_NEWNS
@@ -484,7 +487,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	return nil
 }
 
-// allowAll is a judge that finds out whether there can be one, or has a quota kept.
+// allowAll is a judge that finds out whether there can be one, or has a quota kept or touches known.
 type allowAll struct{ hides bool }
 
 func (allowAll) Judge(rules.Access) rules.Verdict { return rules.Verdict{} }

@@ -176,6 +176,17 @@ func readPath(dir int, name string, into []byte) (string, error) {
 	return string(into[:n]), nil
 }
 
+// read fills into from the memory of who asks.
+func (c *callers) read(n *notification, address uint64, into []byte) error {
+	local := unix.Iovec{Base: &into[0]}
+	local.SetLen(len(into))
+	got, err := unix.ProcessVMReadv(int(n.pid), []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(address), Len: len(into)}}, 0)
+	if err == nil && got < len(into) {
+		err = unix.EFAULT
+	}
+	return err
+}
+
 // usualName is what is read at first of a name: more than most have.
 const usualName = 256
 

@@ -24,6 +24,7 @@ var handlers = map[int]func(*Gate, *notification) (done bool, err error){
 	unix.SYS_FCHMODAT:  (*Gate).fchmodat,
 	unix.SYS_FCHMODAT2: (*Gate).fchmodat,
 	unix.SYS_FCHOWNAT:  (*Gate).fchownat,
+	unix.SYS_UTIMENSAT: (*Gate).utimensat,
 }
 
 // existing is an operation on what is there.

@@ -15,7 +15,8 @@
 //	SETATTR size         openat(proc, "N", O_RDWR), or an open file    Write
 //	SETATTR mode         fchmodat(proc, "N"), fchmod of an open file   Change
 //	SETATTR owner        fchownat(N, "", AT_EMPTY_PATH)                Change
-//	SETATTR times        utimensat                                     not asked: nothing executes times
+//	SETATTR times        utimensat                                     not asked: nothing executes times; with touches,
+//	                                                                   whether it is TouchTime
 //	MKDIR, MKNOD         mkdirat, mknodat(dir, name)                   Make; devices are refused
 //	SYMLINK              symlinkat(target, dir, name)                  Make
 //	LINK                 linkat(proc, "N", dir, name)                  Write of the old name, Make of the new one

@@ -27,8 +27,9 @@ const openFlags = 2
 const writeFlags = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
 
 // Filter returns the rules of a filter whose listener is a gate's. With reads, it also asks about files that are opened
-// to be read, and with writes about what is written, for a Meter. They expect openat2(2) to be refused, whose flags no filter sees.
-func Filter(reads, writes bool) []confine.Rule {
+// to be read, with writes about what is written, for a Meter, and with times about those of files, for [TouchTime]. They
+// expect openat2(2) to be refused, whose flags no filter sees.
+func Filter(reads, writes, times bool) []confine.Rule {
 	opening := func(bits uint32, do confine.Action) confine.Rule {
 		return confine.Rule{Calls: []int{unix.SYS_OPENAT}, When: []confine.Condition{{Arg: openFlags, Mask: bits, Not: true}}, Do: do}
 	}
@@ -45,6 +46,9 @@ func Filter(reads, writes bool) []confine.Rule {
 	}
 	if writes {
 		rules = append(rules, confine.Rule{Calls: metered, Do: confine.Notify})
+	}
+	if times {
+		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_UTIMENSAT}, Do: confine.Notify})
 	}
 	return append(rules, confine.Rule{Calls: append(unused[:len(unused):len(unused)], asked...), Do: confine.Notify})
 }
