@@ -221,8 +221,8 @@ type refusedError struct{ verdict rules.Verdict }
 
 func (e *refusedError) Error() string { return e.verdict.Reason }
 
-// draftPrefix begins the names of what the gate makes. No guest does anything with them, whatever the rules are.
-const draftPrefix = ".sandbox-draft-"
+// DraftPrefix begins the names of what the gate makes. No guest does anything with them, whatever the rules are.
+const DraftPrefix = ".sandbox-draft-"
 
 // check judges, in this order, what a call does to names, and tells of it.
 func (g *Gate) check(ev Event, all ...rules.Access) error {
@@ -248,7 +248,7 @@ func (g *Gate) check(ev Event, all ...rules.Access) error {
 var growing = []Verb{Create, Mkdir, Mknod, Symlink, Link}
 
 func (g *Gate) verdict(a rules.Access) rules.Verdict {
-	if strings.Contains(a.Path, draftPrefix) {
+	if strings.Contains(a.Path, DraftPrefix) {
 		return rules.Verdict{Refused: true, Rule: "draft", Reason: "it is a file that is being replaced"}
 	}
 	verdict := g.judge.Judge(a)

@@ -65,7 +65,7 @@ func (r *replacement) replace() error {
 
 // move takes the directories.
 func (r *replacement) move(from, to int) error {
-	draft := draftPrefix + rand.Text()
+	draft := DraftPrefix + rand.Text()
 	fd, err := unix.Openat(to, draft, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
