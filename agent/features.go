@@ -31,11 +31,12 @@ const (
 
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 	FeatureShareFile   Feature = "share-file"    // see [Mount.File]
+	FeatureTouch       Feature = "touch"         // see [Client.Touch]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -65,6 +66,8 @@ func (f Feature) purpose() string {
 		return "keep apart what it changes in a copy-on-write share, so that it could not write there at all"
 	case FeatureShareFile:
 		return "mount a single file, so that it would see a directory in its place"
+	case FeatureTouch:
+		return "tell programs in the guest of what the host changes in a share"
 	case FeatureHotPlug:
 		return "mount and unmount shares while the guest runs"
 	}

@@ -36,6 +36,8 @@ type Guest struct {
 	// MountError is what Mount ends with, and Users are what Unmount finds.
 	MountError error
 	Users      agent.Users
+	// Touched gets the names that the host has changed, by the tag of their share. Nil stands for a guest without any.
+	Touched chan map[string][]agent.Touch
 
 	Configured         *agent.BootConfig   // by the host; nil: not yet
 	Resumed            *agent.ResumeConfig // likewise
@@ -142,6 +144,19 @@ func (g *Guest) Unmount(_ context.Context, tag string, force bool) (agent.Users,
 	}
 	g.Mounted = slices.DeleteFunc(g.Mounted, func(m agent.Mount) bool { return m.Tag == tag })
 	return agent.Users{}, nil
+}
+
+// Touch implements [server.Controller].
+func (g *Guest) Touch(ctx context.Context, tag string, _ time.Time, names []agent.Touch) error {
+	if g.Touched == nil {
+		return nil
+	}
+	select {
+	case g.Touched <- map[string][]agent.Touch{tag: names}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Clock implements [server.Controller].

@@ -43,6 +43,9 @@ type Controller interface {
 	Workspace(tag string) (Workspace, error)
 	// Mount mounts a share whose device comes now.
 	Mount(ctx context.Context, mount agent.Mount) error
+	// Touch gives names of the share with that tag a time of modification, by which programs are told that the host has
+	// changed them; agent.MaxTouches at most.
+	Touch(ctx context.Context, tag string, modified time.Time, names []agent.Touch) error
 	// Unmount unmounts the share with that tag, and forgets it. One that is in use stays mounted, unless force is set:
 	// then the result says by whom.
 	Unmount(ctx context.Context, tag string, force bool) (agent.Users, error)
@@ -157,6 +160,19 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 			return nil, err
 		}
 		return nil, controller.Mount(ctx, mount)
+	case wire.MethodTouch:
+		var touch wire.TouchParams
+		if err := parameters(request, &touch); err != nil {
+			return nil, err
+		}
+		if len(touch.Names) > agent.MaxTouches {
+			return nil, &wire.ControlError{Code: wire.CodeBadRequest, Message: fmt.Sprintf("%d names are too many at a time", len(touch.Names))}
+		}
+		names := make([]agent.Touch, len(touch.Names))
+		for i, n := range touch.Names {
+			names[i] = agent.Touch{Path: string(n.Path), Other: n.Other}
+		}
+		return nil, controller.Touch(ctx, touch.Tag, time.Unix(touch.Seconds, int64(touch.Nanoseconds)), names)
 	case wire.MethodUnmount:
 		var unmount wire.UnmountParams
 		if err := parameters(request, &unmount); err != nil {

@@ -239,6 +239,16 @@ func TestControl(t *testing.T) {
 			t.Errorf("a clock that is %v ahead is so by %v after %v, %v", ahead, f.Guest.Ahead, took, err)
 		}
 	}
+	f.Guest.Touched = make(chan map[string][]agent.Touch, 1)
+	names := []agent.Touch{{Path: "."}, {Path: "dir/\xff\n", Other: true}}
+	if err := client.Touch(t.Context(), "share0", time.Unix(1<<50, 5), names); err != nil {
+		t.Errorf("touch: %v", err)
+	} else if got := <-f.Guest.Touched; !slices.Equal(got["share0"], names) {
+		t.Errorf("the guest touches %+v", got)
+	}
+	if err := client.Touch(t.Context(), "share0", time.Unix(0, 0), make([]agent.Touch, agent.MaxTouches+1)); err == nil {
+		t.Error("any number of names is touched")
+	}
 	if err := client.PowerOff(t.Context()); err != nil || !f.Guest.PoweredOff {
 		t.Errorf("power-off: %v", err)
 	}

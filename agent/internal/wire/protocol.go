@@ -134,6 +134,7 @@ const (
 	MethodClock     = "clock"     // ClockParams → ClockReading
 	MethodPorts     = "ports"     // the ports that are known → those that there are, once they are others
 	MethodMount     = "mount"     // Mount → nothing, once it is mounted
+	MethodTouch     = "touch"     // TouchParams → nothing, once programs are told
 	MethodUnmount   = "unmount"   // UnmountParams → Users, of what is still mounted; nobody: it is unmounted
 )
 
@@ -152,6 +153,21 @@ type UnmountParams struct {
 	Tag string `json:"tag"`
 	// Force unmounts what is in use, too: it is gone for whoever looks for it, and later for those who have it.
 	Force bool `json:"force,omitempty"`
+}
+
+// TouchParams are the parameters of [MethodTouch].
+type TouchParams struct {
+	Tag string `json:"tag"`
+	// The time of modification that files are given; one that no file of the host's gets.
+	Seconds     int64         `json:"seconds"`
+	Nanoseconds int           `json:"nanoseconds"`
+	Names       []TouchedName `json:"names"`
+}
+
+// TouchedName is a name that the host has changed.
+type TouchedName struct {
+	Path  RawString `json:"path"`
+	Other bool      `json:"other,omitempty"` // it may lead to something else than before
 }
 
 // ClockParams are the parameters of [MethodClock].
