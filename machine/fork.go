@@ -205,7 +205,7 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) erro
 func readOnly(shares []virtiofs.Share) []virtiofs.Share {
 	shares = slices.Clone(shares)
 	for i := range shares {
-		shares[i].ReadOnly, shares[i].Quota = true, 0
+		shares[i].ReadOnly, shares[i].Quota, shares[i].Watch = true, 0, false
 	}
 	return shares
 }

@@ -35,7 +35,7 @@ func isOptions(part string) bool {
 	if hasValue {
 		return slices.Contains([]string{"quota", "rules", "worktree", "allow", "refuse", "hide"}, name)
 	}
-	return slices.Contains([]string{"ro", "rw", "cow", "clone", "same-path"}, name)
+	return slices.Contains([]string{"ro", "rw", "cow", "clone", "same-path", "watch"}, name)
 }
 
 // splitOptions splits at commas, but not at those of a pattern, before which there is a backslash that stays.
@@ -65,6 +65,8 @@ func (s *Share) setOptions(f field) error {
 			modes = append(modes, option)
 		case option == "same-path":
 			s.Target = s.Source
+		case option == "watch":
+			s.Watch = true
 		case name == "quota":
 			var err error
 			if s.Quota, err = units.RAMInBytes(value); err != nil || s.Quota < minQuota {
@@ -83,7 +85,7 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, watch, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {
@@ -108,6 +110,8 @@ func (s *Share) setOptions(f field) error {
 		return errors.New("the guest writes nothing to the directory of a share that is ro, cow or clone: leave out quota=")
 	case s.Quota != 0 && s.File:
 		return errors.New("a quota is for directories: leave it out")
+	case s.Watch && s.ReadOnly:
+		return errors.New("the guest's kernel can tell its programs of changes only where they may write, and not in a share that is ro, cow or clone: leave out one of the two, and have them look again and again instead")
 	}
 	if s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
@@ -126,6 +130,9 @@ func (s Share) Options() []string {
 		list = append(list, "clone")
 	case s.ReadOnly:
 		list = append(list, "ro")
+	}
+	if s.Watch {
+		list = append(list, "watch")
 	}
 	if s.Quota != 0 {
 		list = append(list, "quota="+formatSize(s.Quota))

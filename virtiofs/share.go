@@ -32,6 +32,9 @@ type Share struct {
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
 	// Quota is how many bytes the directory may hold after what the guest writes; 0: as many as there is room for.
 	Quota int64 `json:"quota,omitempty"`
+	// Watch says that programs in the guest are told of what this machine changes in it. It can be set of what the guest
+	// may write to.
+	Watch bool `json:"watch,omitempty"`
 	// Clone is not empty where the guest gets a clone at Target, on its own disk, and the repository read-only beside it:
 	// what is checked out there at first, which is CloneHead, a branch or a commit. Admit makes Source the repository.
 	// ReadOnly is set as well.
@@ -67,7 +70,7 @@ var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 // AllowOption is the option, as it is written in a specification, by which no rule counts for a path of a share.
 func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, same-path, quota=SIZE, rules=safe,
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, same-path, watch, quota=SIZE, rules=safe,
 // rules=none, and worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is

@@ -92,6 +92,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	if err := v.makeClones(ctx, plan); err != nil { // which takes as long as it takes
 		return err
 	}
+	if err := v.tellGuest(deadline); err != nil {
+		return v.explainNotReady(deadline, err)
+	}
 	v.reach(machine.StageAgent, func(st *machine.State) { st.Status = machine.StatusRunning })
 	go v.awaitSystem(context.WithoutCancel(ctx))
 	go v.keepAgent(context.WithoutCancel(ctx))

@@ -58,8 +58,6 @@ func (v *supervisor) connectAgent(ctx context.Context, plan *machine.Plan, conn 
 // configureGuest tells a guest that boots all, and one that was restored what
 // has changed.
 func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) error {
-	copyOnWrite := func(s virtiofs.Share) bool { return s.CopyOnWrite }
-	file := func(s virtiofs.Share) bool { return s.File }
 	logins, _ := v.config.Logins()
 	for _, need := range []struct {
 		feature agent.Feature
@@ -67,8 +65,6 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 	}{
 		{agent.FeatureCertificates, len(v.certificates) > 0},
 		{agent.FeatureEnvironment, v.config.HasSecrets()},
-		{agent.FeatureCopyOnWrite, slices.ContainsFunc(v.config.Shares, copyOnWrite)},
-		{agent.FeatureShareFile, slices.ContainsFunc(v.config.Shares, file)},
 		{agent.FeatureCaches, len(v.config.Caches) > 0},
 		{agent.FeatureFiles, len(logins) > 0},
 	} {
@@ -78,6 +74,9 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 		if err := v.agentClient().Require(ctx, need.feature); err != nil {
 			return v.explainOldAgent(err)
 		}
+	}
+	if err := v.requireFor(ctx, v.config.Shares); err != nil {
+		return err
 	}
 	if v.saved == nil {
 		// First: what the guest writes from then on has the right time.
@@ -96,6 +95,23 @@ func (v *supervisor) configureGuest(ctx context.Context, plan *machine.Plan) err
 	}
 	v.agentKey = v.s.Files().Key(layout.ClientKey)
 	v.growRestoredDisk(ctx)
+	return nil
+}
+
+// requireFor finds out whether the guest's agent knows the shares' options.
+func (v *supervisor) requireFor(ctx context.Context, shares []virtiofs.Share) error {
+	for feature, needs := range map[agent.Feature]func(virtiofs.Share) bool{
+		agent.FeatureCopyOnWrite: func(s virtiofs.Share) bool { return s.CopyOnWrite },
+		agent.FeatureShareFile:   func(s virtiofs.Share) bool { return s.File },
+		agent.FeatureTouch:       func(s virtiofs.Share) bool { return s.Watch },
+	} {
+		if !slices.ContainsFunc(shares, needs) {
+			continue
+		}
+		if err := v.agentClient().Require(ctx, feature); err != nil {
+			return v.explainOldAgent(err)
+		}
+	}
 	return nil
 }
 

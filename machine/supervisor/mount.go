@@ -74,10 +74,8 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 	if err := v.agentClient().Require(ctx, agent.FeatureHotPlug); err != nil {
 		return none, v.explainOldAgent(err)
 	}
-	if share.File {
-		if err := v.agentClient().Require(ctx, agent.FeatureShareFile); err != nil {
-			return none, v.explainOldAgent(err)
-		}
+	if err := v.requireFor(ctx, []virtiofs.Share{share}); err != nil {
+		return none, err
 	}
 	c, err := v.host.Mounting(v.config, share, v.plan.Image)
 	if err != nil {
@@ -103,8 +101,8 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 			}
 		}
 	}()
-	server := fileServer{export: e}
-	if server.Server, err = v.startShare(ctx, v.plan, e, v.shareLog); err != nil {
+	server, err := v.startShare(ctx, v.plan, e, v.shareLog)
+	if err != nil {
 		return none, err
 	}
 	undo = append(undo, func() error { return server.Stop(ctx) })
@@ -128,6 +126,10 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 	}
 	v.log.Info("a share was mounted", "share", share.String(), "tag", e.tag, "port", e.port)
 	notes := v.otherWriters([]virtiofs.Share{share})
+	// What is not watched when the client has gone, is later.
+	if note, err := v.tellOf(context.WithoutCancel(ctx), server); err == nil && note != "" {
+		notes = append(notes, note)
+	}
 	if shown := server.shown(); shown.Weak {
 		notes = append(notes, weakNote(shown))
 	}

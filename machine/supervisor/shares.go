@@ -18,6 +18,7 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
+	"github.com/sourcery-zone/sandbox/virtiofs/watch"
 )
 
 // deadShareError says that the guest has lost a share. It cannot be saved:
@@ -99,7 +100,14 @@ func (e export) device() qemu.Share { return qemu.Share{Tag: e.tag, Socket: e.so
 // fileServer serves an export.
 type fileServer struct {
 	*virtiofs.Server
-	export export
+	export  export
+	changes *watch.Tree // by this machine; nil unless the guest is told of them
+}
+
+// Stop ends it, as virtiofs.Server.Stop does.
+func (s fileServer) Stop(ctx context.Context) error {
+	s.changes.Close()
+	return s.Server.Stop(ctx)
 }
 
 // exports lists what the guest mounts, in that order: its home, unless it has
@@ -149,8 +157,7 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 	ctx = context.WithoutCancel(ctx)
 	for i, dir := range exports {
 		group.Go(func() (err error) {
-			v.servers[i].export = dir
-			v.servers[i].Server, err = v.startShare(ctx, plan, dir, log)
+			v.servers[i], err = v.startShare(ctx, plan, dir, log)
 			return err
 		})
 	}
@@ -165,43 +172,65 @@ func (v *supervisor) startShares(ctx context.Context, plan *machine.Plan) error 
 
 // startShare opens a directory, which is judged as it is in this moment, and
 // starts a file server that serves it and nothing that takes its place.
-func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e export, log io.Writer) (*virtiofs.Server, error) {
+func (v *supervisor) startShare(ctx context.Context, plan *machine.Plan, e export, log io.Writer) (_ fileServer, err error) {
+	none := fileServer{}
 	open := func() (*hostdir.Dir, error) { return v.host.OpenShare(v.s.Name, e.Share) }
 	if e.own {
 		open = v.openHome
 	}
 	dir, err := open()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer dir.Close()
 	uid, gid, groups, err := virtiofs.Owner(dir)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	judge, err := judgeOf(e, dir)
 	if err != nil {
-		return nil, fmt.Errorf("sharing %s: %w", e.Source, err)
+		return none, fmt.Errorf("sharing %s: %w", e.Source, err)
+	}
+	judged := v.judged(e)
+	var changes *watch.Tree
+	if e.Watch {
+		if changes, err = watch.Open(dir); err != nil {
+			return none, err
+		}
+		defer func() {
+			if err != nil {
+				changes.Close()
+			}
+		}()
+		note := judged
+		judged = func(ev gate.Event) {
+			changes.GuestDoes(ev)
+			note(ev)
+		}
 	}
 	server, err := plan.Virtiofsd.Start(ctx, virtiofs.ServerConfig{
 		Directory: dir, Socket: e.socket, ReadOnly: e.ReadOnly, Lower: e.CopyOnWrite, Log: log,
 		GuestUID: plan.Image.Manifest.User.UID, GuestGID: plan.Image.Manifest.User.GID,
 		HostUID: uid, HostGID: gid, HostGroups: groups, AllowUnconfined: v.config.AllowWeak,
-		Judge: judge, Judged: v.judged(e), Quota: e.Quota,
+		Judge: judge, Judged: judged, Quota: e.Quota, Touches: e.Watch,
 	})
 	if _, ok := errors.AsType[*virtiofs.GateError](err); ok {
-		if judge == nil {
-			return nil, fmt.Errorf("no quota can be kept for %s, so leave it out: %w", e.Source, err)
+		switch {
+		case judge != nil:
+		case e.Quota > 0:
+			return none, fmt.Errorf("no quota can be kept for %s, so leave it out: %w", e.Source, err)
+		default:
+			return none, fmt.Errorf("programs in the guest cannot be told of changes in %s, so leave out watch: %w", e.Source, err)
 		}
-		return nil, remedy.Add(fmt.Errorf("sharing %s: %w", e.Source, err), remedy.ShareWithoutRules)
+		return none, remedy.Add(fmt.Errorf("sharing %s: %w", e.Source, err), remedy.ShareWithoutRules)
 	}
 	if unconfined, ok := errors.AsType[*virtiofs.UnconfinedError](err); ok {
-		return nil, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)
+		return none, fmt.Errorf("sharing %s: %w\nsandbox doctor tells what to do about that; a sandbox that is made with --allow-weak-isolation runs all the same", e.Source, unconfined)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("sharing %s: %w", e.Source, machine.ExplainShare(v.s.Name, err))
+		return none, fmt.Errorf("sharing %s: %w", e.Source, machine.ExplainShare(v.s.Name, err))
 	}
-	return server, nil
+	return fileServer{server, e, changes}, nil
 }
 
 // judged returns who notes what is done to an export. What is done in the home, where all is the guest's own, is noted

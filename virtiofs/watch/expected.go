@@ -28,7 +28,7 @@ const (
 const (
 	// patience is how long the kernel's event of a deed is waited for. A call that fails has none, and what the host does
 	// to that name within this time is taken for it.
-	patience = 2 * time.Second
+	patience = 5 * time.Second
 	// maxExpected bounds the deeds of which the events have not come.
 	maxExpected = 16384
 )
