@@ -53,13 +53,21 @@ func (d *disk) bindCache(root, target string, user boot.User) error {
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return unwrapPath(err)
 	}
-	if err := makeMountPoint(root, target, user); err != nil {
+	point, err := directoryPoint(root, target, user)
+	if err != nil {
 		return fmt.Errorf("there is no directory to mount it on, and none can be made: %w", err)
 	}
-	at := filepath.Join(root, target)
-	// A bind mount takes its flags only in a second call (mount(2)).
-	return mountAll([]mount{
-		{data, at, "", unix.MS_BIND, ""},
-		{"", at, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NOSUID | unix.MS_NODEV, ""},
-	})
+	defer point.Close()
+	// A bind mount takes its flags only in a second call (mount(2)), and no descriptor leads to what is mounted on it. So
+	// the directory is mounted on itself first: what is then mounted of it has its flags.
+	if err := mountAll([]mount{
+		{data, data, "", unix.MS_BIND, ""},
+		{"", data, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NOSUID | unix.MS_NODEV, ""},
+	}); err != nil {
+		return err
+	}
+	if err := unix.Mount(data, descriptorPath(point), "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mounting its directory: %w", err)
+	}
+	return nil
 }

@@ -186,9 +186,11 @@ func applyConfig(root string, user boot.User, config agent.BootConfig, ws *works
 // applyMounts mounts the home and the shares, and prepares what the user's
 // programs expect to be theirs.
 func applyMounts(root string, user boot.User, mounts []agent.Mount, ws *workspaces) error {
-	if err := makeMountPoint(root, user.Home, user); err != nil {
+	point, err := directoryPoint(root, user.Home, user)
+	if err != nil {
 		return fmt.Errorf("cannot make the home %s: %w", user.Home, err)
 	}
+	point.Close()
 	// The home first: mount points inside it must not make it look used.
 	home, others := partition(mounts, func(m agent.Mount) bool {
 		return shareTarget(user.Home, m.Target) == user.Home

@@ -52,9 +52,11 @@ func TestMountPointsInTheHomeBelongToTheUser(t *testing.T) {
 		if path != want {
 			t.Errorf("%s is at %s, want %s", target, path, want)
 		}
-		if err := makeMountPoint(root, path, user); err != nil {
+		point, err := directoryPoint(root, path, user)
+		if err != nil {
 			t.Fatal(err)
 		}
+		point.Close()
 	}
 	for path, uid := range map[string]uint32{
 		"/home": 0, "/home/agent": 1234, "/home/agent/src": 1234, "/home/agent/src/deep/project": 1234,
@@ -69,8 +71,45 @@ func TestMountPointsInTheHomeBelongToTheUser(t *testing.T) {
 		}
 	}
 	write(t, root+"/file", "")
-	if err := makeMountPoint(root, "/file", user); !errors.Is(err, syscall.ENOTDIR) {
+	if _, err := directoryPoint(root, "/file", user); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a file as mount point: %v", err)
+	}
+}
+
+// A home is kept from boot to boot, and root mounts in it before any program of the next one runs.
+func TestNoLinkOfTheHomeLeadsWhatIsMountedAtBoot(t *testing.T) {
+	root := t.TempDir()
+	user := boot.User{UID: os.Getuid(), GID: os.Getgid(), Home: "/home/agent"}
+	for _, dir := range []string{"/home/agent", "/etc", "/disk"} {
+		if err := os.MkdirAll(root+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"relative": "../../etc", "absolute": root + "/etc"} {
+		if err := os.Symlink(to, root+"/home/agent/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const want = "is a symbolic link"
+	for _, target := range []string{"relative", "relative/x", "absolute/x"} {
+		for _, share := range []agent.Mount{{}, {CopyOnWrite: true}, {File: "file"}} {
+			share.Tag, share.Target = "share0", target
+			if share.File != "" {
+				share.Target += "/x"
+			}
+			if err := mountShares(root, user, []agent.Mount{share}, nil); !says(err, want) {
+				t.Errorf("a share at %s: %v", share.Target, err)
+			}
+		}
+		if err := (&disk{at: root + "/disk"}).bindCache(root, "/home/agent/"+target, user); !says(err, want) {
+			t.Errorf("a cache at %s: %v", target, err)
+		}
+	}
+	if made, err := os.ReadDir(root + "/etc"); err != nil || len(made) != 0 {
+		t.Errorf("behind the links is %v now, %v", made, err)
+	}
+	if err := applyMounts(root, boot.User{Home: "/home/agent/relative"}, nil, nil); !says(err, want) {
+		t.Errorf("the home: %v", err)
 	}
 }
 

@@ -114,45 +114,33 @@ func mountMemory() error {
 // mountShares mounts what the host shares, in the given order, under root.
 func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspaces) error {
 	for _, share := range mounts {
-		target := shareTarget(user.Home, share.Target)
-		if share.File != "" {
-			if err := mountFile(root, user, share, target); err != nil {
-				return explainMount(share, target, err)
-			}
-			continue
-		}
-		if err := makeMountPoint(root, target, user); err != nil {
-			return fmt.Errorf("cannot make the mount point %s of the share %q: %w", target, share.Tag, err)
-		}
-		mount := func(at string) error { return mountShare(share, at) }
-		var err error
-		if share.CopyOnWrite {
-			err = ws.mount(share.Tag, root, target, mount)
-		} else {
-			err = mount(filepath.Join(root, target))
-		}
+		share.Target = shareTarget(user.Home, share.Target)
+		point, err := sharePoint(root, user, share)
 		if err != nil {
-			return explainMount(share, target, err)
+			return fmt.Errorf("cannot make the mount point %s of the share %q: %w", share.Target, share.Tag, err)
+		}
+		err = mountShareOn(point, share, ws)
+		point.Close()
+		if err != nil {
+			return explainMount(share, err)
 		}
 	}
 	return nil
 }
 
-func explainMount(share agent.Mount, target string, err error) error {
-	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, target)
+// mountShareOn mounts a share on its mount point. Without a device that has its tag, the error is EINVAL.
+func mountShareOn(point *os.File, share agent.Mount, ws *workspaces) error {
+	if share.CopyOnWrite {
+		return ws.mount(share.Tag, share.Target, point, func(at string) error { return mountShare(share, at) })
 	}
-	return fmt.Errorf("cannot mount the share %q on %s: %w", share.Tag, target, err)
+	return mountShare(share, descriptorPath(point))
 }
 
-// mountFile mounts a share that is a single file on target below root.
-func mountFile(root string, user boot.User, share agent.Mount, target string) error {
-	point, err := filePoint(root, target, user)
-	if err != nil {
-		return fmt.Errorf("cannot make the file: %v", err) // and not whatever the same number means of a share
+func explainMount(share agent.Mount, err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("cannot mount the share %q on %s: the guest has no virtiofs device with this tag", share.Tag, share.Target)
 	}
-	defer point.Close()
-	return mountShare(share, descriptorPath(point))
+	return fmt.Errorf("cannot mount the share %q on %s: %w", share.Tag, share.Target, err)
 }
 
 // mountShare mounts a share as the host serves it, or its file. Without a device that has its tag, the error is EINVAL.
@@ -186,7 +174,7 @@ func mountOnlyFile(share agent.Mount, at string) (err error) {
 		return err
 	}
 	defer dir.Close()
-	file, err := openRegular(dir, name)
+	file, err := openRegular(dir.File(), name)
 	if err != nil {
 		return err
 	}
@@ -198,9 +186,9 @@ func mountOnlyFile(share agent.Mount, at string) (err error) {
 }
 
 // openRegular opens a file of the directory to be mounted, or to be mounted on, if it is a regular one.
-func openRegular(dir *hostdir.Dir, name string) (*os.File, error) {
-	path := filepath.Join(dir.Path(), name)
-	fd, err := unix.Openat(int(dir.File().Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func openRegular(dir *os.File, name string) (*os.File, error) {
+	path := filepath.Join(dir.Name(), name)
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -226,47 +214,99 @@ func shareTarget(home, target string) string {
 	return filepath.Join(home, target)
 }
 
-// makeMountPoint makes the directory target under root, and what leads to it.
-// Inside the home, what it makes belongs to the user, who would otherwise
-// find directories there that only root can write to.
-func makeMountPoint(root, target string, user boot.User) error {
-	path := root
-	for part := range strings.SplitSeq(strings.Trim(target, "/"), "/") {
-		path = filepath.Join(path, part)
-		err := os.Mkdir(path, 0o755)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return unwrapPath(err)
-		}
-		if within(strings.TrimPrefix(path, root), user.Home) {
-			if err := giveTo(path, user); err != nil {
-				return err
-			}
-		}
+// sharePoint makes and opens the mount point of a share, whose target is absolute, below root.
+func sharePoint(root string, user boot.User, share agent.Mount) (*os.File, error) {
+	if share.File != "" {
+		return filePoint(root, share.Target, user)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return unwrapPath(err)
-	}
-	if !info.IsDir() {
-		return unix.ENOTDIR
-	}
-	return nil
+	return directoryPoint(root, share.Target, user)
 }
 
-// giveTo makes the user own a new directory. On virtiofs the host may have
-// seen to that, and need not allow the change.
-func giveTo(path string, user boot.User) error {
+// directoryPoint makes and opens the directory at the path below root, to be mounted on. What it makes inside the home
+// belongs to the user, who would otherwise find directories there that only root can write to.
+//
+// Programs of the guest may run already, or have run at an earlier boot, so that it follows no link: one of the user's
+// would put what root mounts where no user may.
+func directoryPoint(root, path string, user boot.User) (*os.File, error) {
+	dir, err := openPoint(root, path, user)
+	if link, ok := errors.AsType[*hostdir.LinkError](err); ok {
+		at := filepath.Join("/", strings.TrimPrefix(link.Path, root))
+		return nil, fmt.Errorf("%s is a symbolic link, to %q, which is not followed: put a directory in its place", at, link.Target)
+	}
+	if err != nil {
+		return nil, unwrapPath(err)
+	}
+	return dir.File(), nil
+}
+
+func openPoint(root, path string, user boot.User) (*hostdir.Dir, error) {
+	dir, err := hostdir.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	at := "/"
+	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+		if part == "" { // the root itself
+			break
+		}
+		at = filepath.Join(at, part)
+		inner, err := dir.Beneath(part)
+		if errors.Is(err, os.ErrNotExist) {
+			fd := int(dir.File().Fd())
+			err = unix.Mkdirat(fd, part, 0o755)
+			if err == nil && within(at, user.Home) {
+				err = giveTo(fd, part, user)
+			}
+			if err == nil || errors.Is(err, unix.EEXIST) {
+				inner, err = dir.Beneath(part)
+			}
+		}
+		dir.Close()
+		if err != nil {
+			return nil, err
+		}
+		dir = inner
+	}
+	return dir, nil
+}
+
+// filePoint makes and opens the file at the path below root, in the same way.
+func filePoint(root, path string, user boot.User) (*os.File, error) {
+	dir, err := directoryPoint(root, filepath.Dir(path), user)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := filepath.Base(path)
+	file, err := openRegular(dir, name)
+	if !errors.Is(err, os.ErrNotExist) {
+		return file, err
+	}
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	made := os.NewFile(uintptr(fd), path)
+	defer made.Close()
+	if within(path, user.Home) {
+		if err := made.Chown(user.UID, user.GID); err != nil {
+			return nil, err
+		}
+	}
+	return openRegular(dir, name)
+}
+
+// giveTo makes the user own a new directory of the one that is open as dir. On virtiofs the host may have seen to that,
+// and need not allow the change.
+func giveTo(dir int, name string, user boot.User) error {
 	var stat unix.Stat_t
-	if err := unix.Lstat(path, &stat); err != nil {
+	if err := unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	if int(stat.Uid) == user.UID && int(stat.Gid) == user.GID {
 		return nil
 	}
-	return os.Lchown(path, user.UID, user.GID)
+	return unix.Fchownat(dir, name, user.UID, user.GID, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func within(path, dir string) bool {

@@ -17,7 +17,6 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
-	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"golang.org/x/sys/unix"
 )
 
@@ -80,7 +79,7 @@ func writeBack(dir string) {
 
 // mountPlugged mounts a share as soon as its device is there.
 func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
-	point, err := pluggedMountPoint(m, user)
+	point, err := sharePoint("/", user, m)
 	if err != nil {
 		return fmt.Errorf("cannot make the mount point %s: %w", m.Target, err)
 	}
@@ -98,77 +97,6 @@ func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
 		return err
 	}
 	return mounted
-}
-
-// pluggedMountPoint makes and opens that of a share.
-func pluggedMountPoint(m agent.Mount, user boot.User) (*os.File, error) {
-	if m.File != "" {
-		return filePoint("/", m.Target, user)
-	}
-	dir, err := directoryPoint("/", m.Target, user)
-	if err != nil {
-		return nil, err
-	}
-	return dir.File(), nil
-}
-
-// directoryPoint makes and opens the directory at the path below root. Programs of the guest may run already, or have run
-// at an earlier boot, so that it follows no link: one of the user's would put what root mounts where no user may.
-func directoryPoint(root, path string, user boot.User) (*hostdir.Dir, error) {
-	dir, err := hostdir.Open(root)
-	if err != nil {
-		return nil, err
-	}
-	at := "/"
-	for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
-		if part == "" { // the root itself
-			break
-		}
-		at = filepath.Join(at, part)
-		inner, err := dir.Beneath(part)
-		if errors.Is(err, os.ErrNotExist) {
-			fd := int(dir.File().Fd())
-			err = unix.Mkdirat(fd, part, 0o755)
-			if err == nil && within(at, user.Home) {
-				err = unix.Fchownat(fd, part, user.UID, user.GID, unix.AT_SYMLINK_NOFOLLOW)
-			}
-			if err == nil || errors.Is(err, unix.EEXIST) {
-				inner, err = dir.Beneath(part)
-			}
-		}
-		dir.Close()
-		if err != nil {
-			return nil, err
-		}
-		dir = inner
-	}
-	return dir, nil
-}
-
-// filePoint makes and opens the file at the path below root, in the same way.
-func filePoint(root, path string, user boot.User) (*os.File, error) {
-	dir, err := directoryPoint(root, filepath.Dir(path), user)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	name := filepath.Base(path)
-	file, err := openRegular(dir, name)
-	if !errors.Is(err, os.ErrNotExist) {
-		return file, err
-	}
-	fd, err := unix.Openat(int(dir.File().Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	made := os.NewFile(uintptr(fd), path)
-	defer made.Close()
-	if within(path, user.Home) {
-		if err := made.Chown(user.UID, user.GID); err != nil {
-			return nil, err
-		}
-	}
-	return openRegular(dir, name)
 }
 
 // watchKernel calls look until it returns true: at first, and then after each event of the kernel's devices.

@@ -40,7 +40,7 @@ func TestPluggedMountPointFollowsNoLink(t *testing.T) {
 	}
 	for _, path := range []string{"link", "link/x"} {
 		for _, file := range []string{"", "x"} {
-			if point, err := pluggedMountPoint(agent.Mount{Target: filepath.Join(user.Home, path), File: file}, user); err == nil {
+			if point, err := sharePoint("/", user, agent.Mount{Target: filepath.Join(user.Home, path), File: file}); err == nil {
 				t.Errorf("%s leads to %s", path, point.Name())
 				point.Close()
 			}

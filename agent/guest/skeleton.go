@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sourcery-zone/sandbox/agent/boot"
 )
 
@@ -31,7 +33,7 @@ func fillHome(skeleton, home string, user boot.User) error {
 		if err := copyEntry(path, target, entry); err != nil {
 			return err
 		}
-		return giveTo(target, user)
+		return giveTo(unix.AT_FDCWD, target, user)
 	})
 }
 

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -28,13 +27,13 @@ import (
 const (
 	// workspacesDir is beside what the root has written, on the sandbox's disk if it has one.
 	workspacesDir = "workspaces"
-
-	// overlayOptions are those beside the directories. A rename of the host's directory is a rename, as git mv needs it,
-	// and the number of a file stays when it is first written. Without an index, one of several hard links of the host
-	// becomes a file of its own when it is written: the index finds files by handles, and those of virtiofs are other
-	// files' after the next boot.
-	overlayOptions = "redirect_dir=on,xino=on,index=off,metacopy=off"
 )
+
+// overlayOptions are those beside the directories. A rename of the host's directory is a rename, as git mv needs it,
+// and the number of a file stays when it is first written. Without an index, one of several hard links of the host
+// becomes a file of its own when it is written: the index finds files by handles, and those of virtiofs are other
+// files' after the next boot.
+var overlayOptions = [][2]string{{"redirect_dir", "on"}, {"xino", "on"}, {"index", "off"}, {"metacopy", "off"}}
 
 // Extended attributes by which overlayfs notes what it has done
 // (the kernel's Documentation/filesystems/overlayfs.rst).
@@ -71,8 +70,9 @@ func (s *service) Workspace(tag string) (server.Workspace, error) {
 	return nil, fmt.Errorf("the guest has no copy-on-write share with the tag %q", tag)
 }
 
-// mount mounts an overlay on target below root, of which the lower layer is what mountLower mounts on a directory.
-func (ws *workspaces) mount(tag, root, target string, mountLower func(at string) error) (err error) {
+// mount mounts an overlay on the directory that is open as point, of which the lower layer is what mountLower mounts on a
+// directory. Changes are kept by the target.
+func (ws *workspaces) mount(tag, target string, point *os.File, mountLower func(at string) error) (err error) {
 	w := new(workspace)
 	defer func() {
 		if err != nil {
@@ -111,14 +111,9 @@ func (ws *workspaces) mount(tag, root, target string, mountLower func(at string)
 		return err
 	}
 	defer layers.Close()
-	options := fmt.Sprintf("lowerdir=/proc/self/fd/%d,upperdir=/proc/self/fd/%d/data,workdir=/proc/self/fd/%[2]d/work,%s",
-		lower.Fd(), layers.Fd(), overlayOptions)
-	at := filepath.Join(root, target)
-	if err := unix.Mount("overlay", at, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	w.merged, err = mountOverlay(point, descriptorPath(lower), descriptorPath(layers)+"/data", descriptorPath(layers)+"/work")
+	if err != nil {
 		return fmt.Errorf("an overlay is not possible: %v", err) // and not whatever the same number means of a share
-	}
-	if w.merged, err = os.OpenRoot(at); err != nil {
-		return err
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -127,6 +122,39 @@ func (ws *workspaces) mount(tag, root, target string, mountLower func(at string)
 	}
 	ws.all[tag] = w
 	return nil
+}
+
+// mountOverlay mounts an overlay of these directories on the one that is open as point. It returns a mount of its own of
+// it, which leads there whatever becomes of the other.
+func mountOverlay(point *os.File, lower, upper, work string) (*os.Root, error) {
+	settings, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(settings)
+	for _, o := range slices.Concat([][2]string{{"source", "overlay"}, {"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}}, overlayOptions) {
+		if err := unix.FsconfigSetString(settings, o[0], o[1]); err != nil {
+			return nil, fmt.Errorf("its option %s=%s: %w", o[0], o[1], err)
+		}
+	}
+	if err := unix.FsconfigCreate(settings); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Fsmount(settings, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	if err := unix.MoveMount(fd, "", int(point.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return nil, err
+	}
+	clone, err := unix.OpenTree(fd, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	own := os.NewFile(uintptr(clone), "overlay")
+	defer own.Close()
+	return os.OpenRoot(descriptorPath(own))
 }
 
 // any tells whether there are any.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"github.com/sourcery-zone/sandbox/internal/ownthread"
 )
@@ -52,7 +53,10 @@ func inWorkspace(t *testing.T, files map[string]string, do func(w *workspace, me
 		var ws workspaces
 		check(ws.keep(top))
 		mount := func() *workspace {
-			err := ws.mount("share0", filepath.Join(dir, "root"), "/merged", func(at string) error {
+			point, err := directoryPoint(dir, "/root/merged", boot.User{})
+			check(err)
+			defer point.Close()
+			err = ws.mount("share0", "/merged", point, func(at string) error {
 				if err := unix.Mount(lower, at, "", unix.MS_BIND, ""); err != nil {
 					return err
 				}
@@ -63,8 +67,8 @@ func inWorkspace(t *testing.T, files map[string]string, do func(w *workspace, me
 		}
 		w := mount()
 		do(w, merged, lower, func() *workspace {
+			check(unix.Unmount(merged, 0)) // which nothing keeps busy
 			ws.all["share0"].close()
-			check(unix.Unmount(merged, 0))
 			return mount()
 		})
 		ws.all["share0"].close()
