@@ -31,7 +31,7 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 	// is refused, so that the server gets its body out of the way.
 	_ = http.NewResponseController(s.answer).EnableFullDuplex()
 	if secrets == nil {
-		return s.transport.RoundTrip(r)
+		return s.carried(s.transport.RoundTrip(r))
 	}
 	var sent atomic.Bool
 	trace := &httptrace.ClientTrace{
@@ -50,7 +50,7 @@ func (s sender) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	secrets.Mask(host, response)
-	return response, nil
+	return s.carried(response, nil)
 }
 
 // withheldError is why a request was not sent.

@@ -18,6 +18,7 @@ import (
 type session struct {
 	Conn
 	proxy     *Proxy
+	out       *outbox // to the guest
 	scheme    string
 	protocols []string // of TLS's ALPN, that the host and the guest have in common
 	transport *http.Transport
@@ -107,7 +108,8 @@ func (s *session) close() {
 // open finds out whether the guest speaks TLS, and if it does, who it believes that it speaks with.
 func (s *session) open(ctx context.Context) (net.Conn, error) {
 	const recordHandshake = 0x16
-	c := &guestConn{Conn: s.Guest, session: s, reader: bufio.NewReaderSize(s.Guest, 4<<10)}
+	s.out = newOutbox(s.Guest)
+	c := &guestConn{Conn: s.out, session: s, reader: bufio.NewReaderSize(s.Guest, 4<<10)}
 	if err := s.Guest.SetReadDeadline(time.Now().Add(idleTimeout)); err != nil {
 		return nil, err
 	}
