@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,8 +23,8 @@ const (
 	// order of PATH, and the variables of the configuration.
 	setEnvironment = "/etc/set-environment"
 
-	// scriptPatience bounds what runs before a command. The script starts no
-	// programs of its own.
+	// scriptPatience bounds what runs before a command, if the script takes a
+	// shell. It starts no programs of its own.
 	scriptPatience = 10 * time.Second
 )
 
@@ -63,7 +64,8 @@ type scriptRun struct {
 	home     string
 }
 
-// of returns what the script sets for the user. It is run once for each.
+// of returns what the script sets for the user. It is read, or run if it has
+// more than settings, once for each.
 func (s *scriptSettings) of(ctx context.Context, user User) ([]string, error) {
 	file, err := filepath.EvalSymlinks(s.path)
 	if err != nil {
@@ -79,10 +81,23 @@ func (s *scriptSettings) of(ctx context.Context, user User) ([]string, error) {
 	if settings, ok := s.known[run]; ok {
 		return settings, nil
 	}
-	settings, err := s.run(ctx, file, user)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	env := environ(user, runtimeDir(user), nil)
+	settings, ok := exports(string(text), env)
+	if !ok {
+		settings, err = s.run(ctx, file, user, env)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot learn what %s sets: %w", s.path, err)
 	}
+	settings = slices.DeleteFunc(settings, func(setting string) bool {
+		name, _, _ := strings.Cut(setting, "=")
+		// What a shell keeps for itself, and what belongs to a terminal.
+		return slices.Contains(env, setting) || slices.Contains([]string{"_", "SHLVL", "PWD", "OLDPWD", "TERM"}, name)
+	})
 	if s.known == nil {
 		s.known = make(map[scriptRun][]string)
 	}
@@ -90,13 +105,13 @@ func (s *scriptSettings) of(ctx context.Context, user User) ([]string, error) {
 	return settings, nil
 }
 
-// run runs the script, as the user, and returns what it changes.
-func (s *scriptSettings) run(ctx context.Context, file string, user User) ([]string, error) {
+// run runs the script, as the user, and returns the environment at its end.
+func (s *scriptSettings) run(ctx context.Context, file string, user User, env []string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, scriptPatience)
 	defer cancel()
 	// env is in /usr/bin everywhere, and not on the path that the script sets.
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `. "$0" >&2 && exec /usr/bin/env -0`, file)
-	cmd.Dir, cmd.Env = "/", environ(user, runtimeDir(user), nil)
+	cmd.Dir, cmd.Env = "/", env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Credential = credential(user)
@@ -110,19 +125,39 @@ func (s *scriptSettings) run(ctx context.Context, file string, user User) ([]str
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(complaints.String()))
 	}
-	return changes(cmd.Env, out.String()), nil
+	return strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00"), nil
 }
 
-// changes returns the variables, each ended by a zero byte, that are not in env
-// with the same value, but for those that a shell keeps for itself, and the one
-// that belongs to a terminal.
-func changes(env []string, after string) []string {
-	var changed []string
-	for setting := range strings.SplitSeq(strings.TrimSuffix(after, "\x00"), "\x00") {
-		name, _, _ := strings.Cut(setting, "=")
-		if !slices.Contains(env, setting) && !slices.Contains([]string{"_", "SHLVL", "PWD", "OLDPWD", "TERM"}, name) {
-			changed = append(changed, setting)
+// What [exports] understands of a shell's language: a comment, and a variable
+// that is set to a text, in which others may be named. In quotes, a text can have
+// several lines; without them, only what no shell gives a meaning to.
+var (
+	exportLine = regexp.MustCompile(`^(?:[ \t]*(?:#[^\n]*)?|[ \t]*export ([A-Za-z_][A-Za-z0-9_]*)=(?:"([^"\\` + "`" + `]*)"|([A-Za-z0-9_./:@%+,$-]*))[ \t]*)(?:\n|$)`)
+	named      = regexp.MustCompile(`\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\}|)`)
+)
+
+// exports returns the environment env as a script leaves it that does nothing
+// but set variables. A shell for that would take an emulated guest longer than
+// most commands. If the script has anything else, ok is false.
+func exports(script string, env []string) (after []string, ok bool) {
+	after, ok = slices.Clone(env), true
+	for ok && script != "" {
+		line := exportLine.FindStringSubmatch(script)
+		if line == nil {
+			return nil, false
 		}
+		script = script[len(line[0]):]
+		if line[1] == "" {
+			continue
+		}
+		value := named.ReplaceAllStringFunc(line[2]+line[3], func(reference string) string {
+			name := strings.Trim(reference, "${}")
+			value := getenv(after, name)
+			// Others can be a shell's own, as UID is, or no variable.
+			ok = ok && (value != "" || strings.HasPrefix(name, "XDG_") || name == "TERM")
+			return value
+		})
+		after = setenv(after, line[1]+"="+value)
 	}
-	return changed
+	return after, ok
 }

@@ -63,3 +63,47 @@ func TestScriptOfNixOSReachesPlainCommands(t *testing.T) {
 		t.Errorf("a script that fails: %q, %v", got, err)
 	}
 }
+
+// TestExportsAreAsInAShell reads scripts without a shell, and compares what a
+// shell makes of the same.
+func TestExportsAreAsInAShell(t *testing.T) {
+	user := User{Name: "agent", UID: os.Getuid(), GID: os.Getgid(), Home: "/home/agent", Shell: "/bin/sh"}
+	env := environ(user, "", nil)
+	s := &scriptSettings{starter: &Starter{}}
+	shell := func(script string) []string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "script")
+		write(t, path, script)
+		after, err := s.run(t.Context(), path, user, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = slices.DeleteFunc(after, func(setting string) bool {
+			return strings.HasPrefix(setting, "PWD=") || strings.HasPrefix(setting, "_=") || strings.HasPrefix(setting, "SHLVL=") || strings.HasPrefix(setting, "OLDPWD=")
+		})
+		slices.Sort(after)
+		return after
+	}
+	for _, script := range []string{
+		"",
+		"# a comment\n\n  # another\nexport ONE=1\nexport TWO=\"$ONE${ONE} two's, (three) ; & | * ? ~ # >\" \nexport THREE=",
+		"export LINES_OF=\"one\n\ntwo\"\nexport NONE=\"\"\nexport XDG=\"${XDG_NO_SUCH_HOME}/nix\"\n",
+		"\texport PATH=\"/run/wrappers/bin:$PATH\"\nexport PATH=\"$HOME/.local/bin:$PATH\"\nexport AT=a@b%c+d,e-f_g.h:$USER\n",
+	} {
+		after, ok := exports(script, env)
+		slices.Sort(after)
+		if want := shell(script); !ok || !slices.Equal(after, want) {
+			t.Errorf("%q sets %q, %v\na shell:\n%q", script, after, ok, want)
+		}
+	}
+	for _, script := range []string{
+		"export A=$(id)", "export A=\"$(id)\"", "export A=`id`", "export A=\"`id`\"", "export A=\"\\\"\"", "export A='a'",
+		"export A=\"a\"b", "export A=\"a", "export A=a b", "export A=~", "export A=*", "export A={a,b}", "export A=a;id", "export A=a\\\nb",
+		"export A", "export -n A=a", "A=a", "unset A", "if true; then", "export A=a # why", "export A=\"${B:-b}\"", "export A=\"$UID\"",
+		"export A=\"$\"", "export A=\"$$\"", "export A=\"$1\"", "export 1=a", "echo", "export A=$B",
+	} {
+		if after, ok := exports(script, env); ok {
+			t.Errorf("%q is for a shell, and was read as %q", script, after)
+		}
+	}
+}
