@@ -3,7 +3,9 @@
 package guest
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/agent/boot"
+	"github.com/sourcery-zone/sandbox/agent/server"
 )
 
 // What programs can put into the guest's memory without owning it, in
@@ -64,14 +67,40 @@ func (m memory) kernelMounts() []mount {
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, fmt.Sprintf("mode=0755,size=%d,nr_inodes=64k", deviceNodesBytes)},
-		// 5 is the group tty wherever there is one; without it a terminal
-		// would belong to its user's group and be open to it.
-		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+		terminals(ttyGroup),
 		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777," + m.limits(sharedShare)},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755," + m.limits(runShare)},
 		// Everybody may write there, and init must find room in /run.
 		{"tmpfs", "/run/lock", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, fmt.Sprintf("mode=1777,size=%d,nr_inodes=4k", lockBytes)},
 	}
+}
+
+// ttyGroup is the number of the group tty in most systems.
+const ttyGroup = 5
+
+// terminals is the file system of terminals, which belong to the group of that
+// number. Without one, a terminal would belong to its user's group and be open
+// to it.
+func terminals(gid int) mount {
+	return mount{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, fmt.Sprintf("gid=%d,mode=620,ptmxmode=666", gid)}
+}
+
+// nameTerminals gives terminals to the group tty of a new root, if it has
+// another number there, such as 3 in NixOS.
+func nameTerminals(root string) error {
+	groups, err := readIn(root, "/etc/group")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	gid, ok := server.FindGroup(string(groups), "tty")
+	if !ok || gid == ttyGroup {
+		return nil
+	}
+	m := terminals(gid)
+	return unix.Mount(m.source, filepath.Join(root, m.target), m.kind, m.flags|unix.MS_REMOUNT, m.options)
 }
 
 // setLimits sets the kernel's limits, under /proc/sys: those of desktop

@@ -166,6 +166,9 @@ func (s *service) start(ctx context.Context) (err error) {
 			return fmt.Errorf("cannot keep what was added to %s: %w", hosts, err)
 		}
 	}
+	if err := nameTerminals(newRoot); err != nil {
+		s.logger.Warn("terminals do not belong to the group tty", "err", err)
+	}
 
 	select {
 	case offer := <-s.offered:

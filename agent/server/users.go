@@ -76,6 +76,20 @@ func findUser(passwd, name string) (User, bool) {
 	return User{}, false
 }
 
+// FindGroup returns the number of a group by the text of group(5).
+func FindGroup(group, name string) (gid int, ok bool) {
+	for line := range strings.Lines(group) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(fields) != 4 || fields[0] != name {
+			continue
+		}
+		if gid, err := strconv.Atoi(fields[2]); err == nil {
+			return gid, true
+		}
+	}
+	return 0, false
+}
+
 // groupsOf returns the groups that group(5) lists a user in, and the user's
 // primary one, which the kernel does not add by itself.
 func groupsOf(group, name string, primary int) []int {

@@ -28,6 +28,15 @@ func TestUsersOfARoot(t *testing.T) {
 			t.Errorf("%q was found: %v", name, user)
 		}
 	}
+	group, err := os.ReadFile(etc + "/group")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"video": "44 true", "root": "0 true", "broken": "0 false", "nobody": "0 false"} {
+		if gid, ok := FindGroup(string(group), name); fmt.Sprint(gid, ok) != want {
+			t.Errorf("the group %s: %d, %v", name, gid, ok)
+		}
+	}
 	// Without these files the image's own user exists all the same.
 	if _, err := (Accounts{Etc: t.TempDir(), Default: users.Default}).Lookup(""); err != nil {
 		t.Error(err)
