@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
 // forkable is a sandbox with a snapshot, a home and published ports, of which
@@ -158,4 +159,12 @@ func homeOf(t *testing.T, s *Sandbox) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// What a share cannot have when it is read-only, a fork's does not have.
+func TestSharesOfAForkAreReadOnly(t *testing.T) {
+	got := readOnly([]virtiofs.Share{{Source: "/src", Target: "src", Quota: 5 << 30, Watch: true}})[0]
+	if again, err := virtiofs.ParseShare(got.String(), "/"); err != nil || !again.ReadOnly {
+		t.Errorf("%s is read as %+v, %v", got, again, err)
+	}
 }
