@@ -46,17 +46,21 @@ func (v *supervisor) tellOf(ctx context.Context, server fileServer) (note string
 		v.log.Warn("the guest is not told of all changes", "share", server.export.Source, "err", err)
 		note = err.Error()
 	}
-	go v.touch(context.WithoutCancel(ctx), server)
+	go v.touch(context.WithoutCancel(ctx), server, err != nil)
 	return note, nil
 }
 
 // touch tells of changes until the share ends. While the guest is busy or paused, they wait, and those of one name become
-// one.
-func (v *supervisor) touch(ctx context.Context, server fileServer) {
+// one. Limited says that it is known that not all is watched.
+func (v *supervisor) touch(ctx context.Context, server fileServer, limited bool) {
 	for {
 		changes, err := server.changes.Take(ctx, agent.MaxTouches)
 		if err != nil {
 			return // closed
+		}
+		if err := server.changes.Scanned(ctx); err != nil && !limited {
+			v.log.Warn("the guest is not told of all changes any more", "share", server.export.Source, "err", err)
+			limited = true
 		}
 		if err := v.touchAll(ctx, server, changes); err != nil {
 			v.log.Warn("the guest was not told of changes", "share", server.export.Source, "names", len(changes), "err", err)
@@ -73,6 +77,11 @@ func (v *supervisor) touchAll(ctx context.Context, server fileServer, changes []
 		names[i] = agent.Touch(c)
 	}
 	for {
+		for v.paused.Load() {
+			if !waitToTouch(server) {
+				return nil
+			}
+		}
 		client := v.agentClient()
 		asking, cancel := context.WithTimeout(ctx, touchTimeout)
 		err := client.Touch(asking, server.export.tag, time.Unix(gate.TouchTime.Unix()), names)
@@ -86,10 +95,18 @@ func (v *supervisor) touchAll(ctx context.Context, server fileServer, changes []
 		if err == nil || !again {
 			return err
 		}
-		select {
-		case <-time.After(touchRetry):
-		case <-server.Done():
-			return err
+		if !waitToTouch(server) {
+			return nil
 		}
+	}
+}
+
+// waitToTouch returns false if the share ends meanwhile.
+func waitToTouch(server fileServer) bool {
+	select {
+	case <-time.After(touchRetry):
+		return true
+	case <-server.Done():
+		return false
 	}
 }

@@ -165,7 +165,8 @@ func (t *Tree) stopped() bool {
 	}
 }
 
-// Scanned waits until all directories are watched that were there, and returns why some are not, if so: the others are.
+// Scanned waits until all directories are watched that were there, and returns why some are not, then or now: the others
+// are.
 func (t *Tree) Scanned(ctx context.Context) error {
 	select {
 	case <-t.scanned:
@@ -258,15 +259,16 @@ func (t *Tree) watch(dir *hostdir.Dir, parent *folder, name string) (*folder, er
 	if t.file == "" {
 		mask |= unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ONLYDIR
 	}
-	if len(t.folders) >= t.limit {
-		return nil, unix.ENOSPC
-	}
 	number, err := unix.InotifyAddWatch(t.inotify, fmt.Sprintf("/proc/self/fd/%d", dir.File().Fd()), mask)
 	if err != nil {
 		return nil, err
 	}
 	f := t.folders[int32(number)]
 	if f == nil {
+		if len(t.folders) >= t.limit {
+			_, _ = unix.InotifyRmWatch(t.inotify, uint32(number)) // of which there is one
+			return nil, unix.ENOSPC
+		}
 		f = &folder{watch: int32(number)}
 		t.folders[f.watch] = f
 	} else if f.parent != nil { // it was moved, of which nobody told
@@ -330,8 +332,8 @@ func (e *LimitError) Error() string {
 }
 
 // scan watches a directory and what is in it, from above, and tells of the names that changed since then. Of what is gone
-// meanwhile the kernel tells.
-func (t *Tree) scan(parent *folder, name string, since time.Time) {
+// meanwhile the kernel tells. It returns whether it has seen all.
+func (t *Tree) scan(parent *folder, name string, since time.Time) bool {
 	type place struct {
 		parent *folder
 		name   string
@@ -359,10 +361,11 @@ func (t *Tree) scan(parent *folder, name string, since time.Time) {
 		default:
 			t.fail(err)
 			if errors.Is(err, unix.ENOSPC) {
-				return
+				return false
 			}
 		}
 	}
+	return !t.stopped()
 }
 
 // look tells of the names in a directory that changed since then, and calls found for the directories among them.
@@ -410,7 +413,9 @@ func changed(dir int, name string, since time.Time) bool {
 func (t *Tree) scanAll(since time.Time) {
 	t.round++
 	t.top.round = t.round
-	t.scan(nil, ".", since)
+	if !t.scan(nil, ".", since) {
+		return
+	}
 	for _, f := range t.folders {
 		if f.round != t.round {
 			t.forget(f)

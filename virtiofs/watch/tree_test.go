@@ -301,7 +301,20 @@ func TestLimitOfDirectories(t *testing.T) {
 	if !errors.As(err, &limit) || limit.Watched != 3 || !strings.Contains(err.Error(), "of the directories in "+w.path+" only 3 are watched") {
 		t.Fatalf("%v", err)
 	}
-	// The upper ones are.
+	// The upper ones are, and still are when all is looked at once more.
+	w.Close()
+	dir, err := hostdir.Open(w.path)
+	w.do(err)
+	defer dir.Close()
+	tree, err := prepare(dir, 3)
+	w.do(err)
+	tree.scanAll(never)
+	tree.scanAll(never)
+	if n := watches(t, tree); n != 3 || len(tree.folders) != 3 {
+		t.Errorf("there are %d watches, and %d directories", n, len(tree.folders))
+	}
+	w.Tree = tree
+	go tree.run()
 	for _, dir := range []string{".", "a", "e"} {
 		w.write(path.Join(dir, "file"))
 		w.until(path.Join(dir, "file") + "*")
