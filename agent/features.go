@@ -32,11 +32,13 @@ const (
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 	FeatureShareFile   Feature = "share-file"    // see [Mount.File]
 	FeatureTouch       Feature = "touch"         // see [Client.Touch]
+
+	FeatureHotPlugCopyOnWrite Feature = "hot-plug-copy-on-write" // see [Mount.Origin] and [Client.Mount]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch, FeatureHotPlugCopyOnWrite}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -68,6 +70,8 @@ func (f Feature) purpose() string {
 		return "mount a single file, so that it would see a directory in its place"
 	case FeatureTouch:
 		return "tell programs in the guest of what the host changes in a share"
+	case FeatureHotPlugCopyOnWrite:
+		return "mount and unmount copy-on-write shares while the guest runs"
 	case FeatureHotPlug:
 		return "mount and unmount shares while the guest runs"
 	}

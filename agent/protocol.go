@@ -122,6 +122,9 @@ type Mount struct {
 	// CopyOnWrite makes the guest keep what it writes there for itself, on its disk if it has one: see
 	// [FeatureCopyOnWrite] and [Client.Workspace].
 	CopyOnWrite bool `json:"copyOnWrite,omitempty"`
+	// Origin names the host's directory of a copy-on-write share, in whatever way. One in the place of another, with another
+	// name, has changes of its own, and those of the other are kept for when it comes back.
+	Origin string `json:"origin,omitempty"`
 	// File is the name of the only file that the host serves, which is what Target becomes then: see [FeatureShareFile].
 	// Empty: all that the host serves is mounted there.
 	File string `json:"file,omitempty"`

@@ -2,6 +2,8 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -49,6 +51,12 @@ func (s standIn) addModified(ctx context.Context) error {
 // mergeBase is where that of a share is kept.
 func (s *Sandbox) mergeBase(share virtiofs.Share) string {
 	return filepath.Join(s.Files().Path(layout.MergeBases), strings.ReplaceAll(strings.Trim(share.Target, "/"), "/", "!"))
+}
+
+// asideOf ends the name of the merge base of a share that is not mounted.
+func asideOf(share virtiofs.Share) string {
+	sum := sha256.Sum256([]byte(share.Source))
+	return "@" + hex.EncodeToString(sum[:8])
 }
 
 // baseOf returns the content that a file had in a share when the sandbox was made, or an error where it is not known.

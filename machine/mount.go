@@ -23,8 +23,12 @@ func (s *Sandbox) Mount(ctx context.Context, share virtiofs.Share) (mounted api.
 			if err != nil {
 				return c, err
 			}
-			if c, err = s.host.Mounting(c, share, img); err == nil {
-				mounted.Share = c.Shares[len(c.Shares)-1]
+			if c, err = s.host.Mounting(c, share, img); err != nil {
+				return c, err
+			}
+			mounted.Share = c.Shares[len(c.Shares)-1]
+			if share.CopyOnWrite {
+				err = s.BeginWorkspace(ctx, mounted.Share)
 			}
 			return c, err
 		},
@@ -37,19 +41,36 @@ func (s *Sandbox) Mount(ctx context.Context, share virtiofs.Share) (mounted api.
 }
 
 // Unmount takes the share that the guest has at target from the sandbox: at once if it runs, and at each later start.
-// One that is in use in the guest is an error that says by whom, unless force is set.
-func (s *Sandbox) Unmount(ctx context.Context, target string, force bool) error {
-	return s.changeConfig(
+// One that is in use in the guest is an error that says by whom, unless force is set. It returns the share: what a guest has
+// changed in a copy-on-write one stays on its disk, and is there again when it is mounted in the same place.
+func (s *Sandbox) Unmount(ctx context.Context, target string, force bool) (share virtiofs.Share, err error) {
+	err = s.changeConfig(
 		func(c Config) (Config, error) {
 			img, err := s.changeableShares(c)
 			if err != nil {
 				return c, err
 			}
-			c, _, err = c.Unmounting(target, img)
+			if c, share, err = c.Unmounting(target, img); err == nil && share.CopyOnWrite {
+				err = s.SetWorkspaceAside(share)
+			}
 			return c, err
 		},
-		func() error { return s.api().Unmount(ctx, api.UnmountRequest{Target: target, Force: force}) },
+		func() error {
+			c, err := s.Config()
+			if err != nil {
+				return err
+			}
+			img, err := s.host.Image(c.Image)
+			if err != nil {
+				return err
+			}
+			if _, share, err = c.Unmounting(target, img); err != nil {
+				return err
+			}
+			return s.api().Unmount(ctx, api.UnmountRequest{Target: target, Force: force})
+		},
 	)
+	return share, err
 }
 
 // changeableShares returns the image of a sandbox whose shares can be changed while it does not run.
@@ -64,8 +85,11 @@ func (s *Sandbox) changeableShares(c Config) (*image.Image, error) {
 func (h *Host) Mounting(c Config, share virtiofs.Share, img *image.Image) (Config, error) {
 	home := img.Manifest.User.Home
 	share.Target = guestPath(share.Target, home)
-	if keepsWork(share) {
-		return c, fmt.Errorf("the share of %s cannot be mounted: a sandbox has copy-on-write shares and clones, and the disk for what is written in them, from its beginning", share.Source)
+	switch {
+	case share.Clone != "":
+		return c, fmt.Errorf("the share of %s cannot be mounted: a sandbox has clones from its beginning", share.Source)
+	case share.CopyOnWrite && c.DiskMiB == 0:
+		return c, remedy.Add(fmt.Errorf("the sandbox %s has no disk, on which it could keep what it writes in a copy-on-write share", c.Name), remedy.StopToResize, c.Name, "disk", FormatMiB(DefaultWorkspaceDiskMiB))
 	}
 	for _, other := range c.Shares {
 		if inner := guestPath(other.Target, home); inner != share.Target && strings.HasPrefix(inner, share.Target+"/") {
@@ -90,8 +114,8 @@ func (c Config) Unmounting(target string, img *image.Image) (Config, virtiofs.Sh
 	case i < 0:
 		return c, virtiofs.Share{}, remedy.Add(fmt.Errorf("the sandbox %s has no share at %s in the guest", c.Name, target), remedy.ListMounts, c.Name)
 	}
-	if keepsWork(c.Shares[i]) {
-		return c, virtiofs.Share{}, fmt.Errorf("what the guest has written at %s is on the sandbox's disk, and the sandbox has the share to its end", target)
+	if c.Shares[i].Clone != "" {
+		return c, virtiofs.Share{}, fmt.Errorf("what the guest has committed at %s is on the sandbox's disk, and the sandbox has the clone to its end", target)
 	}
 	for _, other := range c.Shares {
 		if inner := guestPath(other.Target, home); strings.HasPrefix(inner, target+"/") {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
@@ -61,11 +62,7 @@ func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, e
 		}
 	}()
 	if change {
-		w.lock, err = flock.Try(s.Files().Path(layout.WorkspaceLock), true)
-		if errors.Is(err, flock.ErrLocked) {
-			return nil, fmt.Errorf("another command applies or discards changes of %s: try again when it is done", s.Name)
-		}
-		if err != nil {
+		if w.lock, err = s.LockWorkspaces(); err != nil {
 			return nil, err
 		}
 	}
@@ -92,6 +89,15 @@ func (s *Sandbox) Workspaces(ctx context.Context, change bool) (_ *Workspaces, e
 		w.Shares = append(w.Shares, opened)
 	}
 	return w, nil
+}
+
+// LockWorkspaces makes sure that nobody else applies or discards changes until the caller closes the lock.
+func (s *Sandbox) LockWorkspaces() (*os.File, error) {
+	lock, err := flock.Try(s.Files().Path(layout.WorkspaceLock), true)
+	if errors.Is(err, flock.ErrLocked) {
+		return nil, fmt.Errorf("another command applies or discards changes of %s: try again when it is done", s.Name)
+	}
+	return lock, err
 }
 
 func (w *Workspaces) open(ctx context.Context, share virtiofs.Share, tag string) (*Workspace, error) {
@@ -165,6 +171,46 @@ func (s *Sandbox) workspaceRecords() (map[string]*workspace.Record, error) {
 		}
 	}
 	return records, nil
+}
+
+// aside is the name of the record of a share that is not mounted. Its place may be another one's by now.
+func aside(share virtiofs.Share) string { return share.Target + "\n" + share.Source }
+
+// BeginWorkspace begins to keep a record of a copy-on-write share that the guest is about to get, whose target is absolute, or
+// goes on with that of the time when it had it before: its changes are there again.
+func (s *Sandbox) BeginWorkspace(ctx context.Context, share virtiofs.Share) error {
+	records, err := s.workspaceRecords()
+	if err != nil {
+		return err
+	}
+	was, base := records[aside(share)], s.mergeBase(share)
+	if was != nil {
+		delete(records, aside(share))
+		err = os.Rename(base+asideOf(share), base)
+	} else {
+		was = &workspace.Record{Since: time.Now().UTC()}
+		err = s.keepMergeBases(ctx, Config{Access: Access{Shares: []virtiofs.Share{share}}})
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	records[share.Target] = was
+	return s.saveWorkspaceRecords(records)
+}
+
+// SetWorkspaceAside puts the record of a copy-on-write share aside that the guest does not have any more.
+func (s *Sandbox) SetWorkspaceAside(share virtiofs.Share) error {
+	records, err := s.workspaceRecords()
+	if err != nil {
+		return err
+	}
+	records[aside(share)] = records[share.Target]
+	delete(records, share.Target)
+	base := s.mergeBase(share)
+	if err := os.Rename(base, base+asideOf(share)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return s.saveWorkspaceRecords(records)
 }
 
 func (s *Sandbox) saveWorkspaceRecords(records map[string]*workspace.Record) error {

@@ -131,7 +131,7 @@ func mountShares(root string, user boot.User, mounts []agent.Mount, ws *workspac
 // mountShareOn mounts a share on its mount point. Without a device that has its tag, the error is EINVAL.
 func mountShareOn(point *os.File, share agent.Mount, ws *workspaces) error {
 	if share.CopyOnWrite {
-		return ws.mount(share.Tag, share.Target, point, func(at string) error { return mountShare(share, at) })
+		return ws.mount(share, point, func(at string) error { return mountShare(share, at) })
 	}
 	return mountShare(share, descriptorPath(point))
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
-	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +31,7 @@ func (s *service) Mount(ctx context.Context, m agent.Mount) error {
 	m.Target = shareTarget(s.image.User.Home, m.Target)
 	ctx, cancel := context.WithTimeout(ctx, plugPatience)
 	defer cancel()
-	if err := mountPlugged(ctx, s.image.User, m); err != nil {
+	if err := s.mountPlugged(ctx, m); err != nil {
 		return err
 	}
 	s.logger.Info("a share was mounted", "tag", m.Tag, "target", m.Target)
@@ -49,7 +48,7 @@ func (s *service) Unmount(_ context.Context, tag string, force bool) (agent.User
 		return agent.Users{}, err
 	}
 	// What was mounted last first; one may be on another.
-	for _, m := range slices.Backward(all.of(tag)) {
+	for _, m := range slices.Backward(s.mountsOf(all, tag)) {
 		flags := unix.UMOUNT_NOFOLLOW
 		if force {
 			flags |= unix.MNT_DETACH
@@ -62,11 +61,20 @@ func (s *service) Unmount(_ context.Context, tag string, force bool) (agent.User
 			return agent.Users{}, fmt.Errorf("cannot unmount %s: %w", m.target, err)
 		}
 	}
+	s.workspaces.forget(tag)
 	s.logger.Info("a share was unmounted", "tag", tag, "forced", force)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.config.Mounts = slices.DeleteFunc(slices.Clone(s.config.Mounts), func(m agent.Mount) bool { return m.Tag == tag })
 	return agent.Users{}, trustShares("/", s.image.User, s.config.Mounts)
+}
+
+// mountsOf are the mounts of the share with that tag: of its overlay, if it is copy-on-write.
+func (s *service) mountsOf(all mountTable, tag string) mountTable {
+	if device, ok := s.workspaces.device(tag); ok {
+		return all.on(device)
+	}
+	return all.of(tag)
 }
 
 // writeBack gives the host what is still in the guest's memory only. A share that cannot be opened has nothing there.
@@ -78,8 +86,8 @@ func writeBack(dir string) {
 }
 
 // mountPlugged mounts a share as soon as its device is there.
-func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
-	point, err := sharePoint("/", user, m)
+func (s *service) mountPlugged(ctx context.Context, m agent.Mount) error {
+	point, err := sharePoint("/", s.image.User, m)
 	if err != nil {
 		return fmt.Errorf("cannot make the mount point %s: %w", m.Target, err)
 	}
@@ -87,7 +95,7 @@ func mountPlugged(ctx context.Context, user boot.User, m agent.Mount) error {
 	// Drivers are bound with an event of the kernel's.
 	mounted := errors.New("no event of the kernel's")
 	err = watchKernel(ctx, func() bool {
-		mounted = mountShare(m, descriptorPath(point))
+		mounted = mountShareOn(point, m, &s.workspaces)
 		return !errors.Is(mounted, unix.EINVAL)
 	})
 	switch {
@@ -184,6 +192,16 @@ func (t mountTable) of(tag string) (list mountTable) {
 	return list
 }
 
+// on are the mounts of what is on that device.
+func (t mountTable) on(device string) (list mountTable) {
+	for _, m := range t {
+		if m.device == device {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
 // users are what keeps m from being unmounted.
 func (t mountTable) users(m mounted) agent.Users {
 	users := agent.Users{Busy: true}
@@ -195,7 +213,7 @@ func (t mountTable) users(m mounted) agent.Users {
 	processes, _ := os.ReadDir("/proc") // without it, nobody is to be seen
 	for _, p := range processes {
 		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
+		if err != nil || pid == os.Getpid() { // the agent has mounts of its own of what it has open
 			continue
 		}
 		if uses := usedBy("/proc/"+p.Name(), m.device); uses != "" {

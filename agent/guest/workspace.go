@@ -71,8 +71,8 @@ func (s *service) Workspace(tag string) (server.Workspace, error) {
 }
 
 // mount mounts an overlay on the directory that is open as point, of which the lower layer is what mountLower mounts on a
-// directory. Changes are kept by the target.
-func (ws *workspaces) mount(tag, target string, point *os.File, mountLower func(at string) error) (err error) {
+// directory.
+func (ws *workspaces) mount(share agent.Mount, point *os.File, mountLower func(at string) error) (err error) {
 	w := new(workspace)
 	defer func() {
 		if err != nil {
@@ -92,7 +92,7 @@ func (ws *workspaces) mount(tag, target string, point *os.File, mountLower func(
 	if w.lower, err = os.OpenRoot(shareMount); err != nil {
 		return err
 	}
-	dir, err := ws.open(target)
+	dir, err := ws.open(share.Target, share.Origin)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (ws *workspaces) mount(tag, target string, point *os.File, mountLower func(
 	if ws.all == nil {
 		ws.all = make(map[string]*workspace)
 	}
-	ws.all[tag] = w
+	ws.all[share.Tag] = w
 	return nil
 }
 
@@ -195,14 +195,65 @@ func (ws *workspaces) keep(dir string) (err error) {
 	return err
 }
 
-// open opens the directory of a workspace, which it makes if need be.
-func (ws *workspaces) open(target string) (*os.Root, error) {
-	sum := sha256.Sum256([]byte(target)) // which may be longer than a name, and has slashes
+// originFile is beside the layers of a workspace: see [agent.Mount.Origin].
+const originFile = "origin"
+
+// open opens the directory of a workspace, which it makes if need be: that of the target, or, if it is another directory's,
+// one of its own.
+func (ws *workspaces) open(target, origin string) (*os.Root, error) {
+	dir, err := ws.openNamed(target)
+	if err != nil || origin == "" {
+		return dir, err
+	}
+	was, err := dir.ReadFile(originFile)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = dir.WriteFile(originFile, []byte(origin), 0o600); err == nil {
+			return dir, nil
+		}
+	case err == nil && string(was) == origin:
+		return dir, nil
+	}
+	dir.Close()
+	if err != nil {
+		return nil, err
+	}
+	return ws.openNamed(target + "\x00" + origin)
+}
+
+func (ws *workspaces) openNamed(name string) (*os.Root, error) {
+	sum := sha256.Sum256([]byte(name)) // which may be longer than a name of a file, and has slashes
 	dir := workspacesDir + "/" + hex.EncodeToString(sum[:16])
 	if err := ws.top.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	return ws.top.OpenRoot(dir)
+}
+
+// device is by what the kernel knows the overlay of the share with that tag, if it is one.
+func (ws *workspaces) device(tag string) (device string, ok bool) {
+	ws.mu.Lock()
+	w := ws.all[tag]
+	ws.mu.Unlock()
+	if w == nil {
+		return "", false
+	}
+	info, err := w.merged.Stat(".")
+	if err != nil {
+		return "", false
+	}
+	dev := info.Sys().(*syscall.Stat_t).Dev
+	return deviceName(unix.Major(dev), unix.Minor(dev)), true
+}
+
+// forget lets go of the share with that tag, which is not mounted any more.
+func (ws *workspaces) forget(tag string) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.all[tag]; w != nil {
+		w.close()
+		delete(ws.all, tag)
+	}
 }
 
 // prepareUpper makes the upper layer like the directory over which it lies, or readies one of an earlier boot.

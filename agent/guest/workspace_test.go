@@ -5,6 +5,7 @@ package guest
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/agent/boot"
 	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 	"github.com/sourcery-zone/sandbox/internal/ownthread"
@@ -56,7 +58,7 @@ func inWorkspace(t *testing.T, files map[string]string, do func(w *workspace, me
 			point, err := directoryPoint(dir, "/root/merged", boot.User{})
 			check(err)
 			defer point.Close()
-			err = ws.mount("share0", "/merged", point, func(at string) error {
+			err = ws.mount(agent.Mount{Tag: "share0", Target: "/merged"}, point, func(at string) error {
 				if err := unix.Mount(lower, at, "", unix.MS_BIND, ""); err != nil {
 					return err
 				}
@@ -237,6 +239,69 @@ func TestWorkspaceLeavesWhatIsMountedInIt(t *testing.T) {
 		if read(t, filepath.Join(at, "live")) != "live" {
 			t.Error("what another share has is gone")
 		}
+	})
+}
+
+// Another directory in the same place has nothing of the first, which finds what it had when it comes back. So it does if it
+// was there before directories had names.
+func TestWorkspaceBelongsToOneDirectory(t *testing.T) {
+	var ws workspaces
+	must(t, ws.keep(t.TempDir()))
+	defer ws.top.Close()
+	holds := func(origin string) string {
+		dir, err := ws.open("/srv/x", origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		text, _ := dir.ReadFile("data")
+		must(t, dir.WriteFile("data", append(text, origin...), 0o600))
+		return string(text)
+	}
+	var got []string
+	for _, origin := range []string{"", "a", "b", "a", "b"} {
+		got = append(got, holds(origin))
+	}
+	expect(t, got, "", "", "", "a", "b")
+}
+
+// What the agent has open of a workspace keeps nobody from unmounting it, and what a program has does.
+func TestWorkspaceIsUnmountedWhenNobodyUsesIt(t *testing.T) {
+	inWorkspace(t, map[string]string{"dir/x": "x"}, func(w *workspace, merged, _ string, again func() *workspace) {
+		s := &service{logger: slog.New(slog.DiscardHandler)}
+		s.workspaces.all = map[string]*workspace{"share0": w}
+		must(t, put(filepath.Join(merged, "new"), "new"))
+		inUse, err := os.Open(filepath.Join(merged, "dir"))
+		must(t, err)
+		unmount := func() bool {
+			text, err := os.ReadFile("/proc/thread-self/mountinfo") // which has the namespace of this thread
+			must(t, err)
+			var all mountTable
+			for line := range strings.Lines(string(text)) {
+				if m, ok := parseMounted(line); ok {
+					all = append(all, m)
+				}
+			}
+			mounts := s.mountsOf(all, "share0")
+			if len(mounts) != 1 || mounts[0].target != merged {
+				t.Errorf("it is mounted at %+v", mounts)
+				return false
+			}
+			return unix.Unmount(mounts[0].target, unix.UMOUNT_NOFOLLOW) == nil
+		}
+		if unmount() {
+			t.Error("it was unmounted while a directory of it was open")
+		}
+		inUse.Close()
+		if !unmount() {
+			t.Error("it is busy, and nobody uses it")
+		}
+		s.workspaces.forget("share0")
+		if _, ok := s.workspaces.device("share0"); ok {
+			t.Error("it is still known")
+		}
+		must(t, unix.Mount("tmpfs", merged, "tmpfs", 0, "")) // for what again unmounts
+		expect(t, listed(t, again()), "new")
 	})
 }
 

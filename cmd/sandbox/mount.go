@@ -9,6 +9,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -101,8 +102,13 @@ EXAMPLES
 			if err != nil {
 				return err
 			}
-			if err := s.Unmount(c.Context, c.Args().Get(1), c.Bool("force")); err != nil {
+			share, err := s.Unmount(c.Context, c.Args().Get(1), c.Bool("force"))
+			if err != nil {
 				return fmt.Errorf("umount %s: %w", s.Name, err)
+			}
+			if share.CopyOnWrite {
+				fmt.Fprintf(notes(), "sandbox: what the guest has changed there stays on its disk: sandbox mount %s %s brings it back\n",
+					s.Name, qemu.ShellQuote([]string{share.String()}))
 			}
 			noteLater(s, "gone")
 			return nil

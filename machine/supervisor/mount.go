@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -77,6 +79,11 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 	if err := v.requireFor(ctx, []virtiofs.Share{share}); err != nil {
 		return none, err
 	}
+	if share.CopyOnWrite {
+		if err := v.agentClient().Require(ctx, agent.FeatureHotPlugCopyOnWrite); err != nil {
+			return none, v.explainOldAgent(err)
+		}
+	}
 	c, err := v.host.Mounting(v.config, share, v.plan.Image)
 	if err != nil {
 		return none, err
@@ -106,6 +113,12 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 		return none, err
 	}
 	undo = append(undo, func() error { return server.Stop(ctx) })
+	if share.CopyOnWrite {
+		if err := v.s.BeginWorkspace(ctx, share); err != nil {
+			return none, err
+		}
+		undo = append(undo, func() error { return v.s.SetWorkspaceAside(share) })
+	}
 	if err := v.plug(ctx, e); err != nil {
 		return none, err
 	}
@@ -139,6 +152,10 @@ func (v *supervisor) mount(ctx context.Context, share virtiofs.Share) (_ api.Mou
 // mount is what the guest's agent is told of it.
 func (e export) mount() agent.Mount {
 	m := agent.Mount{Tag: e.tag, Target: e.MountPoint(), ReadOnly: e.ReadOnly, CopyOnWrite: e.CopyOnWrite}
+	if e.CopyOnWrite {
+		sum := sha256.Sum256([]byte(e.Source)) // the guest need not know where that is
+		m.Origin = hex.EncodeToString(sum[:16])
+	}
 	if e.File {
 		m.File = path.Base(e.Source)
 	} else if set, err := rules.New(e.Rules); err == nil && !e.own && e.Clone == "" && (!e.ReadOnly || e.CopyOnWrite) {
@@ -235,7 +252,16 @@ func (v *supervisor) unmount(ctx context.Context, target string, force bool) err
 	if server.export.port == 0 {
 		return remedy.Add(fmt.Errorf("the share at %s cannot be unplugged, as the machine of %s began with a state from before that was possible", share.Target, v.s.Name), remedy.Restart, v.s.Name)
 	}
-	if err := v.agentClient().Require(ctx, agent.FeatureHotPlug); err != nil {
+	feature := agent.FeatureHotPlug
+	if share.CopyOnWrite {
+		feature = agent.FeatureHotPlugCopyOnWrite
+		lock, err := v.s.LockWorkspaces()
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+	}
+	if err := v.agentClient().Require(ctx, feature); err != nil {
 		return v.explainOldAgent(err)
 	}
 	waiting, cancel := context.WithTimeout(ctx, mountPatience)
@@ -248,6 +274,11 @@ func (v *supervisor) unmount(ctx context.Context, target string, force bool) err
 	}
 	if err := v.unplug(ctx, server); err != nil {
 		return err
+	}
+	if share.CopyOnWrite {
+		if err := v.s.SetWorkspaceAside(share); err != nil {
+			return err
+		}
 	}
 	v.log.Info("a share was unmounted", "share", share.String(), "forced", force)
 	return v.recordShares(c.Shares)

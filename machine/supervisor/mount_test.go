@@ -6,11 +6,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
+	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
+	"github.com/sourcery-zone/sandbox/machine/workspace"
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -96,6 +100,69 @@ func TestShareComesAndGoesWhileTheGuestRuns(t *testing.T) {
 	}
 }
 
+// What the guest changes in a copy-on-write share stays on its disk when the share goes. What is known of it is for that
+// directory only, and there again with it.
+func TestCopyOnWriteShareComesAndGoesWhileTheGuestRuns(t *testing.T) {
+	l := newLife(t, func(c *machine.Config) { c.DiskMiB = 64 })
+	pluggable(l)
+	l.guest.agent.Guest.State.Disk = "/dev/vdb"
+	l.begin()
+	l.await(machine.StageAgent)
+	one, two := admitted(t, l, "x"), admitted(t, l, "x")
+	one.CopyOnWrite, one.ReadOnly, two.CopyOnWrite, two.ReadOnly = true, true, true, true
+	since := func() (now, later time.Time) {
+		t.Helper()
+		var records map[string]workspace.Record
+		if err := durable.ReadJSON(l.s.Files().Path(layout.WorkspaceFile), &records); err != nil {
+			t.Fatal(err)
+		}
+		return records["/home/agent/x"].Since, records["/home/agent/x\n"+one.Source].Since
+	}
+	var origins []string
+	mount := func(share virtiofs.Share) {
+		t.Helper()
+		if _, err := l.calls.Mount(t.Context(), api.MountRequest{Share: share}); err != nil {
+			t.Fatal(err)
+		}
+		m := l.guest.agent.Guest.Mounted[0]
+		if !m.CopyOnWrite || !m.ReadOnly || m.Origin == "" || strings.Contains(m.Origin, "/") {
+			t.Errorf("the guest has mounted %+v", m)
+		}
+		origins = append(origins, m.Origin)
+	}
+	unmount := func() {
+		t.Helper()
+		if err := l.calls.Unmount(t.Context(), api.UnmountRequest{Target: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		l.has()
+	}
+	mount(one)
+	first, _ := since()
+	unmount()
+	mount(two)
+	other, aside := since()
+	if first.IsZero() || !other.After(first) || !aside.Equal(first) {
+		t.Errorf("the first has changes since %v, the other since %v, and the first, which is aside, since %v", first, other, aside)
+	}
+	unmount()
+	mount(one)
+	if again, _ := since(); !again.Equal(first) {
+		t.Errorf("it has changes since %v, and was first mounted at %v", again, first)
+	}
+	if origins[0] == origins[1] || origins[0] != origins[2] {
+		t.Errorf("the guest takes them for %q", origins)
+	}
+	lock, err := l.s.LockWorkspaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := l.calls.Unmount(t.Context(), api.UnmountRequest{Target: "x"}); err == nil || !strings.Contains(err.Error(), "applies or discards") {
+		t.Errorf("while somebody applies its changes: %v", err)
+	}
+}
+
 func TestShareThatCannotBeMountedLeavesNothing(t *testing.T) {
 	for name, breaks := range map[string]func(l *life){
 		"no device": func(l *life) {
@@ -154,11 +221,13 @@ func TestMountIsRefused(t *testing.T) {
 	pluggable(l)
 	l.begin()
 	l.await(machine.StageAgent)
-	inner := admitted(t, l, "/srv/x/y")
+	inner, cow := admitted(t, l, "/srv/x/y"), admitted(t, l, "/srv/cow")
+	cow.CopyOnWrite, cow.ReadOnly = true, true
 	if _, err := l.calls.Mount(t.Context(), api.MountRequest{Share: inner}); err != nil {
 		t.Fatal(err)
 	}
 	for want, share := range map[string]virtiofs.Share{
+		"has no disk":                     cow,
 		"would hide that of":              admitted(t, l, "/srv/x"),
 		"have the same place":             admitted(t, l, "/srv/x/y"),
 		"hide the guest's own files":      admitted(t, l, "/etc/x"),
