@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -141,6 +142,8 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 		c.Caches[i] = c.cachePath(target, m.User.Home)
 	}
 	if len(errs) == 0 {
+		c.Shares = h.withBorrowed(context.Background(), c.Shares, m.User.Home)
+		errs = append(errs, checkClones(c.Shares))
 		rules, err := resolveRemotes(c.Allow, c.Shares)
 		c.Allow, errs = rules, append(errs, err)
 		c.GitCredentials, err = resolveCredentials(c.GitCredentials, c.Shares)

@@ -1,11 +1,21 @@
 package machine
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
+
+// What a share says of where Git has the rest of it, a guest or a stranger may have written. So nothing is shared because of
+// it but what says the same of the share: a repository that names its worktree or submodule, and objects that the share's own
+// history names. All of it is decided when a sandbox is made. Later starts share what was decided then.
 
 // FarRepository is a share that is a worktree or a submodule of Git, whose repository the guest does not have where git
 // looks for it, so that git does not work in it.
@@ -28,15 +38,33 @@ func FarRepositories(shares []virtiofs.Share) (far []FarRepository) {
 	return far
 }
 
-// withRepositories adds to worktrees of Git their repositories, which have to be where they are on this machine, and so do
-// the worktrees: those that would have their usual place get that. Of a repository, the guest can write what its worktrees
-// need. One that is a danger to share is not added.
+// SubmoduleRepositories are the shares that are repositories of submodules which are shared too, each with its submodule.
+func SubmoduleRepositories(shares []virtiofs.Share) map[string]string {
+	found := map[string]string{}
+	for _, s := range shares {
+		repository := virtiofs.SubmoduleOf(s.Source)
+		if repository != "" && slices.ContainsFunc(shares, func(other virtiofs.Share) bool { return other.Source == repository }) {
+			found[repository] = s.Source
+		}
+	}
+	return found
+}
+
+// withRepositories adds to worktrees and submodules of Git their repositories, which have to be where they are on this
+// machine, and so do the worktrees: those that would have their usual place get that. Of a repository, the guest can write
+// what its worktrees need. One that is a danger to share is not added.
 func (h *Host) withRepositories(shares []virtiofs.Share) []virtiofs.Share {
 	shares = slices.Clone(shares)
 	for i := range shares {
 		share := &shares[i]
+		if share.Clone != "" || share.Target != share.Source && share.Target != filepath.Base(share.Source) {
+			continue
+		}
 		name, repository := virtiofs.WorktreeOf(share.Source)
-		if name == "" || share.Clone != "" || share.Target != share.Source && share.Target != filepath.Base(share.Source) {
+		if name == "" {
+			repository = virtiofs.SubmoduleOf(share.Source)
+		}
+		if repository == "" {
 			continue
 		}
 		at := slices.IndexFunc(shares, func(s virtiofs.Share) bool {
@@ -49,7 +77,9 @@ func (h *Host) withRepositories(shares []virtiofs.Share) []virtiofs.Share {
 			continue
 		case !hasPath(shares, repository):
 			added := virtiofs.Share{Source: repository, Target: repository, ReadOnly: share.ReadOnly, CopyOnWrite: share.CopyOnWrite}
-			added.Rules.Worktrees = []string{name}
+			if name != "" {
+				added.Rules.Worktrees = []string{name}
+			}
 			added, err := added.Admit(h.ShareRules())
 			if err != nil {
 				continue
@@ -63,11 +93,124 @@ func (h *Host) withRepositories(shares []virtiofs.Share) []virtiofs.Share {
 }
 
 // hasPath tells whether a guest has a directory of this machine at the same path.
-func hasPath(shares []virtiofs.Share, dir string) bool {
+func hasPath(shares []virtiofs.Share, dir string) bool { return hasAt(shares, dir, dir) }
+
+// hasAt tells whether a guest has a directory of this machine at a path.
+func hasAt(shares []virtiofs.Share, dir, target string) bool {
 	for _, s := range shares {
-		if rel, err := filepath.Rel(s.Source, dir); err == nil && filepath.IsLocal(rel) && filepath.Join(s.Target, rel) == dir {
+		if rel, err := filepath.Rel(s.Source, dir); err == nil && filepath.IsLocal(rel) && filepath.Join(s.MountPoint(), rel) == target {
 			return true
 		}
 	}
 	return false
+}
+
+// Borrowed is a directory of objects in which Git looks for what a share's repository does not have itself.
+type Borrowed struct {
+	Share     virtiofs.Share // whose repository borrows, or the one from which that one does
+	Directory string         // on this machine: what a file in the share says, which a guest may have written
+	Target    string         // where git in the guest looks for it
+	Shared    bool           // the guest has it there
+}
+
+const (
+	// maxAlternateDepth is from where on Git ignores what alternates borrow themselves: link_alt_odb_entries in its odb.c.
+	maxAlternateDepth = 5
+
+	// maxBorrowed bounds how many directories are looked at. Each that is shared takes a process and a slot.
+	maxBorrowed = 8
+)
+
+// BorrowedObjects are those of the shares, which must have their places in the guest.
+func BorrowedObjects(shares []virtiofs.Share) (all []Borrowed) {
+	for _, s := range shares {
+		if objects := virtiofs.ObjectsOf(s.Source); objects != "" && !s.File && !s.Objects {
+			all = appendBorrowed(all, shares, s, filepath.Join(s.Source, objects), path.Join(s.MountPoint(), objects), 0)
+		}
+	}
+	return all
+}
+
+// appendBorrowed adds what the objects in a directory borrow, which the guest has at the path target.
+func appendBorrowed(all []Borrowed, shares []virtiofs.Share, s virtiofs.Share, dir, target string, depth int) []Borrowed {
+	if depth > maxAlternateDepth {
+		return all
+	}
+	for _, name := range virtiofs.Alternates(dir) {
+		b := Borrowed{Share: s, Directory: path.Clean(name), Target: path.Clean(name)}
+		if !path.IsAbs(name) {
+			b.Directory, b.Target = path.Join(dir, name), path.Join(target, name)
+		}
+		if resolved, err := hostdir.Resolve(b.Directory); err == nil {
+			b.Directory = resolved
+		}
+		known := slices.ContainsFunc(all, func(other Borrowed) bool { return other.Target == b.Target })
+		if known || len(all) == maxBorrowed {
+			continue
+		}
+		b.Shared = hasAt(shares, b.Directory, b.Target)
+		all = appendBorrowed(append(all, b), shares, s, b.Directory, b.Target, depth+1)
+	}
+	return all
+}
+
+// withBorrowed adds to shares, which have absolute targets, the directories of objects from which their repositories borrow,
+// where git in the guest looks for them. Of each, the guest reads objects only. One that is no such directory, that is a
+// danger to share, or has no place in the guest is not added, and neither is one that has no commit of the share's own
+// history: whoever made a share name it need not know what is in it. Nothing is added where a guest that has the share can
+// change what is borrowed, as an earlier one may have done that.
+func (h *Host) withBorrowed(ctx context.Context, shares []virtiofs.Share, home string) []virtiofs.Share {
+	for _, b := range BorrowedObjects(shares) {
+		if b.Shared || !b.Share.KeepsAlternates() || !virtiofs.IsObjects(b.Directory) {
+			continue
+		}
+		added, err := virtiofs.Share{Source: b.Directory, Target: b.Target, ReadOnly: true, Objects: true}.Admit(h.ShareRules())
+		if err != nil || !sharesHistory(ctx, b.Share, added.Source) {
+			continue
+		}
+		if _, err := virtiofs.Arrange(append(slices.Clone(shares), added), home); err != nil {
+			continue
+		}
+		shares = append(shares, added)
+	}
+	return shares
+}
+
+// checkClones finds a clone that would lack objects.
+func checkClones(shares []virtiofs.Share) error {
+	for _, b := range BorrowedObjects(shares) {
+		if b.Share.Clone != "" && !b.Shared {
+			return fmt.Errorf("the repository %s has objects in another one, %s, which the guest would lack: git -C %[1]s repack -a -d gets them, and then remove %[1]s/objects/info/alternates", b.Share.Source, b.Directory)
+		}
+	}
+	return nil
+}
+
+// maxHistory bounds how many commits of a share, the newest first, are looked for among the objects that it borrows.
+const maxHistory = "100000"
+
+// sharesHistory tells whether there is a commit of the repository of a share, which its own branches lead to, in a directory
+// of objects. Git reads both without their settings. Whoever does not know a repository cannot name its commits.
+func sharesHistory(ctx context.Context, s virtiofs.Share, objects string) bool {
+	repository := filepath.Dir(filepath.Join(s.Source, virtiofs.ObjectsOf(s.Source)))
+	top, err := os.MkdirTemp("", "sandbox-objects-") // 0700
+	if err != nil {
+		return false
+	}
+	defer os.RemoveAll(top)
+	own, other := standIn{dir: filepath.Join(top, "own")}, standIn{dir: filepath.Join(top, "other")}
+	const head = "ref: refs/heads/none\n"
+	if err := own.make([]byte(head), nil, filepath.Join(repository, "objects"), repository); err != nil {
+		return false
+	}
+	if err := other.make([]byte(head), nil, objects, ""); err != nil {
+		return false
+	}
+	// One that was cut off may have objects of which the history is not whole.
+	commits, err := own.git(ctx, nil, "rev-list", "--all", "--ignore-missing", "--max-count="+maxHistory)
+	if err != nil || len(commits) == 0 {
+		return false
+	}
+	found, err := other.git(ctx, commits, "cat-file", "--batch-check=%(objecttype)")
+	return err == nil && slices.Contains(strings.Split(string(found), "\n"), "commit")
 }

@@ -99,3 +99,166 @@ echo nothing >odd/.git`)
 		}
 	}
 }
+
+// shell runs a script in a directory, as somebody without settings of Git.
+func shell(t *testing.T, dir, script string) {
+	t.Helper()
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("install git to run this test")
+	}
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=x", "GIT_AUTHOR_EMAIL=x@example.com",
+		"GIT_COMMITTER_NAME=x", "GIT_COMMITTER_EMAIL=x@example.com", "GIT_ALLOW_PROTOCOL=file")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+}
+
+func TestASubmoduleBringsItsRepository(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, top, `git init -q origin; git -C origin commit -q --allow-empty -m one; git init -q app
+git -C app submodule add -q ../origin lib; git -C app commit -q -m lib; git -C app worktree add -q ../fix; git -C fix submodule update -q --init
+mkdir fake; echo "gitdir: $PWD/app/.git/modules/lib" >fake/.git
+git init -q private; mkdir liar; echo "gitdir: $PWD/private/.git" >liar/.git`)
+	host := &Host{Dirs: layout.Dirs{State: filepath.Join(top, "state")}}
+	for name, want := range map[string]string{
+		"app/lib": "app/lib app/.git/modules/lib", "fix/lib": "fix/lib app/.git/worktrees/fix/modules/lib", "fake": "", "liar": "", "origin": "",
+	} {
+		got := host.withRepositories([]virtiofs.Share{{Source: filepath.Join(top, name), Target: filepath.Base(name)}})
+		if want == "" {
+			if len(got) != 1 || got[0].Target != filepath.Base(name) {
+				t.Errorf("%s: %+v", name, got)
+			}
+			continue
+		}
+		var paths []string
+		for _, s := range got {
+			rel, _ := filepath.Rel(top, s.Target)
+			paths = append(paths, rel)
+			if s.Source != s.Target || s.ReadOnly || s.Rules.None {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+		if strings.Join(paths, " ") != want || len(FarRepositories(got)) != 0 {
+			t.Errorf("%s: %q is shared, want %q; far are %v", name, paths, want, FarRepositories(got))
+		}
+		if of := SubmoduleRepositories(got); len(of) != 1 || of[got[1].Source] != got[0].Source {
+			t.Errorf("%s: repositories of submodules are %v", name, of)
+		}
+	}
+}
+
+// What a repository borrows comes with it, and nothing else that it names.
+func TestBorrowedObjectsAreShared(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := filepath.Join(top, "home")
+	t.Setenv("HOME", home)
+	shell(t, top, `mkdir -p home/.ssh/objects/pack home/.ssh/refs home/secret/pack home/secret/info; echo ref: refs/heads/x >home/.ssh/HEAD
+for r in base private; do git init -q -b main $r; git -C $r commit -q --allow-empty -m $r; done
+git clone -q --shared base nested; git -C nested commit -q --allow-empty -m nested
+git clone -q --shared nested app; git -C app commit -q --allow-empty -m app; git -C app worktree add -q ../fix
+git clone -q --shared nested relative; echo ../../../nested/.git/objects >relative/.git/objects/info/alternates
+git clone -q --bare --shared nested bare.git
+for n in "$PWD/home/.ssh/objects" "$PWD/home/secret" "$PWD/private/.git/objects" ../../../private/.git/objects "$PWD/private/.git" /etc / . "$PWD/link/objects" \
+	'"../../../private/.git/objects"' '# '"$PWD/private/.git/objects"; do echo "$n"; done >names
+ln -s private/.git link
+git clone -q --no-local nested hostile; cp names hostile/.git/objects/info/alternates
+git clone -q --no-local nested fifo; mkfifo fifo/.git/objects/info/alternates
+git clone -q --no-local nested away; ln -s "$PWD/names" away/.git/objects/info/alternates`)
+	host := &Host{Dirs: layout.Dirs{State: filepath.Join(top, "state")}}
+	share := func(name, target string) virtiofs.Share {
+		return virtiofs.Share{Source: filepath.Join(top, name), Target: target}
+	}
+	cow := share("app", "/home/agent/app")
+	cow.ReadOnly, cow.CopyOnWrite = true, true
+	clone := share("app/.git", "/home/agent/app")
+	clone.ReadOnly, clone.Clone = true, virtiofs.CloneHead
+	relativeClone := share("relative/.git", "/home/agent/relative")
+	relativeClone.ReadOnly, relativeClone.Clone = true, virtiofs.CloneHead
+	loose, allowed, readOnly := share("app", "/home/agent/app"), share("app", "/home/agent/app"), share("app", "/home/agent/app")
+	loose.Rules.None, allowed.Rules.Allow = true, []string{".git/"}
+	readOnly.ReadOnly, readOnly.Rules.None = true, true
+	shell(t, top, `cp -a bare.git bare`)
+	const absolute = "TOP/nested/.git/objects TOP/base/.git/objects"
+	for name, tt := range map[string]struct {
+		shares []virtiofs.Share
+		want   string
+	}{
+		"absolute":              {[]virtiofs.Share{share("app", "/home/agent/app")}, absolute},
+		"copy-on-write":         {[]virtiofs.Share{cow}, absolute},
+		"a clone":               {[]virtiofs.Share{clone}, absolute},
+		"a bare repository":     {[]virtiofs.Share{share("bare.git", "/srv/bare.git")}, absolute},
+		"a worktree":            {host.withRepositories([]virtiofs.Share{share("fix", "fix")}), absolute},
+		"relative":              {[]virtiofs.Share{share("relative", "/home/agent/relative")}, "/home/agent/nested/.git/objects TOP/base/.git/objects"},
+		"a relative clone":      {[]virtiofs.Share{relativeClone}, "/home/nested/.git/objects TOP/base/.git/objects"},
+		"one that is there":     {[]virtiofs.Share{share("app", "/home/agent/app"), share("base", filepath.Join(top, "base"))}, "TOP/nested/.git/objects"},
+		"two of the same":       {[]virtiofs.Share{share("app", "/home/agent/app"), share("bare.git", "/srv/bare.git")}, absolute},
+		"elsewhere":             {[]virtiofs.Share{share("relative", "/srv/a")}, "/srv/nested/.git/objects TOP/base/.git/objects"},
+		"one that has no place": {[]virtiofs.Share{share("relative", "/etc/x/relative")}, ""},
+		"without rules":         {[]virtiofs.Share{loose}, ""},
+		"not protected":         {[]virtiofs.Share{allowed}, ""},
+		"an unknown repository": {[]virtiofs.Share{share("bare", "/srv/bare")}, ""},
+		"read-only":             {[]virtiofs.Share{readOnly}, absolute},
+		"a hostile one":         {[]virtiofs.Share{share("hostile", "/home/agent/hostile")}, ""},
+		"a pipe":                {[]virtiofs.Share{share("fifo", "/home/agent/fifo")}, ""},
+		"a link":                {[]virtiofs.Share{share("away", "/home/agent/away")}, ""},
+		"no repository":         {[]virtiofs.Share{share("home", "/home/agent/home")}, ""},
+	} {
+		all := host.withBorrowed(t.Context(), tt.shares, "/home/agent")
+		var got []string
+		for _, s := range all[len(tt.shares):] {
+			got = append(got, strings.ReplaceAll(s.Target, top, "TOP"))
+			if !s.Objects || !s.ReadOnly || s.Directory.IsZero() {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %q are shared, want %q", name, got, tt.want)
+		}
+		if again := host.withBorrowed(t.Context(), all, "/home/agent"); len(again) != len(all) {
+			t.Errorf("%s: at a second time, %v are shared too", name, again[len(all):])
+		}
+		if err := checkClones(all); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := checkClones([]virtiofs.Share{clone}); err == nil || !strings.Contains(err.Error(), "repack -a -d") {
+		t.Errorf("a clone that would lack objects: %v", err)
+	}
+	if got := len(BorrowedObjects([]virtiofs.Share{share("hostile", "/h")})); got == 0 || got > maxBorrowed {
+		t.Errorf("%d directories are told", got)
+	}
+}
+
+// Git ignores what is borrowed over more than that many repositories. Circles end.
+func TestBorrowedObjectsEndWhereGitEnds(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, top, `git init -q r0; git -C r0 commit -q --allow-empty -m r0; last=r0
+for r in r1 r2 r3 r4 r5 r6 r7; do git init -q $r; echo "$PWD/$last/.git/objects" >$r/.git/objects/info/alternates; git -C $r commit -q --allow-empty -m $r; last=$r; done
+echo "$PWD/r7/.git/objects" >r0/.git/objects/info/alternates`)
+	// r7 borrows of r6 at a depth of 0, and of r1 at 5.
+	for name, found := range map[string]bool{"r1": true, "r0": false} {
+		head, err := exec.Command("git", "-C", filepath.Join(top, name), "rev-parse", "HEAD").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = exec.Command("git", "-C", filepath.Join(top, "r7"), "cat-file", "-e", strings.TrimSpace(string(head))).Run()
+		if (err == nil) != found {
+			t.Errorf("git finds the commit of %s: %v", name, err)
+		}
+	}
+	all := BorrowedObjects([]virtiofs.Share{{Source: filepath.Join(top, "r7"), Target: "/srv/r7"}})
+	if len(all) != maxAlternateDepth+1 || all[maxAlternateDepth].Directory != filepath.Join(top, "r1/.git/objects") {
+		t.Errorf("it borrows of %v", all)
+	}
+}

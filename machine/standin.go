@@ -34,20 +34,34 @@ func newStandIn(dir, tree string) (_ standIn, err error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return s, err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "objects/info"), 0o700); err != nil {
-		return s, err
-	}
-	for name, text := range map[string][]byte{
-		"HEAD": head, "index": index, "objects/info/alternates": []byte(filepath.Join(common, "objects") + "\n"),
-	} {
-		if len(text) > 0 {
-			err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), text, 0o600))
+	return s, s.make(head, index, filepath.Join(common, "objects"), common)
+}
+
+// make writes what the stand-in has of its own, and lets it have objects of others, and the names of a repository unless that
+// is empty.
+func (s standIn) make(head, index []byte, objects, names string) (err error) {
+	for _, dir := range []string{"objects/info", "refs"} {
+		if dir == "refs" && names != "" {
+			break // a link
+		}
+		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o700); err != nil {
+			return err
 		}
 	}
-	for _, name := range []string{"refs", "packed-refs"} {
-		err = errors.Join(err, os.Symlink(filepath.Join(common, name), filepath.Join(dir, name)))
+	for name, text := range map[string][]byte{
+		"HEAD": head, "index": index, "objects/info/alternates": []byte(objects + "\n"),
+	} {
+		if len(text) > 0 {
+			err = errors.Join(err, os.WriteFile(filepath.Join(s.dir, name), text, 0o600))
+		}
 	}
-	return s, err
+	if names == "" {
+		return err
+	}
+	for _, name := range []string{"refs", "packed-refs"} {
+		err = errors.Join(err, os.Symlink(filepath.Join(names, name), filepath.Join(s.dir, name)))
+	}
+	return err
 }
 
 // git runs a command of Git's with that input. It ends in a few seconds, or is ended.

@@ -57,5 +57,5 @@ func ExampleParseShare() {
 	fmt.Println(err)
 	// Output:
 	// /nowhere/data:2024 /srv/data true
-	// the share "app:work:r0" is not valid: at character 10, "r0" is not an option: there are ro, rw, cow, clone, same-path, watch, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \:); write HOST[:GUEST][:OPTION,…], for example ~/src/app:app:ro
+	// the share "app:work:r0" is not valid: at character 10, "r0" is not an option: there are ro, rw, cow, clone, objects, same-path, watch, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \:); write HOST[:GUEST][:OPTION,…], for example ~/src/app:app:ro
 }

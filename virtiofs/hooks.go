@@ -21,6 +21,9 @@ func (s Share) Judge(dir *hostdir.Dir) (_ *rules.Set, err error) {
 	if s.Clone != "" {
 		return rules.New(originRules)
 	}
+	if s.Objects {
+		return rules.New(objectRules)
+	}
 	choice := s.Rules
 	if dir.IsFile() { // which is served in a directory like its own
 		choice.Above = aboveRules(dir.In().Path())

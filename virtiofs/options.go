@@ -35,7 +35,7 @@ func isOptions(part string) bool {
 	if hasValue {
 		return slices.Contains([]string{"quota", "rules", "worktree", "allow", "refuse", "hide"}, name)
 	}
-	return slices.Contains([]string{"ro", "rw", "cow", "clone", "same-path", "watch"}, name)
+	return slices.Contains([]string{"ro", "rw", "cow", "clone", "objects", "same-path", "watch"}, name)
 }
 
 // splitOptions splits at commas, but not at those of a pattern, before which there is a backslash that stays.
@@ -61,7 +61,7 @@ func (s *Share) setOptions(f field) error {
 	for _, option := range splitOptions(f.text) {
 		name, value, _ := strings.Cut(option, "=")
 		switch {
-		case option == "ro", option == "rw", option == "cow", option == "clone":
+		case option == "ro", option == "rw", option == "cow", option == "clone", option == "objects":
 			modes = append(modes, option)
 		case option == "same-path":
 			s.Target = s.Source
@@ -85,7 +85,7 @@ func (s *Share) setOptions(f field) error {
 		case name == "hide" && value != "":
 			s.Rules.Hide = append(s.Rules.Hide, value)
 		default:
-			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, same-path, watch, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
+			return fmt.Errorf("at character %d, %q is not an option: there are ro, rw, cow, clone, objects, same-path, watch, quota=SIZE, rules=safe, rules=none, worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN (a colon within a path is written \\:)", f.position, option)
 		}
 	}
 	if len(modes) > 1 {
@@ -101,17 +101,20 @@ func (s *Share) setOptions(f field) error {
 			return errors.New("what a guest has as a clone is its own, and has no rules: leave out either clone or the rules")
 		}
 	}
-	s.ReadOnly = s.CopyOnWrite || s.Clone != "" || slices.Contains(modes, "ro")
+	if s.Objects = slices.Contains(modes, "objects"); s.Objects && (s.File || len(s.Rules.Options()) > 0) {
+		return errors.New("objects is for a directory of Git's objects, of which nothing else can be read: leave out either it or the rules")
+	}
+	s.ReadOnly = s.CopyOnWrite || s.Clone != "" || s.Objects || slices.Contains(modes, "ro")
 	if s.File && s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("no rules count for a single file, unless rules=safe is written, so that there is nothing that allow= could allow: leave it out")
 	}
 	switch {
 	case s.Quota != 0 && s.ReadOnly:
-		return errors.New("the guest writes nothing to the directory of a share that is ro, cow or clone: leave out quota=")
+		return errors.New("the guest writes nothing to the directory of a share that is ro, cow, clone or objects: leave out quota=")
 	case s.Quota != 0 && s.File:
 		return errors.New("a quota is for directories: leave it out")
 	case s.Watch && s.ReadOnly:
-		return errors.New("the guest's kernel can tell its programs of changes only where they may write, and not in a share that is ro, cow or clone: leave out one of the two, and have them look again and again instead")
+		return errors.New("the guest's kernel can tell its programs of changes only where they may write, and not in a share that is ro, cow, clone or objects: leave out one of the two, and have them look again and again instead")
 	}
 	if s.Rules.None && len(s.Rules.Allow) > 0 {
 		return errors.New("with rules=none there is nothing that allow= could allow: leave one of them out")
@@ -128,6 +131,8 @@ func (s Share) Options() []string {
 		list = append(list, "cow")
 	case s.Clone != "":
 		list = append(list, "clone")
+	case s.Objects:
+		list = append(list, "objects")
 	case s.ReadOnly:
 		list = append(list, "ro")
 	}

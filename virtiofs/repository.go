@@ -1,10 +1,12 @@
 package virtiofs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -41,6 +43,67 @@ func WorktreeOf(dir string) (name, repository string) {
 	return name, common
 }
 
+// SubmoduleOf is the repository of a submodule, of which dir is the directory, if that is not in the directory itself. It is
+// one only if the repository's own settings say so too. Empty: it is none.
+func SubmoduleOf(dir string) (repository string) {
+	own, common := LinkedRepository(dir)
+	if own == "" || own != common || !isRepository(own) {
+		return ""
+	}
+	tree := rules.WorkingTree(settings(own))
+	if tree == "" || absoluteIn(own, tree) != filepath.Clean(dir) {
+		return ""
+	}
+	return own
+}
+
+// ObjectsOf is the directory of the objects of the repository that is, or is in, a directory, relative to that. Empty: there
+// is none.
+func ObjectsOf(dir string) string {
+	switch {
+	case isRepository(filepath.Join(dir, ".git")):
+		return ".git/objects"
+	case isRepository(dir):
+		return "objects"
+	}
+	return ""
+}
+
+// KeepsAlternates tells whether the guest cannot change what the repository in the share borrows, as long as it has the share.
+func (s Share) KeepsAlternates() bool {
+	if s.ReadOnly && !s.CopyOnWrite {
+		return true
+	}
+	choice := s.Rules
+	choice.Above = aboveRules(s.Source)
+	set, err := rules.New(choice)
+	return err == nil && set.Judge(rules.Access{Operation: rules.Make, Path: path.Join(ObjectsOf(s.Source), alternatesFile)}).Refused
+}
+
+// alternatesFile is in a directory of objects.
+const alternatesFile = "info/alternates"
+
+// maxAlternates bounds, in bytes, a list of directories with more objects.
+const maxAlternates = 64 << 10
+
+// Alternates are the directories in which Git looks for what is missing in a directory of objects, as its file says, which a
+// guest or a stranger may have written: absolute, or relative to that directory (gitrepository-layout(5)). Names in quotes are
+// left out.
+func Alternates(objects string) (dirs []string) {
+	for line := range strings.Lines(readSmall(filepath.Join(objects, alternatesFile), maxAlternates)) {
+		line = strings.TrimSuffix(line, "\n")
+		if line != "" && line[0] != '#' && line[0] != '"' {
+			dirs = append(dirs, line)
+		}
+	}
+	return dirs
+}
+
+// IsObjects tells whether a directory is that of a repository's objects.
+func IsObjects(dir string) bool {
+	return filepath.Base(dir) == "objects" && isRepository(filepath.Dir(dir))
+}
+
 func absoluteIn(dir, path string) string {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
@@ -50,6 +113,12 @@ func absoluteIn(dir, path string) string {
 
 // readLine is the first line of a small file, or nothing.
 func readLine(name string) string {
+	line, _, _ := strings.Cut(readSmall(name, 2*unix.PathMax), "\n")
+	return line
+}
+
+// readSmall is what a file begins with, or nothing.
+func readSmall(name string, most int64) string {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return ""
@@ -58,12 +127,11 @@ func readLine(name string) string {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return ""
 	}
-	text, err := io.ReadAll(io.LimitReader(f, 2*unix.PathMax))
+	text, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
 		return ""
 	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	return line
+	return string(text)
 }
 
 // isRepository tells whether Git would take a directory for a repository, as far as its names say.
@@ -76,15 +144,9 @@ func isRepository(dir string) bool {
 	return true
 }
 
-// settings are those of a repository in lower case, or nothing.
-func settings(dir string) string {
-	f, err := os.OpenFile(filepath.Join(dir, "config"), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, _ := io.ReadAll(io.LimitReader(f, rules.MaxContent)) // that of what is no file is nothing
-	return strings.ToLower(string(text))
+// settings are those of a repository, or nothing.
+func settings(dir string) []byte {
+	return []byte(readSmall(filepath.Join(dir, "config"), rules.MaxContent))
 }
 
 // cloned is the share of the repository that a directory with a working tree belongs to, for a guest that gets a clone.
@@ -101,12 +163,9 @@ func (s Share) cloned() (Share, error) {
 		return s, fmt.Errorf("%s is no repository of Git, of which a guest could have a clone: share the directory of one, or share it otherwise", s.Source)
 	}
 	for _, extension := range []string{"objectformat", "refstorage", "partialclone"} {
-		if strings.Contains(settings(common), extension) {
+		if bytes.Contains(bytes.ToLower(settings(common)), []byte(extension)) {
 			return s, fmt.Errorf("a guest can have no clone of the repository %s, whose settings have %s: share it otherwise", common, extension)
 		}
-	}
-	if _, err := os.Stat(filepath.Join(common, "objects/info/alternates")); err == nil {
-		return s, fmt.Errorf("the repository %s has objects in another one, which the guest would lack: git -C %[1]s repack -a -d gets them, and then remove %[1]s/objects/info/alternates", common)
 	}
 	if s.Clone == CloneHead && own != common {
 		head := readLine(filepath.Join(own, "HEAD"))
@@ -122,6 +181,14 @@ func (s Share) cloned() (Share, error) {
 // and what belongs to working trees.
 var originRules = rules.Choice{
 	None: true, Hide: []string{"*/"}, Allow: []string{"HEAD", "packed-refs", "shallow", "objects/", "refs/"},
+}
+
+// objectRules let a guest read objects, and nothing that somebody has put beside them.
+var objectRules = rules.Choice{
+	None: true, Hide: []string{"*/"}, Allow: []string{
+		"[0-9a-f][0-9a-f]", "[0-9a-f][0-9a-f]/[0-9a-f]*", "pack", "pack/pack-*", "pack/multi-pack-index*",
+		"info", "info/alternates", "info/packs", "info/commit-graph", "info/commit-graphs/",
+	},
 }
 
 // MountPoint is where the guest has the directory itself: beside Target where it gets a clone there.

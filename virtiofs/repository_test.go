@@ -50,9 +50,9 @@ func TestAGuestGetsACloneOfTheRepositoryThatADirectoryBelongsTo(t *testing.T) {
 		}
 	}
 	mkdir(t, top, "none")
-	gitRuns(t, top, "clone -q --shared app borrows", "clone -q app part", "-C part config extensions.partialClone origin")
+	gitRuns(t, top, "clone -q app part", "-C part config extensions.partialClone origin")
 	for name, want := range map[string]string{
-		"none": "is no repository of Git", "borrows": "repack -a -d", "part": "whose settings have partialclone",
+		"none": "is no repository of Git", "part": "whose settings have partialclone",
 	} {
 		share, err := ParseShare(name+":clone", top)
 		if err == nil {
@@ -86,5 +86,52 @@ func TestOfItsOriginAGuestReadsNoSecrets(t *testing.T) {
 	}
 	if !set.Hides() {
 		t.Error("nobody is asked about reading")
+	}
+}
+
+// A directory that a file in a share names as one of objects can have anything beside them.
+func TestOfBorrowedObjectsAGuestReadsNothingElse(t *testing.T) {
+	top := resolvedTempDir(t)
+	gitRuns(t, top, "init -q app")
+	share, err := ParseShare("app/.git/objects:same-path,objects", top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if share, err = share.Admit(CheckOptions{}); err != nil || !share.ReadOnly || share.String() != share.Source+":"+share.Source+":objects" {
+		t.Fatalf("%+v, %v", share, err)
+	}
+	set, err := share.Judge(openDir(t, share.Source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sha := strings.Repeat("a", 38)
+	for name, refused := range map[string]bool{
+		".": false, "3f": false, "3f/" + sha: false, "pack": false, "pack/pack-1.pack": false, "pack/multi-pack-index": false, "info": false,
+		"info/commit-graphs/commit-graph-chain": false, "info/alternates": false,
+		"id_rsa": true, "key.pem": true, "config": true, "3f/key": true, "3f/" + sha + "/key": true, "pack/key": true, "info/key": true, "3F": true, "ssh/a": true, "3f3/a": true,
+	} {
+		if v := set.Judge(rules.Access{Operation: rules.Read, Path: name}); v.Refused != refused {
+			t.Errorf("reading %s is refused: %v", name, v.Refused)
+		}
+	}
+	if _, err := ParseShare("app/.git/objects:objects,allow=config", top); err == nil {
+		t.Error("more of it can be allowed")
+	}
+}
+
+func TestASubmoduleIsOneIfItsRepositorySaysSo(t *testing.T) {
+	top := resolvedTempDir(t)
+	gitRuns(t, top, "init -q -b main lib", "-C lib commit -q --allow-empty -m one", "init -q app",
+		"-C app -c protocol.file.allow=always submodule add -q ../lib lib", "init -q --separate-git-dir elsewhere apart")
+	mkdir(t, top, "fake")
+	for name, content := range map[string]string{"fake/.git": "gitdir: ../app/.git/modules/lib\n", "elsewhere/config": "[core]\n\tworktree = ../fake\n"} {
+		if err := os.WriteFile(filepath.Join(top, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"app/lib": filepath.Join(top, "app/.git/modules/lib"), "fake": "", "apart": "", "app": "", "lib": ""} {
+		if got := SubmoduleOf(filepath.Join(top, name)); got != want {
+			t.Errorf("%s is a submodule of %q, want %q", name, got, want)
+		}
 	}
 }

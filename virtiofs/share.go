@@ -39,6 +39,9 @@ type Share struct {
 	// what is checked out there at first, which is CloneHead, a branch or a commit. Admit makes Source the repository.
 	// ReadOnly is set as well.
 	Clone string `json:"clone,omitempty"`
+	// Objects says that it is a directory of Git's objects, of which the guest can read these and nothing else. ReadOnly is set
+	// as well.
+	Objects bool `json:"objects,omitempty"`
 	// Rules are for what the guest may do within it.
 	Rules rules.Choice `json:"rules,omitzero"`
 	// Directory is what Source was when it was admitted, or zero. Of a file, it is the directory that the file is in.
@@ -70,8 +73,8 @@ var specEscapes = strings.NewReplacer(`\`, `\\`, `:`, `\:`)
 // AllowOption is the option, as it is written in a specification, by which no rule counts for a path of a share.
 func AllowOption(path string) string { return specEscapes.Replace("allow=" + rules.Literal(path)) }
 
-// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, same-path, watch, quota=SIZE, rules=safe,
-// rules=none, and worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
+// ParseShare reads HOST[:GUEST][:OPTION,…]. The options are ro, rw, cow, clone, objects, same-path, watch, quota=SIZE,
+// rules=safe, rules=none, and worktree=NAME, allow=PATTERN, refuse=PATTERN and hide=PATTERN, which can be there several times.
 //
 // HOST is relative to cwd, which must be absolute; a leading "~" is the home of the calling user. GUEST is
 // relative to the home of the guest's user and by default the base name of HOST, or, with same-path, its whole path. In

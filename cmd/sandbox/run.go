@@ -120,7 +120,7 @@ func run(c *cli.Context) error {
 	}
 	noteFarRepositories(plan.Shares)
 	noteClones(c, config)
-	noteWorktrees(plan.Shares)
+	noteRepositories(plan.Shares)
 	secrets, err := host.Secrets(ctx, config)
 	if err != nil {
 		return err
@@ -245,13 +245,27 @@ func noteFarRepositories(shares []virtiofs.Share) {
 	}
 }
 
-// noteWorktrees tells of repositories that the guest has because of a worktree.
-func noteWorktrees(shares []virtiofs.Share) {
+// noteRepositories tells of repositories that the guest has because of a worktree, a submodule or what another one borrows,
+// and of those that it would need.
+func noteRepositories(shares []virtiofs.Share) {
+	submodules := machine.SubmoduleRepositories(shares)
 	for _, share := range shares {
-		if len(share.Rules.Worktrees) > 0 {
-			fmt.Fprintf(notes(), "sandbox: note: the guest has the repository %s too, of which %s is a worktree, and both where they are here\n",
-				share.Source, strings.Join(share.Rules.Worktrees, ", "))
+		of, kind := strings.Join(share.Rules.Worktrees, ", "), "worktree"
+		if submodule := submodules[share.Source]; submodule != "" {
+			of, kind = submodule, "submodule"
 		}
+		if of != "" {
+			fmt.Fprintf(notes(), "sandbox: note: the guest has the repository %s too, of which %s is a %s, and both where they are here\n", share.Source, of, kind)
+		}
+	}
+	for _, b := range machine.BorrowedObjects(shares) {
+		if b.Shared {
+			fmt.Fprintf(notes(), "sandbox: note: the guest can read all objects in %s too, from which the repository in %s borrows\n", b.Directory, b.Share.Source)
+			continue
+		}
+		spec := qemu.ShellQuote([]string{virtiofs.Share{Source: b.Directory, Target: b.Target, ReadOnly: true, Objects: true}.String()})
+		fmt.Fprintf(notes(), "sandbox: note: git may miss objects in %s, whose repository names %s as a place for them: if that is one of yours, the guest has them with --share %s\n",
+			b.Share.Source, b.Directory, spec)
 	}
 }
 

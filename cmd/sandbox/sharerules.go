@@ -77,6 +77,9 @@ func rulesOfShare(s virtiofs.Share) string {
 	if s.Clone != "" {
 		return "a clone, and its origin (read-only: nothing but objects, branches and HEAD can be read)"
 	}
+	if s.Objects {
+		return "objects of Git (read-only: nothing else can be read)"
+	}
 	options := s.Rules.Options()
 	if !s.Rules.None {
 		options = append([]string{"rules=safe"}, options...)

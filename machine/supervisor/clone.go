@@ -30,7 +30,7 @@ mount --bind "$disk" "$clone"
 `
 
 // makeClone is run by the guest's user at each start, and does something at the first. Objects are copied as they are,
-// which is quick, and nothing of them is borrowed. One that was interrupted begins anew: until all is checked out, a
+// which is quick, and nothing of them is borrowed: where the origin borrows, git has to pack them. One that was interrupted begins anew: until all is checked out, a
 // directory is there that git clone has worked in.
 const makeClone = `set -e
 origin=$1 head=$2
@@ -38,7 +38,9 @@ cd "$3"
 if [ -e .git-clone ] || [ -z "$(ls -A)" ]; then
 	if [ ! -e .git ]; then
 		rm -rf .git-clone
-		git clone --quiet --no-checkout "$origin" .git-clone
+		local=--local
+		if [ -e "$origin/objects/info/alternates" ]; then local=--no-local; fi
+		git clone --quiet --no-checkout $local "$origin" .git-clone
 		mv .git-clone/.git .git
 	fi
 	if [ -n "$(git rev-list --max-count=1 --all)" ]; then

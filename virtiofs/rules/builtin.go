@@ -60,7 +60,7 @@ func builtIn() []rule {
 		}},
 		{kind: described, Rule: Rule{
 			Name: gitDir, Patterns: []string{"**/.git", "**/.git/**", "**/*.git", "**/*.git/**", "**/HEAD"},
-			Refused: "make .git a file or link, move or rename it or directories in it, make links in it, write commondir, remotes and branches in it, or make or write HEAD outside of it",
+			Refused: "make .git a file or link, move or rename it or directories in it, make links in it, write commondir, remotes, branches and objects/info/alternates in it, or make or write HEAD outside of it",
 			Reason:  "Git takes hooks and settings from where these lead",
 		}},
 		{kind: described, Rule: Rule{

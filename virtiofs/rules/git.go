@@ -98,6 +98,8 @@ func judgeWithinGit(a Access, names []string) Verdict {
 	case isRefs(names[0]) || a.Operation == Remove:
 	case last == "commondir":
 		return refuse(gitDir, "Git takes hooks and settings from where it leads")
+	case last == "alternates" && len(names) > 2 && names[len(names)-2] == "info" && names[len(names)-3] == "objects":
+		return refuse(gitDir, "other guests would have the objects to which it leads")
 	case len(names) > 1 && (names[0] == "remotes" || names[0] == "branches"):
 		return refuse(gitDir, "it is the old form of a remote's settings")
 	}

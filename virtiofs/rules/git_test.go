@@ -25,6 +25,13 @@ func TestGit(t *testing.T) {
 		ok make .git/HEAD.lock
 		ok make-moved .git/index
 		ok make-dir .git/objects/ab
+		ok make-dir .git/objects/info
+		git-dir make .git/objects/info/alternates
+		git-dir make-moved .git/objects/info/Alternates
+		git-dir write sub/.git/modules/a/objects/info/alternates
+		git-dir make x.git/objects/info/alternates
+		ok remove .git/objects/info/alternates
+		ok make .git/refs/heads/objects/info/alternates
 		ok make-moved .git/objects/ab/cdef
 		ok make .git/rebase-merge/git-rebase-todo
 		ok make-moved .git/refs/heads/hooks
