@@ -29,45 +29,21 @@ func openCaches() (cache.Store, error) {
 }
 
 func cacheLsCommand() *cli.Command {
-	return &cli.Command{
-		Name:    "ls",
-		Aliases: []string{"list"},
-		Usage:   "list the caches, those that were kept last first",
-		Description: `EXAMPLES
-   sandbox cache ls
-   sandbox cache ls --json`,
-		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print ids only"},
-			&cli.BoolFlag{Name: "json", Usage: "print a JSON array"},
-		},
-		OnUsageError: usageError,
-		Action: func(c *cli.Context) error {
+	return lister[cache.Entry]{
+		of: "cache", usage: "list the caches, those that were kept last first",
+		list: func() ([]cache.Entry, error) {
 			store, err := openCaches()
 			if err != nil {
-				return err
+				return nil, err
 			}
-			all, err := store.List()
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, all)
-			}
-			if c.Bool("quiet") {
-				for _, e := range all {
-					fmt.Fprintln(c.App.Writer, e.ID())
-				}
-				return nil
-			}
-			t := table{rows: [][]string{{"ID", "PROJECT", "DIRECTORY", "SIZE", "KEPT"}}}
-			for _, e := range all {
-				t.rows = append(t.rows, []string{
-					e.ID(), e.Project, e.Target, units.BytesSize(float64(e.Used)), ago(e.Kept),
-				})
-			}
-			return t.write(c.App.Writer, 0)
+			return store.List()
 		},
-	}
+		columns: []string{"ID", "PROJECT", "DIRECTORY", "SIZE", "KEPT"},
+		row: func(e cache.Entry) []string {
+			return []string{e.ID(), e.Project, e.Target, units.BytesSize(float64(e.Used)), ago(e.Kept)}
+		},
+		id: cache.Entry.ID,
+	}.command()
 }
 
 func cacheRmCommand() *cli.Command {

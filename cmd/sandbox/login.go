@@ -133,39 +133,29 @@ func openBrowser(address string) {
 }
 
 func loginLsCommand() *cli.Command {
-	return &cli.Command{
-		Name:    "ls",
-		Aliases: []string{"list"},
-		Usage:   "list the logins that there are, without their tokens",
-		Description: `EXAMPLES
-   sandbox login ls
-   sandbox login ls --json`,
-		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a JSON array"}},
-		OnUsageError: usageError,
-		Action: func(c *cli.Context) error {
+	return lister[shownLogin]{
+		of: "login", usage: "list the logins that there are, without their tokens",
+		list: func() ([]shownLogin, error) {
 			store, err := openLogins()
 			if err != nil {
-				return err
+				return nil, err
 			}
 			all, err := store.List()
 			rows := []shownLogin{}
 			for _, l := range all {
 				rows = append(rows, shownLogin{Name: l.Name, Plan: l.Plan, Since: l.Since, Renewed: l.Renewed, Ended: l.Ended})
 			}
-			if c.Bool("json") {
-				return errors.Join(printJSON(c.App.Writer, rows), err)
-			}
-			t := table{rows: [][]string{{"NAME", "PLAN", "LOGGED IN", "STATUS"}}}
-			for _, r := range rows {
-				status := "good"
-				if r.Ended != "" {
-					status = fmt.Sprintf("ended: %s (sandbox login %s)", r.Ended, r.Name)
-				}
-				t.rows = append(t.rows, []string{r.Name, r.Plan, ago(r.Since), status})
-			}
-			return errors.Join(t.write(c.App.Writer, 0), err)
+			return rows, err
 		},
-	}
+		columns: []string{"NAME", "PLAN", "LOGGED IN", "STATUS"},
+		row: func(l shownLogin) []string {
+			status := "good"
+			if l.Ended != "" {
+				status = fmt.Sprintf("ended: %s (sandbox login %s)", l.Ended, l.Name)
+			}
+			return []string{l.Name, l.Plan, ago(l.Since), status}
+		},
+	}.command()
 }
 
 // shownLogin is a login as people and programs see it.

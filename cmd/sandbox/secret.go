@@ -117,34 +117,18 @@ func readHidden(terminal int) (secret.Value, error) {
 }
 
 func secretLsCommand() *cli.Command {
-	return &cli.Command{
-		Name:    "ls",
-		Aliases: []string{"list"},
-		Usage:   "list what is stored, without the secrets themselves",
-		Description: `EXAMPLES
-   sandbox secret ls
-   sandbox secret ls --json`,
-		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print a JSON array"}},
-		OnUsageError: usageError,
-		Action: func(c *cli.Context) error {
+	return lister[secret.Stored]{
+		of: "secret", usage: "list what is stored, without the secrets themselves",
+		list: func() ([]secret.Stored, error) {
 			store, err := openSecrets()
 			if err != nil {
-				return err
+				return nil, err
 			}
-			all, err := store.List()
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, all)
-			}
-			t := table{rows: [][]string{{"NAME", "STORED"}}}
-			for _, s := range all {
-				t.rows = append(t.rows, []string{s.Name, ago(s.Time)})
-			}
-			return t.write(c.App.Writer, 0)
+			return store.List()
 		},
-	}
+		columns: []string{"NAME", "STORED"},
+		row:     func(s secret.Stored) []string { return []string{s.Name, ago(s.Time)} },
+	}.command()
 }
 
 func secretRmCommand() *cli.Command {
