@@ -69,6 +69,7 @@ type Access struct {
 	Revoked        []string            `json:"revoked,omitempty"`            // names of secrets that were taken away since: the guest has their placeholders, and nothing comes of them
 	GitCredentials []string            `json:"gitCredentials,omitempty"`     // remotes for which the host's git has credentials that the guest uses: names of remotes of the shares, or addresses, as Resolve makes of them
 	GitUsers       map[string]string   `json:"gitUsers,omitempty"`           // whose they are, by the names of their secrets, since the last start
+	AWSRegion      string              `json:"awsRegion,omitempty"`          // of the profile that signs the guest's requests, since the last start; empty: it has none
 	TrustHostCA    string              `json:"trustHostCA,omitempty"`        // file with certificates that the guest is to believe, or TrustSystem; empty: none
 	UpstreamProxy  string              `json:"upstreamProxy,omitempty"`      // by which the guest reaches the Internet, or NoProxy; empty: those of the environment at each start
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one

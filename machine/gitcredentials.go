@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/sourcery-zone/sandbox/network/aws"
 	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -153,6 +154,9 @@ func (r gitRepository) credentials(ctx context.Context) (s Secret, err error) {
 func (a Access) Variables() (variables []string, err error) {
 	for name, placeholder := range a.Placeholders {
 		variables = append(variables, name+"="+placeholder)
+	}
+	if a.AWSRegion != "" {
+		variables = append(variables, aws.VariableRegion+"="+a.AWSRegion, aws.VariableDefaultRegion+"="+a.AWSRegion)
 	}
 	slices.Sort(variables)
 	ofLogins, errLogins := a.loginVariables()

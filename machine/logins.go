@@ -11,6 +11,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/network/aws"
 	"github.com/sourcery-zone/sandbox/network/login"
 	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/upstream"
@@ -18,11 +19,22 @@ import (
 
 // Keeper keeps the user's logins fresh, and reaches their providers by way of the proxies.
 func (h *Host) Keeper(proxies upstream.Settings) login.Keeper {
+	client := &http.Client{Transport: &http.Transport{DialContext: dialBy(proxies), ForceAttemptHTTP2: true, DisableKeepAlives: true}}
+	return login.Keeper{Store: login.Store{Dir: h.Dirs.Logins()}, Client: client}
+}
+
+// AWS gets the key of a profile of the user's, and reaches AWS by way of the proxies.
+func (h *Host) AWS(ctx context.Context, proxies upstream.Settings, profile string) (aws.Credentials, error) {
+	return aws.Profile(ctx, dialBy(proxies), profile)
+}
+
+// dialBy dials by way of the proxies.
+func dialBy(proxies upstream.Settings) func(ctx context.Context, network, address string) (net.Conn, error) {
 	by, err := upstream.New(proxies)
 	if err != nil {
 		by = nil // as for the guest, of which the user is told
 	}
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, text, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
@@ -36,8 +48,6 @@ func (h *Host) Keeper(proxies upstream.Settings) login.Keeper {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, ForceAttemptHTTP2: true, DisableKeepAlives: true}}
-	return login.Keeper{Store: login.Store{Dir: h.Dirs.Logins()}, Client: client}
 }
 
 // accessToken gets that of a login for a sandbox that is to start.
@@ -54,7 +64,10 @@ func (h *Host) accessToken(ctx context.Context, provider string) (secret.Value, 
 
 // Sources are where the user's secrets come from.
 func (h *Host) Sources() secret.Sources {
-	return secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: h.Dirs.Secrets()}, Login: h.accessToken}
+	ofAWS := func(ctx context.Context, profile string) (aws.Credentials, error) {
+		return h.AWS(ctx, upstream.FromEnvironment(os.Getenv), profile)
+	}
+	return secret.Sources{Getenv: os.Getenv, Store: secret.Store{Dir: h.Dirs.Secrets()}, Login: h.accessToken, AWS: ofAWS}
 }
 
 // Login is one of the user's that a sandbox uses.

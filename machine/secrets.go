@@ -31,10 +31,12 @@ func (a Access) SecretSpecs() ([]secret.Spec, error) {
 	var errs []error
 	named := map[string]bool{}
 	add := func(spec secret.Spec, err error) {
-		if err == nil && named[spec.Name] {
-			err = fmt.Errorf("two secrets are to be the variable %s: give it one source, and all its hosts", spec.Name)
+		for _, name := range spec.Variables() {
+			if err == nil && named[name] {
+				err = fmt.Errorf("two secrets are to be the variable %s: give it one source, and all its hosts", name)
+			}
+			named[name] = true
 		}
-		named[spec.Name] = true
 		specs, errs = append(specs, spec), append(errs, err)
 	}
 	for _, text := range a.Secrets {
@@ -113,7 +115,14 @@ func (c Config) ClosedSecrets() (closed []ClosedSecret) {
 	}
 	repositories, _ := c.gitRepositories() // as SecretSpecs has them
 	for i, spec := range specs {
-		for _, host := range spec.Hosts {
+		// Of domains, one that is open is enough.
+		domain := slices.ContainsFunc(spec.Hosts, func(h secret.Host) bool { return judge.Allow.Below(h.Name) })
+		hosts := slices.DeleteFunc(slices.Clone(spec.Hosts), func(h secret.Host) bool {
+			another := h.IsDomain() && domain
+			domain = domain || h.IsDomain()
+			return another
+		})
+		for _, host := range hosts {
 			if v := judge.Allow.Name(host.Name, host.Port, policy.TCP); v.Allow || v.Requests {
 				continue
 			}
@@ -220,7 +229,14 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 			break
 		}
 		if c.Placeholders[spec.Name] == "" {
-			c.Placeholders[spec.Name] = secret.Placeholder(value)
+			maps.Copy(c.Placeholders, spec.Placeholders(value))
+		}
+		if spec.AWS() {
+			key, bad := value.AWS()
+			if err = bad; err != nil {
+				break
+			}
+			c.AWSRegion = key.Region
 		}
 		if user := secrets[spec.Name].User; user != "" {
 			if c.GitUsers == nil {
@@ -237,7 +253,7 @@ func (s *Sandbox) openSecrets(c Config, secrets Secrets) (names []string, files 
 		}
 		names, files = append(names, spec.Name), append(files, file)
 	}
-	if err == nil && (!maps.Equal(c.Placeholders, before.Placeholders) || !maps.Equal(c.GitUsers, before.GitUsers)) {
+	if err == nil && (!maps.Equal(c.Placeholders, before.Placeholders) || !maps.Equal(c.GitUsers, before.GitUsers) || c.AWSRegion != before.AWSRegion) {
 		err = durable.WriteJSON(s.Files().Path(layout.ConfigFile), c)
 	}
 	if err != nil {

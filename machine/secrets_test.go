@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -35,6 +36,70 @@ func TestSecretsOfClosedHostsAreTold(t *testing.T) {
 		if got := fmt.Sprint(c.ClosedSecrets()); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.mode, got, tt.want)
 		}
+	}
+}
+
+func TestTheEndpointsOfAWSAreManyHosts(t *testing.T) {
+	c := testConfig("a")
+	c.Network, c.Secrets = network.ModeAllowlist, []string{"aws:work"}
+	for rule, want := range map[string]string{"example.com": "[{AWS_ACCESS_KEY_ID *.amazonaws.com}]", "sts.eu-central-1.amazonaws.com": "[]", "*.api.aws": "[]", "https://a.s3.amazonaws.com/b/**": "[]"} {
+		c.Allow = []string{rule}
+		if got := fmt.Sprint(c.ClosedSecrets()); got != want {
+			t.Errorf("%s: %s, want %s", rule, got, want)
+		}
+	}
+	c.Secrets = append(c.Secrets, "AWS_REGION@a.example")
+	if _, err := c.SecretSpecs(); err == nil || !strings.Contains(err.Error(), "are to be the variable AWS_REGION") {
+		t.Errorf("a variable twice: %v", err)
+	}
+}
+
+// TestAProfileOfAWSSignsForTheGuest has a profile whose key is in a file, as the SDK reads it.
+func TestAProfileOfAWSSignsForTheGuest(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"AWS_SHARED_CREDENTIALS_FILE": "[work]\naws_access_key_id = AKIAREALREALREALREAL\naws_secret_access_key = real-secret\n", "AWS_CONFIG_FILE": "[profile work]\nregion = eu-central-1\n"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv(name, path)
+	}
+	t.Setenv("AWS_REGION", "")
+	h := testHost(t)
+	c := testConfig("a")
+	c.Network, c.Secrets = network.ModePublic, []string{"aws:other"}
+	if _, err := h.Secrets(t.Context(), c); err == nil || !strings.Contains(err.Error(), "the profile other of AWS") {
+		t.Errorf("without the profile: %v", err)
+	}
+	c.Secrets = []string{"aws:work"}
+	s, err := h.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets, err := s.Secrets(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, files, err := s.openSecrets(c, secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(files)
+	value, err := secret.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err := value.AWS(); err != nil || fmt.Sprint(names) != "[AWS_ACCESS_KEY_ID]" || key.AccessKeyID != "AKIAREALREALREALREAL" || key.SecretAccessKey != "real-secret" {
+		t.Errorf("the network is told of %v: %v", names, err)
+	}
+	c, err = s.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables, err := c.Variables()
+	if text := strings.Join(variables, " "); err != nil || strings.Contains(strings.ToLower(text), "real") ||
+		!regexp.MustCompile(`^AWS_ACCESS_KEY_ID=AKIA[A-Z2-7]{16} AWS_DEFAULT_REGION=eu-central-1 AWS_REGION=eu-central-1 AWS_SECRET_ACCESS_KEY=[A-Za-z0-9]{40}$`).MatchString(text) {
+		t.Errorf("the guest has %q, %v", text, err)
 	}
 }
 

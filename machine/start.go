@@ -51,6 +51,7 @@ func supervisorEnv(environ []string) []string {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
 		case "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR",
+			"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", // whose keys are got again there
 			"XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR":
 			env = append(env, kv)
 		}

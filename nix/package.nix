@@ -35,7 +35,7 @@ let
         inherit pname src;
         version = if revision == null then "devel" else builtins.substring 0 12 revision;
         # Of go mod vendor; the tests in nix/ recompute it and print the new one.
-        vendorHash = "sha256-okdvgDZdH2qPL3P7umaSbi0bPSdWrR+QzWqcWQeKq/0=";
+        vendorHash = "sha256-MTp8H3E6uJuAorf/yHiEBxNiEpLj0cqPHDM3MrVf1qI=";
         subPackages = [ package ];
         # In the guest there is no library when the agent starts, and on the host none is needed.
         env.CGO_ENABLED = 0;

@@ -167,10 +167,14 @@ func netCheck(c *cli.Context) error {
 		name := strings.ToLower(strings.TrimSuffix(host, "."))
 		for _, spec := range secrets {
 			at := secret.Host{Name: name, Port: port}
-			if !slices.Contains(spec.Hosts, at) {
+			if !spec.Covers(at) {
 				continue
 			}
-			fmt.Fprintf(c.App.Writer, "requests are read, and get the secret %s", spec.Name)
+			what := "get the secret " + spec.Name
+			if spec.AWS() {
+				what = "are signed by the profile " + spec.Source.Of + " of AWS"
+			}
+			fmt.Fprintf(c.App.Writer, "requests are read, and %s", what)
 			if paths := spec.Paths[at]; paths != nil {
 				fmt.Fprintf(c.App.Writer, " at %s and below", strings.Join(paths, ", "))
 			}

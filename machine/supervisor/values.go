@@ -49,6 +49,9 @@ func (v *supervisor) sources() (all []source, err error) {
 			continue
 		case spec.Source.Kind == secret.FromLogin:
 			s.value = func(ctx context.Context) (secret.Value, error) { return v.accessToken(ctx, spec.Source.Of) }
+		case spec.AWS():
+			s.holds = true
+			s.value = func(ctx context.Context) (secret.Value, error) { return v.keyOfAWS(ctx, spec) }
 		case spec.Source.TTL != 0:
 			s.life, s.holds = spec.Source.TTL, true
 			s.value = func(ctx context.Context) (secret.Value, error) { return v.host.Sources().Value(ctx, spec) }
@@ -65,6 +68,19 @@ func (v *supervisor) sources() (all []source, err error) {
 func (v *supervisor) accessToken(ctx context.Context, provider string) (secret.Value, error) {
 	l, err := v.host.Keeper(v.upstream).Login(ctx, provider)
 	return l.Access, err
+}
+
+// keyOfAWS is that of a profile, which is got again before the one that there is ends.
+func (v *supervisor) keyOfAWS(ctx context.Context, spec secret.Spec) (secret.Value, error) {
+	held := v.values.now(spec.Name)
+	if c, err := held.AWS(); err == nil && c.Fresh(wallClock()) {
+		return held, nil
+	}
+	c, err := v.host.AWS(ctx, v.upstream, spec.Source.Of)
+	if err != nil {
+		return secret.Value{}, err
+	}
+	return secret.NewAWS(c)
 }
 
 // openValues gets the values that nobody handed over. One that there is not is no reason not to start: the guest's

@@ -3,8 +3,10 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/machine"
+	"github.com/sourcery-zone/sandbox/network/aws"
 	"github.com/sourcery-zone/sandbox/network/secret"
 )
 
@@ -155,5 +158,41 @@ func TestOnlyWhatDoesNotLastIsGotAgain(t *testing.T) {
 	}
 	if err != nil || !slices.Equal(names, []string{"TOKEN", "CLAUDE_LOGIN"}) || all[0].life != time.Hour || !all[0].holds || all[1].holds {
 		t.Errorf("these are: %+v, %v", all, err)
+	}
+}
+
+// TestTheKeyOfAProfileIsGotAgainBeforeItEnds has a program that prints another key each time, as credential_process is.
+func TestTheKeyOfAProfileIsGotAgainBeforeItEnds(t *testing.T) {
+	dir := t.TempDir()
+	count := filepath.Join(dir, "count")
+	program := fmt.Sprintf(`[profile work]
+credential_process = sh -c 'echo >> %[1]s; printf "{\"Version\":1,\"AccessKeyId\":\"AKIA%%d\",\"SecretAccessKey\":\"s\",\"SessionToken\":\"t\",\"Expiration\":\"2100-01-01T00:00:00Z\"}" $(wc -l < %[1]s)'
+`, count)
+	config := filepath.Join(dir, "config")
+	if err := os.WriteFile(config, []byte(program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CONFIG_FILE", config)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	spec, err := secret.Parse("aws:work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		left time.Duration // zero: for ever
+		want string
+	}{{0, "AKIA0"}, {time.Hour, "AKIA0"}, {4 * time.Minute, "AKIA1"}, {-time.Hour, "AKIA2"}} {
+		held := aws.Credentials{AccessKeyID: "AKIA0", SecretAccessKey: "s"}
+		if tt.left != 0 {
+			held.Expiration = time.Now().Add(tt.left)
+		}
+		v := &supervisor{host: &machine.Host{}, values: values{files: map[string]*os.File{spec.Name: secretFile(t, held.String())}}}
+		value, err := v.keyOfAWS(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key, err := value.AWS(); err != nil || key.AccessKeyID != tt.want {
+			t.Errorf("with %v left, the key is %s, %v; want %s", tt.left, key.AccessKeyID, err, tt.want)
+		}
 	}
 }

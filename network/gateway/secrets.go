@@ -50,7 +50,9 @@ func holdSecrets(secrets []Secret) ([]heldSecret, error) {
 		if err != nil {
 			return nil, err
 		}
-		spec.Source = secret.Source{}
+		if !spec.AWS() { // of which it is a part what the secret is
+			spec.Source = secret.Source{}
+		}
 		told := wire.Secret{Spec: spec.String(), Placeholder: s.Placeholder}
 		if len(told.Spec) > maxSecret || len(told.Placeholder) > maxSecret {
 			return nil, fmt.Errorf("the secret %s has more hosts and headers, or a longer placeholder, than the %d bytes that there may be of each", spec.Name, maxSecret)

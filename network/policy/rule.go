@@ -370,6 +370,14 @@ func (l *Allowlist) Hosts() []string {
 	return names
 }
 
+// Below tells whether a rule opens a host below a domain, such as *.example.com, or requests to one.
+func (l *Allowlist) Below(domain string) bool {
+	below, ok := strings.CutPrefix(domain, "*")
+	return ok && slices.ContainsFunc(l.Rules, func(r Rule) bool {
+		return slices.ContainsFunc(r.targets, func(t target) bool { return strings.HasSuffix(t.name, below) })
+	})
+}
+
 // Address tells whether a guest may connect to an address that it names itself.
 func (l *Allowlist) Address(a netip.AddrPort, proto Proto) Verdict {
 	if v, ok := deniedAddress(l.Deny, a, proto); ok {

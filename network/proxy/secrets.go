@@ -10,6 +10,7 @@ import (
 	"net/textproto"
 	"sync/atomic"
 
+	"github.com/sourcery-zone/sandbox/network/aws"
 	"github.com/sourcery-zone/sandbox/network/refusal"
 	"github.com/sourcery-zone/sandbox/network/secret"
 )
@@ -76,7 +77,7 @@ func withoutAnswer(err error) error {
 // withhold answers a request that was not sent.
 func (s *session) withhold(w http.ResponseWriter, r *http.Request, e *withheldError) {
 	spec := s.proxy.options.Secrets.Spec(e.name)
-	explained := &refusal.Secret{Name: spec.Name, Hosts: spec.Places(), Headers: spec.Headers, Query: spec.Query, Body: spec.Body, Missing: e.rule == secret.RuleNoValue}
+	explained := &refusal.Secret{Name: spec.Name, Hosts: spec.Places(), Headers: spec.Headers, Query: spec.Query, Body: spec.Body, Missing: e.rule == secret.RuleNoValue, Reason: aws.Explain(e.rule)}
 	w.Header().Del("Date") // which is this proxy's to say
 	s.Refused(e.rule, shown(r))
 	refusal.Refusal{Host: s.Name, Port: s.Port, Method: r.Method, Path: r.URL.EscapedPath(), Rule: e.rule, Secret: explained}.ServeHTTP(w, r)

@@ -36,6 +36,7 @@ type Secret struct {
 	Query   bool     `json:"query,omitempty"`
 	Body    bool     `json:"body,omitempty"`
 	Missing bool     `json:"missing,omitempty"` // it would go there, if the sandbox had it
+	Reason  string   `json:"reason,omitempty"`  // sentences that say why, if it is that the request could not be signed
 }
 
 // Error is what programs know a refusal by.
@@ -67,6 +68,9 @@ func (s *Secret) explain() string {
 	name, hosts := quote(s.Name), quote(strings.Join(s.Hosts, ", "))
 	if s.Missing {
 		return fmt.Sprintf("The variable %s stands for a secret for %s, which this sandbox does not have at present: ask the user to give it the secret again.\n", name, hosts)
+	}
+	if s.Reason != "" {
+		return fmt.Sprintf("The variable %s stands for a key of AWS, by which the sandbox's network signs requests to %s. %s\n", name, hosts, s.Reason)
 	}
 	places := "in the headers " + strings.Join(s.Headers, ", ")
 	if len(s.Headers) == 1 {

@@ -23,10 +23,11 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 		return "", ""
 	}
 	f := filling{view: t.now()}
-	to, ok := f.view.hosts[host]
+	to, ok := f.view.hostOf(host)
 	if ok = ok && r.URL.Scheme == "https"; ok {
 		f.here = to.at(host, r)
 	}
+	signed := f.signed(r)
 	address := *r.URL
 	address.RawQuery = ""
 	f.none(r.Method)
@@ -35,6 +36,10 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 	for name, values := range r.Header {
 		f.none(name)
 		in := f.placed(func(s Spec) bool { return slices.Contains(s.Headers, name) })
+		if signed != nil && name == "Authorization" {
+			f.none(strings.Replace(values[0], signed.of.KeyID, "", 1))
+			continue
+		}
 		for i, value := range values {
 			values[i] = f.header(in, value)
 		}
@@ -48,6 +53,11 @@ func (t *Table) Apply(host Host, r *http.Request) (rule, name string) {
 	if ok {
 		body := f.body(r)
 		readable(r, body || f.filled > 0)
+	}
+	if signed != nil { // what is as it is to leave now
+		if rule := t.sign(r, signed); rule != "" {
+			return rule, signed.entry.Spec.Name
+		}
 	}
 	return "", ""
 }
@@ -83,7 +93,7 @@ func inBody(s Spec) bool { return s.Body }
 // placed are the secrets that are for the request, and for a place in it.
 func (f *filling) placed(in func(Spec) bool) (placed []entry) {
 	for _, e := range f.here {
-		if in(e.Spec) {
+		if in(e.Spec) && !e.Spec.AWS() {
 			placed = append(placed, e)
 		}
 	}

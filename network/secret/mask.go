@@ -24,7 +24,7 @@ func (t *Table) Mask(host Host, r *http.Response) {
 	if t == nil {
 		return
 	}
-	from, ok := t.now().hosts[host]
+	from, ok := t.now().hostOf(host)
 	if !ok {
 		return
 	}
@@ -50,7 +50,7 @@ func (t *Table) MaskHeader(host Host, h http.Header) {
 	if t == nil {
 		return
 	}
-	if from, ok := t.now().hosts[host]; ok {
+	if from, ok := t.now().hostOf(host); ok {
 		from.mask(h)
 	}
 }
@@ -68,6 +68,10 @@ func masks(entries []entry) []replacement {
 	var all []replacement
 	seen := map[string]bool{}
 	for _, e := range entries {
+		if e.Spec.AWS() {
+			all = append(all, masksOfAWS(e)...)
+			continue
+		}
 		for _, value := range []Value{e.value, e.previous} {
 			if len(value.Reveal()) < minMasked {
 				continue

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/remedy"
+	"github.com/sourcery-zone/sandbox/network/aws"
 )
 
 // Sources are where secrets come from.
@@ -21,6 +22,8 @@ type Sources struct {
 	Store  Store
 	// Login gets the access token of a login at a provider. Without it, there are none.
 	Login func(ctx context.Context, provider string) (Value, error)
+	// AWS gets the key of a profile. Without it, there are none.
+	AWS func(ctx context.Context, profile string) (aws.Credentials, error)
 }
 
 // Value gets the secret of a spec. Its error says what to do; it never has the secret in it, nor what a command has printed.
@@ -51,6 +54,15 @@ func (s Sources) value(ctx context.Context, spec Spec) (Value, error) {
 			return Value{}, errors.New("there are no logins here")
 		}
 		return s.Login(ctx, of)
+	case FromAWS:
+		if s.AWS == nil {
+			return Value{}, errors.New("there are no profiles of AWS here")
+		}
+		c, err := s.AWS(ctx, of)
+		if err != nil {
+			return Value{}, err
+		}
+		return NewAWS(c)
 	}
 	if s.Getenv(spec.Name) != "" {
 		return s.variable(spec.Name)

@@ -26,10 +26,19 @@ type Spec struct {
 	Body    bool     // and in bodies that are JSON or forms
 }
 
-// Host is one that gets a secret: exactly that name, in small letters and without a dot at its end, at that port of TCP.
+// Host is one that gets a secret: exactly that name, in small letters and without a dot at its end, at that port of TCP. Of AWS,
+// it may be all below a domain, as *.amazonaws.com.
 type Host struct {
 	Name string
 	Port uint16 // 443 where none is written
+}
+
+// IsDomain tells whether all below a domain are meant.
+func (h Host) IsDomain() bool { return strings.HasPrefix(h.Name, "*.") }
+
+// covers tells whether the other host is meant.
+func (h Host) covers(other Host) bool {
+	return h == other || h.IsDomain() && h.Port == other.Port && strings.HasSuffix(other.Name, h.Name[1:]) && !other.IsDomain()
 }
 
 // String returns the host as a spec has it.
@@ -58,6 +67,7 @@ const (
 	FromFile        SourceKind = "file"
 	FromCommand     SourceKind = "command" // what a shell's command prints
 	FromStore       SourceKind = "store"   // see [Store]
+	FromAWS         SourceKind = "aws"     // a profile of AWS's, whose key signs requests: see package aws
 	FromLogin       SourceKind = "login"   // the access token of the user's login at that provider, which others replace in time
 )
 
@@ -72,11 +82,15 @@ const (
 )
 
 // Parse reads NAME[=SOURCE]@HOST[:PORT][/PATH][,HOST…][,header=NAME…][,query][,body][,ttl=TIME], where SOURCE is env:VARIABLE, file:PATH,
-// command:COMMAND, store:NAME or login:PROVIDER. What is before the last @ is the source's.
+// command:COMMAND, store:NAME or login:PROVIDER. What is before the last @ is the source's. Or aws:PROFILE[@HOST…], by which
+// requests to AWS are signed, or to these hosts.
 //
 // Its errors repeat nothing of what stands before that @: somebody may have written the secret itself there.
 func Parse(text string) (Spec, error) {
 	const example = "GITHUB_TOKEN@api.github.com or API_KEY=command:pass show api@api.example.com:8443,header=X-Api-Key"
+	if profile, ok := strings.CutPrefix(text, awsPrefix); ok {
+		return parseAWS(profile)
+	}
 	at := strings.LastIndexByte(text, '@')
 	if at < 0 {
 		return Spec{}, specError("a secret", example, "has no @, after which the hosts are that it is for")
@@ -120,6 +134,9 @@ func specError(subject, example, format string, args ...any) error {
 
 // String returns the text that Parse reads.
 func (s Spec) String() string {
+	if s.AWS() {
+		return s.textOfAWS()
+	}
 	text := s.Name
 	if s.Source != (Source{}) {
 		text += "=" + string(s.Source.Kind) + ":" + s.Source.Of

@@ -27,7 +27,10 @@ func TestParse(t *testing.T) {
 			Name: "K", Hosts: []Host{{"a.example", 443}, {"b.example", 443}, {"b.example", 1}},
 			Paths: map[Host][]string{{"a.example", 443}: {"/o/r", "/o/r.git"}, {"b.example", 1}: {"/%40x/a%2Cb"}},
 		},
-		"K=store:other@a.example": {Name: "K", Source: Source{Kind: FromStore, Of: "other"}, Hosts: []Host{{"a.example", 443}}},
+		"aws:a b":                      {Name: "AWS_ACCESS_KEY_ID", Source: Source{Kind: FromAWS, Of: "a b"}, Hosts: awsDomains},
+		"aws:me@corp@*.amazonaws.com":  {Name: "AWS_ACCESS_KEY_ID", Source: Source{Kind: FromAWS, Of: "me@corp"}, Hosts: awsDomains[:1]},
+		"aws:r2@S3.example:9000,b.c/d": {Name: "AWS_ACCESS_KEY_ID", Source: Source{Kind: FromAWS, Of: "r2"}, Hosts: []Host{{"s3.example", 9000}, {"b.c", 443}}, Paths: map[Host][]string{{"b.c", 443}: {"/d"}}},
+		"K=store:other@a.example":      {Name: "K", Source: Source{Kind: FromStore, Of: "other"}, Hosts: []Host{{"a.example", 443}}},
 	} {
 		got, err := Parse(text)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -43,6 +46,12 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                            "has no @",
 		"K":                           "has no @",
+		"aws:":                        "has a name of your ~/.aws/config",
+		"aws: a":                      "without spaces before or after it",
+		"aws:a@*.example.com":         "stands for several",
+		"aws:a@a.example,query":       "is neither",
+		"aws:a@a.b,header=X":          "is neither a host nor",
+		"K=aws:work@a.b":              "never the secret itself",
 		"K=env:A":                     "has no @",
 		"@a.example":                  "begins with the name of a variable",
 		"1K@a.example":                "no digit first",
@@ -115,7 +124,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		strings.Repeat("K", 129) + "@a.example":      "1 to 128 letters",
 	} {
 		s, err := Parse(text)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; write it like GITHUB_TOKEN@") {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "; write it like ") {
 			t.Errorf("%q: %+v, %v; want an error with %q", text, s, err, want)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sourcery-zone/sandbox/network/aws"
 )
 
 // Table has the secrets of one guest, by their placeholders. It is safe for use by several at once.
@@ -15,6 +17,7 @@ type Table struct {
 	mu      sync.Mutex
 	entries []*entry             // as pointers, beyond which package fmt does not look
 	view    atomic.Pointer[view] // nil after a change, until somebody asks
+	signer  *aws.Signer
 }
 
 // Entry is one secret of a table.
@@ -47,7 +50,7 @@ const (
 
 // NewTable returns one with these, none of which has a value yet.
 func NewTable(entries ...Entry) (*Table, error) {
-	t := &Table{}
+	t := &Table{signer: aws.NewSigner()}
 	for _, e := range entries {
 		added := &entry{Entry: e, folded: strings.ToLower(e.Placeholder), plain: strings.ToLower(unescape(e.Placeholder))}
 		if e.Placeholder == "" {
@@ -67,7 +70,9 @@ func NewTable(entries ...Entry) (*Table, error) {
 			return nil, fmt.Errorf("the secret %s: %w", e.Spec.Name, err)
 		}
 		added.Spec.Headers = slices.Clone(e.Spec.Headers)
-		if len(added.Spec.Headers) == 0 {
+		if e.Spec.AWS() {
+			added.Spec.Headers = []string{"Authorization"}
+		} else if len(added.Spec.Headers) == 0 {
 			added.Spec.Headers = slices.Clone(defaultHeaders)
 		}
 		for i, name := range added.Spec.Headers {
@@ -162,6 +167,11 @@ func newView(entries []*entry) *view {
 		}
 	}
 	for host, entries := range of {
+		for domain, others := range of { // which are all of AWS's, and so of one secret
+			if domain != host && domain.covers(host) && !slices.ContainsFunc(entries, func(e entry) bool { return e.Spec.AWS() }) {
+				entries = append(slices.Clone(entries), others...)
+			}
+		}
 		h := &hostView{entries: entries, masks: masks(entries)}
 		h.text = textReplacer(h.masks)
 		v.hosts[host] = h

@@ -174,7 +174,7 @@ func (n *Network) answer(q question) reply {
 	case r.allow != nil:
 		a = n.answerAllowed(ctx, r.allow, q, &e)
 	case q.Type == dnsmessage.TypeA || q.Type == dnsmessage.TypeAAAA:
-		if a = n.answerAddresses(ctx, q, &e); r.read[q.host()] != nil {
+		if a = n.answerAddresses(ctx, q, &e); r.read.of(q.host()) != nil {
 			a = n.standIn(a, &e)
 		}
 	case q.Type == typeSVCB || q.Type == typeHTTPS:

@@ -68,7 +68,7 @@ type Config struct {
 	// open. Without it, there are no such rules and hosts before SetProxy.
 	Proxy *proxy.Proxy
 	// Read are hosts whose requests are read, whatever opens them. They open nothing, and other ports of theirs are as those
-	// of other hosts.
+	// of other hosts. One may be all below a domain, as *.example.com.
 	Read []secret.Host
 	// IPv6 gives the guest an address of IPv6, and leads what it sends from there to the host's own. It is for hosts that
 	// reach the Internet over it: see network.HasIPv6.

@@ -25,9 +25,27 @@ func newReadPorts(hosts []secret.Host) readPorts {
 	return all
 }
 
+// of returns the ports of the host called name, also if it is below one of the domains, such as *.example.com.
+func (p readPorts) of(name string) []uint16 {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	ports := p[name]
+	for _, below, ok := strings.Cut(name, "."); ok; _, below, ok = strings.Cut(below, ".") {
+		ports = append(ports[:len(ports):len(ports)], p["*."+below]...)
+	}
+	return ports
+}
+
 // has tells whether the requests to a port of the host called name are read.
-func (p readPorts) has(name string, port uint16) bool {
-	return slices.Contains(p[strings.ToLower(strings.TrimSuffix(name, "."))], port)
+func (p readPorts) has(name string, port uint16) bool { return slices.Contains(p.of(name), port) }
+
+// names are those of hosts, without the domains.
+func (p readPorts) names() (names []string) {
+	for name := range p {
+		if !strings.HasPrefix(name, "*.") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // named tells whether a guest may speak to a port of a name. What the name leads to is judged when it is dialled.

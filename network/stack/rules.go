@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/proxy"
@@ -68,7 +66,7 @@ func (r *rules) dialed(a netip.AddrPort, proto policy.Proto) policy.Verdict {
 
 // hosts are the names whose addresses are never forgotten.
 func (r *rules) hosts() []string {
-	names := slices.Collect(maps.Keys(r.read))
+	names := r.read.names()
 	if r.allow != nil {
 		names = append(names, r.allow.Hosts()...)
 	}

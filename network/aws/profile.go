@@ -1,0 +1,32 @@
+package aws
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+)
+
+// Profile gets the key of a profile of the user's ~/.aws, as the SDK does: one that is written there, that a program prints
+// (credential_process), of a role, or of a login at IAM Identity Center. AWS, which is dialled by dial, is asked for the latter two.
+func Profile(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), name string) (c Credentials, err error) {
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy, t.DialContext, t.DisableKeepAlives = nil, dial, true })
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithSharedConfigProfile(name), config.WithHTTPClient(client),
+		config.WithEC2IMDSClientEnableState(imds.ClientDisabled)) // what this machine is to AWS is no profile's
+	if err != nil {
+		return c, fmt.Errorf("reading the profile %s of AWS: %w", name, err)
+	}
+	k, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return c, fmt.Errorf("the profile %s of AWS has no key: %w", name, err)
+	}
+	c = Credentials{AccessKeyID: k.AccessKeyID, SecretAccessKey: k.SecretAccessKey, SessionToken: k.SessionToken, Region: cfg.Region}
+	if k.CanExpire {
+		c.Expiration = k.Expires.Round(0).UTC()
+	}
+	return c, nil
+}
