@@ -127,7 +127,7 @@ func commandGroups() []commandGroup {
 		{"look at them", []*cli.Command{
 			lsCommand(), inspectCommand(), portCommand(), mountsCommand(), netCommand(), logsCommand(), statsCommand(), eventsCommand(), auditCommand(), qmpCommand(),
 		}},
-		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), cacheCommand(), doctorCommand()}},
+		{"images and this machine", []*cli.Command{imageCommand(), smokeCommand(), configCommand(), trustCommand(), secretCommand(), loginCommand(), logoutCommand(), cacheCommand(), sessionsCommand(), doctorCommand()}},
 		{"for other programs", []*cli.Command{proxyCommand(), knownHostsCommand()}},
 	}
 }
