@@ -31,7 +31,7 @@ func (s *service) become(identity agent.Identity) error {
 	defer s.mu.Unlock()
 	config := identity.Config
 	s.logger.Info("the guest becomes another one", "hostname", config.Hostname)
-	errs := []error{writeHostname("/", config.Hostname), newMachineID("/"), newBootID("/"), setTimeZone("/", config.TimeZone), trustShares("/", s.image.User, config.Mounts), trustCertificates("/", config.Certificates)}
+	errs := []error{writeHostname("/", config.Hostname), newMachineID("/"), newBootID("/"), setTimeZone("/", config.TimeZone), trustShares("/", s.image.User, config.Mounts), s.certificates.trust("/", config.Certificates)}
 
 	_, mounts := partition(config.Mounts, func(m agent.Mount) bool { return slices.ContainsFunc(s.config.Mounts, m.SamePlace) })
 	if err := applyMounts("/", s.image.User, mounts, &s.workspaces); err != nil {

@@ -3,12 +3,16 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 )
 
 const (
@@ -48,6 +52,62 @@ func trustCertificates(root string, certificates []byte) error {
 		return fmt.Errorf("cannot make the guest believe its host's certificates: %w", err)
 	}
 	return nil
+}
+
+// certificates are those that the guest's programs believe because of its host.
+type certificates struct {
+	mu  sync.Mutex
+	pem []byte
+}
+
+// trust is trustCertificates, of which no other runs at the same time.
+func (c *certificates) trust(root string, pem []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pem = pem
+	return trustCertificates(root, pem)
+}
+
+// certificatesPause is how long is waited before the files are looked at, as whoever makes them anew makes many.
+const certificatesPause = 100 * time.Millisecond
+
+// keep adds the certificates again when others have made the files anew, as an activation of NixOS does, and Debian's
+// update-ca-certificates with each package that has some. It returns when ctx ends.
+func (c *certificates) keep(ctx context.Context, root string, logger *slog.Logger) {
+	var watching sync.WaitGroup
+	watched := map[string]bool{}
+	for _, path := range append([]string{bundle, javaStore}, otherBundles...) {
+		if dir := filepath.Dir(path); watched[dir] {
+			continue
+		}
+		watched[filepath.Dir(path)] = true
+		watching.Go(func() {
+			err := watch(ctx, filepath.Join(root, path), func() bool {
+				select {
+				case <-time.After(certificatesPause):
+				case <-ctx.Done():
+					return true
+				}
+				if err := c.again(root); err != nil {
+					logger.Warn("what the network reads is refused by the guest's programs", "err", err)
+				}
+				return false
+			})
+			if err != nil && ctx.Err() == nil {
+				logger.Warn("certificates may be taken away from the guest's programs", "err", err)
+			}
+		})
+	}
+	watching.Wait()
+}
+
+func (c *certificates) again(root string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pem) == 0 {
+		return nil
+	}
+	return trustCertificates(root, c.pem)
 }
 
 func addToBundle(path string, certificates []byte, create bool) error {

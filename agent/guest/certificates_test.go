@@ -3,11 +3,14 @@
 package guest
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const publicCertificate = "-----BEGIN CERTIFICATE-----\npublic\n-----END CERTIFICATE-----"
@@ -89,5 +92,55 @@ func TestCertificatesInAGuestThatBelievesNobody(t *testing.T) {
 	}
 	if texts := bundles(t, root); len(texts) != 2 || texts[bundle] != ownBegin+"own\n"+ownEnd {
 		t.Errorf("%q", texts)
+	}
+}
+
+// TestCertificatesAreAddedAgain plays who makes the files anew: by a link to what is a store's, as NixOS does, or another file.
+func TestCertificatesAreAddedAgain(t *testing.T) {
+	root := t.TempDir()
+	store := filepath.Join(root, "store.crt")
+	if err := os.WriteFile(store, []byte(publicCertificate+"\n"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	anew := func(path string) {
+		t.Helper()
+		fresh := filepath.Join(root, path+".tmp")
+		for _, err := range []error{os.MkdirAll(filepath.Dir(fresh), 0o755), os.Symlink(store, fresh), os.Rename(fresh, filepath.Join(root, path))} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const other = "/etc/pki/tls/certs/ca-bundle.crt"
+	anew(bundle)
+	var c certificates
+	if err := c.trust(root, []byte("own\n")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.keep(ctx, root, slog.New(slog.DiscardHandler))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	has := func(path string) bool { return strings.Contains(bundles(t, root)[path], ownBegin+"own\n") }
+	for _, path := range []string{bundle, other, bundle, other} {
+		anew(path)
+		for deadline := time.Now().Add(time.Minute); !has(path); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s has\n%s", path, bundles(t, root)[path])
+			}
+		}
+	}
+	if err := c.trust(root, nil); err != nil {
+		t.Fatal(err)
+	}
+	anew(bundle)
+	if err := c.again(root); err != nil || has(bundle) || has(other) {
+		t.Errorf("certificates that were taken away are added again, %v", err)
 	}
 }

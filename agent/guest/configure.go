@@ -84,7 +84,7 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 		}
 	}
 	if config.Become == nil {
-		errs = append(errs, trustCertificates("/", config.Certificates))
+		errs = append(errs, s.certificates.trust("/", config.Certificates))
 	} else {
 		// After the entropy: what it makes up must not be what others make up.
 		errs = append(errs, s.become(*config.Become))

@@ -57,7 +57,8 @@ type service struct {
 
 	late []*os.File // see loadLateModules
 
-	workspaces workspaces
+	workspaces   workspaces
+	certificates certificates
 
 	mu         sync.Mutex
 	disk       *disk // nil: none, or not yet
@@ -223,12 +224,12 @@ func (s *service) enterRoot(words io.WriteCloser) error {
 	}
 	// Not before: the links of the zones' directories lead through the root.
 	s.mu.Lock()
-	zone, certificates := s.config.TimeZone, s.config.Certificates
+	zone, trusted := s.config.TimeZone, s.config.Certificates
 	s.mu.Unlock()
 	if err := setTimeZone("/", zone); err != nil {
 		s.logger.Warn("the guest has another time zone than its host", "err", err)
 	}
-	if err := trustCertificates("/", certificates); err != nil {
+	if err := s.certificates.trust("/", trusted); err != nil {
 		s.logger.Warn("what the network reads is refused by the guest's programs", "err", err)
 	}
 	if s.image.Readiness.System == "systemd" {
@@ -264,6 +265,7 @@ func (s *service) finish(ctx context.Context) {
 	}
 	s.progress.reach(agent.StageAgent)
 	go s.watchPowerButtons(ctx)
+	go s.certificates.keep(ctx, "/", s.logger)
 	s.logger.Info("ready for commands", "uptime", uptime().Round(time.Millisecond))
 	go s.loadLateModules()
 	go s.awaitSystem(ctx)
