@@ -40,7 +40,7 @@ const (
 	maxHeader        = 64 << 10
 	maxAnswerHeader  = 128 << 10
 	maxShownRequest  = 200 // bytes of one in a log
-	copyBuffer       = 16 << 10
+	copyBuffer       = 64 << 10
 	headerTimeout    = 30 * time.Second
 	idleTimeout      = 10 * time.Minute // after which a client expects that a connection may have ended
 	handshakeTimeout = 30 * time.Second
@@ -58,7 +58,7 @@ var (
 	hostFlow  = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 512 << 10, MaxReceiveBufferPerStream: 256 << 10}
 	// wideFlow is that of the first connections, and most guests have no others. It is what a host may send until it hears that
 	// we took it: at 50 ms of distance, 30 MiB in a second.
-	wideFlow = http.HTTP2Config{MaxReadFrameSize: 16 << 10, MaxReceiveBufferPerConnection: 3 << 20, MaxReceiveBufferPerStream: 3 << 19}
+	wideFlow = http.HTTP2Config{MaxReadFrameSize: 64 << 10, MaxReceiveBufferPerConnection: 3 << 20, MaxReceiveBufferPerStream: 3 << 19}
 )
 
 // Options say what a Proxy is made of.

@@ -29,7 +29,15 @@ func cpuTime(b *testing.B) int64 {
 func BenchmarkProxied(b *testing.B) {
 	const size = 16 << 20
 	large := make([]byte, size)
-	for _, c := range []struct{ name, rule string }{{"through", "api.example.com"}, {"read", "https://api.example.com/**"}} {
+	for _, c := range []struct {
+		name, rule string
+		h2         bool
+	}{
+		{"through", "api.example.com", false},
+		{"read", "https://api.example.com/**", false},
+		{"through-h2", "api.example.com", true},
+		{"read-h2", "https://api.example.com/**", true},
+	} {
 		internet, own := newAuthority(b), newAuthority(b)
 		l := newLab(b, allow(b, c.rule), proxied(b, own, internet), resolver(zone{"api.example.com": {public.String()}}))
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,6 +47,7 @@ func BenchmarkProxied(b *testing.B) {
 			}
 		}))
 		s.TLS = &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return internet.Leaf(hello.ServerName) }}
+		s.EnableHTTP2 = c.h2
 		s.StartTLS()
 		b.Cleanup(s.Close)
 		l.services[netip.AddrPortFrom(public, 443)] = s.Listener.Addr().(*net.TCPAddr).AddrPort()
@@ -47,8 +56,9 @@ func BenchmarkProxied(b *testing.B) {
 		pool.AppendCertsFromPEM(own.Certificate())
 		at := netip.AddrPortFrom(l.address("api.example.com"), 443)
 		client := &http.Client{Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: pool},
-			DialContext:     func(context.Context, string, string) (net.Conn, error) { return l.connect(at) },
+			TLSClientConfig:   &tls.Config{RootCAs: pool},
+			ForceAttemptHTTP2: c.h2,
+			DialContext:       func(context.Context, string, string) (net.Conn, error) { return l.connect(at) },
 		}}
 		get := func(b *testing.B, path string) {
 			r, err := client.Get("https://api.example.com" + path)
