@@ -73,6 +73,7 @@ const unplugPause = 250 * time.Millisecond
 func (c *Client) askToUnplug(ctx context.Context, id string) (gone bool, err error) {
 	again := time.NewTicker(unplugPause)
 	defer again.Stop()
+	var busy error
 	for {
 		err := c.Execute(ctx, "device_del", map[string]any{"id": id}, nil)
 		switch {
@@ -82,7 +83,9 @@ func (c *Client) askToUnplug(ctx context.Context, id string) (gone bool, err err
 			return true, nil
 		case strings.Contains(err.Error(), "in the process of unplug"): // an earlier call asked already
 			return false, nil
-		case !strings.Contains(err.Error(), "guest is busy"):
+		case strings.Contains(err.Error(), "guest is busy"):
+			busy = err
+		case busy == nil || ctx.Err() == nil:
 			return false, err
 		}
 		// A slot of PCI Express whose power indicator blinks: the guest is about to take what was just plugged in, which
@@ -90,7 +93,7 @@ func (c *Client) askToUnplug(ctx context.Context, id string) (gone bool, err err
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return false, fmt.Errorf("%w: %w", err, context.Cause(ctx))
+			return false, fmt.Errorf("%w: %w", busy, context.Cause(ctx))
 		}
 	}
 }

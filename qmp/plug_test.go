@@ -34,6 +34,7 @@ func TestUnplugEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	client := qmptest.Connect(t, func(m *qmptest.Monitor) {
 		m.Refuse(m.Next(), busy)
+		m.Next()
 		cancel(late)
 	})
 	if err := client.Unplug(ctx, "share"); !errors.Is(err, late) || !strings.Contains(err.Error(), busy) {
