@@ -199,11 +199,10 @@ func sharesHistory(ctx context.Context, s virtiofs.Share, objects string) bool {
 	}
 	defer os.RemoveAll(top)
 	own, other := standIn{dir: filepath.Join(top, "own")}, standIn{dir: filepath.Join(top, "other")}
-	const head = "ref: refs/heads/none\n"
-	if err := own.make([]byte(head), nil, filepath.Join(repository, "objects"), repository); err != nil {
+	if err := own.make([]byte(noHead), nil, filepath.Join(repository, "objects"), repository); err != nil {
 		return false
 	}
-	if err := other.make([]byte(head), nil, objects, ""); err != nil {
+	if err := other.make([]byte(noHead), nil, objects, ""); err != nil {
 		return false
 	}
 	// One that was cut off may have objects of which the history is not whole.

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
@@ -260,5 +262,61 @@ echo "$PWD/r7/.git/objects" >r0/.git/objects/info/alternates`)
 	all := BorrowedObjects([]virtiofs.Share{{Source: filepath.Join(top, "r7"), Target: "/srv/r7"}})
 	if len(all) != maxAlternateDepth+1 || all[maxAlternateDepth].Directory != filepath.Join(top, "r1/.git/objects") {
 		t.Errorf("it borrows of %v", all)
+	}
+}
+
+func TestASandboxWithCommitsThatNobodyHasIsNotRemoved(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell(t, top, `git init -q app; git -C app commit -q --allow-empty -m one; git clone -q app guest; git -C guest commit -q --allow-empty -m two`)
+	head := func(name string) string {
+		out, err := exec.Command("git", "-C", filepath.Join(top, name), "rev-parse", "HEAD").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	one, two := head("app"), head("guest")
+	state := func(st State) {
+		st.Status = StatusStopped
+		s := &Sandbox{Name: "work", host: &Host{Dirs: layout.Dirs{State: top}}}
+		if err := durable.WriteJSON(s.Files().Path(layout.StateFile), st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const target = "/home/agent/app"
+	s := &Sandbox{Name: "work", host: &Host{Dirs: layout.Dirs{State: top, Runtime: top}}}
+	if err := os.MkdirAll(s.Files().Dir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Name: "work", Access: Access{Shares: []virtiofs.Share{{Source: filepath.Join(top, "app/.git"), Target: target, Clone: virtiofs.CloneHead}}}}
+	if err := durable.WriteJSON(s.Files().Path(layout.ConfigFile), c); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		clones map[string][]string
+		want   string
+	}{
+		"all are here":   {map[string][]string{target: {one, one}}, ""},
+		"no commits":     {map[string][]string{target: nil}, ""},
+		"one is not":     {map[string][]string{target: {one, two}}, "has not got the commits of 1 branches"},
+		"a guest's lies": {map[string][]string{target: {"--batch", "HEAD", "\x1b[2J"}}, "of 3 branches"},
+		"not known":      {nil, "it is not known"},
+	} {
+		state(State{Started: time.Now(), Clones: tt.clones})
+		err := s.checkFetched(t.Context())
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+	if err := s.Remove(t.Context(), false); err == nil {
+		t.Error("it was removed")
+	}
+	shell(t, top, "git -C app fetch -q ../guest")
+	state(State{Started: time.Now(), Clones: map[string][]string{target: {two}}})
+	if err := s.Remove(t.Context(), false); err != nil {
+		t.Errorf("after a fetch: %v", err)
 	}
 }

@@ -251,6 +251,11 @@ func (s *Sandbox) Remove(ctx context.Context, force bool) error {
 		return err
 	}
 	defer lock.Close()
+	if !force {
+		if err := s.checkFetched(ctx); err != nil {
+			return remedy.Add(err, remedy.RemoveNow, s.Name)
+		}
+	}
 	s.host.sweep()
 	return s.Erase()
 }

@@ -18,6 +18,9 @@ type standIn struct {
 	tree string // the working tree
 }
 
+// noHead is for a stand-in in which nothing is checked out.
+const noHead = "ref: refs/heads/none\n"
+
 // newStandIn makes one in a new directory of the repository to which the directory tree belongs.
 func newStandIn(dir, tree string) (_ standIn, err error) {
 	own, common := virtiofs.LinkedRepository(tree)

@@ -55,8 +55,11 @@ type State struct {
 	Shares       []ServedShare     `json:"shares,omitempty"`       // the home first
 	Refusals     []Refusal         `json:"refusals,omitempty"`     // of rules for shares, the last ones
 	Questions    []Question        `json:"questions,omitempty"`    // to the user: those that are open, and the last that have ended
-	System       string            `json:"system,omitempty"`
-	Failed       []string          `json:"failedUnits,omitempty"`
+	// Clones are the commits to which branches, stash and HEAD of the guest's clones led when it was last stopped in order, by
+	// the places of the clones. Of one that is not there, they are not known.
+	Clones map[string][]string `json:"clones,omitempty"`
+	System string              `json:"system,omitempty"`
+	Failed []string            `json:"failedUnits,omitempty"`
 }
 
 // GuestPort is a port of a guest on which a program listens.

@@ -54,13 +54,14 @@ func rmCommand() *cli.Command {
 		Name:      "rm",
 		Usage:     "remove sandboxes, with their homes",
 		ArgsUsage: "NAME...",
-		Description: `Shared directories are never touched.
+		Description: `Shared directories are never touched. A sandbox with a clone of which commits were not
+fetched stays, unless --force is given.
 
 EXAMPLES
    sandbox rm work
    sandbox rm --force work                  also when it runs`,
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "end a running sandbox first"},
+			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "end a running sandbox first, and lose commits that were not fetched"},
 		},
 		OnUsageError: usageError,
 		Action: func(c *cli.Context) error {

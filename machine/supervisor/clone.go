@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"strings"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/machine"
 )
@@ -71,11 +73,50 @@ func (v *supervisor) makeClones(ctx context.Context, plan *machine.Plan) error {
 	return nil
 }
 
+// listTips is run by the guest's user before it stops: see machine.State.Clones.
+const listTips = `cd "$1" && git for-each-ref --format='%(objectname)' refs/heads refs/stash && { git rev-parse --verify --quiet HEAD || :; }`
+
+const (
+	// maxTips bounds, in bytes, what a guest says of a clone: a thousand branches. Of one with more, nothing is known.
+	maxTips = 64 << 10
+
+	// tipsPatience is for an emulated guest on a busy host.
+	tipsPatience = 10 * time.Second
+)
+
+// noteClones notes which commits the guest's clones have, for whoever wants to remove the sandbox later.
+func (v *supervisor) noteClones(ctx context.Context) {
+	if v.plan == nil || v.agentClient() == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tipsPatience)
+	defer cancel()
+	clones := map[string][]string{}
+	for _, share := range v.plan.Shares {
+		if share.Clone == "" {
+			continue
+		}
+		said := limitedBuffer{new(bytes.Buffer), maxTips}
+		if err := v.runWithOutput(ctx, "", &said, listTips, share.Target); err != nil || said.Len() == maxTips {
+			v.log.Warn("it is not known which commits a clone has", "clone", share.Target, "err", err)
+			continue
+		}
+		clones[share.Target] = strings.Fields(said.String())
+	}
+	if len(clones) > 0 {
+		_ = v.setState(func(st *machine.State) { st.Clones = clones })
+	}
+}
+
 // runInGuest runs a script of the shell. What it complains of is in the error.
 func (v *supervisor) runInGuest(ctx context.Context, user, script string, args ...string) error {
+	return v.runWithOutput(ctx, user, nil, script, args...)
+}
+
+func (v *supervisor) runWithOutput(ctx context.Context, user string, output io.Writer, script string, args ...string) error {
 	cmd := v.agentClient().Command(ctx, append([]string{"sh", "-c", script, "sh"}, args...)...)
-	var complaints bytes.Buffer
-	cmd.User, cmd.Stderr, cmd.Stdout = user, &limitedBuffer{&complaints}, nil
+	complaints := limitedBuffer{new(bytes.Buffer), 4 << 10}
+	cmd.User, cmd.Stderr, cmd.Stdout = user, &complaints, output
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(complaints.String()))
 	}
@@ -83,10 +124,12 @@ func (v *supervisor) runInGuest(ctx context.Context, user, script string, args .
 }
 
 // limitedBuffer keeps the beginning of what a guest says.
-type limitedBuffer struct{ *bytes.Buffer }
+type limitedBuffer struct {
+	*bytes.Buffer
+	most int
+}
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	const most = 4 << 10
-	b.Buffer.Write(p[:min(len(p), max(0, most-b.Len()))])
+	b.Buffer.Write(p[:min(len(p), max(0, b.most-b.Len()))])
 	return len(p), nil
 }

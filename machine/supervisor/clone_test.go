@@ -43,6 +43,18 @@ func TestACloneIsMadeOnce(t *testing.T) {
 			t.Errorf("%s: there is %q", head, got)
 		}
 	}
+	// Of an origin that borrows, nothing is borrowed.
+	run(top, "git clone -q --bare --shared app borrows.git")
+	borrowed := clone(filepath.Join(top, "borrows.git"), "main")
+	if got := run(borrowed, "find .git -name alternates; git fsck --full; cat a"); got != "2" {
+		t.Errorf("of an origin that borrows there is %q", got)
+	}
+	// Its commits are told with what is not on a branch.
+	tips := run(borrowed, `git checkout -q --detach; git config user.name x; git config user.email x@example.com
+		git commit -q --allow-empty -m x; echo 5 >a; git stash -q; sh -c "$1" sh . | sort -u | git cat-file --batch-check='%(objecttype)' | sort | uniq -c | xargs`, listTips)
+	if tips != "3 commit" {
+		t.Errorf("its commits are %q, want those of main, HEAD and the stash", tips)
+	}
 	// What the guest does with it stays, whatever that is.
 	dir := clone(origin, "HEAD")
 	for _, does := range []string{"git checkout -q fix; echo 3 >a", "rm -rf .git; echo x >new", "rm -rf new .gitignore; mkdir .git"} {

@@ -338,6 +338,7 @@ func (v *supervisor) bringDown(ctx context.Context, r stopRequest) (written bool
 	}
 	switch {
 	case r.grace > 0:
+		v.noteClones(ctx)
 		written = v.powerDown(ctx, r.grace)
 	case r.sync:
 		written = v.syncGuest(ctx)
@@ -464,7 +465,7 @@ func (v *supervisor) finish(end ending) error {
 	})
 	if err != nil { // the disk is full: what matters most may still fit
 		err = v.setState(func(st *machine.State) {
-			*st = machine.State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended}
+			*st = machine.State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended, Clones: st.Clones}
 		})
 	}
 	return errors.Join(os.RemoveAll(v.s.Files().RuntimeDir()), err)
