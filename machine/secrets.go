@@ -15,6 +15,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/network"
+	"github.com/sourcery-zone/sandbox/network/aws"
 	"github.com/sourcery-zone/sandbox/network/gateway"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/secret"
@@ -70,24 +71,33 @@ func (c Config) checkSecretFiles() error {
 	}
 	var errs []error
 	for _, spec := range specs {
-		if spec.Source.Kind != secret.FromFile {
-			continue
-		}
-		path := spec.Source.Of
-		if below, ok := strings.CutPrefix(path, "~/"); ok {
-			path = filepath.Join(os.Getenv("HOME"), below)
-		}
-		paths := []string{filepath.Clean(path)}
-		if resolved, err := filepath.EvalSymlinks(path); err == nil { // else getting it says why
-			paths = append(paths, resolved)
-		}
-		for _, share := range c.Shares {
-			if inShare(share, paths) {
-				errs = append(errs, fmt.Errorf("the secret %s is in %s, which lies in the share %s, so that the guest has it anyway: move the file out of what is shared", spec.Name, spec.Source.Of, share.Source))
+		for _, path := range secretFiles(spec) {
+			paths := []string{filepath.Clean(path)}
+			if resolved, err := filepath.EvalSymlinks(path); err == nil { // else getting it says why
+				paths = append(paths, resolved)
+			}
+			for _, share := range c.Shares {
+				if inShare(share, paths) {
+					errs = append(errs, fmt.Errorf("the secret %s is in %s, which lies in the share %s, so that the guest has it anyway: move the file out of what is shared", spec.Name, path, share.Source))
+				}
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// secretFiles are those that a secret is from. Of AWS, they name programs that are executed for it, too.
+func secretFiles(spec secret.Spec) []string {
+	switch {
+	case spec.AWS():
+		return aws.Files(os.Getenv)
+	case spec.Source.Kind != secret.FromFile:
+		return nil
+	}
+	if below, ok := strings.CutPrefix(spec.Source.Of, "~/"); ok {
+		return []string{filepath.Join(os.Getenv("HOME"), below)}
+	}
+	return []string{spec.Source.Of}
 }
 
 func inShare(share virtiofs.Share, paths []string) bool {

@@ -133,6 +133,14 @@ func TestSecretsInSharesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
+	c.Secrets = []string{"aws:work"}
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "")
+	for path, bad := range map[string]bool{"": false, key: false, filepath.Join(shared, "config"): true} { // which names programs
+		t.Setenv("AWS_CONFIG_FILE", path)
+		if err := c.checkSecretFiles(); (err != nil) != bad {
+			t.Errorf("profiles in %s: %v", path, err)
+		}
+	}
 }
 
 // TestHelperReadsSecrets is the program of the test below: it reports what it has got.

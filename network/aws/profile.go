@@ -1,15 +1,29 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
+
+// Files are those in which the user's profiles are.
+func Files(getenv func(string) string) []string {
+	of := func(variable, otherwise string) string {
+		path, err := filepath.Abs(cmp.Or(getenv(variable), otherwise))
+		if err != nil {
+			return otherwise
+		}
+		return path
+	}
+	return []string{of("AWS_CONFIG_FILE", config.DefaultSharedConfigFilename()), of("AWS_SHARED_CREDENTIALS_FILE", config.DefaultSharedCredentialsFilename())}
+}
 
 // Profile gets the key of a profile of the user's ~/.aws, as the SDK does: one that is written there, that a program prints
 // (credential_process), of a role, or of a login at IAM Identity Center. AWS, which is dialled by dial, is asked for the latter two.

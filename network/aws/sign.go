@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,6 +179,9 @@ func (s *Signer) hash(r *http.Request) (hash, rule string) {
 		return "", RuleSize
 	}
 	r.Body = &held{Reader: bytes.NewReader(text), was: r.Body, done: sync.OnceFunc(func() { s.hashed.Release(size) })}
+	if r.ContentLength < 0 { // and services take no pieces whose number nobody knows
+		r.ContentLength = int64(len(text))
+	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:]), ""
 }
@@ -200,17 +204,28 @@ func (h *held) Close() error {
 // region is a label of a host's name that is one, such as eu-central-1 and us-gov-west-1.
 var region = regexp.MustCompile(`^[a-z]{2}(-[a-z]+){1,2}-[0-9]$`)
 
-// fits tells whether a host can be meant by a signature: of names that say their region, by the region; and where a customer of
-// AWS decides what becomes of requests, by the service, so that nobody there is shown a signature for another one.
+// customers are labels of hosts where a customer of AWS decides what becomes of requests, with the service that signatures for
+// them are for.
+var customers = map[string]string{"execute-api": "execute-api", "appsync-api": "appsync", "lambda-url": "lambda"}
+
+// Domains are those in which AWS has its endpoints. Whoever else has a name there has no certificate for it.
+func Domains() []string { return []string{"amazonaws.com", "api.aws", "amazonaws.com.cn"} }
+
+// fits tells whether a host can be meant by a signature: of AWS's names that say their region, by the region; and of those of
+// customers by the service, so that nobody there is shown a signature for another one.
 func fits(host string, a Authorization) bool {
-	labels := strings.Split(host, ".")
-	for _, label := range labels {
+	if !slices.ContainsFunc(Domains(), func(d string) bool { return strings.HasSuffix(host, "."+d) }) {
+		return true
+	}
+	for _, label := range slices.Backward(strings.Split(host, ".")) {
+		if label == "s3" || strings.HasPrefix(label, "s3-") {
+			return true // what is before it is a bucket's name
+		}
 		if region.MatchString(label) && label != a.Region {
 			return false
 		}
-		switch label {
-		case "execute-api", "appsync-api":
-			return a.Service == label || a.Service == "appsync"
+		if service, ok := customers[label]; ok && service != a.Service {
+			return false
 		}
 	}
 	return true

@@ -14,8 +14,12 @@ import (
 
 const awsPrefix = string(FromAWS) + ":"
 
-// awsDomains are those in which AWS has its endpoints. Whoever else has a name there has no certificate for it.
-var awsDomains = []Host{{"*.amazonaws.com", defaultPort}, {"*.api.aws", defaultPort}, {"*.amazonaws.com.cn", defaultPort}}
+var awsDomains = func() (domains []Host) {
+	for _, name := range aws.Domains() {
+		domains = append(domains, Host{"*." + name, defaultPort})
+	}
+	return domains
+}()
 
 // AWS tells whether the secret is a key of AWS, which signs requests and goes into none.
 func (s Spec) AWS() bool { return s.Source.Kind == FromAWS }
