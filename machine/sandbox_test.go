@@ -285,8 +285,8 @@ func TestConfigHoldsNoSurprises(t *testing.T) {
 }
 
 func TestSupervisorGetsNoSecrets(t *testing.T) {
-	got := supervisorEnv([]string{"PATH=/bin", "ANTHROPIC_API_KEY=x", "HOME=/h", "XDG_STATE_HOME=/s", "PATHS=no"})
-	if want := "PATH=/bin HOME=/h XDG_STATE_HOME=/s"; strings.Join(got, " ") != want {
+	got := supervisorEnv([]string{"PATH=/bin", "ANTHROPIC_API_KEY=x", "HOME=/h", "XDG_STATE_HOME=/s", "SSL_CERT_FILE=/ca", "PATHS=no"})
+	if want := "PATH=/bin HOME=/h XDG_STATE_HOME=/s SSL_CERT_FILE=/ca"; strings.Join(got, " ") != want {
 		t.Errorf("environment %q, want %q", got, want)
 	}
 }

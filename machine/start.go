@@ -52,6 +52,7 @@ func supervisorEnv(environ []string) []string {
 		switch name {
 		case "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR",
 			"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", // whose keys are got again there
+			"SSL_CERT_FILE", "SSL_CERT_DIR", // whom the providers of logins are believed by
 			"XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR":
 			env = append(env, kv)
 		}
