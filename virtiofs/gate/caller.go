@@ -190,12 +190,46 @@ func (c *callers) read(n *notification, address uint64, into []byte) error {
 // usualName is what is read at first of a name: more than most have.
 const usualName = 256
 
+// texts reads the two names of a call, by one look at the memory if they are as short as most.
+func (c *callers) texts(n *notification, addresses [2]uint64) (texts [2]string, err error) {
+	var local [2]unix.Iovec
+	var remote [2]unix.RemoteIovec
+	var parts [2][]byte
+	all := 0
+	for i, address := range addresses {
+		size := c.short(address)
+		parts[i] = c.page[all : all+size]
+		local[i].Base = &c.page[all]
+		local[i].SetLen(size)
+		remote[i] = unix.RemoteIovec{Base: uintptr(address), Len: size}
+		all += size
+	}
+	got, err := unix.ProcessVMReadv(int(n.pid), local[:], remote[:], 0)
+	for i, part := range parts {
+		end := bytes.IndexByte(part, 0)
+		if err != nil || got < all || end < 0 { // it is longer, or one of them is not there
+			for i, address := range addresses {
+				if texts[i], err = c.text(n, address); err != nil {
+					return texts, err
+				}
+			}
+			return texts, nil
+		}
+		texts[i] = string(part[:end])
+	}
+	return texts, nil
+}
+
+// short is how much of a name is read at first: up to the page's end, as the next one may not be there.
+func (c *callers) short(address uint64) int {
+	return min(usualName, len(c.page)-int(address%uint64(len(c.page))))
+}
+
 // text reads a string that ends with a NUL from the memory of who asks: no more than a path may have.
 func (c *callers) text(n *notification, address uint64) (string, error) {
 	var text []byte
 	for len(text) < unix.PathMax {
-		// Up to the page's end, as the next one may not be there.
-		size := min(usualName, len(c.page)-int(address%uint64(len(c.page))))
+		size := c.short(address)
 		local := unix.Iovec{Base: &c.page[0]}
 		local.SetLen(size)
 		got, err := unix.ProcessVMReadv(int(n.pid), []unix.Iovec{local}, []unix.RemoteIovec{{Base: uintptr(address), Len: size}}, 0)

@@ -48,5 +48,14 @@ func TestNamesAreReadUpToTheirEnd(t *testing.T) {
 		if want, _, _ := strings.Cut(tt.text, "\x00"); !errors.Is(err, tt.want) || err == nil && got != want {
 			t.Errorf("at %d: %q, %v; want %q, %v", tt.at, got, err, want, tt.want)
 		}
+		// The same beside another one, in either place.
+		other := put(2*page-10, "2\x00")
+		for i, addresses := range [][2]uint64{{address, other}, {other, address}} {
+			got, err := c.texts(n, addresses)
+			want, _, _ := strings.Cut(tt.text, "\x00")
+			if !errors.Is(err, tt.want) || err == nil && (got[i] != want || got[1-i] != "2") {
+				t.Errorf("at %d, and another one: %q, %v; want %q, %v", tt.at, got, err, want, tt.want)
+			}
+		}
 	}
 }

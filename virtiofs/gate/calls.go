@@ -110,13 +110,14 @@ func (g *Gate) symlinkat(n *notification) (bool, error) {
 
 // places are those of a call that has two names.
 func (g *Gate) places(n *notification) (from, to place, err error) {
-	if from, err = g.place(n, n.args[0], n.args[1]); err != nil {
-		return from, to, err
-	}
-	name, err := g.callers.text(n, n.args[3])
+	names, err := g.callers.texts(n, [2]uint64{n.args[1], n.args[3]})
 	if err != nil {
 		return from, to, err
 	}
+	if from, err = g.locate(n, n.args[0], names[0]); err != nil {
+		return from, to, err
+	}
+	name := names[1]
 	if int32(n.args[2]) == int32(n.args[0]) && from.name != "" && isName(name) { // as most: where it is, is known
 		return from, place{n, from.number, name, path.Join(path.Dir(from.path), name)}, nil
 	}
