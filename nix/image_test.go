@@ -32,6 +32,9 @@ type evaluated struct {
 	Prepare      string
 	Environment  string // what shells begin with
 	NixSocket    string
+	Journald     string
+	Blacklisted  []string
+	UserWants    []string
 	Groups       []string // of the user
 	Initrd       bool     // NixOS's own
 	Firewall     bool
@@ -52,6 +55,9 @@ const evaluateGuest = `image: let c = image.config; in {
 	inherit (c.systemd) generators;
 	prepare = c.system.build.sandboxPrepare.text;
 	environment = c.system.build.setEnvironment.text;
+	journald = c.systemd.units."systemd-journald.service".text;
+	blacklisted = c.boot.blacklistedKernelModules;
+	userWants = c.systemd.user.services.systemd-tmpfiles-setup.wantedBy;
 	nixSocket = c.systemd.units."nix-daemon.socket".text;
 	groups = c.users.users.agent.extraGroups;
 	initrd = c.boot.initrd.enable;
@@ -172,6 +178,7 @@ func checkGuest(t *testing.T, got evaluated) {
 		"systemd-remount-fs.service", "systemd-timesyncd.service", "systemd-networkd.service", "systemd-networkd-wait-online.service",
 		"dhcpcd.service", "sshd.service", "sshd.socket", "fstrim.timer", "nix-gc.timer", "logrotate.timer",
 		"nftables.service", "systemd-journal-flush.service", "systemd-modules-load.service", "generate-shutdown-ramfs.service",
+		"systemd-journald-audit.socket",
 	} {
 		if slices.Contains(got.Enabled, unit) {
 			t.Errorf("%s should not run", unit)
@@ -184,6 +191,14 @@ func checkGuest(t *testing.T, got evaluated) {
 	}
 	if fmt.Sprint(got.Nix["allowed-users"]) != "[agent]" || !strings.Contains(fmt.Sprint(got.Nix["trusted-users"]), "agent") {
 		t.Errorf("Nix lets in %v and trusts %v", got.Nix["allowed-users"], got.Nix["trusted-users"])
+	}
+	for _, line := range []string{"SystemCallFilter=", "IPAddressDeny=", "NoNewPrivileges=false", "CapabilityBoundingSet=~"} {
+		if !strings.Contains(got.Journald, line+"\n") {
+			t.Errorf("journald is confined, which takes seconds of an emulated guest; it lacks %s:\n%s", line, got.Journald)
+		}
+	}
+	if !slices.Contains(got.Blacklisted, "autofs4") || len(got.UserWants) != 0 {
+		t.Errorf("systemd loads modules that nothing uses (blacklisted are %q), or runs tmpfiles for a user who has no rules (wanted by %q)", got.Blacklisted, got.UserWants)
 	}
 	if got.Firewall {
 		t.Error("the plain image has a firewall, which would make each -p a matter of two configurations")

@@ -41,6 +41,13 @@ in
     swraid.enable = false;
     kexec.enable = false;
 
+    # systemd loads them at each start, and nothing here uses them. Loading them by name works as ever.
+    blacklistedKernelModules = [
+      "autofs4"
+      "dmi_sysfs"
+      "qemu_fw_cfg"
+    ];
+
     # The agent's numbers: what is in them is in memory, and has to leave room for the system.
     devSize = lib.mkDefault sizes.dev;
     devShmSize = lib.mkDefault sizes.shm;
@@ -128,5 +135,6 @@ in
     tpm2.enable = false;
     # Like on every guest of ours: one that is told to stop has seconds, not minutes.
     settings.Manager.DefaultTimeoutStopSec = "10s";
+    settings.Manager.StatusUnitFormat = lib.mkDefault "name";
   };
 }

@@ -33,10 +33,13 @@ in
     services = masksOf "service" // {
       systemd-modules-load.enable = lib.mkDefault (!noModules);
       # One run for all of the file system, instead of one for /dev and one for the rest.
-      systemd-tmpfiles-setup.serviceConfig.ExecStart = [
-        ""
-        "${config.systemd.package}/bin/systemd-tmpfiles --create --remove --boot"
-      ];
+      systemd-tmpfiles-setup.serviceConfig = {
+        ExecStart = [
+          ""
+          "${config.systemd.package}/bin/systemd-tmpfiles --create --remove --boot"
+        ];
+        ImportCredential = lib.mkDefault "";
+      };
     };
     sockets = masksOf "socket";
     targets = masksOf "target";
