@@ -35,6 +35,8 @@ const ownGuest = `{
 				networking.hosts."10.1.2.3" = [ "of.the.configuration" ];
 				networking.firewall.enable = true;
 				services.openssh.enable = true;
+				system.activationScripts.own = "echo activated >/run/own";
+				boot.postBootCommands = "echo before systemd >>/run/own";
 				environment.etc."of/the/configuration" = { text = "for Bob"; mode = "0640"; user = "bob"; group = "wheel"; };
 				users.users.bob = {
 					isNormalUser = true;
@@ -58,6 +60,20 @@ const activate = `
 	/run/current-system/activate >/run/activation 2>&1 || cat /run/activation
 	list | sort | diff /run/before -
 	cp -a --remove-destination /run/hosts /etc/hosts`
+
+// wrap prints how the programs that give privileges differ from those which the service of NixOS makes, whose own script
+// knows no other place than theirs.
+const wrap = `
+	list() {
+		cd "$1"
+		find . -type f -printf '%p %M %u:%g ' -exec sha256sum {} \;
+		find . -type f -exec $(echo /nix/store/*-libcap-*/bin/getcap) {} +
+	}
+	cp -a /run/wrappers/bin /run/wrappers/brought
+	list /run/wrappers/brought | sort >/run/before
+	rm -r /run/wrappers/bin
+	sh -c "$(sed -n 's/^ExecStart=//p' /etc/systemd/system/suid-sgid-wrappers.service)"
+	list /run/wrappers/bin/ | sort | diff /run/before - && wc -l </run/before`
 
 // TestBoot builds the plain image of the flake, and one of a user's own, with
 // Debian's binaries in the place of what a binary cache would have, and boots
@@ -129,6 +145,7 @@ func TestBoot(t *testing.T) {
 			env.Setenv("PLAIN", plain)
 			env.Setenv("OWN", mine)
 			env.Setenv("ACTIVATE", activate)
+			env.Setenv("WRAP", wrap)
 			env.Defer(func() { // what a failed script left running
 				cmd := exec.Command("sh", "-c", "sandbox ls --quiet | xargs -r sandbox rm --force")
 				cmd.Env = env.Vars

@@ -250,15 +250,22 @@ func checkUnits(t *testing.T, got evaluated) {
 // up.
 func checkFirstCommands(t *testing.T, got evaluated) {
 	t.Helper()
-	// Wrappers are made on a file system that lets them be of use, and where the
-	// image does not bring the users, when NixOS has made them.
+	// Where the image has brought the rest, few programs are left. Else NixOS makes all of it, and then wrappers, on a file
+	// system that lets them be of use.
 	rest := got.Prepare
-	for _, step := range []string{"wrappers() (", "umask 777; command cp", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "command chmod \"$mode\" ${modes[$mode]}", "wrappers &\n", "/init\n  wait $!\n", "/init\n  wrappers\n"} {
+	for _, step := range []string{
+		"\nif [[ $before == /nix/store/", "/bin/setcap cap_setpcap,cap_setgid+ep /nix/var/wrappers/bin/newgidmap ", "mount --all --fstab", "cp --no-dereference",
+		"\necho /nix/store/", "/bin/modprobe > /proc/sys/kernel/modprobe\n", "wait $!\n", "\nelse\n", "/init\n",
+		"umask 777; command cp", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "command chmod \"$mode\" ${modes[$mode]}",
+	} {
 		_, after, found := strings.Cut(rest, step)
 		if !found {
 			t.Fatalf("the preparation lacks %q, or has it too early:\n%s", step, got.Prepare)
 		}
 		rest = after
+	}
+	if strings.Contains(got.Prepare, "/activate") {
+		t.Errorf("the whole activation is run, of which nothing is left to do:\n%s", got.Prepare)
 	}
 	if want := []string{"/nix/var/nix/daemon-socket/socket"}; !slices.Equal(got.Spec.Guest.Listen, want) {
 		t.Errorf("the agent listens on %q, want %q", got.Spec.Guest.Listen, want)

@@ -261,7 +261,9 @@ func TestAConfigurationDecides(t *testing.T) {
 				nixpkgs.hostPlatform = "aarch64-linux";
 				system.nixos.revision = "0123456789012345678901234567890123456789";
 				users.users.dev.shell = pkgs.${shell};
-				services.journald.storage = "persistent";
+				services.journald = { storage = "persistent"; audit = true; };
+				systemd.services.systemd-journald.serviceConfig.NoNewPrivileges = true;
+				systemd.user.tmpfiles.rules = [ "d %h/own" ];
 				services.openssh = { enable = true; startWhenNeeded = false; openFirewall = false; };
 				systemd.coredump.enable = true;
 				systemd.oomd.enable = true;
@@ -285,6 +287,8 @@ func TestAConfigurationDecides(t *testing.T) {
 		enabled = builtins.filter (name: units.${name}.enable) (builtins.attrNames units);
 		sshd = image.config.services.openssh.extraConfig;
 		mounts = image.config.system.build.earlyMountScript.text;
+		journald = units."systemd-journald.service".text;
+		inherit (image.config.systemd.user.services.systemd-tmpfiles-setup) wantedBy;
 	}`
 	var got struct {
 		Manifest     image.Manifest
@@ -296,10 +300,12 @@ func TestAConfigurationDecides(t *testing.T) {
 		Enabled      []string
 		Sshd         string
 		Mounts       string
+		Journald     string
+		WantedBy     []string // the rules for what a user's manager makes
 	}
 	n.evaluate(&got, source(t), "lib.mkImage", function, options)
 	m := got.Manifest
-	for _, unit := range []string{"nftables.service", "systemd-journal-flush.service", "systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "sshd.service", "systemd-modules-load.service"} {
+	for _, unit := range []string{"nftables.service", "systemd-journal-flush.service", "systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "sshd.service", "systemd-modules-load.service", "systemd-journald-audit.socket"} {
 		if !slices.Contains(got.Enabled, unit) {
 			t.Errorf("%s does not run, though it was asked for", unit)
 		}
@@ -312,6 +318,9 @@ func TestAConfigurationDecides(t *testing.T) {
 	}
 	if got.Registry["rev"] != "0123456789012345678901234567890123456789" {
 		t.Errorf("nixpkgs is %v for the guest's Nix, and not the revision that it was built from", got.Registry)
+	}
+	if !strings.Contains(got.Journald, "NoNewPrivileges=true\n") || len(got.WantedBy) == 0 {
+		t.Errorf("rules for users are wanted by %q, and journald is confined by\n%s", got.WantedBy, got.Journald)
 	}
 	// A configuration that brings its own nixpkgs.pkgs admits none.
 	if got.Overlays != 0 {
@@ -330,7 +339,7 @@ func TestAConfigurationDecides(t *testing.T) {
 
 // TestWhoMakesEtc asks which configurations let the image bring /etc and the
 // users. What only the guest can know, or must not be the same in all of them,
-// is made there.
+// is made there, and what a user has it do at each boot is done.
 func TestWhoMakesEtc(t *testing.T) {
 	n, options := nixWithTree(t)
 	modules := map[string]string{
@@ -339,24 +348,31 @@ func TestWhoMakesEtc(t *testing.T) {
 			environment.etc.copy = { text = ""; mode = "0600"; user = "bob"; };
 			environment.etc.link.source = "/home/agent/own";
 		}`,
+		"a step of its own":             `{ system.activationScripts.own = "echo of the user"; }`,
+		"a mount of its own":            `{ boot.devShmSize = "20%"; }`,
 		"a password":                    `{ users.users.bob = { isNormalUser = true; password = "secret"; }; }`,
 		"a password's file":             `{ users.users.bob = { isNormalUser = true; hashedPasswordFile = "/home/bob.hash"; }; }`,
 		"a home in memory":              `{ users.users.bob = { isNormalUser = true; home = "/run/bob"; }; }`,
 		"a copy of a file of the guest": `{ environment.etc.own = { source = "/home/agent/own"; mode = "0600"; }; }`,
 	}
 	function := "mkImage: let of = module: let c = (mkImage { system = \"x86_64-linux\"; modules = [ module ]; }).config; in {\n" +
-		"brought = c.sandbox.root != null; users = c.system.activationScripts.users.text; }; in {\n"
+		"brought = c.sandbox.root != null; users = c.system.activationScripts.users.text; prepare = c.system.build.sandboxPrepare.text; }; in {\n"
 	for name, module := range modules {
 		function += fmt.Sprintf("%q = of %s;\n", name, module)
 	}
 	var got map[string]struct {
-		Brought bool
-		Users   string
+		Brought        bool
+		Users, Prepare string
 	}
 	n.evaluate(&got, source(t), "lib.mkImage", function+"}", options)
+	activating := []string{"a step of its own", "a mount of its own"}
 	for name := range modules {
-		if want := name == "what can be said before"; got[name].Brought != want || strings.HasPrefix(got[name].Users, "if [[ ! ${SANDBOX_ETC_IS_THERE:-} ]]; then\n") != want {
+		want := name == "what can be said before" || slices.Contains(activating, name)
+		if got[name].Brought != want || strings.HasPrefix(got[name].Users, "if [[ ! ${SANDBOX_ETC_IS_THERE:-} ]]; then\n") != want {
 			t.Errorf("with %s, the image brings /etc: %v, want %v; the activation:\n%s", name, got[name].Brought, want, got[name].Users)
+		}
+		if got := got[name].Prepare; strings.Contains(got, "mount --all") != want || strings.Contains(got, "/activate ") != slices.Contains(activating, name) {
+			t.Errorf("with %s, the preparation is\n%s", name, got)
 		}
 	}
 }

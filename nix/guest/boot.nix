@@ -10,6 +10,7 @@
 let
   wrappers = config.systemd.services.suid-sgid-wrappers;
   inherit (config.system.build) toplevel;
+  inherit (config.sandbox) root;
 
   # File systems that the agent has mounted, with the options that NixOS has for them: to mount them anew would change
   # nothing, and takes two programs for each.
@@ -20,12 +21,94 @@ let
   };
   mounted = {
     "/dev" = [ "nosuid" "strictatime" "mode=755" "size=${sizes.dev}" ];
+    "/dev/pts" = [ "nosuid" "noexec" "mode=620" "ptmxmode=0666" "gid=${toString config.ids.gids.tty}" ];
     "/dev/shm" = [ "nosuid" "nodev" "strictatime" "mode=1777" "size=${sizes.shm}" ];
     "/run" = [ "nosuid" "nodev" "strictatime" "mode=755" "size=${sizes.run}" ];
     "/proc" = [ "nosuid" "noexec" "nodev" ];
     "/sys" = [ "nosuid" "noexec" "nodev" ];
   };
-  isMounted = fs: mounted.${fs.mountPoint} or null == fs.options;
+  # Those of NixOS that the agent has, and the others, which are mounted here.
+  special = lib.partition (fs: mounted ? ${fs.mountPoint}) (
+    (lib.toposort utils.fsBefore (lib.attrValues config.boot.specialFileSystems)).result
+  );
+  more = special.wrong;
+  # To be mounted anew, by the activation.
+  otherwise = lib.filter (fs: mounted.${fs.mountPoint} != fs.options) special.right;
+
+  # What NixOS's second stage and the activation come to when the image has brought all that is the same at each boot: what
+  # is mounted, by one program, and two links.
+  fstab = pkgs.writeText "fstab" (
+    lib.concatMapStrings (line: lib.concatStringsSep " " line + "\n") (
+      lib.optional (config.boot.nixStoreMountOpts != [ ]) [
+        "/nix/store"
+        "/nix/store"
+        "none"
+        (lib.concatStringsSep "," ([ "bind" ] ++ config.boot.nixStoreMountOpts))
+      ]
+      ++ lib.optional config.security.enableWrappers [
+        root.wrappers
+        (dirOf config.security.wrapperDir)
+        "none"
+        "bind,nodev,X-mount.mkdir"
+      ]
+      ++ map (fs: [
+        fs.device
+        fs.mountPoint
+        fs.fsType
+        (lib.concatStringsSep "," (fs.options ++ [ "X-mount.mkdir" ]))
+      ]) more
+    )
+  );
+  links = pkgs.runCommand "links" { } ''
+    mkdir $out
+    ln -s ${toplevel} $out/booted-system
+    ln -s ${toplevel} $out/current-system
+  '';
+  # The archive that a store is packed from has no capabilities.
+  capabilities =
+    lib.concatMap
+      (wrapper: [
+        "cap_setpcap,${wrapper.capabilities}"
+        "${root.wrappers}/${baseNameOf config.security.wrapperDir}/${wrapper.program}"
+      ])
+      (
+        lib.filter (wrapper: wrapper.enable && wrapper.capabilities != "") (
+          lib.attrValues config.security.wrappers
+        )
+      );
+  # Whether the activation has steps besides those of which the image has the result, or which are done here.
+  activates =
+    otherwise != [ ]
+    || lib.any (step: step.text or step != "") (
+      lib.attrValues (
+        removeAttrs config.system.activationScripts [
+          "binsh"
+          "etc"
+          "modprobe"
+          "script" # all of them
+          "specialfs"
+          "users"
+          "usrbinenv"
+        ]
+      )
+    );
+  rest = ''
+    ${lib.optionalString (config.security.enableWrappers && capabilities != [ ]) ''
+      ${pkgs.libcap.out}/bin/setcap ${lib.escapeShellArgs capabilities} &
+    ''}
+    mount --all --fstab ${fstab}
+    cp --no-dereference ${links}/* /run
+    ${
+      if activates then
+        "SANDBOX_ETC_IS_THERE=true ${toplevel}/activate || : # which says itself what has failed"
+      else
+        config.system.activationScripts.modprobe.text or ""
+    }
+    ${lib.optionalString (config.boot.postBootCommands != "")
+      "${pkgs.runtimeShell} ${pkgs.writeText "local-cmds" config.boot.postBootCommands} || :"
+    }
+    ${lib.optionalString (config.security.enableWrappers && capabilities != [ ]) "wait $!"}
+  '';
 in
 {
   boot = {
@@ -64,58 +147,55 @@ in
     "yama"
   ];
 
-  # What the agent runs in the new root before any command: it makes /etc, /run/current-system and the users, which is
-  # NixOS's own second stage, told that systemd is started by somebody else. Most of that the image has brought (etc.nix);
-  # on a disk it can be that of another image, and then NixOS makes it into this one's. sudo and its like NixOS leaves to
-  # a service, before which the first commands run: it makes them here, by the same script.
+  # What the agent runs in the new root before any command: NixOS's own second stage, told that systemd is started by
+  # somebody else, which makes /etc, /run/current-system and the users; and the script by which a service would make sudo
+  # and its like, before which the first commands run. That is some fifty programs, each of which takes an emulated guest
+  # 40 ms. Where the image has brought what they make (etc.nix), only the rest is done; on a disk it can be that of another
+  # image, and then NixOS makes it into this one's.
   system.build.sandboxPrepare = pkgs.writeScript "prepare" ''
     #!${pkgs.runtimeShell}
     set -e
+    export PATH=${lib.makeBinPath ([ pkgs.coreutils pkgs.util-linux ] ++ wrappers.path or [ ])}
     activated=/var/lib/nixos/sandbox-activated # which configuration /etc and the users are of: on a disk, others were before
-    # In a subshell. The script starts four programs for each wrapper, which an emulated guest notices: here a copy is closed
-    # to everybody as it is made, what root copies is root's, and modes are set at the end, for all files that get the same.
-    wrappers() (
+    before=${toplevel}
+    [[ ! -e $activated ]] || read -r before < $activated
+    if ${
+      if root == null then "false" else "[[ $before == ${toplevel} && /etc/static -ef ${root.etc} ]]"
+    }; then
       :
+      ${lib.optionalString (root != null) rest}
+    else
+      IN_NIXOS_SYSTEMD_STAGE1=true ${toplevel}/init
       ${lib.optionalString config.security.enableWrappers ''
-        PATH=${lib.makeBinPath (wrappers.path ++ [ pkgs.util-linux ])}
+        # The script starts four programs for each wrapper. Here a copy is closed to everybody as it is made, what root
+        # copies is root's, and modes are set at the end, for all files that get the same.
         declare -A modes=()
         cp() { umask 777; command cp "$@"; umask 022; }
         chown() { [[ $1 == root:root ]] || command chown "$@"; }
         chmod() { [[ $1 == 0000 ]] || modes[$1]+=" $2"; }
-        mkdir -p /run/wrappers
-        mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs /run/wrappers
+        mkdir -p ${dirOf config.security.wrapperDir}
+        mount -t tmpfs -o nodev,mode=755,size=${config.security.wrapperDirSize} tmpfs ${dirOf config.security.wrapperDir}
         ${wrappers.script}
         for mode in "''${!modes[@]}"; do command chmod "$mode" ''${modes[$mode]}; done
       ''}
-    )
-
-    if ${if config.sandbox.root == null then "false" else ''[[ /etc/static -ef ${config.sandbox.root.etc} ]]''}; then
-      before=${toplevel}
-      [[ ! -e $activated ]] || read -r before < $activated
-      [[ $before != ${toplevel} ]] || export SANDBOX_ETC_IS_THERE=true
-    fi
-    if [[ ''${SANDBOX_ETC_IS_THERE:-} ]]; then
-      # At the same time, as those to whom the programs belong are known.
-      wrappers &
-      IN_NIXOS_SYSTEMD_STAGE1=true ${toplevel}/init
-      wait $!
-    else
-      IN_NIXOS_SYSTEMD_STAGE1=true ${toplevel}/init
-      wrappers
     fi
     echo ${toplevel} > $activated
   '';
 
   system.build.earlyMountScript = lib.mkForce (
     pkgs.writeText "mounts.sh" (
-      lib.concatMapStrings
-        (fs: ''
+      let
+        mount = fs: ''
           specialMount "${fs.device}" "${fs.mountPoint}" "${lib.concatStringsSep "," fs.options}" "${fs.fsType}"
-        '')
-        (
-          lib.filter (fs: !isMounted fs)
-            (lib.toposort utils.fsBefore (lib.attrValues config.boot.specialFileSystems)).result
-        )
+        '';
+      in
+      ''
+        if [[ ! ''${SANDBOX_ETC_IS_THERE:-} ]]; then
+        : # they are mounted otherwise
+        ${lib.concatMapStrings mount more}
+        fi
+        ${lib.concatMapStrings mount otherwise}
+      ''
     )
   );
 

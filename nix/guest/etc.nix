@@ -1,6 +1,7 @@
-# /etc and the users, which NixOS makes at each boot: two programs of Perl and some three hundred links, half of the time
-# to the first command of an emulated guest. They follow from the configuration, so the image brings them (nix/mkimage),
-# and the activation leaves them out as long as they are what the image has brought.
+# /etc, the users and what gives programs privileges, which NixOS makes at each boot: two programs of Perl, fifty others
+# and some three hundred links, half of the time to the first command of an emulated guest. They follow from the
+# configuration, so the image brings them (nix/mkimage), and the activation leaves them out as long as they are what the
+# image has brought.
 {
   config,
   lib,
@@ -37,7 +38,7 @@ in
   options.sandbox.root = lib.mkOption {
     type = lib.types.nullOr (lib.types.attrsOf lib.types.anything);
     internal = true;
-    description = "What of /etc and of the users the image brings: Root of nix/mkimage. null: nothing.";
+    description = "What of the root besides the store the image brings: type root of nix/mkimage. null: nothing.";
   };
 
   config = {
@@ -47,6 +48,14 @@ in
       else
         {
           etc = "${config.system.build.etc}/etc";
+          wrappers = "/nix/var/wrappers";
+          storeGroup = config.ids.gids.nixbld;
+          links = {
+            "bin/sh" = config.environment.binsh;
+          }
+          // lib.optionalAttrs (config.environment.usrbinenv != null) {
+            "usr/bin/env" = config.environment.usrbinenv;
+          };
           users = map (user: {
             inherit (user)
               name

@@ -26,6 +26,12 @@ let
     ];
   };
 
+  # The script of NixOS that makes what gives programs privileges, which runs here without privileges, and without
+  # programs: what it would do is written down, a step to a line.
+  wrappersScript =
+    lib.replaceStrings [ "${pkgs.libcap.out}/bin/setcap" ] [ "setcap" ]
+      config.systemd.services.suid-sgid-wrappers.script;
+
   # What mkimage reads: its type spec (nix/mkimage/main.go).
   spec = {
     manifest = {
@@ -102,19 +108,31 @@ in
           ln -s "..''${sbin[$name]}" "$root/sbin/$name"
         done
         ln -s ${toplevel} "$root/nix/var/nix/gcroots/image"
-        ln -s ${config.environment.binsh} "$root/bin/sh"
 
         # Nix in the guest knows what it has, from the first moment. The times of registration are those of the files.
         export HOME=$PWD USER=nobody NIX_CONFIG='gc-reserved-space = 0'
         NIX_REMOTE="local?root=$root" nix-store --load-db < "$closure/registration"
         sqlite3 "$root/nix/var/nix/db/db.sqlite" 'UPDATE ValidPaths SET registrationTime = 1; VACUUM;'
 
+        : > wrappers.steps # of which there are none if NixOS makes all of it in the guest
+        ${lib.optionalString (config.sandbox.root != null && config.security.enableWrappers) ''
+          (
+            mktemp() { echo wrappers; }
+            for step in chmod chown cp ln mv readlink rm setcap; do
+              eval "$step() { echo $step \"\$@\" >&3; }"
+            done
+            PATH=
+            ${wrappersScript}
+          ) 3> wrappers.steps
+        ''}
+
         # The identifier is fixed, because it would otherwise be random.
         mkdir "$out"
         {
-          mkimage root "$NIX_ATTRS_JSON_FILE"
+          mkimage root "$NIX_ATTRS_JSON_FILE" wrappers.steps
           tar --create --format=posix --pax-option=delete=atime,delete=ctime --sort=name --mtime=@1 \
               --owner=0 --group=0 --numeric-owner --hard-dereference \
+              ${lib.optionalString (config.sandbox.root != null) "--anchored --exclude=./nix/store"} \
               --directory="$root" . --directory=/ --verbatim-files-from --files-from=<(cut -c2- "$closure/store-paths")
         } | mkfs.erofs --quiet --tar=f -L nix-store -U 5b1c2c1e-7f0d-4f6a-9a52-5a0f7d3e6c11 -T 1 \
           -z${compression.${config.sandbox.compression}} -C65536 "$out/store.erofs"

@@ -21,15 +21,16 @@ import (
 )
 
 const usage = `usage:
-  mkimage root ATTRS.json             writes the beginning of an archive of the guest's root: /etc, users, homes
+  mkimage root ATTRS.json WRAPPERS    writes the beginning of an archive of the guest's root: /etc, users, homes, and
+                                      what the steps in WRAPPERS make
   mkimage image ATTRS.json DIRECTORY  completes the image in DIRECTORY, which holds store.erofs
 `
 
 func main() {
 	var err error
 	switch args := os.Args[1:]; {
-	case len(args) == 2 && args[0] == "root":
-		err = writeRoot(os.Stdout, args[1])
+	case len(args) == 3 && args[0] == "root":
+		err = writeRoot(os.Stdout, args[1], args[2])
 	case len(args) == 3 && args[0] == "image":
 		err = writeImage(context.Background(), args[1], args[2])
 	default:
@@ -80,8 +81,9 @@ func readSpec(file string) (spec, error) {
 	return s, nil
 }
 
-// writeRoot writes what the store has of the root.
-func writeRoot(w io.Writer, attrs string) error {
+// writeRoot writes what the store has of the root. The file steps has those of
+// NixOS's script that makes wrappers.
+func writeRoot(w io.Writer, attrs, steps string) error {
 	s, err := readSpec(attrs)
 	if err != nil || s.Root == nil {
 		return err
@@ -89,6 +91,13 @@ func writeRoot(w io.Writer, attrs string) error {
 	files, err := s.Root.files()
 	if err != nil {
 		return fmt.Errorf("the configuration's users and /etc: %w", err)
+	}
+	text, err := os.ReadFile(steps)
+	if err == nil {
+		err = s.Root.wrappers(files, string(text))
+	}
+	if err != nil {
+		return fmt.Errorf("the configuration's security.wrappers: %w", err)
 	}
 	return writeTar(w, files, s.Manifest.Provenance.Built)
 }

@@ -32,13 +32,20 @@ func jsonFile(value any, end string) file {
 	return file{mode: 0o644, data: append(data, end...)}
 }
 
-// root is what NixOS's activation would make at each boot of /etc and of the
-// users, by the configuration alone.
+// root is what NixOS's second stage and activation would make at each boot by
+// the configuration alone.
 type root struct {
 	accounts
 	// Etc is the tree of the configuration's /etc, as NixOS's etc.nix makes it
 	// for its setup-etc.pl.
 	Etc string `json:"etc"`
+	// Links are other links of the root, and where they lead.
+	Links map[string]string `json:"links"`
+	// Wrappers is the directory of what the guest mounts on /run/wrappers.
+	Wrappers string `json:"wrappers"`
+	// StoreGroup is the number of the group that may write to the store: that of
+	// Nix's builders.
+	StoreGroup int `json:"storeGroup"`
 }
 
 // files are all files by their names, without those of the directories that
@@ -53,6 +60,10 @@ func (r *root) files() (map[string]file, error) {
 	}
 	if err := r.etc(files); err != nil {
 		return nil, err
+	}
+	files["nix/store"] = file{mode: fs.ModeDir | unixMode(0o1775), gid: r.StoreGroup}
+	for name, target := range r.Links {
+		files[name] = linkTo(target)
 	}
 	for _, u := range r.Users {
 		if !u.CreateHome {

@@ -10,13 +10,17 @@
 
   # Paths that are compiled into Debian's programs: systemd's own and what it unmounts with, modules of PAM, NSS and the
   # kernel, plug-ins of sudo, the broker that is started by its launcher.
-  system.activationScripts.debian = ''
-    mkdir -p /usr/bin /lib /run/sshd
-    ln -sfn ${debian}/{lib,libexec,share} /usr/
-    ln -sfn ${debian}/bin /usr/sbin
-    ln -sfn ${debian}/bin/{dbus-broker,mount,umount} /usr/bin/
-    ln -sfn /run/current-system/kernel-modules/lib/modules /lib/
-  '';
+  sandbox.root.links = {
+    "usr/lib" = "${debian}/lib";
+    "usr/libexec" = "${debian}/libexec";
+    "usr/share" = "${debian}/share";
+    "usr/sbin" = "${debian}/bin";
+    "lib/modules" = "/run/current-system/kernel-modules/lib/modules";
+  }
+  // lib.genAttrs' [ "dbus-broker" "mount" "umount" ] (
+    name: lib.nameValuePair "usr/bin/${name}" "${debian}/bin/${name}"
+  );
+  systemd.tmpfiles.settings.debian."/run/sshd".d.mode = "0755";
 
   # Debian's util-linux is older than lastlog2.
   systemd.services.lastlog2-import.enable = lib.mkForce false;
