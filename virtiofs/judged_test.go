@@ -600,3 +600,38 @@ func TestShareThatCannotBeJudgedIsNotServed(t *testing.T) {
 		}
 	}
 }
+
+// The directory of objects is one that a file in a share names: whatever is beside objects stays where it is.
+func TestServerOfObjectsShowsNothingElse(t *testing.T) {
+	c := realConfig(t, os.Geteuid())
+	dir := c.Directory.Path()
+	object := "3f/" + strings.Repeat("a", 38)
+	for _, name := range []string{object, "pack/pack-1.pack", "info/alternates", "key", "info/key", "pack/key", "3f/key", "ssh/id"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700), os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, err := Share{Source: dir, Objects: true, ReadOnly: true}.Judge(c.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Judge, c.Judged, c.ReadOnly = set, new(events).add, true
+	s, err := realDaemon(t).Start(t.Context(), c)
+	skipWithoutGate(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, s)
+	g := guest{connect(t, c.Socket), t}
+	for name, want := range map[string]error{
+		object: nil, "pack/pack-1.pack": nil, "info/alternates": nil,
+		"key": unix.EACCES, "info/key": unix.EACCES, "pack/key": unix.EACCES, "3f/key": unix.EACCES, "ssh/id": unix.EACCES,
+	} {
+		if err := g.open(name, unix.O_RDONLY); !errors.Is(err, want) {
+			t.Errorf("opening %s: %v, want %v", name, err, want)
+		}
+	}
+	if err := errors.Join(g.create("info/x"), g.unlink(object)); !errors.Is(err, unix.EROFS) {
+		t.Errorf("it can be written: %v", err)
+	}
+}
