@@ -71,7 +71,10 @@ func TestFlagsNameMeasurementsThatExist(t *testing.T) {
 	if _, err := parse([]string{"-only", "system-ready,boot-parallel"}); err != nil {
 		t.Error(err)
 	}
-	for _, args := range [][]string{{"-only", "speed"}, {"-repeat", "0"}, {"more"}} {
+	if _, err := parse([]string{"-only", "beside", "-image", "nixos", "-beside", "debian"}); err != nil {
+		t.Error(err)
+	}
+	for _, args := range [][]string{{"-only", "speed"}, {"-repeat", "0"}, {"more"}, {"-only", "beside"}, {"-nested", "-beside", "debian"}} {
 		if _, err := parse(args); err == nil {
 			t.Errorf("%q was taken", args)
 		}

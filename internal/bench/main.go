@@ -19,6 +19,7 @@ import (
 type settings struct {
 	sandbox string        // the program to measure
 	image   string        // empty: the default one
+	beside  string        // another image, or none
 	json    string        // file for the figures
 	only    []string      // names of measurements; empty: all
 	nested  bool          // measure under KVM in an emulated guest
@@ -41,6 +42,7 @@ func measurements() []measurement {
 		{"ready-vs-microvm-nix", readyVsMicroVMNix},
 		{"exec-vs-ssh", execVsSSH},
 		{"system-ready", systemReady},
+		{"beside", beside},
 		{"supervisor-rss", supervisorCost},
 		{"boot-parallel", bootParallel},
 		{"restore", restore},
@@ -77,6 +79,7 @@ func parse(args []string) (settings, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.sandbox, "sandbox", "bin/sandbox", "the program to measure")
 	f.StringVar(&o.image, "image", os.Getenv("SANDBOX_IMAGE"), "the image to start (default: the default image)")
+	f.StringVar(&o.beside, "beside", "", "another image, with which the measurement beside compares the image (without it, there is nothing to compare)")
 	f.BoolVar(&o.nested, "nested", false, fmt.Sprintf("measure under KVM, in an emulated guest that has it; unless written, the other flags are then those in parentheses (-only %s)", strings.Join(nestedNames, ",")))
 	f.StringVar(&o.json, "json", "bench.json", "the file that gets the figures")
 	f.StringVar(&only, "only", "", "measure only these, separated by commas: "+strings.Join(names, ","))
@@ -93,6 +96,9 @@ func parse(args []string) (settings, error) {
 	}
 	if only != "" {
 		o.only = strings.Split(only, ",")
+	}
+	if o.beside == "" && slices.Contains(o.only, "beside") || o.beside != "" && o.nested {
+		return o, errors.New("the measurement beside needs the other image, as in -beside debian, and cannot be -nested")
 	}
 	if o.nested {
 		o.suitNested(f)

@@ -26,7 +26,7 @@ func systemReady(ctx context.Context, b *bench) ([]figure, error) {
 	plain := func(ctx context.Context) (time.Duration, error) { return b.plainSystem(ctx, initrd) }
 	var ours, theirs series
 	for range b.repeat {
-		took, err := measure(ctx, b.ourSystem)
+		took, err := measure(ctx, func(ctx context.Context) (time.Duration, error) { return b.systemOf(ctx) })
 		if err != nil {
 			return nil, err
 		}
@@ -39,11 +39,12 @@ func systemReady(ctx context.Context, b *bench) ([]figure, error) {
 	return []figure{ratio("system-ready", ours, theirs).with(0.5)}, nil
 }
 
-// ourSystem is the time from the start of `sandbox run` to its end.
-func (b *bench) ourSystem(ctx context.Context) (time.Duration, error) {
+// systemOf is the time from the start of `sandbox run`, with these options, to
+// its end.
+func (b *bench) systemOf(ctx context.Context, options ...string) (time.Duration, error) {
 	const name = "system"
 	defer b.remove(name)
-	return b.run(ctx, nil, "run", "--detach", "--name", name, "--wait", "system")
+	return b.run(ctx, nil, append([]string{"run", "--detach", "--name", name, "--wait", "system"}, options...)...)
 }
 
 // plainSystem is the time from QEMU's start to the end of systemd's start, in a
