@@ -22,7 +22,9 @@ type evaluated struct {
 		Guest    boot.Setup
 		Kernel   string
 		Modules  []string
+		Root     struct{ Wrappers string }
 	}
+	Toplevel     string
 	Sbin         map[string]string
 	Fstab        string
 	Nix          map[string]any
@@ -47,6 +49,7 @@ type evaluated struct {
 
 const evaluateGuest = `image: let c = image.config; in {
 	inherit (image) spec buildCommand;
+	toplevel = "${image.toplevel}";
 	sbin = c.system.build.sandboxSbin;
 	fstab = c.environment.etc.fstab.text;
 	nix = c.nix.settings;
@@ -254,7 +257,7 @@ func checkFirstCommands(t *testing.T, got evaluated) {
 	// system that lets them be of use.
 	rest := got.Prepare
 	for _, step := range []string{
-		"\nif [[ $before == /nix/store/", "/bin/setcap cap_setpcap,cap_setgid+ep /nix/var/wrappers/bin/newgidmap ", "mount --all --fstab", "cp --no-dereference",
+		"\nif [[ $before == /nix/store/", "/bin/setcap cap_setpcap,cap_setgid+ep " + got.Spec.Root.Wrappers + "/bin/newgidmap ", "mount --all --fstab", "cp --no-dereference",
 		"\necho /nix/store/", "/bin/modprobe > /proc/sys/kernel/modprobe\n", "wait $!\n", "\nelse\n", "/init\n",
 		"umask 777; command cp", "mount -t tmpfs -o nodev,mode=755,", "/bin/security-wrapper \"$wrapperDir/sudo\"", "ln --symbolic \"$wrapperDir\"", "command chmod \"$mode\" ${modes[$mode]}",
 	} {
@@ -263,6 +266,10 @@ func checkFirstCommands(t *testing.T, got evaluated) {
 			t.Fatalf("the preparation lacks %q, or has it too early:\n%s", step, got.Prepare)
 		}
 		rest = after
+	}
+	// On a disk, what is written into that directory stays, and is not for another configuration.
+	if hash, ok := strings.CutPrefix(got.Spec.Root.Wrappers, "/nix/var/wrappers/"); !ok || len(hash) != 32 || !strings.HasPrefix(got.Toplevel, "/nix/store/"+hash+"-nixos-system-") {
+		t.Errorf("wrappers are in %s, and the system is %s", got.Spec.Root.Wrappers, got.Toplevel)
 	}
 	if strings.Contains(got.Prepare, "/activate") {
 		t.Errorf("the whole activation is run, of which nothing is left to do:\n%s", got.Prepare)

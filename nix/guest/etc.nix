@@ -48,7 +48,10 @@ in
       else
         {
           etc = "${config.system.build.etc}/etc";
-          wrappers = "/nix/var/wrappers";
+          # By the configuration's own name: on a disk, a copy with capabilities stays, over whatever another image has there.
+          wrappers = "/nix/var/wrappers/${
+            lib.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext config.system.build.toplevel))
+          }";
           storeGroup = config.ids.gids.nixbld;
           links = {
             "bin/sh" = config.environment.binsh;
