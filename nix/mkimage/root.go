@@ -161,6 +161,17 @@ func unixMode(bits uint64) fs.FileMode {
 	return mode
 }
 
+// modeBits is the inverse of unixMode.
+func modeBits(mode fs.FileMode) uint64 {
+	bits := uint64(mode.Perm())
+	for i, special := range []fs.FileMode{fs.ModeSticky, fs.ModeSetgid, fs.ModeSetuid} {
+		if mode&special != 0 {
+			bits |= 1 << (9 + i)
+		}
+	}
+	return bits
+}
+
 // writeTar writes the files, with the directories that they are in, as the
 // beginning of an archive: what another program packs can follow.
 func writeTar(w io.Writer, files map[string]file, built time.Time) error {
@@ -175,13 +186,8 @@ func writeTar(w io.Writer, files map[string]file, built time.Time) error {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		f := files[name]
 		header := &tar.Header{
-			Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: "./" + name, Mode: int64(f.mode.Perm()),
+			Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: "./" + name, Mode: int64(modeBits(f.mode)),
 			Uid: f.uid, Gid: f.gid, ModTime: built,
-		}
-		for i, special := range []fs.FileMode{fs.ModeSticky, fs.ModeSetgid, fs.ModeSetuid} {
-			if f.mode&special != 0 {
-				header.Mode |= 1 << (9 + i)
-			}
 		}
 		switch f.mode.Type() {
 		case fs.ModeDir:

@@ -53,12 +53,7 @@ func changeMode(mode fs.FileMode, change string) (fs.FileMode, error) {
 	if bits, err := strconv.ParseUint(change, 8, 12); err == nil {
 		return unixMode(bits), nil
 	}
-	bits := uint64(mode.Perm())
-	for i, special := range []fs.FileMode{fs.ModeSticky, fs.ModeSetgid, fs.ModeSetuid} {
-		if mode&special != 0 {
-			bits |= 1 << (9 + i)
-		}
-	}
+	bits := modeBits(mode)
 	for clause := range strings.SplitSeq(change, ",") {
 		at := strings.IndexAny(clause, "+-=")
 		if at <= 0 {
