@@ -311,11 +311,11 @@ func TestASandboxWithCommitsThatNobodyHasIsNotRemoved(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
+	state(State{Started: time.Now(), Clones: map[string][]string{target: {two}}})
 	if err := s.Remove(t.Context(), false); err == nil {
 		t.Error("it was removed")
 	}
 	shell(t, top, "git -C app fetch -q ../guest")
-	state(State{Started: time.Now(), Clones: map[string][]string{target: {two}}})
 	if err := s.Remove(t.Context(), false); err != nil {
 		t.Errorf("after a fetch: %v", err)
 	}
