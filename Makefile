@@ -112,6 +112,11 @@ NESTED := mount workspace snapshot fork warm run daily disk hostile http life li
 nested: image ## the test that boots guests under KVM within a guest, with all scripts that can run there
 	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_NESTED='$(NESTED)' go test -count=1 -timeout 0 -v -run 'TestNested$$' ./cmd/sandbox
 
+.PHONY: ai-agents
+ai-agents: build ## build an image with AI agents from npm, and run them in guests, with keys and logins of providers on this machine
+	bin/sandbox image build --recipe debian --name ai-agents --with claude-code --with codex --with gemini-cli --with opencode
+	SANDBOX_TEST_GUESTS=1 SANDBOX_TEST_AI_AGENTS=ai-agents go test -count=1 -timeout 0 -v -run 'TestAIAgents$$' ./cmd/sandbox
+
 .PHONY: bench
 bench: image ## measure how fast sandboxes are (about a quarter of an hour), and write bench.json; docs/benchmarks.md explains it
 	go run ./internal/bench $(BENCH)

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sourcery-zone/sandbox/network/login"
+)
+
+// aiAgentsVariable names the image of TestAIAgents.
+const aiAgentsVariable = "SANDBOX_TEST_AI_AGENTS"
+
+// TestAIAgents runs the programs of AI providers, as npm has them, in guests.
+func TestAIAgents(t *testing.T) {
+	image := os.Getenv(aiAgentsVariable)
+	if image == "" {
+		t.Skip("it takes an image with AI agents: run make ai-agents, which builds it where npm's registry is reached")
+	}
+	dirs := imageDirs(t)
+	t.Setenv("SANDBOX_IMAGE", image)
+	provider, err := newAIProvider()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go provider.serve(l)
+
+	p := guestScript(t, dirs, buildBinaries(t), "../../testdata/script/aiagents.txtar")
+	setup := p.Setup
+	p.Setup = func(env *testscript.Env) error {
+		if err := setup(env); err != nil {
+			return err
+		}
+		ca := filepath.Join(env.WorkDir, "ca.pem")
+		env.Setenv("CA", ca)
+		env.Setenv("SSL_CERT_FILE", ca) // for who refreshes logins
+		env.Setenv("HTTPS_PROXY", "http://"+l.Addr().String())
+		err := os.WriteFile(ca, provider.authority.Certificate(), 0o600)
+		for name, value := range provider.keys {
+			err = errors.Join(err, os.WriteFile(filepath.Join(env.WorkDir, name), []byte(value), 0o600))
+		}
+		return err
+	}
+	command := func(name, argument string, do func(ts *testscript.TestScript, argument string)) {
+		p.Cmds[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg || len(args) != 1 {
+				ts.Fatalf("usage: %s %s", name, argument)
+			}
+			do(ts, args[0])
+		}
+	}
+	state := func(ts *testscript.TestScript) string { return filepath.Join(ts.Getenv("XDG_STATE_HOME"), "sandbox") }
+	logins := func(ts *testscript.TestScript) login.Store {
+		return login.Store{Dir: filepath.Join(state(ts), ".logins")}
+	}
+	command("log-in", "PROVIDER", func(ts *testscript.TestScript, name string) {
+		ts.Check(provider.logIn(t.Context(), logins(ts), name))
+	})
+	command("expire", "PROVIDER", func(ts *testscript.TestScript, name string) {
+		l, err := logins(ts).Get(name)
+		ts.Check(err)
+		l.Expires = time.Now()
+		ts.Check(logins(ts).Put(t.Context(), name, l))
+	})
+	command("seen", "FILE", func(ts *testscript.TestScript, file string) {
+		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(provider.log()), 0o600))
+	})
+	// No file of a sandbox, which the guest's memory is in, no argument and no environment may have a key or a token.
+	command("search", "FILE", func(ts *testscript.TestScript, file string) {
+		placeholder, err := os.ReadFile(ts.MkAbs(file))
+		ts.Check(err)
+		placeholder = bytes.TrimSpace(placeholder)
+		found := false
+		ts.Check(filepath.WalkDir(state(ts), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.Name() == ".logins" || d.Name() == ".secrets":
+				return fs.SkipDir
+			case d.Type().IsRegular():
+				found = fileHas(ts, path, placeholder) || found
+				if fileHas(ts, path, provider.secrets()...) {
+					ts.Fatalf("%s has a key or a token", path)
+				}
+			}
+			return nil
+		}))
+		if !found {
+			ts.Fatalf("no file has %s, which the guest's memory is known to have", placeholder)
+		}
+		for _, pattern := range []string{"/proc/[0-9]*/cmdline", "/proc/[0-9]*/environ"} {
+			files, err := filepath.Glob(pattern)
+			ts.Check(err)
+			for _, path := range files {
+				if text, err := os.ReadFile(path); err == nil && hasAny(text, provider.secrets()) { // others end, or are not ours
+					ts.Fatalf("%s has a key or a token", path)
+				}
+			}
+		}
+	})
+	runScript(t, p)
+}
+
+// fileHas tells whether a file has any of some texts.
+func fileHas(ts *testscript.TestScript, path string, texts ...[]byte) bool {
+	f, err := os.Open(path)
+	ts.Check(err)
+	defer f.Close()
+	const overlap = 4 << 10 // more than any text has
+	piece, kept := make([]byte, 8<<20), 0
+	for {
+		n, err := io.ReadFull(f, piece[kept:])
+		if hasAny(piece[:kept+n], texts) {
+			return true
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return false
+		}
+		ts.Check(err)
+		kept = copy(piece, piece[len(piece)-overlap:])
+	}
+}
+
+func hasAny(in []byte, texts [][]byte) bool {
+	for _, text := range texts {
+		if bytes.Contains(in, text) {
+			return true
+		}
+	}
+	return false
+}
