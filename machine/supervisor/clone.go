@@ -40,9 +40,9 @@ cd "$3"
 if [ -e .git-clone ] || [ -z "$(ls -A)" ]; then
 	if [ ! -e .git ]; then
 		rm -rf .git-clone
-		local=--local
-		if [ -e "$origin/objects/info/alternates" ]; then local=--no-local; fi
-		git clone --quiet --no-checkout $local "$origin" .git-clone
+		copy=
+		if [ -e "$origin/objects/info/alternates" ]; then copy=--no-local; fi
+		git clone --quiet --no-checkout $copy "$origin" .git-clone
 		mv .git-clone/.git .git
 	fi
 	if [ -n "$(git rev-list --max-count=1 --all)" ]; then
