@@ -129,7 +129,7 @@ func (j job) send(conn *net.UnixConn, files []File) error {
 }
 
 // accept reads what send wrote, and puts the files where the program expects them. It returns the connection,
-// which has moved out of their way. Nothing may have been opened before: the files' numbers are taken.
+// which has moved out of their way: the files' numbers were its own, too.
 func accept(conn int) (j job, control int, err error) {
 	var data []byte
 	var files []int
@@ -159,7 +159,7 @@ func accept(conn int) (j job, control int, err error) {
 		return j, conn, err
 	}
 	// First out of each other's way.
-	above := firstFile + len(files)
+	above := firstFile + max(maxFiles, len(files))
 	if control, err = move(conn, above); err != nil {
 		return j, conn, err
 	}
@@ -172,6 +172,9 @@ func accept(conn int) (j job, control int, err error) {
 		if err := unix.Dup3(fd, firstFile+i, 0); err != nil {
 			return j, control, err
 		}
+		unix.Close(fd)
+	}
+	for fd := firstFile + len(files); fd < above; fd++ {
 		unix.Close(fd)
 	}
 	return j, control, nil

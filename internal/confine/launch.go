@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// firstFile is the number of a program's first file.
-const firstFile = 3
+const (
+	firstFile = 3   // is the number of a program's first file
+	maxFiles  = 256 // are more than programs have but in tests
+)
 
 // Main does the work of a launcher and never returns if this process was started as one; otherwise it returns at
 // once. It stands first in the main function of every program that calls Start, and in TestMain.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -113,7 +114,8 @@ func (l *Launcher) launch(w way) (*launched, error) {
 	cmd.Args = []string{launcherName}
 	cmd.Env = launcherEnv()
 	cmd.Dir, cmd.Stdin, cmd.Stdout = l.program.Dir, l.program.Stdin, l.program.Stdout
-	cmd.ExtraFiles = []*os.File{theirs}
+	// So that the launcher finds the numbers taken that the program's files are to have: see accept.
+	cmd.ExtraFiles = slices.Repeat([]*os.File{theirs}, maxFiles)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.SysProcAttr = w.attr(l.spec)
 	o := l.options
