@@ -156,10 +156,8 @@ func (l *launched) run(w way, p Program, s Spec) (r Report, err error) {
 // launcherName marks a process as a launcher: its argv[0], which nobody types.
 const launcherName = "sandbox: launcher"
 
-// launcherEnv makes the launcher quick: it needs one thread and ends before there is garbage. Packages that ask where the
-// home is as they are initialised (the SDK of AWS) would read /etc/passwd without being told, by which the runtime's poller
-// begins, whose descriptor then has the number of one of the program's files.
-func launcherEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off", "HOME=/"} }
+// launcherEnv makes the launcher quick: it needs one thread and ends before there is garbage.
+func launcherEnv() []string { return []string{"GOMAXPROCS=1", "GOGC=off"} }
 
 // self is a path by which this program can be executed.
 type self struct {
