@@ -72,7 +72,7 @@ func TestEveryCommandHasExamplesThatExist(t *testing.T) {
 }
 
 // quoted is what a shell makes one word of.
-var quoted = regexp.MustCompile(`'[^']*'|\$\([^)]*\)`)
+var quoted = regexp.MustCompile(`'[^']*'|"[^"]*"|\$\([^)]*\)`)
 
 // checkExample looks for the command and the options of a line that runs the
 // program; in others, such as one of ssh, there is nothing to look for.
