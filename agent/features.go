@@ -24,6 +24,7 @@ const (
 	FeatureCertificates Feature = "certificates" // see [BootConfig.Certificates]
 	FeatureEnvironment  Feature = "environment"  // see [BootConfig.Environment]
 	FeatureKeys         Feature = "keys"         // see [Client.LendKeys]
+	FeatureGPGKeys      Feature = "gpg-keys"     // see [Client.LendGPGKeys]
 	FeatureFiles        Feature = "files"        // see [BootConfig.Files]
 	FeatureHotPlug      Feature = "hot-plug"     // see [Client.Mount]
 
@@ -38,7 +39,7 @@ const (
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch, FeatureHotPlugCopyOnWrite}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureGPGKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch, FeatureHotPlugCopyOnWrite}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -60,6 +61,8 @@ func (f Feature) purpose() string {
 		return "give programs in the guest variables of the host, in which they have what stands for its secrets"
 	case FeatureKeys:
 		return "let programs in the guest use keys of the host's ssh agent"
+	case FeatureGPGKeys:
+		return "let programs in the guest use keys of the host's gpg-agent"
 	case FeatureFiles:
 		return "write files of the host into the guest's home, by which its programs know of logins"
 	case FeatureCaches:

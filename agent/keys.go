@@ -15,7 +15,10 @@ import (
 // SSH_AUTH_SOCK in [BootConfig.Environment].
 const KeysSocket = wire.KeysSocket
 
-// maxKeysConnections bounds the connections that the guest may have to the
+// GPGSocket is the path, in the guest, of the socket of [Client.LendGPGKeys].
+const GPGSocket = wire.GPGSocket
+
+// maxKeysConnections bounds the connections that the guest may have to a
 // socket of keys at the same time: each costs memory here.
 const maxKeysConnections = 16
 
@@ -24,16 +27,26 @@ const maxKeysConnections = 16
 // for each of their connections. It can be called once, after [StageAgent], and
 // takes the socket over from an earlier client's.
 func (c *Client) LendKeys(ctx context.Context, serve func(context.Context, io.ReadWriter)) error {
-	if err := c.Require(ctx, FeatureKeys); err != nil {
+	return c.lend(ctx, FeatureKeys, wire.ChannelAgent, wire.RequestKeysSocket, serve)
+}
+
+// LendGPGKeys is as LendKeys, for an agent that speaks as gpg-agent does, at
+// [GPGSocket].
+func (c *Client) LendGPGKeys(ctx context.Context, serve func(context.Context, io.ReadWriter)) error {
+	return c.lend(ctx, FeatureGPGKeys, wire.ChannelGPG, wire.RequestGPGSocket, serve)
+}
+
+func (c *Client) lend(ctx context.Context, feature Feature, channel, request string, serve func(context.Context, io.ReadWriter)) error {
+	if err := c.Require(ctx, feature); err != nil {
 		return err
 	}
-	offers := c.ssh.HandleChannelOpen(wire.ChannelAgent)
+	offers := c.ssh.HandleChannelOpen(channel)
 	if offers == nil {
 		return errors.New("keys are lent to the guest already")
 	}
 	go c.serveKeys(offers, serve)
 	err := within(ctx, func() error {
-		accepted, _, err := c.ssh.SendRequest(wire.RequestKeysSocket, true, nil)
+		accepted, _, err := c.ssh.SendRequest(request, true, nil)
 		if err == nil && !accepted {
 			err = errors.New("its agent refuses")
 		}

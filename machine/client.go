@@ -12,6 +12,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/gpgagent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
@@ -82,6 +83,11 @@ func (s *Sandbox) Start(ctx context.Context, o StartOptions) (*Hold, error) {
 			return nil, err
 		}
 		defer closeAll(secrets)
+		if len(c.GPGAgentKeys) > 0 {
+			if request.GPGAgent, err = gpgagent.FindSocket(ctx); err != nil && o.Note != nil {
+				o.Note(fmt.Sprintf("the guest cannot sign with the keys that it may: %v", err))
+			}
+		}
 		if len(c.SSHAgentKeys) > 0 {
 			if request.SSHAgent, err = findSSHAgent(ctx); err != nil && o.Note != nil {
 				o.Note(fmt.Sprintf("the guest cannot use the keys that it may: %v", err))

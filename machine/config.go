@@ -11,6 +11,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
+	"github.com/sourcery-zone/sandbox/internal/gpgagent"
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/snapshot"
@@ -75,6 +76,8 @@ type Access struct {
 	SSHPort        int                 `json:"sshPort,omitempty"`            // host port that was asked for; 0: 2222, or any free one
 	AuthorizedKeys []string            `json:"authorizedKeys,omitempty"`
 	AgentSessions  string              `json:"agentSessions,omitempty"` // source of the share in which an AI agent keeps its sessions; empty: there is none
+	GPGAgentAsk    []string            `json:"gpgAgentAsk,omitempty"`   // fingerprints of those of GPGAgentKeys for which the user is asked at each use
+	GPGAgentKeys   []gpgagent.Key      `json:"gpgAgentKeys,omitempty"`  // of the user's gpg-agent, with which the guest may sign
 	SSHAgentAsk    []string            `json:"sshAgentAsk,omitempty"`   // those of SSHAgentKeys for which the user is asked at each use
 	SSHAgentKeys   []string            `json:"sshAgentKeys,omitempty"`  // fingerprints of those keys of the user's ssh agent that the guest may use
 }
@@ -174,7 +177,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateUpstream(), c.validateCaches())
+	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateGPGAgentKeys(), c.validateUpstream(), c.validateCaches())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}

@@ -16,7 +16,9 @@ import (
 const maxSSHAgentKeys = 64
 
 // Asks tells whether the user may be asked something while the sandbox runs.
-func (c Config) Asks() bool { return c.Network == network.ModeAsk || len(c.SSHAgentAsk) > 0 }
+func (c Config) Asks() bool {
+	return c.Network == network.ModeAsk || len(c.SSHAgentAsk) > 0 || len(c.GPGAgentAsk) > 0
+}
 
 func (c Config) validateSSHAgentKeys() error {
 	if len(c.SSHAgentKeys) > maxSSHAgentKeys {

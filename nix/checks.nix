@@ -11,6 +11,7 @@
     subPackages = null;
     # Some start QEMU, without a guest in it.
     nativeCheckInputs = [
+      pkgs.gnupg
       pkgs.openssh
       pkgs.qemu_kvm
       pkgs.virtiofsd

@@ -4,6 +4,7 @@
 pkgs.mkShell {
   packages = [
     pkgs.erofs-utils
+    pkgs.gnupg
     pkgs.go
     pkgs.nixfmt
     pkgs.openssh

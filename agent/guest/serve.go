@@ -69,6 +69,7 @@ func (s *service) hostServer() (*server.Server, error) {
 		Admit:      func(user string, key ssh.PublicKey) error { return server.AdmitKeys("", s.channelKey())(user, key) },
 		Controller: s,
 		KeysSocket: wire.KeysSocket,
+		GPGSocket:  wire.GPGSocket,
 	}), nil
 }
 

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-
-	"github.com/sourcery-zone/sandbox/agent/internal/wire"
 )
 
-// listenForKeys listens at Server.KeysSocket for programs of the guest's user.
-func (l *listeners) listenForKeys() bool {
-	path := l.server.KeysSocket
+// listenForKeys listens for programs of the guest's user at the path, unless it is empty, and opens channels of that kind for
+// them.
+func (l *listeners) listenForKeys(path, kind string) bool {
 	if path == "" {
 		return false
 	}
@@ -21,7 +19,7 @@ func (l *listeners) listenForKeys() bool {
 		l.server.Logger.Error("the host's keys cannot be used", "err", err)
 		return false
 	}
-	return l.add(path, listener, func(conn net.Conn) { l.pass(conn.(*net.UnixConn), wire.ChannelAgent, nil) })
+	return l.add(path, listener, func(conn net.Conn) { l.pass(conn.(*net.UnixConn), kind, nil) })
 }
 
 // keysListener puts a socket in the place of the one that there is, behind which

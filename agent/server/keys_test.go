@@ -4,6 +4,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -62,11 +63,38 @@ func TestTheHostsKeysAreAtOneSocket(t *testing.T) {
 	}
 }
 
+// Each kind of keys has a socket of its own.
+func TestTheHostsGPGKeysAreAtAnotherSocket(t *testing.T) {
+	f := newFixture(t)
+	f.Guest.State.Features = agent.Features()
+	f.Config.KeysSocket, f.Config.GPGSocket = filepath.Join(t.TempDir(), "keys"), filepath.Join(t.TempDir(), "gpg")
+	client := f.Client(t)
+	serve := func(greeting string) func(context.Context, io.ReadWriter) {
+		return func(_ context.Context, borrower io.ReadWriter) { _, _ = io.WriteString(borrower, greeting) }
+	}
+	if err := errors.Join(client.LendKeys(t.Context(), serve("ssh")), client.LendGPGKeys(t.Context(), serve("gpg"))); err != nil {
+		t.Fatal(err)
+	}
+	for socket, want := range map[string]string{f.Config.KeysSocket: "ssh", f.Config.GPGSocket: "gpg"} {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(conn); err != nil || string(got) != want {
+			t.Errorf("%q, %v", got, err)
+		}
+		conn.Close()
+	}
+}
+
 func TestOnlyTheHostLendsKeys(t *testing.T) {
 	f := newFixture(t)
 	f.Guest.State.Features = agent.Features()
-	f.Config.KeysSocket = ""
-	if err := f.Client(t).LendKeys(t.Context(), func(context.Context, io.ReadWriter) {}); err == nil {
-		t.Error("keys are lent by somebody else")
+	f.Config.KeysSocket, f.Config.GPGSocket = "", ""
+	client := f.Client(t)
+	for _, lend := range []func(context.Context, func(context.Context, io.ReadWriter)) error{client.LendKeys, client.LendGPGKeys} {
+		if err := lend(t.Context(), func(context.Context, io.ReadWriter) {}); err == nil {
+			t.Error("keys are lent by somebody else")
+		}
 	}
 }

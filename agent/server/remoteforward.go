@@ -44,7 +44,9 @@ func (l *listeners) serve(requests <-chan *ssh.Request) {
 				accepted, payload = true, []byte(socket)
 			}
 		case wire.RequestKeysSocket:
-			accepted = l.listenForKeys()
+			accepted = l.listenForKeys(l.server.KeysSocket, wire.ChannelAgent)
+		case wire.RequestGPGSocket:
+			accepted = l.listenForKeys(l.server.GPGSocket, wire.ChannelGPG)
 		}
 		if request.WantReply {
 			// It fails only when the connection has ended.

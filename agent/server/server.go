@@ -42,6 +42,8 @@ type Server struct {
 	// that it lends to all programs of the default user. It is empty where clients
 	// other than the host come in.
 	KeysSocket string
+	// GPGSocket is the same for keys of a gpg-agent.
+	GPGSocket string
 	// Self is the path of a program that calls [RunSelf], such as the one that
 	// serves. It is started with the rights of a session's user.
 	Self string

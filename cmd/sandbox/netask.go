@@ -21,7 +21,7 @@ import (
 func netAskCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ask",
-		Usage:     "answer for what a guest with --net ask wants to reach, or with --ssh-agent ask to sign",
+		Usage:     "answer for what a guest with --net ask wants to reach, or with --ssh-agent ask or --gpg-agent ask:KEY to sign",
 		ArgsUsage: "NAME",
 		Description: `A connection that no rule opens or closes waits for half a minute, and each is shown until
 the sandbox ends. An answer is a line: once (o) for the connections that wait; sandbox (s) to
@@ -33,7 +33,7 @@ A project is the directory of the sandbox.toml with which a sandbox was made, or
 that it shares. sandbox trust --ls shows what you have opened for each, and sandbox trust --rm
 takes it back.
 
-With --ssh-agent ask, each use of a key is asked for in the same way, sandbox and never count
+With --ssh-agent ask or --gpg-agent ask:KEY, each use of a key is asked for in the same way, sandbox and never count
 until the sandbox ends, and project is no answer.
 
 With --json, each question is a line of JSON, and each answer a line with ID and answer.
@@ -96,7 +96,7 @@ func namedAsking(c *cli.Context) (*machine.Sandbox, error) {
 		return nil, err
 	}
 	if !config.Asks() {
-		return nil, fmt.Errorf("the network of %s is %s: only with --net ask or --ssh-agent ask is anybody asked, and sandbox net allow %[1]s RULE opens more of an allowlist", s.Name, config.Network)
+		return nil, fmt.Errorf("the network of %s is %s: only with --net ask, --ssh-agent ask or --gpg-agent ask:KEY is anybody asked, and sandbox net allow %[1]s RULE opens more of an allowlist", s.Name, config.Network)
 	}
 	if st := s.State(); !st.Live() {
 		return nil, s.NotRunning(st)

@@ -312,7 +312,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	rules := host.ShareRules()
 	rules.AllowDangerous = c.Bool("allow-dangerous-share")
-	var errs [14]error
+	var errs [15]error
 	config.MemoryMiB, errs[0] = parseSize("--memory", c.String("memory"))
 	config.DiskMiB, errs[5] = parseSize("--disk", c.String("disk"))
 	config.HomeQuotaMiB, errs[13] = parseSize("--home-quota", c.String("home-quota"))
@@ -335,6 +335,7 @@ func configure(c *cli.Context, host *machine.Host, sources sources) (machine.Con
 	}
 	errs[11] = addAIAgent(c, host, &config, sources)
 	config.SSHAgentKeys, config.SSHAgentAsk, errs[12] = pickKeys(c.Context, c.StringSlice("ssh-agent"))
+	config.GPGAgentKeys, config.GPGAgentAsk, errs[14] = pickGPGKeys(c.Context, c.StringSlice("gpg-agent"))
 	config.AuthorizedKeys, errs[4] = readPublicKeys(c.StringSlice("ssh-key"))
 	if config.SSHPort != 0 { // one that was asked for must be had
 		_, errs[6] = network.SSHForward(config.SSHPort, config.Forwards)

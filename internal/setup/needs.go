@@ -18,6 +18,7 @@ const (
 	needKeyring    NeedID = "keyring"
 	needCompiler   NeedID = "compiler"
 	needSSH        NeedID = "ssh"
+	needGnuPG      NeedID = "gnupg"
 	needTmux       NeedID = "tmux"
 	needBus        NeedID = "bus"
 	needLibvirt    NeedID = "libvirt"
@@ -115,6 +116,10 @@ func testNeeds(release Release, arch Arch) []Need {
 		{
 			ID: needSSH, Name: "OpenSSH's client", Why: "to test that plain ssh reaches a guest",
 			Programs: []string{"ssh", "ssh-keygen"},
+		},
+		{
+			ID: needGnuPG, Name: "GnuPG", Why: "to test that a guest signs with keys of gpg-agent",
+			Programs: []string{"gpg", "gpg-agent", "gpgconf"},
 		},
 		{
 			ID: needTmux, Name: "tmux", Why: "to test terminals",

@@ -41,6 +41,7 @@ func supplies(release Release, arch Arch) (map[NeedID]Supply, bool) {
 		needCompiler:   {Packages: []string{"gcc", "libc6-dev"}},
 		needImageTools: {Packages: []string{"qemu-utils"}},
 		needSSH:        {Packages: []string{"openssh-client"}},
+		needGnuPG:      {Packages: []string{"gnupg"}},
 		needTmux:       {Packages: []string{"tmux"}},
 		needBus:        {Packages: []string{"dbus-daemon"}},
 		needLibvirt:    {Packages: []string{"libvirt-daemon", "libvirt-daemon-driver-qemu"}}, // and not -system, which starts services
@@ -155,18 +156,18 @@ func packageElsewhere(release Release, id NeedID) string {
 	names := map[string]map[NeedID]string{
 		"fedora": {
 			needQEMU: "qemu-system-x86-core", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap",
-			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh-clients",
+			needUIDMap: "shadow-utils", needKeyring: "debian-keyring", needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh-clients", needGnuPG: "gnupg2",
 			needTmux: "tmux", needLibvirt: "libvirt-daemon, libvirt-daemon-driver-qemu", needOtherQEMU: "qemu-system-aarch64-core", needEmulator: "qemu-user-static-aarch64",
 			needNix: "nix",
 		},
 		"arch": {
 			needQEMU: "qemu-base", needVirtiofsd: "virtiofsd", needUIDMap: "shadow", needKeyring: "debian-archive-keyring",
-			needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
+			needCompiler: "gcc", needImageTools: "qemu-img", needSSH: "openssh", needGnuPG: "gnupg", needTmux: "tmux", needLibvirt: "libvirt", needOtherQEMU: "qemu-system-aarch64", needEmulator: "qemu-user-static",
 			needNix: "nix",
 		},
 		"nixos": {
 			needQEMU: "qemu", needVirtiofsd: "virtiofsd", needMmdebstrap: "mmdebstrap", needUIDMap: "shadow",
-			needCompiler: "gcc", needImageTools: "qemu-utils", needSSH: "openssh", needTmux: "tmux", needLibvirt: "libvirt", needNix: "nix",
+			needCompiler: "gcc", needImageTools: "qemu-utils", needSSH: "openssh", needGnuPG: "gnupg", needTmux: "tmux", needLibvirt: "libvirt", needNix: "nix",
 		},
 	}
 	for _, family := range slices.Concat([]string{release.ID}, release.Like) {

@@ -19,6 +19,7 @@ func complete() Inventory {
 		needKeyring:    {Path: "/usr/share/keyrings/debian-archive-keyring.gpg"},
 		needCompiler:   {Path: "/usr/bin/gcc"},
 		needSSH:        {Path: "/usr/bin/ssh"},
+		needGnuPG:      {Path: "/usr/bin/gpg"},
 		needTmux:       {Path: "/usr/bin/tmux"},
 		needBus:        {Path: "/usr/bin/dbus-daemon"},
 		needLibvirt:    {Path: "/usr/sbin/libvirtd"},
@@ -72,7 +73,7 @@ func TestPlanInstallsWhatIsMissing(t *testing.T) {
 		"Debian 13 has no such QEMU": {debian13, "test", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 12 runs without it":  {debian12, "run", with(needOldQEMU, Found{}), Plan{}},
 		"Debian 13, bare": {debian13, "test", bare, Plan{
-			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "qemu-utils", "openssh-client", "tmux", "dbus-daemon", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
+			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap", "qemu-system-arm", "qemu-user", "gcc", "libc6-dev", "qemu-utils", "openssh-client", "gnupg", "tmux", "dbus-daemon", "nix-bin", "nix-setup-systemd", "libvirt-daemon", "libvirt-daemon-driver-qemu"},
 		}},
 		"Debian unstable, bare": {debianSid, "run", bare, Plan{
 			Packages: []string{"qemu-system-x86", "virtiofsd", "mmdebstrap", "uidmap"},

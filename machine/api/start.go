@@ -33,6 +33,7 @@ type StartRequest struct {
 	Upstream upstream.Settings `json:"upstream,omitzero"`  // the proxies of the environment, with passwords
 	Secrets  []string          `json:"secrets,omitempty"`  // their names; see FDSecrets
 	SSHAgent string            `json:"sshAgent,omitempty"` // the socket of the user's ssh agent; empty: there is none
+	GPGAgent string            `json:"gpgAgent,omitempty"` // the extra socket of the user's gpg-agent; empty: there is none
 	Again    bool              `json:"again,omitempty"`    // the same start has failed before, as if by chance
 }
 

@@ -108,6 +108,7 @@ func Options() []Option {
 		{Name: "ssh-port", Variable: true, Kind: Number, Trust: User, Usage: "`PORT` of 127.0.0.1 that is forwarded to the guest's ssh (default: 2222, or a free one)"},
 		{Name: "ssh-key", Kind: List, Trust: User, Usage: "public key `FILE` that may log in by ssh (default: ~/.ssh/*.pub)"},
 		{Name: "ssh-agent", Kind: List, Trust: User, Usage: "let the guest log in and sign with `KEY` of your ssh agent, as long as it runs: the comment or fingerprint that ssh-add -l shows, the path of a public key, or all; with ask: before it, or ask for all, you are asked at each use (sandbox net ask); the key itself stays on this machine"},
+		{Name: "gpg-agent", Kind: List, Trust: User, Usage: "let the guest sign with `KEY` of your gpg-agent, such as commits, as long as it runs: an OpenPGP key's fingerprint, ID or address; with ask: before it, you are asked at each use (sandbox net ask); the key itself stays on this machine"},
 		{Name: "transport", Default: string(agent.TransportAuto), Hidden: true, Saved: true, Usage: "`CHANNEL` to the guest's agent: auto, vsock or serial"},
 		{Name: "machine", Hidden: true, Saved: true, Usage: "QEMU machine `TYPE`: microvm, q35 or virt"},
 		{

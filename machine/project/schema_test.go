@@ -38,7 +38,7 @@ func schema(t *testing.T, layer Layer) (map[string]any, *jsonschema.Schema) {
 func TestSchemaHasTheOptionsOfEachFile(t *testing.T) {
 	for layer, want := range map[Layer][]string{
 		ProjectFile: {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "image", "memory", "net", "publish", "secret", "share", "timeout", "workdir"},
-		UserFile:    {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "home-quota", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-agent", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
+		UserFile:    {"agent", "agent-home", "allow", "allow-host-port", "cache", "cpus", "deny", "disk", "flake", "gpg-agent", "home-quota", "image", "memory", "net", "publish", "restart", "secret", "share", "ssh-agent", "ssh-key", "ssh-port", "timeout", "trust-host-ca", "upstream-proxy", "workdir"},
 	} {
 		properties, _ := schema(t, layer)
 		if got := slices.Sorted(maps.Keys(properties)); !slices.Equal(got, want) {
@@ -176,7 +176,7 @@ func TestDefaultsAreValuesOfTheirOptions(t *testing.T) {
 func TestWhatOpensTheHostIsNotForProjects(t *testing.T) {
 	for name, most := range map[string]Trust{
 		"allow-weak-isolation": Caller, "allow-dangerous-share": Caller,
-		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "secret": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "ssh-agent": User, "restart": User,
+		"net": Narrower, "allow": Consent, "allow-host-port": Consent, "publish": Consent, "secret": Consent, "upstream-proxy": User, "trust-host-ca": User, "ssh-port": User, "ssh-key": User, "ssh-agent": User, "gpg-agent": User, "restart": User,
 		"share": Inside, "flake": Inside,
 	} {
 		if o := Find(name); o.Trust > most {

@@ -11,9 +11,16 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 )
 
-// lendKeys lets the guest use those keys of the user's ssh agent that it may, over the connection to its agent that there
-// is now.
+// lendKeys lets the guest use those keys of the user's agents that it may, over the connection to its own agent that there is
+// now.
 func (v *supervisor) lendKeys(ctx context.Context) error {
+	if err := v.lendSSHKeys(ctx); err != nil {
+		return err
+	}
+	return v.lendGPGKeys(ctx)
+}
+
+func (v *supervisor) lendSSHKeys(ctx context.Context) error {
 	if len(v.config.SSHAgentKeys) == 0 || v.config.Template {
 		return nil
 	}

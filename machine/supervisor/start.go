@@ -33,7 +33,7 @@ const (
 // holds: nothing of the run before is left. The sandbox has no process any more.
 // It returns only with an error.
 func (v *supervisor) again(how rerun, before api.StartRequest) error {
-	r := api.StartRequest{Dirs: before.Dirs, Name: before.Name, Upstream: before.Upstream, Secrets: before.Secrets, SSHAgent: before.SSHAgent}
+	r := api.StartRequest{Dirs: before.Dirs, Name: before.Name, Upstream: before.Upstream, Secrets: before.Secrets, SSHAgent: before.SSHAgent, GPGAgent: before.GPGAgent}
 	if how == againAsBefore {
 		r = before
 		r.Again = true

@@ -74,6 +74,7 @@ type supervisor struct {
 	guestPorts guestPorts
 	upstream   upstream.Settings // the proxies of the environment of who has started it
 	sshAgent   string            // the socket of that user's; empty: none
+	gpgAgent   string            // the extra socket of their gpg-agent; empty: none
 	search     []string          // domains in which the guest is to look for short names
 
 	allowCommand string // see AllowCommand
@@ -181,7 +182,7 @@ func run(ctx context.Context, options []Option) error {
 // newSupervisor returns one for the sandbox, which tells nobody of what it does.
 func newSupervisor(host *machine.Host, s *machine.Sandbox, r api.StartRequest) (*supervisor, error) {
 	v := &supervisor{
-		host: host, s: s, withHome: r.WithHome, retried: r.Again, upstream: r.Upstream, sshAgent: r.SSHAgent, started: time.Now(),
+		host: host, s: s, withHome: r.WithHome, retried: r.Again, upstream: r.Upstream, sshAgent: r.SSHAgent, gpgAgent: r.GPGAgent, started: time.Now(),
 		log: slog.New(slog.DiscardHandler), report: func(api.Report) {}, launch: (*qemu.Launcher).Start,
 		input: newConsoleInput(), stop: make(chan stopRequest, 8), stopping: make(chan struct{}), done: make(chan struct{}),
 		asked:    make(chan struct{}, 1),

@@ -51,6 +51,13 @@ const (
 	// all of them. Its connections come to the host as channels.
 	KeysSocket = "/run/sandbox-agent.keys"
 
+	// RequestGPGSocket is the same for the socket [GPGSocket].
+	RequestGPGSocket = "gpg-socket@sandbox"
+
+	// GPGSocket is where programs in the guest find the OpenPGP keys that are
+	// lent to all of them.
+	GPGSocket = "/run/sandbox-agent.gpg"
+
 	// SubsystemControl is the SSH subsystem that speaks [ControlRequest] and
 	// [ControlResponse], one JSON value a line.
 	SubsystemControl = "sandbox"
@@ -59,6 +66,7 @@ const (
 // Kinds of the channels that a guest opens to a client.
 const (
 	ChannelAgent        = "auth-agent@openssh.com"
+	ChannelGPG          = "gpg-agent@sandbox"
 	ChannelForwardedTCP = "forwarded-tcpip" // RFC 4254 section 7.2
 )
 
