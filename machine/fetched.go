@@ -23,31 +23,31 @@ func (s *Sandbox) checkFetched(ctx context.Context) error {
 			continue
 		}
 		tips, known := st.Clones[share.Target]
-		missing := 0
+		missing := false
 		if known && len(tips) > 0 {
-			missing, err = missingCommits(ctx, share, tips)
+			missing, err = lacksCommits(ctx, share, tips)
 		}
 		switch {
 		case !known || err != nil:
 			return fmt.Errorf("it is not known whether %s has all commits of the guest's clone at %s: while it runs, git fetch sandbox::%s gets them, and when it is stopped they are noted", share.Source, share.Target, s.Name)
-		case missing > 0:
-			return fmt.Errorf("%s has not got the commits of %d branches of the guest's clone at %s: while it runs, git fetch sandbox::%s '+refs/heads/*:refs/remotes/%[4]s/*' gets them", share.Source, missing, share.Target, s.Name)
+		case missing:
+			return fmt.Errorf("%s has not got all commits of the guest's clone at %s: while it runs, git fetch sandbox::%s '+refs/heads/*:refs/remotes/%[3]s/*' gets them", share.Source, share.Target, s.Name)
 		}
 	}
 	return nil
 }
 
-// missingCommits counts those of the commits that the repository of a share does not have. Git reads it without its settings.
-func missingCommits(ctx context.Context, share virtiofs.Share, commits []string) (int, error) {
+// lacksCommits tells whether the repository of a share does not have one of the commits. Git reads it without its settings.
+func lacksCommits(ctx context.Context, share virtiofs.Share, commits []string) (bool, error) {
 	dir, err := os.MkdirTemp("", "sandbox-fetched-") // 0700
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	defer os.RemoveAll(dir)
 	origin := standIn{dir: dir}
 	if err := origin.make([]byte(noHead), nil, filepath.Join(share.Source, "objects"), ""); err != nil {
-		return 0, err
+		return false, err
 	}
 	found, err := origin.git(ctx, []byte(strings.Join(commits, "\n")+"\n"), "cat-file", "--batch-check=%(objecttype)")
-	return len(commits) - strings.Count(string(found), "commit\n"), err
+	return strings.Count(string(found), "commit\n") < len(commits), err
 }
