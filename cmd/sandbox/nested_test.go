@@ -137,6 +137,7 @@ func collectOuter(t *testing.T) *outer {
 	if err := nested.Collect(t.Context(), tools, bin); err != nil {
 		t.Fatal(err)
 	}
+	linkRemoteHelper(t, filepath.Join(tools, "bin"))
 	buildProgram(t, "build", "-o", filepath.Join(tools, "bin", "vsock"), "./testdata/vsock")
 	repository := filepath.Join(tools, "repository")
 	if err := os.CopyFS(filepath.Join(repository, "testdata"), os.DirFS("../../testdata")); err != nil {

@@ -143,10 +143,16 @@ func buildBinaries(t *testing.T) string {
 	}
 	bin := t.TempDir()
 	buildProgram(t, "build", "-o", bin, "../sandbox", "../sandbox-agent")
+	linkRemoteHelper(t, bin)
+	return bin
+}
+
+// linkRemoteHelper gives the program in a directory the name by which Git starts it.
+func linkRemoteHelper(t *testing.T, bin string) {
+	t.Helper()
 	if err := os.Symlink("sandbox", filepath.Join(bin, remoteHelper)); err != nil {
 		t.Fatal(err)
 	}
-	return bin
 }
 
 // buildProgram runs the go command for programs that need no libraries.
