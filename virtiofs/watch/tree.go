@@ -487,13 +487,15 @@ func (t *Tree) handle(data []byte) {
 	}
 }
 
+// kinds are those of the kernel's events of which each is a deed.
+var kinds = map[uint32]kind{unix.IN_CREATE: created, unix.IN_CLOSE_WRITE: closed, unix.IN_DELETE: removed, unix.IN_MOVED_FROM: movedFrom, unix.IN_MOVED_TO: movedTo}
+
 // event handles one of a name in a directory.
 func (t *Tree) event(f *folder, mask, cookie uint32, name string) {
 	p := path.Join(f.path(), name)
 	if strings.HasPrefix(name, gate.DraftPrefix) {
 		return
 	}
-	kinds := map[uint32]kind{unix.IN_CREATE: created, unix.IN_CLOSE_WRITE: closed, unix.IN_DELETE: removed, unix.IN_MOVED_FROM: movedFrom, unix.IN_MOVED_TO: movedTo}
 	k, ok := kinds[mask&(unix.IN_CREATE|unix.IN_CLOSE_WRITE|unix.IN_DELETE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO)]
 	if !ok {
 		return // such as that a file system was unmounted
