@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
@@ -44,8 +43,12 @@ func (v *supervisor) lendGPGKeys(ctx context.Context) error {
 		return nil
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return gpgagent.Dial(ctx, v.gpgAgent) }
+	ask := func(ctx context.Context, use gpgagent.Use) error {
+		return v.askForKey(ctx, v.config.GPGAgentAsk, machine.Question{Key: use.Key, For: use.For})
+	}
+	used := func(use gpgagent.Use) { v.keyUsed("gpg-agent", use.Key, use.For, use.Err) }
 	prompt := "The sandbox " + v.config.Name + " asks for an OpenPGP signature."
-	lender := gpgagent.NewLender(dial, v.config.GPGAgentKeys, prompt, v.askForGPGKey, v.gpgKeyUsed)
+	lender := gpgagent.NewLender(dial, v.config.GPGAgentKeys, prompt, ask, used)
 	err := v.agentClient().LendGPGKeys(ctx, func(ctx context.Context, borrower io.ReadWriter) {
 		_ = lender.Serve(ctx, borrower) // the guest's fault, which must not fill the log
 	})
@@ -62,20 +65,4 @@ func (v *supervisor) lendGPGKeys(ctx context.Context) error {
 		v.log.Warn("the guest's gpg does not know of the keys that are lent", "err", err)
 	}
 	return nil
-}
-
-// askForGPGKey has the user asked before a use of a key that is lent for the asking only.
-func (v *supervisor) askForGPGKey(ctx context.Context, use gpgagent.Use) error {
-	if !slices.Contains(v.config.GPGAgentAsk, use.Key) {
-		return nil
-	}
-	return v.keys.ask(ctx, machine.Question{Key: use.Key, For: use.For}, v.showQuestion)
-}
-
-func (v *supervisor) gpgKeyUsed(use gpgagent.Use) {
-	if use.Err != nil {
-		v.log.Warn("the guest was refused a signature of the user's gpg-agent", "key", use.Key, "for", use.For, "err", use.Err)
-		return
-	}
-	v.log.Info("the guest used a key of the user's gpg-agent", "key", use.Key, "for", use.For)
 }
