@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,7 +93,7 @@ func (b *bench) startPasst(ctx context.Context, program string) (_ *passtGuest, 
 		return nil, err
 	}
 	g.program = filepath.Join(home.Target, traffic)
-	return g, copyProgram(program, filepath.Join(dir, "home", traffic))
+	return g, os.Link(program, filepath.Join(dir, "home", traffic))
 }
 
 // connect starts passt, and returns the other end of its socket, for QEMU.
@@ -135,19 +134,4 @@ func (g *passtGuest) stop() {
 	if g.network != nil {
 		_ = g.network.Stop(context.Background(), time.Second)
 	}
-}
-
-// copyProgram copies a program, which stays one.
-func copyProgram(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
