@@ -62,6 +62,16 @@ func startWith(t *testing.T, o gateway.Options) (*gateway.Gateway, <-chan starte
 	return g, processes
 }
 
+// socket returns QEMU's end of the link, which does not block, as QEMU sees to.
+func socket(t *testing.T, g *gateway.Gateway) int {
+	t.Helper()
+	fd := int(g.QEMU().Fd())
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -87,7 +97,7 @@ func askForRouter(t *testing.T, g *gateway.Gateway) {
 	question = append(question, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
 	question = append(question, mac...)
 	question = append(question, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2)
-	fd := int(g.QEMU().Fd())
+	fd := socket(t, g)
 	for {
 		if _, err := unix.Write(fd, question); err != nil && !errors.Is(err, unix.EAGAIN) { // nobody reads now
 			t.Fatal(err)
@@ -226,7 +236,7 @@ func TestPortThatTheGuestRefusesLeadsToItsLoopback(t *testing.T) {
 		syn[2:4], syn[0:2], make([]byte, 4),
 		binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(syn[4:])+1), []byte{5 << 4, 0x14, 0, 0, 0, 0, 0, 0}, // RST, ACK
 	)
-	if _, err := unix.Write(int(g.QEMU().Fd()), reset); err != nil {
+	if _, err := unix.Write(socket(t, g), reset); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(client, "hello")
@@ -270,11 +280,11 @@ func awaitSegment(t *testing.T, g *gateway.Gateway) []byte {
 	frame := make([]byte, gateway.MTU+14)
 	for {
 		askForRouter(t, g) // which tells the gateway that the guest is there
-		ready := []unix.PollFd{{Fd: int32(g.QEMU().Fd()), Events: unix.POLLIN}}
+		ready := []unix.PollFd{{Fd: int32(socket(t, g)), Events: unix.POLLIN}}
 		if _, err := unix.Poll(ready, 200); err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
-		n, err := unix.Read(int(g.QEMU().Fd()), frame)
+		n, err := unix.Read(socket(t, g), frame)
 		if err == nil && n >= 54 && bytes.Equal(frame[12:14], []byte{8, 0}) && frame[23] == unix.IPPROTO_TCP {
 			return frame[14+int(frame[14]&0xf)*4 : n]
 		}
@@ -307,14 +317,14 @@ func awaitRefusal(t *testing.T, g *gateway.Gateway, to [4]byte) {
 	answer := make([]byte, gateway.MTU+14)
 	for {
 		askForRouter(t, g) // there may be another process now
-		if _, err := unix.Write(int(g.QEMU().Fd()), frame); err != nil && !errors.Is(err, unix.EAGAIN) {
+		if _, err := unix.Write(socket(t, g), frame); err != nil && !errors.Is(err, unix.EAGAIN) {
 			t.Fatal(err)
 		}
-		ready := []unix.PollFd{{Fd: int32(g.QEMU().Fd()), Events: unix.POLLIN}}
+		ready := []unix.PollFd{{Fd: int32(socket(t, g)), Events: unix.POLLIN}}
 		if _, err := unix.Poll(ready, 200); err != nil && !errors.Is(err, unix.EINTR) {
 			t.Fatal(err)
 		}
-		n, err := unix.Read(int(g.QEMU().Fd()), answer)
+		n, err := unix.Read(socket(t, g), answer)
 		if err == nil && n >= 36 && answer[23] == unix.IPPROTO_ICMP && answer[34] == 3 && answer[35] == 13 {
 			return
 		}
@@ -379,7 +389,7 @@ func sendSYN(t *testing.T, g *gateway.Gateway, to [4]byte, port uint16) {
 	s = sum(segment, uint32(unix.IPPROTO_TCP)+20+uint32(sum(packet[12:20], 0)^0xffff))
 	segment[16], segment[17] = byte(s>>8), byte(s)
 	frame := append([]byte{0x52, 0x55, 10, 0, 2, 2, 0x52, 0x54, 0, 1, 2, 3, 8, 0}, append(packet, segment...)...)
-	if _, err := unix.Write(int(g.QEMU().Fd()), frame); err != nil {
+	if _, err := unix.Write(socket(t, g), frame); err != nil {
 		t.Fatal(err)
 	}
 }

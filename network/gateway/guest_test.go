@@ -33,7 +33,7 @@ type guest struct{ stack *netstack.Stack }
 
 func newGuest(t *testing.T, g *gateway.Gateway) *guest {
 	t.Helper()
-	fd, err := unix.FcntlInt(g.QEMU().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(uintptr(socket(t, g)), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

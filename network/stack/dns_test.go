@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -39,18 +41,30 @@ func (z zone) LookupNetIP(_ context.Context, network, host string) (addrs []neti
 	return addrs, nil
 }
 
+// listenBoth opens a port that is free for UDP and for TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, l
+		}
+		packets.Close()
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // dnsServer is a DNS server of the host's, at which each question gets what answer says.
 func dnsServer(t testing.TB, answer func(q dnsmessage.Message, network string) *dnsmessage.Message) option {
 	t.Helper()
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, l := listenBoth(t)
 	at := packets.LocalAddr().(*net.UDPAddr).AddrPort()
-	l, err := net.Listen("tcp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	reply := func(b []byte, network string) []byte {
 		var q dnsmessage.Message
 		if err := q.Unpack(b); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -59,6 +60,20 @@ func newLab(t testing.TB, options ...option) *lab {
 	return l
 }
 
+// withDeadlines takes over one end of a link, which a test then need not wait for in vain.
+func withDeadlines(t testing.TB, f *os.File) *os.File {
+	t.Helper()
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), f.Name())
+}
+
 // newBareLab starts one whose guest is the test, with raw frames.
 func newBareLab(t testing.TB, options ...option) *lab {
 	t.Helper()
@@ -66,7 +81,7 @@ func newBareLab(t testing.TB, options ...option) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, socket: guests, services: map[netip.AddrPort]netip.AddrPort{}, changed: make(chan struct{}, 1)}
+	l := &lab{t: t, socket: withDeadlines(t, guests), services: map[netip.AddrPort]netip.AddrPort{}, changed: make(chan struct{}, 1)}
 	l.config = Config{
 		Link: ours, MTU: MaxMTU,
 		Policy: &policy.Policy{Host: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("93.0.0.1")}, nil }},

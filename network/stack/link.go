@@ -31,8 +31,11 @@ const (
 )
 
 // Pair returns both ends of a new link: the first for Config.Link, the second for the guest's card.
+//
+// Who keeps them, so that others can take them over, must not be woken by what passes: as they block at first, Go's
+// poller does not watch them.
 func Pair() (ours, guests *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot make a pair of sockets for the network: %w", err)
 	}
@@ -52,9 +55,11 @@ func growBuffer(fd int) {
 
 // link is a stack's end of an Ethernet with two ends.
 type link struct {
-	file *os.File
-	conn syscall.RawConn
-	mtu  int
+	file     *os.File
+	conn     syscall.RawConn
+	readable *readiness
+	writable *readiness // watched while sending
+	mtu      int
 
 	mac   tcpip.LinkAddress
 	peer  atomic.Pointer[tcpip.LinkAddress] // the card at the other end, once it is known
@@ -81,49 +86,40 @@ func newLink(f *os.File, mtu int, mac tcpip.LinkAddress, admit func([]byte) bool
 	if f == nil {
 		return nil, errors.New("a network needs a link")
 	}
-	own, err := nonblocking(f)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the network's link: %w", err)
+	l := &link{file: f, mtu: mtu, mac: mac, admit: admit, wake: make(chan struct{}, 1)}
+	if err := l.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot use the network's link: %w", err), l.close())
 	}
-	conn, err := own.SyscallConn()
-	if err != nil {
-		own.Close()
-		return nil, fmt.Errorf("cannot use the network's link: %w", err)
-	}
-	l := &link{file: own, conn: conn, mtu: mtu, mac: mac, admit: admit, wake: make(chan struct{}, 1)}
 	go l.send()
 	return l, nil
 }
 
-// nonblocking takes f's socket over in a File that waits without a thread, whatever f does.
-func nonblocking(f *os.File) (*os.File, error) {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
+// open gets the socket ready. It blocks, so that Go's poller does not watch it: that would be for both directions at once,
+// and wake this process for each frame that the guest takes, too, which is as often as for those that it sends.
+func (l *link) open() (err error) {
+	if l.conn, err = l.file.SyscallConn(); err != nil {
+		return err
 	}
-	var own *os.File
-	cerr := conn.Control(func(fd uintptr) {
-		var kind, n int
-		if kind, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind != unix.SOCK_DGRAM {
-			err = errors.New("it is no socket of datagrams")
+	cerr := l.conn.Control(func(fd uintptr) {
+		var kind int
+		if kind, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+			return
 		}
-		if err != nil {
+		if kind != unix.SOCK_DGRAM {
+			err = errors.New("it is no socket of datagrams")
 			return
 		}
 		growBuffer(int(fd))
-		if n, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			return
+		if l.readable, err = newReadiness(int(fd), unix.EPOLLIN); err == nil {
+			l.writable, err = newReadiness(int(fd), 0) // only what waits for it is woken by it
 		}
-		if err = unix.SetNonblock(n, true); err != nil {
-			unix.Close(n)
-			return
-		}
-		own = os.NewFile(uintptr(n), f.Name())
 	})
-	if err = errors.Join(err, cerr); err != nil {
-		return nil, err
-	}
-	return own, f.Close()
+	return errors.Join(err, cerr)
+}
+
+// close ends what waits, and what uses the socket. It waits for that, so the lock must not be held.
+func (l *link) close() error {
+	return errors.Join(l.readable.close(), l.writable.close(), l.file.Close())
 }
 
 // serve hands the guest's frames to the stack until the link ends.
@@ -132,9 +128,14 @@ func (l *link) serve() error {
 	for {
 		var n int
 		var err error
-		rerr := l.conn.Read(func(fd uintptr) bool {
-			// The length of a datagram that does not fit is that which it has.
-			n, _, err = unix.Recvfrom(int(fd), frame, unix.MSG_TRUNC)
+		rerr := l.readable.wait(func() bool {
+			cerr := l.conn.Control(func(fd uintptr) {
+				// The length of a datagram that does not fit is that which it has.
+				n, _, err = unix.Recvfrom(int(fd), frame, unix.MSG_TRUNC|unix.MSG_DONTWAIT)
+			})
+			if cerr != nil {
+				err = cerr
+			}
 			return err != unix.EAGAIN
 		})
 		switch {
@@ -189,29 +190,38 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, pkt := range pkts.AsSlice() {
-		if l.gone {
-			return i, &tcpip.ErrClosedForSend{}
-		}
-		if !l.sending {
-			if err := l.write(pkt); err == nil {
-				continue
-			} else if err != unix.EAGAIN {
-				return i, l.failed(err)
-			}
-		}
-		size := pkt.Size() + frameOverhead
-		if l.queued+size > maxQueue {
-			l.dropped.Add(uint64(pkts.Len() - i))
-			return i, &tcpip.ErrNoBufferSpace{}
-		}
-		l.queue = append(l.queue, pkt.IncRef())
-		l.queued += size
-		if !l.sending {
-			l.sending = true
-			l.wake <- struct{}{}
+		if err := l.put(pkt); err != nil {
+			l.dropped.Add(uint64(pkts.Len() - i - 1))
+			return i, err
 		}
 	}
 	return pkts.Len(), nil
+}
+
+// put sends or queues one frame. The lock is held.
+func (l *link) put(pkt *netstack.PacketBuffer) tcpip.Error {
+	if l.gone {
+		return &tcpip.ErrClosedForSend{}
+	}
+	if !l.sending {
+		if err := l.write(pkt); err == nil {
+			return nil
+		} else if err != unix.EAGAIN {
+			return l.failed(err)
+		}
+	}
+	size := pkt.Size() + frameOverhead
+	if l.queued+size > maxQueue {
+		l.dropped.Add(1)
+		return &tcpip.ErrNoBufferSpace{}
+	}
+	l.queue = append(l.queue, pkt.IncRef())
+	l.queued += size
+	if !l.sending {
+		l.sending = true
+		l.wake <- struct{}{}
+	}
+	return nil
 }
 
 // failed notes an error that is not the fault of one frame.
@@ -223,7 +233,7 @@ func (l *link) failed(err error) tcpip.Error {
 	}
 	if !l.gone {
 		l.gone = true
-		l.file.Close()
+		go l.close()
 	}
 	return &tcpip.ErrClosedForSend{}
 }
@@ -243,7 +253,7 @@ func (l *link) write(pkt *netstack.PacketBuffer) (err error) {
 	}
 	cerr := l.conn.Control(func(fd uintptr) {
 		for {
-			if _, err = unix.Writev(int(fd), vector); err != unix.EINTR {
+			if _, err = unix.SendmsgBuffers(int(fd), vector, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != unix.EINTR {
 				return
 			}
 		}
@@ -259,8 +269,11 @@ func (l *link) write(pkt *netstack.PacketBuffer) (err error) {
 // send sends what is queued, as the guest takes it.
 func (l *link) send() {
 	for range l.wake {
+		if l.watchWritable(unix.EPOLLOUT) != nil {
+			break
+		}
 		// It waits for the socket in here, without the lock, and tries with it.
-		err := l.conn.Write(func(uintptr) bool {
+		err := l.writable.wait(func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			for len(l.queue) > 0 {
@@ -281,7 +294,7 @@ func (l *link) send() {
 			l.sending = false
 			return true
 		})
-		if err != nil {
+		if err != nil || l.watchWritable(0) != nil {
 			break
 		}
 	}
@@ -293,17 +306,67 @@ func (l *link) send() {
 	l.queue, l.queued = nil, 0
 }
 
+func (l *link) watchWritable(events uint32) (err error) {
+	cerr := l.conn.Control(func(fd uintptr) { err = l.writable.watch(unix.EPOLL_CTL_MOD, int(fd), events) })
+	return errors.Join(err, cerr)
+}
+
 // shut ends the link. It is called once.
 func (l *link) shut() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.ended = true
+	gone := l.gone
+	l.gone, l.ended = true, true
 	close(l.wake)
-	if l.gone {
+	l.mu.Unlock()
+	if gone {
 		return nil
 	}
-	l.gone = true
-	return l.file.Close()
+	return l.close()
+}
+
+// readiness tells when something can be done with a socket.
+type readiness struct {
+	epoll *os.File // which Go's poller watches
+	conn  syscall.RawConn
+}
+
+// newReadiness watches a descriptor for events of epoll_ctl(2). The caller closes it.
+func newReadiness(fd int, events uint32) (*readiness, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err == nil {
+		err = unix.SetNonblock(epoll, true) // or Go's poller would not
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &readiness{epoll: os.NewFile(uintptr(epoll), "epoll")}
+	if r.conn, err = r.epoll.SyscallConn(); err == nil {
+		err = r.watch(unix.EPOLL_CTL_ADD, fd, events)
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *readiness) watch(operation, fd int, events uint32) (err error) {
+	cerr := r.conn.Control(func(epoll uintptr) {
+		err = unix.EpollCtl(int(epoll), operation, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+	})
+	return errors.Join(err, cerr)
+}
+
+// wait tries something each time that it may be possible, until it is done, or the end.
+func (r *readiness) wait(try func() (done bool)) error {
+	return r.conn.Read(func(uintptr) bool { return try() })
+}
+
+// close may be called on nil.
+func (r *readiness) close() error {
+	if r == nil {
+		return nil
+	}
+	return r.epoll.Close()
 }
 
 // The rest of netstack.LinkEndpoint.
