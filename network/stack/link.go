@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -71,6 +72,7 @@ type link struct {
 	attached atomic.Pointer[netstack.NetworkDispatcher]
 
 	mu      sync.Mutex
+	acks    acks
 	queue   []*netstack.PacketBuffer
 	queued  int  // bytes
 	sending bool // the sender waits for the guest; frames queue
@@ -90,6 +92,7 @@ func newLink(f *os.File, mtu int, mac tcpip.LinkAddress, admit func([]byte) bool
 	if err := l.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot use the network's link: %w", err), l.close())
 	}
+	l.acks.release = time.AfterFunc(ackDelay, l.releaseAck)
 	go l.send()
 	return l, nil
 }
@@ -177,6 +180,11 @@ func (l *link) deliver(frame []byte) {
 	if l.answer != nil && l.answer(frame) {
 		return
 	}
+	if s, ok := smallRequest(frame); ok {
+		l.mu.Lock()
+		l.acks.asked = s
+		l.mu.Unlock()
+	}
 	pkt := netstack.NewPacketBuffer(netstack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
 	defer pkt.DecRef()
 	if h, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize); ok {
@@ -190,6 +198,9 @@ func (l *link) WritePackets(pkts netstack.PacketBufferList) (int, tcpip.Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, pkt := range pkts.AsSlice() {
+		if !l.gone && l.acks.wait(pkt) {
+			continue
+		}
 		if err := l.put(pkt); err != nil {
 			l.dropped.Add(uint64(pkts.Len() - i - 1))
 			return i, err
@@ -222,6 +233,17 @@ func (l *link) put(pkt *netstack.PacketBuffer) tcpip.Error {
 		l.wake <- struct{}{}
 	}
 	return nil
+}
+
+// releaseAck sends an acknowledgment that has waited long enough.
+func (l *link) releaseAck() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acks.running = false
+	if pkt := l.acks.take(); pkt != nil {
+		_ = l.put(pkt) // as of any frame, its loss is made up for by the guest
+		pkt.DecRef()
+	}
 }
 
 // failed notes an error that is not the fault of one frame.
