@@ -127,6 +127,24 @@ func TestLogGetsBothOutputs(t *testing.T) {
 	}
 }
 
+func TestTimersOfAProgramMayBeLate(t *testing.T) {
+	slack := func(o Options) string {
+		t.Helper()
+		var out bytes.Buffer
+		o.Log = &out
+		if err := wait(t, start(t, o, "cat /proc/self/timerslack_ns")); err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(out.String())
+	}
+	if got := slack(Options{TimerSlack: 3 * time.Millisecond}); got != "3000000" {
+		t.Errorf("a program has a slack of %s ns, want 3000000", got)
+	}
+	if got := slack(Options{}); got == "3000000" {
+		t.Errorf("another one has a slack of %s ns, too", got)
+	}
+}
+
 func TestCallersOwnWritersAreKept(t *testing.T) {
 	var stdout, stderr, log bytes.Buffer
 	cmd := exec.Command("/bin/sh", "-c", "echo out; echo err >&2; exit 1")

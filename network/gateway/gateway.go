@@ -170,6 +170,10 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 	return g, nil
 }
 
+// timerSlack is little beside the times of the network, which are those of TCP, and keeps the process from waking twenty
+// times while one connection is made, on processors that the guest waits for.
+const timerSlack = time.Millisecond
+
 // sockets are what the process may make: connections in the guest's place, and one by which it learns which
 // addresses this machine has.
 func sockets() []confine.Socket {
@@ -197,7 +201,7 @@ func (g *Gateway) run() (err error) {
 	if g.options.Roots != nil {
 		p.Files = append(p.Files, confine.File{File: g.options.Roots, Reopen: confine.Read, Link: rootsFile})
 	}
-	started, walls, err := confine.Start(g.ctx, p, g.spec, process.Options{Log: g.options.Log})
+	started, walls, err := confine.Start(g.ctx, p, g.spec, process.Options{Log: g.options.Log, TimerSlack: timerSlack})
 	closeFiles(theirControl, theirNotices) // so that ours end with the process
 	if err != nil {
 		return errors.Join(err, control.Close(), notices.Close())
