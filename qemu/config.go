@@ -96,6 +96,10 @@ type Config struct {
 	// guests have, which counts for states that are saved and loaded.
 	EarlyConsoleFD int
 
+	// SerialPorts is how many ports the virtio-serial device has, which counts for states that are saved and loaded; 0: those
+	// that are used. A state from before there was a choice is one of ManySerialPorts.
+	SerialPorts int
+
 	firmware string // path of what was opened of Capabilities.QBoot
 }
 

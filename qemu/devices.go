@@ -21,6 +21,13 @@ const (
 	devicePort    = "pcie-root-port"
 )
 
+// serialPorts are a console's and the agent's. Each has two queues, whether it is used or not, that QEMU looks at
+// whenever anything at all happens, and the guest sets up: with QEMU's own 31, that is most of what it looks at.
+const serialPorts = 2
+
+// ManySerialPorts is QEMU's own number of them.
+const ManySerialPorts = 31
+
 // addMachine adds the board, its accelerator, processors and memory.
 func (c Config) addMachine(a *argv, machine Machine) {
 	memory := a.id("mem")
@@ -158,7 +165,7 @@ func (c Config) addSerial(a *argv) {
 		return
 	}
 	bus := a.id("serial")
-	a.option("-device", deviceSerial, "id", bus)
+	a.option("-device", deviceSerial, "id", bus, "max_ports", strconv.Itoa(cmp.Or(c.SerialPorts, serialPorts)))
 	if c.ConsoleFD != 0 {
 		// Port 0 is kept for consoles; there it becomes hvc0.
 		a.option("-device", "virtconsole", "bus", bus+".0", "nr", "0", "chardev", addSocket(a, "console", c.ConsoleFD))

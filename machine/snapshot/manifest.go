@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 // Names within a snapshot's directory.
@@ -27,7 +28,7 @@ const (
 // Version is that of the manifest, and of the devices that every machine has. Read
 // refuses newer ones, and those older than oldest.
 const (
-	Version = 3
+	Version = 4 // 3 was without Needs.SerialPorts
 	oldest  = 2 // without Needs.Ports
 )
 
@@ -129,6 +130,9 @@ func Read(dir string) (snap Manifest, err error) {
 	err = durable.ReadJSON(filepath.Join(dir, manifestFile), &snap)
 	if err == nil && (snap.Version < oldest || snap.Version > Version) {
 		err = fmt.Errorf("the snapshot %s has version %d of its form, and this program knows the versions %d to %d: use the program that saved it", snap.Tag, snap.Version, oldest, Version)
+	}
+	if snap.Version < 4 {
+		snap.Needs.SerialPorts = qemu.ManySerialPorts
 	}
 	return snap, err
 }

@@ -35,6 +35,9 @@ type Needs struct {
 	// Places are where the devices of the shares are, in the order of Shares or, of a template, in any.
 	Places []Place `json:"places,omitempty"`
 
+	// SerialPorts is qemu.Config's; 0 in versions before 4: qemu.ManySerialPorts. A restore gives the machine what it needs.
+	SerialPorts int `json:"serialPorts,omitempty"`
+
 	// EarlyConsole is a device that a machine gets which did not start at first. A restore gives it what it needs.
 	EarlyConsole bool `json:"earlyConsole,omitempty"`
 }

@@ -39,13 +39,13 @@ func (v *supervisor) placeShares(plan *machine.Plan) error {
 		if err := v.checkSaved(plan); err != nil {
 			return err
 		}
-		plan.VM.Ports = v.saved.Needs.Ports
+		plan.VM.Ports, plan.VM.SerialPorts = v.saved.Needs.Ports, v.saved.Needs.SerialPorts
 		var err error
 		if v.needs.Places, err = v.saved.Needs.SharePlaces(plan.Shares, v.saved.Template); err != nil {
 			return err
 		}
 	}
-	v.needs.Ports = plan.VM.Ports
+	v.needs.Ports, v.needs.SerialPorts = plan.VM.Ports, plan.VM.SerialPorts
 	v.tags = 0
 	for _, place := range v.needs.Places {
 		var n int
