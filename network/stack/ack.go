@@ -52,7 +52,7 @@ func smallRequest(frame []byte) (segment, bool) {
 		guest, host, b = h.SourceAddress(), h.DestinationAddress(), h.Payload()
 	case header.IPv6ProtocolNumber:
 		h := header.IPv6(packet)
-		if !h.IsValid(len(packet)) || h.TransportProtocol() != header.TCPProtocolNumber {
+		if !h.IsValid(len(packet)) || h.NextHeader() != uint8(header.TCPProtocolNumber) {
 			return segment{}, false
 		}
 		guest, host, b = h.SourceAddress(), h.DestinationAddress(), h.Payload()
