@@ -75,8 +75,8 @@ func drain(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue) {
 	defer queue.EventUnregister(&entry)
 	deadline := time.NewTimer(drainTimeout)
 	defer deadline.Stop()
-	// Not each acknowledgment is an event.
-	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+	// Not each acknowledgment is an event. Of the usual end, in which the guest was the first to say that it is one, it is.
+	for pause := 16 * time.Millisecond; ; pause = min(2*pause, 256*time.Millisecond) {
 		switch tcp.EndpointState(ep.State()) {
 		case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
 		default:
