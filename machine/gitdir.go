@@ -3,11 +3,16 @@ package machine
 import (
 	"context"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/hostdir"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -105,12 +110,14 @@ func hasAt(shares []virtiofs.Share, dir, target string) bool {
 	return false
 }
 
-// Borrowed is a directory of objects in which Git looks for what a share's repository does not have itself.
+// Borrowed is a directory of objects in which Git looks for what a repository in a share does not have itself.
 type Borrowed struct {
-	Share     virtiofs.Share // whose repository borrows, or the one from which that one does
-	Directory string         // on this machine: what a file in the share says, which a guest may have written
-	Target    string         // where git in the guest looks for it
-	Shared    bool           // the guest has it there
+	Share virtiofs.Share // in which there is the repository that borrows, or that borrows from one which does
+	// Repository is where that one is, such as /src/app/.git, or that of a submodule in it.
+	Repository string
+	Directory  string // on this machine: what a file in the share says, which a guest may have written
+	Target     string // where git in the guest looks for it
+	Shared     bool   // the guest has it there
 }
 
 const (
@@ -124,20 +131,24 @@ const (
 // BorrowedObjects are those of the shares, which must have their places in the guest.
 func BorrowedObjects(shares []virtiofs.Share) (all []Borrowed) {
 	for _, s := range shares {
-		if objects := virtiofs.ObjectsOf(s.Source); objects != "" && !s.File && !s.Objects {
-			all = appendBorrowed(all, shares, s, filepath.Join(s.Source, objects), path.Join(s.MountPoint(), objects), 0)
+		if s.File || s.Objects {
+			continue
+		}
+		for _, repository := range virtiofs.RepositoriesIn(s) {
+			b := Borrowed{Share: s, Repository: filepath.Join(s.Source, repository)}
+			all = b.appendOf(all, shares, filepath.Join(b.Repository, "objects"), path.Join(s.MountPoint(), repository, "objects"), 0)
 		}
 	}
 	return all
 }
 
-// appendBorrowed adds what the objects in a directory borrow, which the guest has at the path target.
-func appendBorrowed(all []Borrowed, shares []virtiofs.Share, s virtiofs.Share, dir, target string, depth int) []Borrowed {
+// appendOf adds what the objects in a directory borrow, which the guest has at the path target.
+func (b Borrowed) appendOf(all []Borrowed, shares []virtiofs.Share, dir, target string, depth int) []Borrowed {
 	if depth > maxAlternateDepth {
 		return all
 	}
 	for _, name := range virtiofs.Alternates(dir) {
-		b := Borrowed{Share: s, Directory: path.Clean(name), Target: path.Clean(name)}
+		b.Directory, b.Target = path.Clean(name), path.Clean(name)
 		if !path.IsAbs(name) {
 			b.Directory, b.Target = path.Join(dir, name), path.Join(target, name)
 		}
@@ -149,23 +160,23 @@ func appendBorrowed(all []Borrowed, shares []virtiofs.Share, s virtiofs.Share, d
 			continue
 		}
 		b.Shared = hasAt(shares, b.Directory, b.Target)
-		all = appendBorrowed(append(all, b), shares, s, b.Directory, b.Target, depth+1)
+		all = b.appendOf(append(all, b), shares, b.Directory, b.Target, depth+1)
 	}
 	return all
 }
 
 // withBorrowed adds to shares, which have absolute targets, the directories of objects from which their repositories borrow,
 // where git in the guest looks for them. Of each, the guest reads objects only. One that is no such directory, that is a
-// danger to share, or has no place in the guest is not added, and neither is one that has no commit of the share's own
+// danger to share, or has no place in the guest is not added, and neither is one that has no commit of the repository's own
 // history: whoever made a share name it need not know what is in it. Nothing is added where a guest that has the share can
 // change what is borrowed, as an earlier one may have done that.
 func (h *Host) withBorrowed(ctx context.Context, shares []virtiofs.Share, home string) []virtiofs.Share {
 	for _, b := range BorrowedObjects(shares) {
-		if b.Shared || !b.Share.KeepsAlternates() || !virtiofs.IsObjects(b.Directory) {
+		if b.Shared || !b.Share.KeepsAlternates(b.Repository) || !virtiofs.IsObjects(b.Directory) {
 			continue
 		}
 		added, err := virtiofs.Share{Source: b.Directory, Target: b.Target, ReadOnly: true, Objects: true}.Admit(h.ShareRules())
-		if err != nil || !sharesHistory(ctx, b.Share, added.Source) {
+		if err != nil || !b.sharesHistory(ctx, added.Source) {
 			continue
 		}
 		if _, err := virtiofs.Arrange(append(slices.Clone(shares), added), home); err != nil {
@@ -186,30 +197,84 @@ func checkClones(shares []virtiofs.Share) error {
 	return nil
 }
 
-// maxHistory bounds how many commits of a share, the newest first, are looked for among the objects that it borrows.
-const maxHistory = "100000"
+const (
+	// maxHistory bounds how many commits of a repository, the newest first, are looked for among the objects that it borrows.
+	maxHistory = "100000"
 
-// sharesHistory tells whether there is a commit of the repository of a share, which its own branches lead to, in a directory
-// of objects. Git reads both without their settings. Whoever does not know a repository cannot name its commits.
-func sharesHistory(ctx context.Context, s virtiofs.Share, objects string) bool {
-	repository := filepath.Dir(filepath.Join(s.Source, virtiofs.ObjectsOf(s.Source)))
+	// maxRefs bounds how many files of branches and tags are read, and maxPackedRefs, in bytes, the file that has many.
+	maxRefs, maxPackedRefs = 10000, 32 << 20
+)
+
+// sharesHistory tells whether there is a commit of the repository, which its own branches lead to, in a directory of objects.
+// Git reads both without their settings. Whoever does not know a repository cannot name its commits.
+func (b Borrowed) sharesHistory(ctx context.Context, objects string) bool {
 	top, err := os.MkdirTemp("", "sandbox-objects-") // 0700
 	if err != nil {
 		return false
 	}
 	defer os.RemoveAll(top)
 	own, other := standIn{dir: filepath.Join(top, "own")}, standIn{dir: filepath.Join(top, "other")}
-	if err := own.make([]byte(noHead), nil, filepath.Join(repository, "objects"), repository); err != nil {
+	if err := own.make([]byte(noHead), nil, filepath.Join(b.Repository, "objects"), ""); err != nil {
 		return false
 	}
 	if err := other.make([]byte(noHead), nil, objects, ""); err != nil {
 		return false
 	}
+	refs, err := refsIn(b.Share.Source, b.Repository)
+	if err != nil || len(refs) == 0 {
+		return false
+	}
 	// One that was cut off may have objects of which the history is not whole.
-	commits, err := own.git(ctx, nil, "rev-list", "--all", "--ignore-missing", "--max-count="+maxHistory)
+	commits, err := own.git(ctx, refs, "rev-list", "--stdin", "--ignore-missing", "--max-count="+maxHistory)
 	if err != nil || len(commits) == 0 {
 		return false
 	}
 	found, err := other.git(ctx, commits, "cat-file", "--batch-check=%(objecttype)")
 	return err == nil && slices.Contains(strings.Split(string(found), "\n"), "commit")
+}
+
+var objectName = regexp.MustCompile("^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
+
+// refsIn are the objects that the branches and tags of a repository name, one a line, as far as they are in the directory top.
+// Git itself would follow links that lead out of it: with those, whoever made the repository could have it name what
+// he does not know.
+func refsIn(top, repository string) (names []byte, err error) {
+	root, err := os.OpenRoot(top)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	within, err := filepath.Rel(top, repository)
+	if err != nil {
+		return nil, err
+	}
+	add := func(name string, most int64) {
+		f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // it may be a pipe
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		text, err := io.ReadAll(io.LimitReader(f, most))
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(string(text)) {
+			if object, _, _ := strings.Cut(strings.TrimSpace(line), " "); objectName.MatchString(object) {
+				names = append(names, object+"\n"...)
+			}
+		}
+	}
+	add(filepath.Join(within, "packed-refs"), maxPackedRefs)
+	files := 0
+	err = fs.WalkDir(root.FS(), filepath.Join(within, "refs"), func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || files > maxRefs:
+			return fs.SkipAll
+		case !d.IsDir():
+			files++
+			add(name, unix.PathMax)
+		}
+		return nil
+	})
+	return names, err
 }

@@ -173,7 +173,12 @@ for n in "$PWD/home/.ssh/objects" "$PWD/home/secret" "$PWD/private/.git/objects"
 ln -s private/.git link
 git clone -q --no-local nested hostile; cp names hostile/.git/objects/info/alternates
 git clone -q --no-local nested fifo; mkfifo fifo/.git/objects/info/alternates
-git clone -q --no-local nested away; ln -s "$PWD/names" away/.git/objects/info/alternates`)
+git clone -q --no-local nested away; ln -s "$PWD/names" away/.git/objects/info/alternates
+cp -a hostile linked; cp -a hostile packed; cp -a hostile whole
+for r in linked packed whole; do ls -d "$PWD/private/.git/objects" >$r/.git/objects/info/alternates; done
+ln -s ../../../../private/.git/refs/heads/loose linked/.git/refs/heads/theirs
+git -C private pack-refs --all; ln -sf ../../private/.git/packed-refs packed/.git
+rm -r whole/.git/refs; ln -s ../../private/.git/refs whole/.git; git -C private update-ref refs/heads/loose HEAD`)
 	host := &Host{Dirs: layout.Dirs{State: filepath.Join(top, "state")}}
 	share := func(name, target string) virtiofs.Share {
 		return virtiofs.Share{Source: filepath.Join(top, name), Target: target}
@@ -209,6 +214,9 @@ git clone -q --no-local nested away; ln -s "$PWD/names" away/.git/objects/info/a
 		"an unknown repository": {[]virtiofs.Share{share("bare", "/srv/bare")}, ""},
 		"read-only":             {[]virtiofs.Share{readOnly}, absolute},
 		"a hostile one":         {[]virtiofs.Share{share("hostile", "/home/agent/hostile")}, ""},
+		"a link to a branch":    {[]virtiofs.Share{share("linked", "/home/agent/linked")}, ""},
+		"a link to branches":    {[]virtiofs.Share{share("whole", "/home/agent/whole")}, ""},
+		"a link to packed ones": {[]virtiofs.Share{share("packed", "/home/agent/packed")}, ""},
 		"a pipe":                {[]virtiofs.Share{share("fifo", "/home/agent/fifo")}, ""},
 		"a link":                {[]virtiofs.Share{share("away", "/home/agent/away")}, ""},
 		"no repository":         {[]virtiofs.Share{share("home", "/home/agent/home")}, ""},
@@ -236,6 +244,60 @@ git clone -q --no-local nested away; ln -s "$PWD/names" away/.git/objects/info/a
 	}
 	if got := len(BorrowedObjects([]virtiofs.Share{share("hostile", "/h")})); got == 0 || got > maxBorrowed {
 		t.Errorf("%d directories are told", got)
+	}
+}
+
+// What submodules borrow comes with the project in which they are, wherever their repositories are in it.
+func TestWhatSubmodulesBorrowIsShared(t *testing.T) {
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", filepath.Join(top, "home"))
+	shell(t, top, `mkdir home
+for r in inner lib private; do git init -q $r; git -C $r commit -q --allow-empty -m $r; done
+git -C lib submodule add -q ../inner deep/inner; git -C lib commit -q -m inner
+git init -q app; git -C app submodule add -q --reference ../lib -- ../lib third/lib
+git -C app/third/lib submodule update -q --init --reference "$PWD/inner"; git -C app commit -q -m lib
+git -C app worktree add -q ../fix; git -C fix submodule update -q --init --reference ../lib
+git clone -q app hostile; cd hostile/.git; mkdir -p modules/a; cp -a HEAD refs objects modules/a; cp -a modules/a modules/b; cp -a modules/a modules/c
+for m in a b c; do echo ../../../../../private/.git/objects >modules/$m/objects/info/alternates; done
+rm -r modules/b/refs; ln -s ../../../../private/.git/refs modules/b; mkfifo modules/c/refs/heads/pipe; cp -a modules/c ../kept; rm -r modules/c; ln -s ../../../kept modules/c
+ln -s ../../../private/.git modules/d; ln -s ../../../app/.git/worktrees modules/e; ln -s ../modules modules/f`)
+	host := &Host{Dirs: layout.Dirs{State: filepath.Join(top, "state")}}
+	share := func(name string, change func(*virtiofs.Share)) []virtiofs.Share {
+		s := virtiofs.Share{Source: filepath.Join(top, name), Target: "/home/agent/x"}
+		if change != nil {
+			change(&s)
+		}
+		return []virtiofs.Share{s}
+	}
+	const lib, inner = "lib/.git/objects", "inner/.git/objects"
+	for name, tt := range map[string]struct {
+		shares []virtiofs.Share
+		want   string
+	}{
+		"a project":      {share("app", nil), lib + " " + inner},
+		"copy-on-write":  {share("app", func(s *virtiofs.Share) { s.ReadOnly, s.CopyOnWrite = true, true }), lib + " " + inner},
+		"a worktree":     {host.withRepositories(share("fix", func(s *virtiofs.Share) { s.Target = s.Source })), lib + " " + inner},
+		"a submodule":    {host.withRepositories(share("app/third/lib", func(s *virtiofs.Share) { s.Target = s.Source })), lib + " " + inner},
+		"a clone":        {share("app/.git", func(s *virtiofs.Share) { s.ReadOnly, s.Clone = true, virtiofs.CloneHead }), ""},
+		"without rules":  {share("app", func(s *virtiofs.Share) { s.Rules.None = true }), ""},
+		"partly without": {share("app", func(s *virtiofs.Share) { s.Rules.Allow = []string{".git/modules/third/lib/modules/"} }), lib},
+		"a hostile one":  {share("hostile", nil), ""},
+	} {
+		all := host.withBorrowed(t.Context(), tt.shares, "/home/agent")
+		var got []string
+		for _, s := range all[len(tt.shares):] {
+			rel, _ := filepath.Rel(top, s.Target)
+			got = append(got, rel)
+			if s.Source != s.Target || !s.Objects || !s.ReadOnly {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %q are shared, want %q", name, got, tt.want)
+		}
 	}
 }
 

@@ -57,27 +57,72 @@ func SubmoduleOf(dir string) (repository string) {
 	return own
 }
 
-// ObjectsOf is the directory of the objects of the repository that is, or is in, a directory, relative to that. Empty: there
-// is none.
-func ObjectsOf(dir string) string {
+// maxSubmodules bounds how many directories are looked at for the repositories of submodules.
+const maxSubmodules = 1024
+
+// RepositoriesIn are the repository that a share is or has, and those of submodules in it, relative to the share.
+func RepositoriesIn(s Share) (found []string) {
+	dir := ""
 	switch {
-	case isRepository(filepath.Join(dir, ".git")):
-		return ".git/objects"
-	case isRepository(dir):
-		return "objects"
+	case isRepository(filepath.Join(s.Source, ".git")):
+		dir = ".git"
+	case isRepository(s.Source):
+		dir = "."
+	default:
+		return nil
 	}
-	return ""
+	if s.Clone != "" { // the guest gets one of that repository alone
+		return []string{dir}
+	}
+	looked := 0
+	return appendSubmodules([]string{dir}, s.Source, dir, &looked)
 }
 
-// KeepsAlternates tells whether the guest cannot change what the repository in the share borrows, as long as it has the share.
-func (s Share) KeepsAlternates() bool {
+// appendSubmodules adds the repositories of the submodules of one that is in the directory top: those of its own, and of each
+// of its worktrees.
+func appendSubmodules(found []string, top, repository string, looked *int) []string {
+	within := []string{path.Join(repository, "modules")}
+	worktrees, _ := os.ReadDir(filepath.Join(top, repository, "worktrees"))
+	for _, w := range worktrees {
+		if w.IsDir() {
+			within = append(within, path.Join(repository, "worktrees", w.Name(), "modules"))
+		}
+	}
+	for len(within) > 0 {
+		dir := within[0]
+		within = within[1:]
+		entries, _ := os.ReadDir(filepath.Join(top, dir)) // mostly there is none
+		for _, e := range entries {
+			if !e.IsDir() { // a link leads elsewhere
+				continue
+			}
+			if *looked++; *looked > maxSubmodules {
+				return found
+			}
+			name := path.Join(dir, e.Name())
+			if isRepository(filepath.Join(top, name)) {
+				found = appendSubmodules(append(found, name), top, name, looked)
+			} else { // names of submodules have slashes
+				within = append(within, name)
+			}
+		}
+	}
+	return found
+}
+
+// KeepsAlternates tells whether the guest cannot change what a repository in the share borrows, as long as it has the share.
+func (s Share) KeepsAlternates(repository string) bool {
 	if s.ReadOnly && !s.CopyOnWrite {
 		return true
+	}
+	within, err := filepath.Rel(s.Source, repository)
+	if err != nil {
+		return false
 	}
 	choice := s.Rules
 	choice.Above = aboveRules(s.Source)
 	set, err := rules.New(choice)
-	return err == nil && set.Judge(rules.Access{Operation: rules.Make, Path: path.Join(ObjectsOf(s.Source), alternatesFile)}).Refused
+	return err == nil && set.Judge(rules.Access{Operation: rules.Make, Path: path.Join(within, "objects", alternatesFile)}).Refused
 }
 
 // alternatesFile is in a directory of objects.

@@ -260,12 +260,12 @@ func noteRepositories(shares []virtiofs.Share) {
 	}
 	for _, b := range machine.BorrowedObjects(shares) {
 		if b.Shared {
-			fmt.Fprintf(notes(), "sandbox: note: the guest can read all objects in %s too, from which the repository in %s borrows\n", b.Directory, b.Share.Source)
+			fmt.Fprintf(notes(), "sandbox: note: the guest can read all objects in %s too, from which the repository %s borrows\n", b.Directory, b.Repository)
 			continue
 		}
 		spec := qemu.ShellQuote([]string{virtiofs.Share{Source: b.Directory, Target: b.Target, ReadOnly: true, Objects: true}.String()})
-		fmt.Fprintf(notes(), "sandbox: note: git may miss objects in %s, whose repository names %s as a place for them: if that is one of yours, the guest has them with --share %s\n",
-			b.Share.Source, b.Directory, spec)
+		fmt.Fprintf(notes(), "sandbox: note: git may miss objects of the repository %s, which names %s as a place for them: if that is one of yours, the guest has them with --share %s\n",
+			b.Repository, b.Directory, spec)
 	}
 }
 
