@@ -122,7 +122,7 @@ func (f *Forkable) Fork(ctx context.Context, o ForkOptions) (*Sandbox, error) {
 		if err := f.link(ctx, draft, o); err != nil {
 			return fmt.Errorf("taking the snapshot %s of %s: %w", f.snap.Tag, f.s.Name, err)
 		}
-		if err := errors.Join(f.giveAuthority(draft), f.giveRecords(draft), f.giveMergeBases(ctx, draft)); err != nil {
+		if err := f.giveAuthority(draft); err != nil {
 			return err
 		}
 		switch {
@@ -146,24 +146,6 @@ func (f *Forkable) giveAuthority(draft *Sandbox) error {
 		return err
 	}
 	return os.WriteFile(draft.Files().Key(layout.AuthorityKey), text, 0o600)
-}
-
-// giveRecords lets the draft know since when its guest, which goes on from the other's, has changes of its own.
-func (f *Forkable) giveRecords(draft *Sandbox) error {
-	records, err := f.s.workspaceRecords()
-	if err != nil || len(records) == 0 {
-		return err
-	}
-	return draft.saveWorkspaceRecords(records)
-}
-
-// giveMergeBases lets what changes on both sides be merged in the draft as well.
-func (f *Forkable) giveMergeBases(ctx context.Context, draft *Sandbox) error {
-	from := f.s.Files().Path(layout.MergeBases)
-	if !durable.Exists(from) {
-		return nil
-	}
-	return tree.Copy(ctx, from, draft.Files().Path(layout.MergeBases), func(string) {})
 }
 
 // giveHome gives the draft a copy of the home, or that itself.
@@ -198,7 +180,14 @@ func (f *Forkable) link(ctx context.Context, draft *Sandbox, o ForkOptions) erro
 	if !o.Writable {
 		snap.Needs.Shares = readOnly(snap.Needs.Shares)
 	}
-	return snapshot.Link(ctx, f.s.Files().Snapshot(f.snap.Tag), draft.Files().Snapshot(OriginTag), snap)
+	origin := draft.Files().Snapshot(OriginTag)
+	if err := snapshot.Link(ctx, f.s.Files().Snapshot(f.snap.Tag), origin, snap); err != nil {
+		return err
+	}
+	if durable.Exists(filepath.Join(origin, layout.WorkspaceFile)) {
+		return nil
+	}
+	return f.s.SaveWorkspaces(ctx, origin) // an older snapshot: what is known now
 }
 
 // readOnly is the shares for a guest that may not write to them.

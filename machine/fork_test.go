@@ -29,10 +29,16 @@ func forkable(t *testing.T) (*Host, *Forkable) {
 	}
 	writeFile(t, filepath.Join(s.Files().Home(), "note"), "of the home")
 	snap := saveTest(t, s, "one", time.Now())
-	if err := os.Link(s.Files().Key(layout.ClientKey), filepath.Join(s.Files().Snapshot("one"), layout.ClientKey)); err != nil {
+	linkClientKey(t, s, "one")
+	return h, &Forkable{s: s, snap: snap, home: s.Files().Home()}
+}
+
+// linkClientKey gives a snapshot of saveTest the key that a fork needs of it.
+func linkClientKey(t *testing.T, s *Sandbox, tag string) {
+	t.Helper()
+	if err := os.Link(s.Files().Key(layout.ClientKey), filepath.Join(s.Files().Snapshot(tag), layout.ClientKey)); err != nil {
 		t.Fatal(err)
 	}
-	return h, &Forkable{s: s, snap: snap, home: s.Files().Home()}
 }
 
 func TestForkHasAllButTheIdentity(t *testing.T) {

@@ -34,6 +34,12 @@ func (s *Sandbox) Restore(ctx context.Context, tag string, withHome bool, o Star
 			return nil, err
 		}
 	}
+	// Who applies would note what the guest of the snapshot has not seen.
+	lock, err := s.LockWorkspaces()
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
 	if err := s.makeWay(ctx); err != nil {
 		return nil, fmt.Errorf("the sandbox %s could not be ended, so its snapshot was not restored: %w", s.Name, err)
 	}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func saveTest(t *testing.T, s *Sandbox, tag string, created time.Time) snapshot.
 			t.Fatal(err)
 		}
 	}
-	if err := snapshot.Write(draft, snap); err != nil {
+	if err := errors.Join(s.SaveWorkspaces(t.Context(), draft), snapshot.Write(draft, snap)); err != nil {
 		t.Fatal(err)
 	}
 	if err := snapshot.Publish(draft, s.Files().Snapshot(tag)); err != nil {

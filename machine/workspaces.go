@@ -2,11 +2,11 @@ package machine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/durable"
 	"github.com/sourcery-zone/sandbox/internal/flock"
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/machine/workspace"
 	"github.com/sourcery-zone/sandbox/virtiofs"
@@ -156,13 +157,8 @@ func (s *Sandbox) workspaceRecords() (map[string]*workspace.Record, error) {
 		return nil, err
 	}
 	records := make(map[string]*workspace.Record)
-	text, err := os.ReadFile(s.Files().Path(layout.WorkspaceFile))
-	if err == nil {
-		err = json.Unmarshal(text, &records)
-	} else if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
+	err = durable.ReadJSON(s.Files().Path(layout.WorkspaceFile), &records)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("reading what was applied of the sandbox %s: %w", s.Name, err)
 	}
 	for _, share := range c.Shares {
@@ -215,6 +211,44 @@ func (s *Sandbox) SetWorkspaceAside(share virtiofs.Share) error {
 
 func (s *Sandbox) saveWorkspaceRecords(records map[string]*workspace.Record) error {
 	return durable.WriteJSON(s.Files().Path(layout.WorkspaceFile), records)
+}
+
+// SaveWorkspaces keeps what is known of the changes in copy-on-write shares in the directory of a snapshot, whose guest is not
+// saved yet: it knows nothing of what is applied and discarded from now on.
+func (s *Sandbox) SaveWorkspaces(ctx context.Context, dir string) error {
+	records, err := s.workspaceRecords()
+	if err != nil {
+		return err
+	}
+	if bases := s.Files().Path(layout.MergeBases); durable.Exists(bases) {
+		if err := tree.Copy(ctx, bases, filepath.Join(dir, layout.MergeBases), func(string) {}); err != nil {
+			return err
+		}
+	}
+	return durable.WriteJSON(filepath.Join(dir, layout.WorkspaceFile), records)
+}
+
+// RestoreWorkspaces makes known what was when the snapshot in the directory was saved, whose guest the sandbox has again: what
+// this machine has from later, that guest has not seen.
+func (s *Sandbox) RestoreWorkspaces(ctx context.Context, dir string) error {
+	records := make(map[string]*workspace.Record)
+	err := durable.ReadJSON(filepath.Join(dir, layout.WorkspaceFile), &records)
+	if errors.Is(err, os.ErrNotExist) { // an older snapshot
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading what was applied at the time of a snapshot: %w", err)
+	}
+	bases := s.Files().Path(layout.MergeBases)
+	if err := durable.RemoveDir(bases); err != nil {
+		return err
+	}
+	if saved := filepath.Join(dir, layout.MergeBases); durable.Exists(saved) {
+		if err := tree.Copy(ctx, saved, bases, func(string) {}); err != nil {
+			return err
+		}
+	}
+	return s.saveWorkspaceRecords(records)
 }
 
 // forgetWorkspaces is for a guest whose changes are gone.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/tree"
 	"github.com/sourcery-zone/sandbox/machine/disk"
 	"github.com/sourcery-zone/sandbox/machine/layout"
 	"github.com/sourcery-zone/sandbox/qemu"
@@ -22,7 +23,8 @@ const (
 	MemoryFile   = "memory"        // the guest's memory, page by page
 	DevicesFile  = "devices"       // the rest of the machine, as qmp.Client.SaveState writes it
 	// and layout.HomeDir, if the snapshot has the home; directories of the disks, if the sandbox has any, with their
-	// layers, and layout.ClientKey, which opens the agent that is in the memory
+	// layers; layout.ClientKey, which opens the agent that is in the memory; and layout.WorkspaceFile and layout.MergeBases,
+	// which machine.Sandbox.SaveWorkspaces writes, but not in templates and in older snapshots
 )
 
 // Version is that of the manifest, and of the devices that every machine has. Read
@@ -165,6 +167,9 @@ func Link(ctx context.Context, from, to string, snap Manifest) error {
 	if snap.Memory != nil {
 		names = append(names, MemoryFile)
 	}
+	if durable.Exists(filepath.Join(from, layout.WorkspaceFile)) {
+		names = append(names, layout.WorkspaceFile)
+	}
 	for _, name := range names {
 		if err := durable.Link(ctx, filepath.Join(from, name), filepath.Join(to, name)); err != nil {
 			return err
@@ -173,6 +178,11 @@ func Link(ctx context.Context, from, to string, snap Manifest) error {
 	for name, files := range snap.Disks() {
 		layers := disk.Layers(filepath.Join(from, name))
 		if err := layers.LinkTo(ctx, disk.Layers(filepath.Join(to, name)), len(files)); err != nil {
+			return err
+		}
+	}
+	if bases := filepath.Join(from, layout.MergeBases); durable.Exists(bases) {
+		if err := tree.Copy(ctx, bases, filepath.Join(to, layout.MergeBases), func(string) {}); err != nil {
 			return err
 		}
 	}

@@ -44,8 +44,8 @@ func (v *supervisor) layRestoredDisk(ctx context.Context, name string) ([]string
 }
 
 // loadSaved gives the waiting guest the state that was saved and lets it go on.
-// Before that, its disks take the place of the sandbox's: memory and disk
-// change together or not at all.
+// Before that, its disks take the place of the sandbox's, and what was known of
+// the changes on them: memory and disk change together or not at all.
 func (v *supervisor) loadSaved(ctx context.Context) error {
 	devices, err := os.Open(filepath.Join(v.saved.dir, snapshot.DevicesFile))
 	if err != nil {
@@ -64,6 +64,11 @@ func (v *supervisor) loadSaved(ctx context.Context) error {
 	}
 	for _, d := range v.config.Disks() {
 		if err := durable.ReplaceDir(v.s.Files().RestoredDisk(d.Name), v.s.Files().Disk(d.Name)); err != nil {
+			return err
+		}
+	}
+	if !v.saved.Template {
+		if err := v.s.RestoreWorkspaces(ctx, v.saved.dir); err != nil {
 			return err
 		}
 	}

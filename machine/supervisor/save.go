@@ -47,6 +47,11 @@ func (v *supervisor) save(ctx context.Context, r api.SaveRequest) (snap snapshot
 		}
 	}()
 	snap = snapshot.Manifest{Version: snapshot.Version, Tag: r.Tag, Created: time.Now(), Needs: v.needs, Template: v.config.Template}
+	if !snap.Template {
+		if err := v.s.SaveWorkspaces(ctx, draft); err != nil {
+			return snap, err
+		}
+	}
 	if snap.Pause, err = v.saveState(ctx, draft, r.WithHome); err != nil {
 		return snap, err
 	}
