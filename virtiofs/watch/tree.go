@@ -271,24 +271,39 @@ func (t *Tree) watch(dir *hostdir.Dir, parent *folder, name string) (*folder, er
 		}
 		f = &folder{watch: int32(number)}
 		t.folders[f.watch] = f
-	} else if f.parent != nil { // it was moved, of which nobody told
-		delete(f.parent.inner, f.name)
 	}
-	f.put(parent, name)
+	if !t.put(f, parent, name) {
+		return nil, fs.ErrNotExist
+	}
 	f.round = t.round
 	return f, nil
 }
 
-// put gives a directory its place, if it is not the share's own.
-func (f *folder) put(parent *folder, name string) {
+// put gives a directory its place, if it is not the share's own. What is known of where others are can be newer than the
+// event that tells of this one, or older than what a look has found. Where both together would be a circle, nothing is known
+// any more of that directory and what is in it, and put returns false. The event by which it came to where it is comes later.
+func (t *Tree) put(f, parent *folder, name string) bool {
+	for above := parent; above != nil; above = above.parent {
+		if above != f {
+			continue
+		}
+		if f != t.top {
+			t.forget(f)
+		}
+		return false
+	}
+	if f.parent != nil && f.parent.inner[f.name] == f { // it was moved, of which nobody told
+		delete(f.parent.inner, f.name)
+	}
 	f.parent, f.name = parent, name
 	if parent == nil {
-		return
+		return true
 	}
 	if parent.inner == nil {
 		parent.inner = map[string]*folder{}
 	}
 	parent.inner[name] = f
+	return true
 }
 
 // forget ends the watch of a directory with what is in it.
@@ -463,6 +478,8 @@ func (t *Tree) handle(data []byte) {
 		}
 		if mask&unix.IN_Q_OVERFLOW != 0 {
 			t.scanAll(t.looked.Add(-slack))
+			clear(before) // they were found, or forgotten
+			clear(t.moved)
 			continue
 		}
 		f := t.folders[number]
@@ -534,7 +551,7 @@ func (t *Tree) event(f *folder, mask, cookie uint32, name string) {
 			if inner != nil {
 				t.forget(inner) // an empty directory, whose place it has taken
 			}
-			was.put(f, name)
+			t.put(was, f, name)
 		default:
 			// What came into it before it was watched is not told by the kernel.
 			t.scan(f, name, time.Time{})

@@ -261,6 +261,67 @@ func TestLostEventsAreMadeUpFor(t *testing.T) {
 	}
 }
 
+// The guest can have the kernel drop events, so that the whole tree is looked at, and move directories before that is done:
+// the events of that are older than what is known then. Two directories of which each was in the other are in no circle.
+func TestMovesThatAreOlderThanTheLook(t *testing.T) {
+	for name, moves := range map[string][][2]string{
+		"into each other":     {{"a", "b/a"}, {"b/a", "a"}, {"b", "a/b"}},
+		"by way of a third":   {{"a", "c/a"}, {"c", "b/c"}, {"b/c/a", "a"}, {"b", "a/b"}},
+		"with another's name": {{"a", "old"}, {"b", "a"}, {"old", "a/old"}, {"a/old", "b"}, {"a", "b/a"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at, err := hostdir.Resolve(t.TempDir())
+			w := &watched{t: t, path: at}
+			w.do(err)
+			for _, dir := range []string{"a/inner", "b/inner", "c"} {
+				w.do(os.MkdirAll(w.at(dir), 0o755))
+			}
+			dir, err := hostdir.Open(w.path)
+			w.do(err)
+			defer dir.Close()
+			tree, err := prepare(dir, MaxDirectories)
+			w.do(err)
+			defer tree.close()
+			tree.scanAll(never)
+			for _, move := range moves {
+				w.do(os.Rename(w.at(move[0]), w.at(move[1])))
+			}
+			handle := func() {
+				t.Helper()
+				events := make([]byte, 64<<10)
+				n, err := unix.Read(tree.inotify, events)
+				w.do(err)
+				tree.handle(events[:n])
+			}
+			tree.scanAll(never)
+			handle()
+			// What is there is watched, wherever it was.
+			w.do(filepath.WalkDir(w.path, func(path string, d os.DirEntry, err error) error {
+				if err != nil || !d.IsDir() {
+					return err
+				}
+				return os.WriteFile(path+"/file", nil, 0o644)
+			}))
+			handle()
+			list, err := tree.Take(t.Context(), 100)
+			w.do(err)
+			told := map[string]bool{}
+			for _, c := range list {
+				told[c.Path] = true
+			}
+			w.do(filepath.WalkDir(w.path, func(path string, d os.DirEntry, err error) error {
+				if rel, _ := filepath.Rel(w.path, path); err == nil && !d.IsDir() && !told[rel] {
+					t.Errorf("%s is not told of, but %+v", rel, list)
+				}
+				return err
+			}))
+			if n := watches(t, tree); n != len(tree.folders) || n != 6 {
+				t.Errorf("there are %d watches, and %d directories", n, len(tree.folders))
+			}
+		})
+	}
+}
+
 func ctime(t *testing.T, name string) time.Time {
 	t.Helper()
 	var st unix.Stat_t
