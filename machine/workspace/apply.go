@@ -86,7 +86,7 @@ func (s *Share) never(c Change) *RefusedError {
 	case 0, fs.ModeDir:
 	case fs.ModeSymlink:
 		if leaves(c.Path, c.New.Link) {
-			return &RefusedError{Path: c.Path, Why: fmt.Sprintf("is a symbolic link that leads out of the share, to %q", c.New.Link)}
+			return &RefusedError{Path: c.Path, Why: fmt.Sprintf("is a symbolic link that leads out of the share, or could, to %q", c.New.Link)}
 		}
 	default:
 		return &RefusedError{Path: c.Path, Why: "is a " + c.Type() + ", and only files, directories and links come to this machine"}
@@ -94,21 +94,22 @@ func (s *Share) never(c Change) *RefusedError {
 	return nil
 }
 
-// leaves tells whether a symbolic link leads out of the share, as far as its text says.
+// leaves tells whether a symbolic link could lead out of the share. What is above it are directories, but any name in its
+// text can be a link to somewhere else in the share, so that nobody knows what is above that.
 func leaves(name, target string) bool {
 	if path.IsAbs(target) {
 		return true
 	}
-	depth := strings.Count(name, "/")
+	depth, down := strings.Count(name, "/"), false
 	for part := range strings.SplitSeq(target, "/") {
 		switch part {
 		case "", ".":
 		case "..":
-			if depth--; depth < 0 {
+			if depth--; depth < 0 || down {
 				return true
 			}
 		default:
-			depth++
+			down = true
 		}
 	}
 	return false

@@ -245,7 +245,7 @@ func TestAFileIsMadeWithTheDirectoriesThatLeadToIt(t *testing.T) {
 
 func TestWhatNeverComesToTheHost(t *testing.T) {
 	g := has(map[string]string{
-		"absolute": "->/etc/passwd", "up": "->../x", "deep/": "", "deep/up": "->../../x", "deep/in": "->../x", "around": "->a/../../x", "fine": "->./a/../b",
+		"absolute": "->/etc/passwd", "up": "->../x", "deep/": "", "deep/up": "->../../x", "deep/in": "->../x", "around": "->a/../../x", "fine": "->./a/b", "here": "->.", "through": "->here/../x",
 	})
 	for name, mode := range map[string]fs.FileMode{"zpipe": fs.ModeNamedPipe, "zsock": fs.ModeSocket, "zdev": fs.ModeDevice, "zchar": fs.ModeCharDevice | fs.ModeDevice} {
 		g.entries = append(g.entries, agent.WorkspaceEntry{Path: name, Mode: mode | 0o666})
@@ -254,7 +254,7 @@ func TestWhatNeverComesToTheHost(t *testing.T) {
 	g.contents["zz"] = "z"
 	s, dir := project(t, g, nil)
 	failed := apply(t, s, true)
-	for _, name := range []string{"absolute", "up", "deep/up", "around", "zpipe", "zsock", "zdev", "zchar"} {
+	for _, name := range []string{"absolute", "up", "deep/up", "around", "through", "zpipe", "zsock", "zdev", "zchar"} {
 		if _, ok := errors.AsType[*RefusedError](failed[name]); !ok {
 			t.Errorf("%s: %v", name, failed[name])
 		}
@@ -263,7 +263,7 @@ func TestWhatNeverComesToTheHost(t *testing.T) {
 	if len(failed) > 0 {
 		t.Error(failed)
 	}
-	if got := look(t, dir); !maps.Equal(got, map[string]string{"deep": "/", "deep/in": "->../x", "fine": "->./a/../b", "zz": "z"}) {
+	if got := look(t, dir); !maps.Equal(got, map[string]string{"deep": "/", "deep/in": "->../x", "fine": "->./a/b", "here": "->.", "zz": "z"}) {
 		t.Errorf("got %q", got)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "zz")); err != nil || info.Mode() != 0o775 {
