@@ -263,7 +263,7 @@ git -C app worktree add -q ../fix; git -C fix submodule update -q --init --refer
 git clone -q app hostile; cd hostile/.git; mkdir -p modules/a; cp -a HEAD refs objects modules/a; cp -a modules/a modules/b; cp -a modules/a modules/c
 for m in a b c; do echo ../../../../../private/.git/objects >modules/$m/objects/info/alternates; done
 rm -r modules/b/refs; ln -s ../../../../private/.git/refs modules/b; mkfifo modules/c/refs/heads/pipe; cp -a modules/c ../kept; rm -r modules/c; ln -s ../../../kept modules/c
-ln -s ../../../private/.git modules/d; ln -s ../../../app/.git/worktrees modules/e; ln -s ../modules modules/f`)
+ln -s ../../../private/.git modules/d; ln -s ../../../app/.git/worktrees modules/e; ln -s ../modules modules/f; mkfifo worktrees`)
 	host := &Host{Dirs: layout.Dirs{State: filepath.Join(top, "state")}}
 	share := func(name string, change func(*virtiofs.Share)) []virtiofs.Share {
 		s := virtiofs.Share{Source: filepath.Join(top, name), Target: "/home/agent/x"}

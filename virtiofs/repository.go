@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -82,24 +83,17 @@ func RepositoriesIn(s Share) (found []string) {
 // of its worktrees.
 func appendSubmodules(found []string, top, repository string, looked *int) []string {
 	within := []string{path.Join(repository, "modules")}
-	worktrees, _ := os.ReadDir(filepath.Join(top, repository, "worktrees"))
-	for _, w := range worktrees {
-		if w.IsDir() {
-			within = append(within, path.Join(repository, "worktrees", w.Name(), "modules"))
-		}
+	for _, worktree := range directoriesIn(filepath.Join(top, repository, "worktrees")) {
+		within = append(within, path.Join(repository, "worktrees", worktree, "modules"))
 	}
 	for len(within) > 0 {
 		dir := within[0]
 		within = within[1:]
-		entries, _ := os.ReadDir(filepath.Join(top, dir)) // mostly there is none
-		for _, e := range entries {
-			if !e.IsDir() { // a link leads elsewhere
-				continue
-			}
+		for _, name := range directoriesIn(filepath.Join(top, dir)) {
 			if *looked++; *looked > maxSubmodules {
 				return found
 			}
-			name := path.Join(dir, e.Name())
+			name = path.Join(dir, name)
 			if isRepository(filepath.Join(top, name)) {
 				found = appendSubmodules(append(found, name), top, name, looked)
 			} else { // names of submodules have slashes
@@ -108,6 +102,23 @@ func appendSubmodules(found []string, top, repository string, looked *int) []str
 		}
 	}
 	return found
+}
+
+// directoriesIn are those in a directory, of which the first are looked at. Mostly there is none. Links lead elsewhere.
+func directoriesIn(dir string) (names []string) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	entries, _ := f.ReadDir(maxSubmodules)
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // KeepsAlternates tells whether the guest cannot change what a repository in the share borrows, as long as it has the share.
