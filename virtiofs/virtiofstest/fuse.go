@@ -1,6 +1,10 @@
 package virtiofstest
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Op is the number of a request (linux/fuse.h).
 type Op uint32
@@ -55,6 +59,19 @@ func only(_ []byte, err error) error { return err }
 // Lookup returns the node that has the name in the directory.
 func (g *Guest) Lookup(dir uint64, n string) (uint64, error) {
 	return node(g.Do(opLookup, dir, name(n)))
+}
+
+// Remembers returns for how long the guest's kernel may go on with what it knows of a name: that it is there, and the
+// attributes of what has it.
+func (g *Guest) Remembers(dir uint64, n string) (entry, attributes time.Duration, err error) {
+	reply, err := g.Do(opLookup, dir, name(n))
+	if err != nil {
+		return 0, 0, err
+	}
+	after := func(seconds, nanoseconds int) time.Duration {
+		return time.Duration(little.Uint64(reply[seconds:]))*time.Second + time.Duration(little.Uint32(reply[nanoseconds:]))
+	}
+	return after(16, 32), after(24, 36), nil
 }
 
 // Forget lets go of a node, however often it was looked up. There is no reply to it.
