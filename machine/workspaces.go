@@ -240,13 +240,17 @@ func (s *Sandbox) RestoreWorkspaces(ctx context.Context, dir string) error {
 		return fmt.Errorf("reading what was applied at the time of a snapshot: %w", err)
 	}
 	bases := s.Files().Path(layout.MergeBases)
-	if err := durable.RemoveDir(bases); err != nil {
-		return err
-	}
 	if saved := filepath.Join(dir, layout.MergeBases); durable.Exists(saved) {
-		if err := tree.Copy(ctx, saved, bases, func(string) {}); err != nil {
-			return err
+		draft := s.Files().Path(durable.HiddenName(durable.DraftPrefix, layout.MergeBases))
+		err = tree.Copy(ctx, saved, draft, func(string) {})
+		if err == nil {
+			err = durable.ReplaceDir(draft, bases)
 		}
+	} else {
+		err = durable.RemoveDir(bases)
+	}
+	if err != nil {
+		return err
 	}
 	return s.saveWorkspaceRecords(records)
 }

@@ -57,6 +57,14 @@ func TestOfARestoredGuestIsKnownWhatWasWhenItWasSaved(t *testing.T) {
 			t.Errorf("%s began with %q, %v", s.Name, text, err)
 		}
 	}
+	// One that is damaged changes nothing.
+	writeFile(t, filepath.Join(f.s.Files().Snapshot("two"), layout.WorkspaceFile), "garbage")
+	if err := f.s.RestoreWorkspaces(t.Context(), f.s.Files().Snapshot("two")); err == nil {
+		t.Error("what is known was restored from garbage")
+	}
+	if text, err := os.ReadFile(base); string(text) != "then" || recordsOf(t, f.s)[one.Target] == nil {
+		t.Errorf("after that, it began with %q, %v", text, err)
+	}
 	// Of an older snapshot nothing is known but what is now.
 	for _, name := range []string{layout.WorkspaceFile, layout.MergeBases} {
 		if err := os.RemoveAll(filepath.Join(f.s.Files().Snapshot("two"), name)); err != nil {

@@ -62,13 +62,13 @@ func (v *supervisor) loadSaved(ctx context.Context) error {
 	if err := v.monitor.LoadState(ctx, devices, moved); err != nil {
 		return err
 	}
-	for _, d := range v.config.Disks() {
-		if err := durable.ReplaceDir(v.s.Files().RestoredDisk(d.Name), v.s.Files().Disk(d.Name)); err != nil {
+	if !v.saved.Template {
+		if err := v.s.RestoreWorkspaces(ctx, v.saved.dir); err != nil {
 			return err
 		}
 	}
-	if !v.saved.Template {
-		if err := v.s.RestoreWorkspaces(ctx, v.saved.dir); err != nil {
+	for _, d := range v.config.Disks() {
+		if err := durable.ReplaceDir(v.s.Files().RestoredDisk(d.Name), v.s.Files().Disk(d.Name)); err != nil {
 			return err
 		}
 	}
