@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 	"github.com/sourcery-zone/sandbox/virtiofs/virtiofstest"
 )
@@ -163,6 +164,18 @@ func (r *racer) attacks() map[string]func(dir uint64) error {
 			}
 			return r.Setattr(file, virtiofstest.Attr{Mode: new(uint32(0o755)), Size: new(uint64(0))})
 		},
+		"times": func(dir uint64) error { // the one that is set aside, which no file gets, and others
+			file, err := r.Lookup(dir, r.last())
+			if err != nil {
+				return err
+			}
+			attr := virtiofstest.Attr{MTime: new([...]uint64{uint64(gate.TouchTime.Sec), 1234567}[r.random.IntN(2)])}
+			if handle, err := r.Open(file, unix.O_WRONLY); err == nil {
+				attr.Handle = &handle
+				defer func() { _ = r.Release(file, handle) }()
+			}
+			return r.Setattr(file, attr)
+		},
 		"read": func(dir uint64) error {
 			file, err := r.Lookup(dir, r.pick(".env", "swap", "x"))
 			if err != nil {
@@ -205,6 +218,9 @@ func checkRace(t *testing.T, share string) {
 			return nil // it has been renamed meanwhile
 		}
 		inside, _ := filepath.Rel(share, name)
+		if info, err := entry.Info(); err == nil && info.ModTime().After(time.Now().Add(24*time.Hour)) {
+			t.Errorf("%s was modified at %v", inside, info.ModTime())
+		}
 		parts := strings.Split(inside, "/")
 		in := func(what string) bool { return slices.Contains(parts, what) }
 		last := parts[len(parts)-1]
@@ -223,7 +239,8 @@ func checkRace(t *testing.T, share string) {
 }
 
 // Several guests, of which each knows only what it has looked up, and the host rename, swap and link all the time what is
-// above of what is protected. It can go on for as long as one likes:
+// above of what is protected, and touch files as the agent does for programs that watch them. It can go on for as long as
+// one likes:
 //
 //	go test ./virtiofs -run TestRaces -races 10m -timeout 0 -v
 func TestRaces(t *testing.T) {
@@ -248,7 +265,7 @@ func TestRaces(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 3 {
 		c.Socket += "x"
-		c.Judge = set
+		c.Judge, c.Touches = set, true
 		s, err := realDaemon(t).Start(t.Context(), c)
 		skipWithoutGate(t, err)
 		if err != nil {
