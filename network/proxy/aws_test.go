@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"strconv"
@@ -147,7 +148,7 @@ func TestRequestsToAWSAreSignedAnew(t *testing.T) {
 				text := read(t, response, err)
 				got := seen.Load()
 				if c.rule != "" {
-					if got != nil || response.StatusCode != http.StatusForbidden || response.Header.Get("Sandbox-Refused") != c.rule || !strings.Contains(text, aws.Explain(c.rule)) {
+					if got != nil || response.StatusCode != http.StatusForbidden || response.Header.Get("Sandbox-Refused") != c.rule || !strings.Contains(html.UnescapeString(text), aws.Explain(c.rule)) {
 						t.Errorf("the guest gets %s, %v\n%s", response.Status, response.Header, text)
 					}
 					l.refusal(strings.TrimSpace(c.rule + " " + c.method + " " + strings.SplitN(c.path, "?", 2)[0]))

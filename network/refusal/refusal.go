@@ -4,6 +4,7 @@ package refusal
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"mime"
 	"net"
@@ -91,13 +92,22 @@ func quote(text string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// ServeHTTP answers with status 403: in JSON if the client would have that or has sent it, otherwise as text.
+// ServeHTTP answers with status 403: in JSON if the client would have that or has sent it, otherwise as text, and to a client
+// of AWS as an error of AWS, whose message it shows.
 func (r Refusal) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	r.Error = Error
 	h := w.Header()
 	h.Set(Header, quote(r.Rule))
 	h.Set("Cache-Control", "no-store")
+	forAWS := r.Secret != nil && r.Secret.Reason != ""
+	if forAWS {
+		h.Set("X-Amzn-Errortype", Error)
+	}
 	if !wantsJSON(request) {
+		if forAWS {
+			r.writeXML(w, request)
+			return
+		}
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = w.Write([]byte(r.String()))
@@ -111,11 +121,30 @@ func (r Refusal) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	}{r, r.String()})
 }
 
+// writeXML writes an error as AWS's Query protocol and S3's REST API have it.
+func (r Refusal) writeXML(w http.ResponseWriter, request *http.Request) {
+	type message struct {
+		XMLName xml.Name `xml:"Error"`
+		Code    string
+		Message string
+	}
+	var text any = message{Code: r.Error, Message: r.String()}
+	if len(request.Header["X-Amz-Content-Sha256"]) == 0 { // which is a must for S3 alone
+		text = struct {
+			XMLName xml.Name `xml:"ErrorResponse"`
+			Error   any
+		}{Error: text}
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	w.WriteHeader(http.StatusForbidden)
+	_ = xml.NewEncoder(w).Encode(text)
+}
+
 func wantsJSON(r *http.Request) bool {
 	for _, field := range []string{"Accept", "Content-Type"} {
 		for value := range strings.SplitSeq(strings.Join(r.Header.Values(field), ","), ",") {
 			kind, _, err := mime.ParseMediaType(value)
-			if err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json")) {
+			if err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json") || strings.HasPrefix(kind, "application/x-amz-json-")) {
 				return true
 			}
 		}

@@ -2,6 +2,7 @@ package refusal_test
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -73,6 +74,43 @@ func TestARefusalBecauseOfASecretSaysWhereItGoes(t *testing.T) {
 		var got refusal.Refusal
 		if err := json.Unmarshal(answer(r, "Accept", "application/json").Body.Bytes(), &got); err != nil || !reflect.DeepEqual(*got.Secret, c.secret) {
 			t.Errorf("%+v, %v", got.Secret, err)
+		}
+	}
+}
+
+// TestARefusalOfARequestToAWSIsAnErrorOfAWS reads it as the SDKs for Go and for Python do.
+func TestARefusalOfARequestToAWSIsAnErrorOfAWS(t *testing.T) {
+	r := refusal.Refusal{Host: "sts.amazonaws.com", Port: 443, Method: "POST", Path: "/<", Rule: "aws-credentials", Secret: &refusal.Secret{Name: "AWS_ACCESS_KEY_ID", Reason: "That & why."}}
+	type message struct{ Code, Message string }
+	for _, c := range []struct{ header, value, root string }{
+		{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8", "ErrorResponse"},
+		{"X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD", "Error"},
+		{"Content-Type", "application/x-amz-json-1.1", ""},
+	} {
+		w := answer(r, c.header, c.value)
+		var got message
+		var err error
+		switch c.root {
+		case "":
+			got.Code = w.Header().Get("X-Amzn-Errortype")
+			err = json.Unmarshal(w.Body.Bytes(), &got)
+		case "Error":
+			var wrapped struct {
+				XMLName xml.Name `xml:"Error"`
+				message
+			}
+			err = xml.Unmarshal(w.Body.Bytes(), &wrapped)
+			got = wrapped.message
+		default:
+			var wrapped struct {
+				XMLName xml.Name `xml:"ErrorResponse"`
+				Error   message
+			}
+			err = xml.Unmarshal(w.Body.Bytes(), &wrapped)
+			got = wrapped.Error
+		}
+		if err != nil || w.Code != http.StatusForbidden || got != (message{refusal.Error, r.String()}) || !strings.Contains(got.Message, "That & why.") {
+			t.Errorf("%s: %+v, %v\n%s", c.value, got, err, w.Body)
 		}
 	}
 }
