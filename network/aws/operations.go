@@ -3,6 +3,7 @@ package aws
 import (
 	"bytes"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -27,12 +28,23 @@ var credentials = map[string]operations{
 	"ecr":                 {except: []string{"getauthorizationtoken"}},
 	"ecr-public":          {except: []string{"getauthorizationtoken"}},
 	"codeartifact":        {except: []string{"authorization-token"}},
+	"codepipeline":        {except: []string{"getjobdetails", "getthirdpartyjobdetails", "pollforjobs"}},
 	"cognito-identity":    {except: []string{"getcredentialsforidentity", "getopenidtokenfordeveloperidentity"}},
+	"datazone":            {except: []string{"credentials", "withsecret"}},
+	"deadline":            {except: []string{"fleet-roles", "queue-roles", "read-roles", "user-roles"}},
+	"elasticmapreduce":    {except: []string{"getclustersessioncredentials"}},
+	"emr-containers":      {except: []string{"credentials"}},
+	"finspace-api":        {except: []string{"credentials/programmatic", "external-access-details"}},
+	"gamelift":            {except: []string{"createbuild", "getcomputeaccess", "getinstanceaccess", "requestuploadcredentials"}},
 	"lakeformation":       {except: []string{"assumedecoratedrolewithsaml", "gettemporarydatalocationcredentials", "gettemporarygluetablecredentials", "gettemporarygluepartitioncredentials"}},
-	"s3":                  {except: []string{"accessgrantsinstance/dataaccess"}},
+	"lightsail":           {except: []string{"createbucketaccesskey"}},
+	"s3":                  {except: []string{"accessgrantsinstance/dataaccess", "session"}},
+	"ssm":                 {except: []string{"getaccesstoken"}},
+	"awsssoportal":        {only: []string{}},
 	"eks-auth":            {only: []string{}},
 	"s3express":           {only: []string{}}, // whose sessions are keys
 	"sso":                 {only: []string{}},
+	"sso-oauth":           {only: []string{}},
 	"signin":              {only: []string{}},
 }
 
@@ -67,6 +79,9 @@ func refused(r *http.Request, service string) (rule string) {
 				named = append(named, values...)
 			}
 		}
+	}
+	if !of.form { // in REST, a parameter can make another operation of a path, as S3's GET /?session
+		named = slices.AppendSeq(named, maps.Keys(query))
 	}
 	if of.form && (len(named) != 1 || path != "") {
 		return RuleForm // servers read this differently

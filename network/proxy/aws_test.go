@@ -102,6 +102,7 @@ func TestRequestsToAWSAreSignedAnew(t *testing.T) {
 		{name: "an object that is not hashed", method: "PUT", path: "/bucket/key", body: strings.Repeat("0123456789abcdef", 1<<16), service: "s3", hash: "UNSIGNED-PAYLOAD"},
 		{name: "an object with its hash at the end", method: "PUT", path: "/bucket/key", body: "4\r\ntext\r\n0\r\nx-amz-checksum-crc32:2/rwMA==\r\n\r\n", service: "s3", hash: "STREAMING-UNSIGNED-PAYLOAD-TRAILER", header: []string{"X-Amz-Trailer", "x-amz-checksum-crc32", "X-Amz-Decoded-Content-Length", "4", "Content-Encoding", "aws-chunked"}},
 		{name: "a part of an object", method: "GET", path: "/bucket/key", service: "s3", hash: "hex", header: []string{"Range", "bytes=1-2", "X-Amz-Meta-A", "a  b ", "Accept-Encoding", "gzip"}},
+		{name: "a connection", method: "GET", path: "/v2/domains/a/connections/b", service: "datazone"},
 		{name: "the keys of a user", method: "POST", path: "/", body: "Action=ListAccessKeys&Version=2010-05-08", service: "iam", header: form},
 
 		{name: "a role", method: "POST", path: "/", body: "Action=AssumeRole&RoleArn=a", service: "sts", header: form, rule: aws.RuleOperation},
@@ -116,6 +117,12 @@ func TestRequestsToAWSAreSignedAnew(t *testing.T) {
 		{name: "a new key", method: "POST", path: "/", body: "Action=CreateAccessKey", service: "iam", header: form, rule: aws.RuleOperation},
 		{name: "a login at a registry", method: "POST", path: "/", body: "{}", service: "ecr", header: []string{"X-Amz-Target", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"}, rule: aws.RuleOperation},
 		{name: "the same in a path", method: "POST", path: "/service/AmazonEC2ContainerRegistry_V20150921/operation/getAuthorizationToken/", body: "{}", service: "ecr", rule: aws.RuleOperation},
+		{name: "a role of a farm's", method: "GET", path: "/2023-10-12/farms/a/queues/b/user-roles", service: "deadline", rule: aws.RuleOperation},
+		{name: "a connection with its key", method: "GET", path: "/v2/domains/a/connections/b?withSecret=true", service: "datazone", rule: aws.RuleOperation},
+		{name: "a key of a bucket's", method: "POST", path: "/", body: "{}", service: "lightsail", header: []string{"X-Amz-Target", "Lightsail_20161128.CreateBucketAccessKey"}, rule: aws.RuleOperation},
+		{name: "a key by CBOR", method: "POST", path: "/service/GameLift/operation/GetComputeAccess", body: "\xa0", service: "gamelift", rule: aws.RuleOperation},
+		{name: "a token for a signature", method: "POST", path: "/token?aws_iam=t", body: "{}", service: "sso-oauth", rule: aws.RuleOperation},
+		{name: "a session of S3", method: "GET", path: "/bucket?session", service: "s3", hash: "hex", rule: aws.RuleOperation},
 		{name: "a service of keys", method: "GET", path: "/bucket?session", service: "s3express", hash: "hex", rule: aws.RuleOperation},
 
 		{name: "pieces that are signed", method: "PUT", path: "/bucket/key", body: "a", service: "s3", hash: "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", rule: aws.RuleForm},
