@@ -31,7 +31,7 @@ const (
 func Explain(rule string) string {
 	switch rule {
 	case RuleForm:
-		return "It does so only if they are signed by Signature Version 4 in the header Authorization, with a body that is hashed as a whole or not signed: so have the client neither make presigned URLs, nor use SigV4a, nor sign the pieces of a body (chunked encoding in AWS's SDK for Java 1)."
+		return "It does so only if they are signed by Signature Version 4 in the header Authorization, with a body that is hashed as a whole or not signed: so have the client neither make presigned URLs, nor use SigV4a, nor sign the pieces of a body (set DisablePayloadSigning in AWS's SDK for .NET, and disableChunkedEncoding in that for Java 1)."
 	case RuleScope:
 		return "This request is signed for another region or service than that of its host: set the region of the client."
 	case RuleOperation:

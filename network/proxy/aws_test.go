@@ -126,6 +126,7 @@ func TestRequestsToAWSAreSignedAnew(t *testing.T) {
 		{name: "a service of keys", method: "GET", path: "/bucket?session", service: "s3express", hash: "hex", rule: aws.RuleOperation},
 
 		{name: "pieces that are signed", method: "PUT", path: "/bucket/key", body: "a", service: "s3", hash: "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", rule: aws.RuleForm},
+		{name: "pieces that are signed, and their end", method: "PUT", path: "/bucket/key", body: "a", service: "s3", hash: "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", rule: aws.RuleForm},
 		{name: "SigV4a", method: "GET", path: "/", service: "s3", hash: "hex", change: authorization("AWS4-ECDSA-P256-SHA256 Credential=" + awsPlaceholder + "/20260101/s3/aws4_request, SignedHeaders=host, Signature=00"), rule: aws.RuleForm},
 		{name: "an address that is signed", method: "GET", path: "/?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=" + awsPlaceholder + "%2F20260101%2Feu-central-1%2Fs3%2Faws4_request", service: "s3", change: func(r *http.Request) { r.Header.Del("Authorization") }, rule: aws.RuleForm},
 		{name: "another date", method: "GET", path: "/", service: "s3", hash: "hex", change: func(r *http.Request) { r.Header.Set("X-Amz-Date", "20200101T000000Z") }, rule: aws.RuleForm},
