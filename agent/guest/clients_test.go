@@ -101,7 +101,7 @@ func TestClientsBelieveWhatTheyAreTold(t *testing.T) {
 				there = []string{"python3", "-c", module}
 			}
 			if text, err := run(nil, there...); err != nil {
-				t.Skipf("it is not here: %v %s", err, text)
+				t.Skipf("to test it, install %s: %v %s", c.name, err, text)
 			}
 			for _, settings := range [][]string{nil, told} {
 				text, _ := run(slices.Clone(settings), c.args...) // what it makes of the answer is its own affair
