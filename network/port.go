@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -82,7 +84,7 @@ func (f Forward) Open() (*os.File, Forward, error) {
 		}
 		defer conn.Close() // the file is a duplicate
 		f.HostPort = conn.LocalAddr().(*net.UDPAddr).Port
-		file, err := conn.(*net.UDPConn).File()
+		file, err := unwatched(conn.(*net.UDPConn))
 		return file, f, err
 	}
 	listener, err := net.Listen(TCP+family, address.String())
@@ -91,8 +93,27 @@ func (f Forward) Open() (*os.File, Forward, error) {
 	}
 	defer listener.Close()
 	f.HostPort = listener.Addr().(*net.TCPAddr).Port
-	file, err := listener.(*net.TCPListener).File()
+	file, err := unwatched(listener.(*net.TCPListener))
 	return file, f, err
+}
+
+// unwatched returns a socket for one who keeps it for others: Go's poller, which watches what does not block, would wake him
+// for each packet that is theirs.
+func unwatched(c interface{ File() (*os.File, error) }) (*os.File, error) {
+	watched, err := c.File()
+	if err != nil {
+		return nil, err
+	}
+	defer watched.Close()
+	fd, err := unix.FcntlInt(watched.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), watched.Name()), nil
 }
 
 // FreePort returns a port of ip on which nobody listens. Nothing keeps it free: somebody else may open it before

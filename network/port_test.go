@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // take opens a TCP and a UDP port of the same number on address and returns it.
@@ -50,6 +51,20 @@ func TestCheckFreeNamesWhoHoldsThePort(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Who keeps a port for others must not be woken by their packets.
+func TestPortIsKeptWithoutBeingWatched(t *testing.T) {
+	for _, proto := range []string{TCP, UDP} {
+		socket, _, err := Forward{Proto: proto, HostIP: loopback}.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		if err := socket.SetDeadline(time.Time{}); !errors.Is(err, os.ErrNoDeadline) { // which files have that are not watched
+			t.Errorf("a port of %s is watched by Go's poller (%v)", proto, err)
+		}
 	}
 }
 
