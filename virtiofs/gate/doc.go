@@ -46,6 +46,14 @@
 // Where content decides, what was judged is copied to a file that nobody else has ever had open, and that gets the name
 // (see replacement): neither an open file nor another name for the old one leads to it.
 //
+// # What a question costs
+//
+// Two changes between threads, of virtiofsd's and ours, are more than half of it. The rest are up to five system calls, by
+// which we read the name, where its directory is, and what has it, and the rules. Nothing of that is remembered for the next
+// question: virtiofsd's descriptors get other directories' when its guest forgets those, a directory's path changes with
+// whatever the host or another guest renames above it, and no event tells of that before the call would go on. The filter
+// cannot answer itself, because it sees numbers and no names.
+//
 // # What is not covered
 //
 //   - A virtiofsd that its guest has taken over can change the names after they were judged. It is then still confined to
