@@ -220,8 +220,8 @@ func (c ServerConfig) validate(euid, egid int) error {
 }
 
 // fileLimit returns the limit of open files to ask for. When virtiofsd reaches it, the guest can open nothing
-// more in the share, and does not recover. Hence root's own hard limit, which virtiofsd inherits, is raised as far
-// as allowed, and a low one is noted.
+// more in the share until its kernel forgets files, which it does only when it needs the memory. Hence root's own hard
+// limit, which virtiofsd inherits, is raised as far as allowed, and a low one is noted.
 func fileLimit(log io.Writer) (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
