@@ -23,6 +23,9 @@ func guestCondition(dirs layout.Dirs) func(string) (bool, error) {
 		if cond == "root" {
 			return os.Geteuid() == 0, nil
 		}
+		if cond == "boto3" {
+			return exec.Command("python3", "-c", "import boto3").Run() == nil, nil
+		}
 		if cond == "old-qemu" {
 			_, err := exec.LookPath(filepath.Join(oldQEMU, "qemu-system-"+string(qemu.HostArch())))
 			return err == nil, nil
