@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -78,12 +79,17 @@ func TestAIAgents(t *testing.T) {
 	command("seen", "FILE", func(ts *testscript.TestScript, file string) {
 		ts.Check(os.WriteFile(ts.MkAbs(file), []byte(provider.log()), 0o600))
 	})
-	// No file of a sandbox, which the guest's memory is in, no argument and no environment may have a key or a token.
-	command("search", "FILE", func(ts *testscript.TestScript, file string) {
-		placeholder, err := os.ReadFile(ts.MkAbs(file))
-		ts.Check(err)
-		placeholder = bytes.TrimSpace(placeholder)
-		found := false
+	// No file of a sandbox, which the guest's memory is in, no argument and no environment may have a key or a token. That the
+	// placeholders in some files are found shows that the memory was searched.
+	p.Cmds["search"] = func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) == 0 {
+			ts.Fatalf("usage: search FILE...")
+		}
+		var placeholders [][]byte
+		for _, file := range args {
+			placeholders = append(placeholders, bytes.TrimSpace([]byte(ts.ReadFile(file))))
+		}
+		secrets, found := provider.secrets(), make([]bool, len(placeholders))
 		ts.Check(filepath.WalkDir(state(ts), func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
@@ -91,45 +97,51 @@ func TestAIAgents(t *testing.T) {
 			case d.Name() == ".logins" || d.Name() == ".secrets":
 				return fs.SkipDir
 			case d.Type().IsRegular():
-				found = fileHas(ts, path, placeholder) || found
-				if fileHas(ts, path, provider.secrets()...) {
-					ts.Fatalf("%s has a key or a token", path)
-				}
+				return readPieces(path, func(piece []byte) {
+					if hasAny(piece, secrets) {
+						ts.Fatalf("%s has a key or a token", path)
+					}
+					for i := range found {
+						found[i] = found[i] || bytes.Contains(piece, placeholders[i])
+					}
+				})
 			}
 			return nil
 		}))
-		if !found {
-			ts.Fatalf("no file has %s, which the guest's memory is known to have", placeholder)
+		if i := slices.Index(found, false); i >= 0 {
+			ts.Fatalf("no file has %s, which a guest's memory is known to have", placeholders[i])
 		}
 		for _, pattern := range []string{"/proc/[0-9]*/cmdline", "/proc/[0-9]*/environ"} {
 			files, err := filepath.Glob(pattern)
 			ts.Check(err)
 			for _, path := range files {
-				if text, err := os.ReadFile(path); err == nil && hasAny(text, provider.secrets()) { // others end, or are not ours
+				if text, err := os.ReadFile(path); err == nil && hasAny(text, secrets) { // others end, or are not ours
 					ts.Fatalf("%s has a key or a token", path)
 				}
 			}
 		}
-	})
+	}
 	runScript(t, p)
 }
 
-// fileHas tells whether a file has any of some texts.
-func fileHas(ts *testscript.TestScript, path string, texts ...[]byte) bool {
+// readPieces reads a file in pieces, each of which begins with the end of the one before it.
+func readPieces(path string, do func(piece []byte)) error {
 	f, err := os.Open(path)
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
 	defer f.Close()
-	const overlap = 4 << 10 // more than any text has
-	piece, kept := make([]byte, 8<<20), 0
+	const overlap = 4 << 10 // more than any text has that is looked for
+	piece, kept := make([]byte, 1<<20), 0
 	for {
 		n, err := io.ReadFull(f, piece[kept:])
-		if hasAny(piece[:kept+n], texts) {
-			return true
-		}
+		do(piece[:kept+n])
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return false
+			return nil
 		}
-		ts.Check(err)
+		if err != nil {
+			return err
+		}
 		kept = copy(piece, piece[len(piece)-overlap:])
 	}
 }
