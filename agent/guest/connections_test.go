@@ -77,5 +77,5 @@ func addAddresses(addresses ...string) error {
 
 func reachable(address net.IP) bool {
 	routes, err := netlink.RouteGet(address)
-	return err == nil && len(routes) > 0
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL // and not one that says that there is none
 }
