@@ -33,13 +33,14 @@ const (
 	FeatureCopyOnWrite Feature = "copy-on-write" // see [Mount.CopyOnWrite] and [Client.Workspace]
 	FeatureShareFile   Feature = "share-file"    // see [Mount.File]
 	FeatureTouch       Feature = "touch"         // see [Client.Touch]
+	FeatureForget      Feature = "forget"        // see [Client.Forget]
 
 	FeatureHotPlugCopyOnWrite Feature = "hot-plug-copy-on-write" // see [Mount.Origin] and [Client.Mount]
 )
 
 // Features are what an agent of this version can do.
 func Features() []Feature {
-	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureGPGKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch, FeatureHotPlugCopyOnWrite}
+	return []Feature{FeatureClock, FeatureDisk, FeatureGrowDisk, FeatureCopy, FeaturePorts, FeatureCertificates, FeatureEnvironment, FeatureKeys, FeatureGPGKeys, FeatureFiles, FeatureCopyOnWrite, FeatureHotPlug, FeatureCaches, FeatureShareFile, FeatureTouch, FeatureForget, FeatureHotPlugCopyOnWrite}
 }
 
 // purpose is what an agent without the feature cannot do.
@@ -73,6 +74,8 @@ func (f Feature) purpose() string {
 		return "mount a single file, so that it would see a directory in its place"
 	case FeatureTouch:
 		return "tell programs in the guest of what the host changes in a share"
+	case FeatureForget:
+		return "have the guest forget files of shares, so that it would get no more of them once it knows too many"
 	case FeatureHotPlugCopyOnWrite:
 		return "mount and unmount copy-on-write shares while the guest runs"
 	case FeatureHotPlug:

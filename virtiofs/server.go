@@ -220,8 +220,9 @@ func (c ServerConfig) validate(euid, egid int) error {
 }
 
 // fileLimit returns the limit of open files to ask for. When virtiofsd reaches it, the guest can open nothing
-// more in the share until its kernel forgets files, which it does only when it needs the memory. Hence root's own hard
-// limit, which virtiofsd inherits, is raised as far as allowed, and a low one is noted.
+// more in the share until its kernel forgets files, which it does by itself only when it needs the memory, and otherwise
+// has to be made to do in time (see OpenFiles). Hence root's own hard limit, which virtiofsd inherits, is raised as far as
+// allowed, and a low one is noted.
 func fileLimit(log io.Writer) (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -234,7 +235,7 @@ func fileLimit(log io.Writer) (uint64, error) {
 		}
 	}
 	if limit.Max < fewFiles {
-		fmt.Fprintf(log, "the limit of open files is %d: in a share with more files than that, a guest that looks at them all gets \"too many open files\" from then on; raise the hard limit (LimitNOFILE= of systemd, nofile in limits.conf)\n", limit.Max)
+		fmt.Fprintf(log, "the limit of open files is %d: in a share with more files than that, a guest that looks at them all soon gets \"too many open files\" for a moment; raise the hard limit (LimitNOFILE= of systemd, nofile in limits.conf)\n", limit.Max)
 	}
 	return min(limit.Max, wantedFiles), nil
 }

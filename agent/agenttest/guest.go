@@ -36,6 +36,8 @@ type Guest struct {
 	// MountError is what Mount ends with, and Users are what Unmount finds.
 	MountError error
 	Users      agent.Users
+	// Forgets is what a guest does that is to forget files. Nil stands for nothing.
+	Forgets func()
 	// Touched gets the names that the host has changed, by the tag of their share. Nil stands for a guest without any.
 	Touched chan map[string][]agent.Touch
 
@@ -144,6 +146,16 @@ func (g *Guest) Unmount(_ context.Context, tag string, force bool) (agent.Users,
 	}
 	g.Mounted = slices.DeleteFunc(g.Mounted, func(m agent.Mount) bool { return m.Tag == tag })
 	return agent.Users{}, nil
+}
+
+// Forget implements [server.Controller].
+func (g *Guest) Forget() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.Forgets != nil {
+		g.Forgets()
+	}
+	return nil
 }
 
 // Touch implements [server.Controller].

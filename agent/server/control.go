@@ -43,6 +43,8 @@ type Controller interface {
 	Workspace(tag string) (Workspace, error)
 	// Mount mounts a share whose device comes now.
 	Mount(ctx context.Context, mount agent.Mount) error
+	// Forget makes the kernel forget files that nobody uses.
+	Forget() error
 	// Touch gives names of the share with that tag a time of modification, by which programs are told that the host has
 	// changed them; agent.MaxTouches at most.
 	Touch(ctx context.Context, tag string, modified time.Time, names []agent.Touch) error
@@ -160,6 +162,8 @@ func callController(ctx context.Context, request wire.ControlRequest, controller
 			return nil, err
 		}
 		return nil, controller.Mount(ctx, mount)
+	case wire.MethodForget:
+		return nil, controller.Forget()
 	case wire.MethodTouch:
 		var touch wire.TouchParams
 		if err := parameters(request, &touch); err != nil {

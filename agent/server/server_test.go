@@ -239,6 +239,11 @@ func TestControl(t *testing.T) {
 			t.Errorf("a clock that is %v ahead is so by %v after %v, %v", ahead, f.Guest.Ahead, took, err)
 		}
 	}
+	forgot := false
+	f.Guest.Forgets = func() { forgot = true }
+	if err := client.Forget(t.Context()); err != nil || !forgot {
+		t.Errorf("forget: %v", err)
+	}
 	f.Guest.Touched = make(chan map[string][]agent.Touch, 1)
 	names := []agent.Touch{{Path: "."}, {Path: "dir/\xff\n", Other: true}}
 	if err := client.Touch(t.Context(), "share0", time.Unix(1<<50, 5), names); err != nil {

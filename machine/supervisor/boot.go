@@ -99,6 +99,7 @@ func (v *supervisor) boot(ctx context.Context) error {
 	go v.awaitSystem(context.WithoutCancel(ctx))
 	go v.keepAgent(context.WithoutCancel(ctx))
 	go v.watchShares()
+	go v.forgetFiles(context.WithoutCancel(ctx))
 	go v.keepClock(context.WithoutCancel(ctx))
 	go v.watchPorts(context.WithoutCancel(ctx))
 	return nil

@@ -143,6 +143,7 @@ const (
 	MethodPorts     = "ports"     // the ports that are known → those that there are, once they are others
 	MethodMount     = "mount"     // Mount → nothing, once it is mounted
 	MethodTouch     = "touch"     // TouchParams → nothing, once programs are told
+	MethodForget    = "forget"    // nothing → nothing, once files that nobody uses are forgotten
 	MethodUnmount   = "unmount"   // UnmountParams → Users, of what is still mounted; nobody: it is unmounted
 )
 
