@@ -67,7 +67,8 @@ func (v *supervisor) manyOpen(left map[int]int) (many []fileServer, calm bool) {
 		if err != nil { // it has ended, or is not to be seen
 			continue
 		}
-		before := left[server.PID()]
+		before := min(left[server.PID()], open) // what is forgotten is closed a moment later
+		left[server.PID()] = before
 		room := limit - before
 		calm = calm && open-before < room/8
 		if open-before > room/2 {
