@@ -7,16 +7,13 @@ import (
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
 )
 
-// setID are the bits of a file's mode by which it is run as its owner or its group.
-const setID = unix.S_ISUID | unix.S_ISGID
-
 // systemCalls is the filter around virtiofsd, beside its own, which allows by name and not by argument. The guest's
 // root may not give files of the host user set-id bits, with which other users of the host would run them as that
 // user: it gets EPERM, as a service does with systemd's RestrictSUIDSGID. The kernel still lets what is made in a
 // set-group-ID directory have that directory's group.
 //
-// With a judge, what changes files is asked of a gate (package gate), if the above does not refuse it, and with a quota
-// what is written to them, too, and with touches what times they get.
+// With a judge, what changes files is asked of a gate (package gate), which refuses the above in the filter's place, and tells
+// of it; with a quota, what is written to them, too, and with touches what times they get.
 //
 // With keepGroups, virtiofsd believes that it has given up the groups with which it was started. It would do so
 // because it could take others, which this filter keeps it from, too.
@@ -29,12 +26,18 @@ func systemCalls(keepGroups bool, judge gate.Judge, quota, touches bool) *confin
 	if keepGroups {
 		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_SETGROUPS}, Do: confine.Refuse(0)})
 	}
+	refuse := func(call int) confine.Action {
+		if judge != nil && gate.RefusesSetID(call) { // and tells of it
+			return confine.Notify
+		}
+		return confine.Refuse(unix.EPERM)
+	}
 	for call, mode := range modeArguments {
-		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(mode, setID)}, Do: confine.Refuse(unix.EPERM)})
+		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(mode, gate.SetID)}, Do: refuse(call)})
 	}
 	for call, flags := range openArguments {
 		for _, making := range []uint32{unix.O_CREAT, unix.O_TMPFILE &^ unix.O_DIRECTORY} { // without these, there is no mode
-			rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(flags, making), hasBits(flags+1, setID)}, Do: confine.Refuse(unix.EPERM)})
+			rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(flags, making), hasBits(flags+1, gate.SetID)}, Do: refuse(call)})
 		}
 	}
 	if judge != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path"
@@ -528,6 +529,14 @@ func TestRenamesAboveAreNoWayAround(t *testing.T) {
 	<-done
 }
 
+// not wants EPERM.
+func not(err error) error {
+	if !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("the error is %w, want %w", err, unix.EPERM)
+	}
+	return nil
+}
+
 func TestGateTellsWhatTheGuestDoes(t *testing.T) {
 	told := &events{}
 	g, _ := judged(t, told)
@@ -543,6 +552,11 @@ func TestGateTellsWhatTheGuestDoes(t *testing.T) {
 		{func() error { return g.open("file", unix.O_RDONLY) }, ""},
 		{func() error { g.open("hidden", unix.O_RDONLY); return nil }, `read "hidden": refused by rule test (it is a test)`},
 		{func() error { g.rename("file", "frozen/x", 0); return nil }, `rename "file" → "frozen/x": refused by rule test (it is a test)`},
+		{func() error { return not(g.setattr("file", virtiofstest.Attr{Mode: new(uint32(0o4755))})) }, `chmod "file": refused by rule set-id (other users of the host would run it as you)`},
+		{func() error { return not(g.setattr("dir", virtiofstest.Attr{Mode: new(uint32(0o2755))})) }, `chmod "dir": refused by rule set-id (other users of the host would run it as you)`},
+		{func() error { return not(g.mknod("s", unix.S_IFREG|0o2755)) }, `create "s": refused by rule set-id (other users of the host would run it as you)`},
+		{func() error { return not(g.mknod("p", unix.S_IFIFO|0o4644)) }, `mknod "p": refused by rule set-id (other users of the host would run it as you)`},
+		{func() error { return not(g.mknod("d", unix.S_IFCHR|0o644)) }, `mknod "d": refused by rule device (a device of the host can be behind it)`},
 	} {
 		if err := tt.do(); err != nil {
 			t.Errorf("%s: %v", tt.want, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 	"github.com/sourcery-zone/sandbox/virtiofs/gate"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 func auditCommand() *cli.Command {
@@ -76,6 +77,9 @@ func printAudit(w io.Writer, e machine.AuditEntry) error {
 func refusalReason(r machine.Refusal) string {
 	if r.Rule == gate.RuleQuota {
 		return fmt.Sprintf("%s in %s of %s was refused, because %s: remove what is not needed, or share it with a larger quota=", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Reason)
+	}
+	if r.Rule == rules.RuleDevice || r.Rule == rules.RuleSetID {
+		return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: no option allows it; a copy-on-write share keeps such things to the guest", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason)
 	}
 	return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: to allow it, give the share the option %s (sandbox share rules lists all rules)",
 		r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason, qemu.ShellQuote([]string{virtiofs.AllowOption(r.Path)}))

@@ -94,8 +94,11 @@ func (g *Gate) mknodat(n *notification) (bool, error) {
 	switch {
 	case kind == 0:
 		verb = Create
-	case kind&fs.ModeDevice != 0:
-		return false, unix.EPERM // one that everybody may make is of no use either
+	case kind&fs.ModeDevice != 0: // one that everybody may make is of no use either
+		if p, err := g.place(n, n.args[0], n.args[1]); err == nil {
+			g.refuseMode(Event{Verb: Mknod, Path: p.path}, rules.Access{Operation: rules.Make, Path: p.path, Type: kind})
+		}
+		return false, unix.EPERM
 	}
 	return false, g.make(n, 0, 1, Event{Verb: verb}, rules.Access{Type: kind})
 }

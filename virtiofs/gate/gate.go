@@ -183,6 +183,9 @@ func (g *Gate) serve() {
 
 // answer returns an error if the gate cannot go on.
 func (g *Gate) answer(n *notification) error {
+	if setsID(n) {
+		return g.listener.finish(n, g.refuseSetID(n))
+	}
 	if !g.armed.Load() {
 		return g.listener.allow(n)
 	}

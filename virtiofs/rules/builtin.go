@@ -51,11 +51,11 @@ func List() []Rule {
 func builtIn() []rule {
 	return []rule{
 		{kind: described, Rule: Rule{
-			Name: "device", Patterns: []string{"**"}, Refused: "make a device",
+			Name: RuleDevice, Patterns: []string{"**"}, Refused: "make a device",
 			Reason: "a device of the host can be behind it",
 		}},
 		{kind: described, Rule: Rule{
-			Name: "set-id", Patterns: []string{"**"}, Refused: "set the set-user-id bit, or the set-group-id bit of a file",
+			Name: RuleSetID, Patterns: []string{"**"}, Refused: "set the set-user-id bit, or the set-group-id bit of a file",
 			Reason: "other users of the host would run it as you",
 		}},
 		{kind: described, Rule: Rule{

@@ -154,7 +154,7 @@ func (s *Set) Judge(a Access) Verdict {
 		return Verdict{}
 	}
 	if s.git {
-		if v := judgeMode(a); v.Refused {
+		if v := JudgeMode(a); v.Refused {
 			return v
 		}
 		if v := judgeGit(a, s.whole(names)); v.Refused {
@@ -269,14 +269,20 @@ func (r *rule) refusesKey(a Access) string {
 	return r.Reason
 }
 
-// judgeMode is for what is dangerous under any name.
-func judgeMode(a Access) Verdict {
+// The rules of JudgeMode.
+const (
+	RuleDevice = "device"
+	RuleSetID  = "set-id"
+)
+
+// JudgeMode is for what is dangerous under any name. No option of a share allows it where the guest writes to the host.
+func JudgeMode(a Access) Verdict {
 	switch {
 	case a.Operation != Make && a.Operation != Change:
 	case a.Operation == Make && a.Type&fs.ModeDevice != 0:
-		return Verdict{Refused: true, Rule: "device", Reason: "a device of the host can be behind it"}
+		return Verdict{Refused: true, Rule: RuleDevice, Reason: "a device of the host can be behind it"}
 	case a.Type&fs.ModeSetuid != 0, a.Type&fs.ModeSetgid != 0 && !a.Type.IsDir():
-		return Verdict{Refused: true, Rule: "set-id", Reason: "other users of the host would run it as you"}
+		return Verdict{Refused: true, Rule: RuleSetID, Reason: "other users of the host would run it as you"}
 	}
 	return Verdict{}
 }
