@@ -26,27 +26,13 @@ func systemCalls(keepGroups bool, judge gate.Judge, quota, touches bool) *confin
 	if keepGroups {
 		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_SETGROUPS}, Do: confine.Refuse(0)})
 	}
-	refuse := func(call int) confine.Action {
-		if judge != nil && gate.RefusesSetID(call) { // and tells of it
-			return confine.Notify
-		}
-		return confine.Refuse(unix.EPERM)
+	setID := confine.Refuse(unix.EPERM)
+	if judge != nil {
+		setID = confine.Notify
 	}
-	for call, mode := range modeArguments {
-		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(mode, gate.SetID)}, Do: refuse(call)})
-	}
-	for call, flags := range openArguments {
-		for _, making := range []uint32{unix.O_CREAT, unix.O_TMPFILE &^ unix.O_DIRECTORY} { // without these, there is no mode
-			rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(flags, making), hasBits(flags+1, gate.SetID)}, Do: refuse(call)})
-		}
-	}
+	rules = append(rules, gate.SetIDFilter(setID)...)
 	if judge != nil {
 		rules = append(rules, gate.Filter(judge.Hides(), quota, touches)...)
 	}
 	return &confine.Filter{Rules: rules, Default: confine.Allow}
-}
-
-// hasBits is true if the argument has any of the bits.
-func hasBits(arg int, bits uint32) confine.Condition {
-	return confine.Condition{Arg: arg, Mask: bits, Value: 0, Not: true}
 }

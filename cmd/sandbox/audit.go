@@ -75,12 +75,14 @@ func printAudit(w io.Writer, e machine.AuditEntry) error {
 
 // refusalReason says what a rule for a share was against, and how to allow it.
 func refusalReason(r machine.Refusal) string {
-	if r.Rule == gate.RuleQuota {
-		return fmt.Sprintf("%s in %s of %s was refused, because %s: remove what is not needed, or share it with a larger quota=", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Reason)
+	by, remedy := " by the rule "+r.Rule, ""
+	switch r.Rule {
+	case gate.RuleQuota:
+		by, remedy = "", "remove what is not needed, or share it with a larger quota="
+	case rules.RuleDevice, rules.RuleSetID:
+		remedy = "no option allows it; a copy-on-write share keeps such things to the guest"
+	default:
+		remedy = fmt.Sprintf("to allow it, give the share the option %s (sandbox share rules lists all rules)", qemu.ShellQuote([]string{virtiofs.AllowOption(r.Path)}))
 	}
-	if r.Rule == rules.RuleDevice || r.Rule == rules.RuleSetID {
-		return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: no option allows it; a copy-on-write share keeps such things to the guest", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason)
-	}
-	return fmt.Sprintf("%s in %s of %s was refused by the rule %s, because %s: to allow it, give the share the option %s (sandbox share rules lists all rules)",
-		r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), r.Rule, r.Reason, qemu.ShellQuote([]string{virtiofs.AllowOption(r.Path)}))
+	return fmt.Sprintf("%s in %s of %s was refused%s, because %s: %s", r.Verb, r.Share, qemu.ShellQuote([]string{r.Path}), by, r.Reason, remedy)
 }

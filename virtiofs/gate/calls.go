@@ -90,17 +90,22 @@ func (g *Gate) mkdirat(n *notification) (bool, error) {
 }
 
 func (g *Gate) mknodat(n *notification) (bool, error) {
-	verb, kind := Mknod, typeOf(uint32(n.args[2]))
-	switch {
-	case kind == 0:
-		verb = Create
-	case kind&fs.ModeDevice != 0: // one that everybody may make is of no use either
+	kind := typeOf(uint32(n.args[2]))
+	if kind&fs.ModeDevice != 0 { // one that everybody may make is of no use either
 		if p, err := g.place(n, n.args[0], n.args[1]); err == nil {
 			g.refuseMode(Event{Verb: Mknod, Path: p.path}, rules.Access{Operation: rules.Make, Path: p.path, Type: kind})
 		}
 		return false, unix.EPERM
 	}
-	return false, g.make(n, 0, 1, Event{Verb: verb}, rules.Access{Type: kind})
+	return false, g.make(n, 0, 1, Event{Verb: mknodVerb(kind)}, rules.Access{Type: kind})
+}
+
+// mknodVerb is what mknod(2) does that makes something of that type.
+func mknodVerb(kind fs.FileMode) Verb {
+	if kind == 0 {
+		return Create
+	}
+	return Mknod
 }
 
 func (g *Gate) symlinkat(n *notification) (bool, error) {

@@ -31,7 +31,7 @@ const writeFlags = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
 // expect openat2(2) to be refused, whose flags no filter sees.
 func Filter(reads, writes, times bool) []confine.Rule {
 	opening := func(bits uint32, do confine.Action) confine.Rule {
-		return confine.Rule{Calls: []int{unix.SYS_OPENAT}, When: []confine.Condition{{Arg: openFlags, Mask: bits, Not: true}}, Do: do}
+		return confine.Rule{Calls: []int{unix.SYS_OPENAT}, When: []confine.Condition{hasBits(openFlags, bits)}, Do: do}
 	}
 	rules := []confine.Rule{
 		// It gives neither access to what is there nor makes anything, whatever the other flags are.
@@ -51,4 +51,9 @@ func Filter(reads, writes, times bool) []confine.Rule {
 		rules = append(rules, confine.Rule{Calls: []int{unix.SYS_UTIMENSAT}, Do: confine.Notify})
 	}
 	return append(rules, confine.Rule{Calls: append(unused[:len(unused):len(unused)], asked...), Do: confine.Notify})
+}
+
+// hasBits is true if the argument has any of the bits.
+func hasBits(arg int, bits uint32) confine.Condition {
+	return confine.Condition{Arg: arg, Mask: bits, Not: true}
 }

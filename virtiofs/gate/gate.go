@@ -229,12 +229,9 @@ const DraftPrefix = ".sandbox-draft-"
 
 // check judges, in this order, what a call does to names, and tells of it.
 func (g *Gate) check(ev Event, all ...rules.Access) error {
-	ev.Time = time.Now()
 	for _, a := range all {
-		verdict := g.verdict(a)
-		if verdict.Refused {
-			ev.Refused, ev.Rule, ev.Reason = a.Path, verdict.Rule, verdict.Reason
-			g.observe(ev)
+		if verdict := g.verdict(a); verdict.Refused {
+			g.tellRefused(ev, a.Path, verdict)
 			return &refusedError{verdict}
 		}
 	}
@@ -242,9 +239,16 @@ func (g *Gate) check(ev Event, all ...rules.Access) error {
 		return g.full(ev, ev.Path)
 	}
 	if ev.Verb != Read {
+		ev.Time = time.Now()
 		g.observe(ev)
 	}
 	return nil
+}
+
+// tellRefused tells of what was refused for one of its names.
+func (g *Gate) tellRefused(ev Event, path string, v rules.Verdict) {
+	ev.Time, ev.Refused, ev.Rule, ev.Reason = time.Now(), path, v.Rule, v.Reason
+	g.observe(ev)
 }
 
 // growing are the verbs by which there is a name more.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sourcery-zone/sandbox/internal/tree"
+	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
 // Meter keeps what a directory holds below a limit. What a call may add to it is charged before it happens, and nothing is
@@ -116,8 +117,7 @@ var meterers = map[int]func(*Gate, *notification) error{
 
 // full tells of what the quota is against.
 func (g *Gate) full(ev Event, path string) error {
-	ev.Time, ev.Refused, ev.Rule, ev.Reason = time.Now(), path, RuleQuota, "the share is as large as its quota allows"
-	g.observe(ev)
+	g.tellRefused(ev, path, rules.Verdict{Rule: RuleQuota, Reason: "the share is as large as its quota allows"})
 	return unix.EDQUOT
 }
 

@@ -2,36 +2,39 @@ package gate
 
 import (
 	"io/fs"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/virtiofs/rules"
 )
 
-// SetID are the bits of a file's mode by which it is run as its owner or its group.
-const SetID = unix.S_ISUID | unix.S_ISGID
+const (
+	// setID are the bits of a file's mode by which it is run as its owner or its group.
+	setID = unix.S_ISUID | unix.S_ISGID
+	// making are the flags of an open(2) without which there is no mode.
+	making = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
+)
 
-// modes are the calls of a file server that give a file a mode, with the place of that among their arguments.
-var modes = map[int]int{
-	unix.SYS_OPENAT: openFlags + 1, unix.SYS_MKDIRAT: 2, unix.SYS_MKNODAT: 2,
-	unix.SYS_FCHMOD: 1, unix.SYS_FCHMODAT: 2, unix.SYS_FCHMODAT2: 2,
-}
-
-// RefusesSetID tells whether a gate refuses such a call if it sets bits of SetID. It does so from its beginning, whatever
-// the judge says. A filter may leave other calls to nobody.
-func RefusesSetID(call int) bool {
-	_, ok := modes[call]
-	return ok
-}
-
-// setsID tells whether a call would.
-func setsID(n *notification) bool {
-	at, ok := modes[int(n.call)]
-	if int(n.call) == unix.SYS_OPENAT && n.args[openFlags]&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) == 0 {
-		return false // there is no mode
+// SetIDFilter returns the rules for calls that give a file a mode with set-id bits. A gate that is asked refuses them, from
+// its beginning and whatever its judge says, and tells of it.
+func SetIDFilter(do confine.Action) (rules []confine.Rule) {
+	for call, mode := range modeArguments {
+		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(mode, setID)}, Do: do})
 	}
-	return ok && n.args[at]&SetID != 0
+	for call, flags := range openArguments {
+		rules = append(rules, confine.Rule{Calls: []int{call}, When: []confine.Condition{hasBits(flags, making), hasBits(flags+1, setID)}, Do: do})
+	}
+	return rules
+}
+
+// setsID tells whether a call is one of those.
+func setsID(n *notification) bool {
+	if mode, ok := modeArguments[int(n.call)]; ok {
+		return n.args[mode]&setID != 0
+	}
+	flags, ok := openArguments[int(n.call)]
+	return ok && n.args[flags]&making != 0 && n.args[flags+1]&setID != 0
 }
 
 // refuseSetID tells of such a call, which gets EPERM, as a service does with systemd's RestrictSUIDSGID.
@@ -40,18 +43,19 @@ func (g *Gate) refuseSetID(n *notification) unix.Errno {
 		return unix.EPERM
 	}
 	verb, op := Create, rules.Make
-	var p place
-	var err error
 	switch n.call {
+	case unix.SYS_OPENAT:
 	case unix.SYS_MKDIRAT:
 		verb = Mkdir
 	case unix.SYS_MKNODAT:
-		if typeOf(uint32(n.args[2])) != 0 {
-			verb = Mknod
-		}
+		verb = mknodVerb(typeOf(uint32(n.args[2])))
 	case unix.SYS_FCHMOD, unix.SYS_FCHMODAT, unix.SYS_FCHMODAT2:
 		verb, op = Chmod, rules.Change
+	default: // an older form, which virtiofsd does not use
+		return unix.EPERM
 	}
+	var p place
+	var err error
 	if n.call == unix.SYS_FCHMOD {
 		p, err = g.open(n, n.args[0])
 	} else {
@@ -65,7 +69,5 @@ func (g *Gate) refuseSetID(n *notification) unix.Errno {
 
 // refuseMode tells of what is refused under any name.
 func (g *Gate) refuseMode(ev Event, a rules.Access) {
-	verdict := rules.JudgeMode(a)
-	ev.Time, ev.Refused, ev.Rule, ev.Reason = time.Now(), a.Path, verdict.Rule, verdict.Reason
-	g.observe(ev)
+	g.tellRefused(ev, a.Path, rules.JudgeMode(a))
 }

@@ -217,20 +217,26 @@ func TestTheGuestsOwnDoingIsNotTold(t *testing.T) {
 	w.exactly("new/file")
 }
 
+// prepare makes a tree of the directory of which nobody takes events.
+func (w *watched) prepare() *Tree {
+	w.t.Helper()
+	dir, err := hostdir.Open(w.path)
+	w.do(err)
+	w.t.Cleanup(func() { dir.Close() })
+	tree, err := prepare(dir, MaxDirectories)
+	w.do(err)
+	w.t.Cleanup(func() { tree.close() })
+	tree.scanAll(never)
+	return tree
+}
+
 // When the kernel drops events, what has changed since is looked for.
 func TestLostEventsAreMadeUpFor(t *testing.T) {
 	w := watchDir(t, MaxDirectories, "old/inner", "gone/inner")
 	w.write("old/same")
 	w.write("old/changed")
 	w.Close()
-	dir, err := hostdir.Open(w.path)
-	w.do(err)
-	defer dir.Close()
-	// One of which nobody takes events.
-	tree, err := prepare(dir, MaxDirectories)
-	w.do(err)
-	defer tree.close()
-	tree.scanAll(never)
+	tree := w.prepare()
 	last := ctime(t, w.at("old/changed"))
 	tree.looked = last.Add(slack)
 	w.do(os.RemoveAll(w.at("gone")))
@@ -276,13 +282,7 @@ func TestMovesThatAreOlderThanTheLook(t *testing.T) {
 			for _, dir := range []string{"a/inner", "b/inner", "c"} {
 				w.do(os.MkdirAll(w.at(dir), 0o755))
 			}
-			dir, err := hostdir.Open(w.path)
-			w.do(err)
-			defer dir.Close()
-			tree, err := prepare(dir, MaxDirectories)
-			w.do(err)
-			defer tree.close()
-			tree.scanAll(never)
+			tree := w.prepare()
 			for _, move := range moves {
 				w.do(os.Rename(w.at(move[0]), w.at(move[1])))
 			}
