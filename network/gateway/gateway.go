@@ -171,8 +171,9 @@ func Start(ctx context.Context, o Options) (_ *Gateway, err error) {
 }
 
 // timerSlack is little beside the times of the network, which are those of TCP, and keeps the process from waking twenty
-// times while one connection is made, on processors that the guest waits for.
-const timerSlack = time.Millisecond
+// times while one connection is made, on processors that the guest waits for. A timer that is late by a tick of the kernel,
+// 4 ms on most, goes with it, and needs no interrupt of its own.
+const timerSlack = 4 * time.Millisecond
 
 // sockets are what the process may make: connections in the guest's place, and one by which it learns which
 // addresses this machine has.

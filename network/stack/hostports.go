@@ -12,6 +12,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 )
 
 // RuleHostPort is the rule of a connection to a port of the host's that is open to the guest.
@@ -59,12 +60,29 @@ func (n *Network) answerHost(q question, e *Event) reply {
 
 // dialHost connects to a port of the host's loopback, of either family: many a service listens on one only.
 func dialHost(ctx context.Context, port uint16) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp4", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
+	c, err := loopbackDialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String())
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		if c, err := d.DialContext(ctx, "tcp6", netip.AddrPortFrom(netip.IPv6Loopback(), port).String()); err == nil {
+		if c, err := loopbackDialer.DialContext(ctx, "tcp6", netip.AddrPortFrom(netip.IPv6Loopback(), port).String()); err == nil {
 			return c, nil
 		}
 	}
 	return c, err
+}
+
+// loopbackDialer needs no probes: the kernel itself tells the one end what has become of the other.
+var loopbackDialer = net.Dialer{Control: connect, KeepAlive: -1}
+
+// connect begins a connection, before package net does so. Within a machine, it is there when connect(2) returns, but the
+// call says so only when it is repeated, as package net does now. Otherwise it would wait to be told, and the guest with it,
+// behind all else that there is to do. An error is also for package net to find.
+func connect(_, address string, c syscall.RawConn) error {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	if a.Addr().Is4() {
+		to = &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return c.Control(func(fd uintptr) { _ = unix.Connect(int(fd), to) })
 }
