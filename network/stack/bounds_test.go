@@ -241,6 +241,56 @@ func TestFloodsAreBounded(t *testing.T) {
 	}
 }
 
+// Who ends a connection first waits for the other one, and a guest need not end anything.
+func TestAConnectionHasItsPlaceUntilTheGuestHasEndedItAsWell(t *testing.T) {
+	const places = 8
+	has := func(flags header.TCPFlags) func(header.TCP) bool {
+		return func(h header.TCP) bool { return h.Flags()&flags == flags }
+	}
+	for _, c := range []struct {
+		name    string
+		to      netip.AddrPort
+		says    string // after which the network ends the connection
+		confirm bool   // that it has ended
+	}{
+		{"a page, of which the end is confirmed", policyPage, "GET / HTTP/1.0\r\n\r\n", true},
+		{"a refusal, of which it is", netip.MustParseAddrPort("192.168.1.1:80"), "GET / HTTP/1.0\r\n\r\n", true},
+		{"questions, of which it is", dnsAddress, "\xff\xff", true},
+		{"questions, of which it is not", dnsAddress, "\xff\xff", false},
+	} {
+		l := newBareLab(t, func(c *Config) { c.Connections = places })
+		l.barrier()
+		var next header.TCP // after which the guest has to say something
+		for i := range places {
+			guest := netip.AddrPortFrom(Guest, uint16(4000+i))
+			l.sendIP(tcpData(guest, c.to, header.TCPFlagSyn, 1, 0, nil, nil))
+			h := l.segment(c.to, guest, has(header.TCPFlagSyn|header.TCPFlagAck))
+			l.sendIP(tcpData(guest, c.to, header.TCPFlagAck|header.TCPFlagPsh, 2, h.SequenceNumber()+1, nil, []byte(c.says)))
+			next = l.segment(c.to, guest, has(header.TCPFlagFin))
+			if c.confirm {
+				l.sendIP(tcpData(guest, c.to, header.TCPFlagAck, uint32(2+len(c.says)), next.SequenceNumber()+uint32(len(next.Payload()))+1, nil, nil))
+			}
+		}
+		other := netip.AddrPortFrom(Guest, 5000)
+		try := func() header.TCP {
+			l.sendIP(tcpData(other, c.to, header.TCPFlagSyn, 1, 0, nil, nil))
+			return l.segment(c.to, other, func(header.TCP) bool { return true })
+		}
+		for began := time.Now(); time.Since(began) < 300*time.Millisecond; { // in which a place would get free
+			if h := try(); h.Flags()&header.TCPFlagRst == 0 {
+				t.Fatalf("%s: another connection than the %d that have not ended gets %s", c.name, places, h.Flags())
+			}
+		}
+		last := netip.AddrPortFrom(Guest, 4000+places-1)
+		l.sendIP(tcpData(last, c.to, header.TCPFlagAck|header.TCPFlagFin, uint32(2+len(c.says)), next.SequenceNumber()+uint32(len(next.Payload()))+1, nil, nil))
+		for deadline := time.Now().Add(patience); try().Flags()&header.TCPFlagRst != 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the place of one that has ended is not free", c.name)
+			}
+		}
+	}
+}
+
 func TestTheLinkEndsWithItsOtherEnd(t *testing.T) {
 	ours, guests, err := Pair()
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Resolver finds the addresses of a name, as net.Resolver does.
@@ -23,13 +25,14 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
+// dnsAddress is where the DNS server is.
+var dnsAddress = netip.AddrPortFrom(DNS, dnsPort)
+
 const (
 	dnsPort = 53
 	// maxQuestions is how many may be in flight. Those beyond are answered at once, by an error after which a client
 	// asks again.
 	maxQuestions = 128
-	// maxDNSConns is how many connections the DNS server takes at once.
-	maxDNSConns = 32
 	// maxQuestion is more than a question with the longest name has, in bytes.
 	maxQuestion = 4096
 	// lookupTimeout is what a client waits at most before it asks again.
@@ -54,17 +57,8 @@ func (n *Network) serveDNS() error {
 	if err != nil {
 		return err
 	}
-	listener, err := gonet.ListenTCP(n.stack, tcpip.FullAddress{NIC: nic, Addr: tcpipAddress(DNS), Port: dnsPort}, ipv4.ProtocolNumber)
-	if err != nil {
-		packets.Close()
-		return err
-	}
-	context.AfterFunc(n.ctx, func() {
-		packets.Close()
-		listener.Shutdown()
-	})
+	context.AfterFunc(n.ctx, func() { packets.Close() })
 	go n.serveDNSPackets(packets)
-	go n.serveDNSConns(listener)
 	return nil
 }
 
@@ -92,28 +86,21 @@ func (n *Network) serveDNSPackets(conn net.PacketConn) {
 	}
 }
 
-func (n *Network) serveDNSConns(l net.Listener) {
-	places := make(chan struct{}, maxDNSConns)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		select {
-		case places <- struct{}{}:
-			go func() {
-				defer func() { <-places }()
-				n.serveDNSConn(conn)
-			}()
-		default:
-			conn.Close()
-		}
+// answerDNSConn takes a guest's connection to the DNS server, and returns when it has ended.
+func (n *Network) answerDNSConn(r *tcp.ForwarderRequest, wanted attempt) {
+	var queue waiter.Queue
+	ep := n.accept(r, wanted, &queue)
+	if ep == nil {
+		return
 	}
+	n.serveDNSConn(gonet.NewTCPConn(&queue, ep))
+	_ = ep.Shutdown(tcpip.ShutdownWrite)
+	drain(n.ctx, ep, &queue)
+	ep.Close()
 }
 
 // serveDNSConn answers questions in their order, each with its length before it (RFC 7766).
 func (n *Network) serveDNSConn(conn net.Conn) {
-	defer conn.Close()
 	stop := context.AfterFunc(n.ctx, func() { conn.Close() })
 	defer stop()
 	b := make([]byte, maxQuestion)

@@ -41,11 +41,17 @@ func ipPacket(from, to netip.Addr, proto tcpip.TransportProtocolNumber, payload 
 }
 
 func tcpSegment(from, to netip.AddrPort, flags header.TCPFlags) []byte {
-	h := make(header.TCP, header.TCPMinimumSize)
-	h.Encode(&header.TCPFields{SrcPort: from.Port(), DstPort: to.Port(), SeqNum: 1, AckNum: 7, DataOffset: header.TCPMinimumSize, Flags: flags, WindowSize: 65535})
-	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, tcpipAddress(from.Addr()), tcpipAddress(to.Addr()), uint16(len(h)))
-	h.SetChecksum(^h.CalculateChecksum(sum))
-	return ipPacket(from.Addr(), to.Addr(), header.TCPProtocolNumber, h)
+	return tcpData(from, to, flags, 1, 7, nil, nil)
+}
+
+// tcpData is a segment with the numbers, options and data that it is given.
+func tcpData(from, to netip.AddrPort, flags header.TCPFlags, number, ack uint32, options, data []byte) []byte {
+	h := make(header.TCP, header.TCPMinimumSize+len(options))
+	h.Encode(&header.TCPFields{SrcPort: from.Port(), DstPort: to.Port(), SeqNum: number, AckNum: ack, DataOffset: uint8(len(h)), Flags: flags, WindowSize: 65535})
+	copy(h[header.TCPMinimumSize:], options)
+	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, tcpipAddress(from.Addr()), tcpipAddress(to.Addr()), uint16(len(h)+len(data)))
+	h.SetChecksum(^h.CalculateChecksum(checksum.Checksum(data, sum)))
+	return ipPacket(from.Addr(), to.Addr(), header.TCPProtocolNumber, append(h, data...))
 }
 
 func udpDatagram(from, to netip.AddrPort, payload []byte) header.IPv4 {
@@ -108,6 +114,22 @@ func (l *lab) barrier() (before [][]byte) {
 			}
 		}
 		before = append(before, f)
+	}
+}
+
+// segment waits for a segment of TCP from one address to another that match accepts.
+func (l *lab) segment(from, to netip.AddrPort, match func(header.TCP) bool) header.TCP {
+	l.t.Helper()
+	for {
+		f := l.receive()
+		packet := header.IPv4(f[header.EthernetMinimumSize:])
+		if header.Ethernet(f).Type() != header.IPv4ProtocolNumber || packet.TransportProtocol() != header.TCPProtocolNumber ||
+			packet.SourceAddress() != tcpipAddress(from.Addr()) || packet.DestinationAddress() != tcpipAddress(to.Addr()) {
+			continue
+		}
+		if h := header.TCP(packet.Payload()); h.SourcePort() == from.Port() && h.DestinationPort() == to.Port() && match(h) {
+			return h
+		}
 	}
 }
 

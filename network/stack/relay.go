@@ -65,10 +65,11 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host Hal
 // unchecked lets everything through.
 func unchecked() (int64, error) { return 0, nil }
 
-// drainTimeout is how long the guest has for acknowledging the last of a connection that both sides have ended.
+// drainTimeout is how long the guest has for acknowledging the last of a connection, and for ending it as well.
 const drainTimeout = time.Minute
 
-// drain waits until the guest has all that it was sent: until then, the connection takes a place.
+// drain waits until the guest has all that it was sent, and has ended its direction as well: until then, the connection takes
+// memory, and so a place. One that the guest does not end is aborted.
 func drain(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue) {
 	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr | waiter.WritableEvents | waiter.ReadableEvents)
 	queue.EventRegister(&entry)
@@ -78,7 +79,7 @@ func drain(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue) {
 	// Not each acknowledgment is an event. Of the usual end, in which the guest was the first to say that it is one, it is.
 	for pause := 16 * time.Millisecond; ; pause = min(2*pause, 256*time.Millisecond) {
 		switch tcp.EndpointState(ep.State()) {
-		case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		case tcp.StateFinWait1, tcp.StateFinWait2, tcp.StateClosing, tcp.StateLastAck:
 		default:
 			return
 		}

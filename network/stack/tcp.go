@@ -27,6 +27,8 @@ func (n *Network) handleTCP(id netstack.TransportEndpointID, pkt *netstack.Packe
 	a := destination(id)
 	var wanted attempt
 	switch {
+	case a == dnsAddress:
+		wanted.here = true
 	case a == policyPage:
 		wanted.rule, wanted.here = RulePolicyPage, true
 	case ours(a.Addr()) && !n.config.opensHost(a, policy.TCP):
@@ -106,6 +108,10 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	defer n.finished()
 	id := r.ID()
 	wanted := n.attempt(id)
+	if destination(id) == dnsAddress {
+		n.answerDNSConn(r, wanted) // of which each question is an event
+		return
+	}
 	e, began := Event{Proto: string(policy.TCP), Name: wanted.name, Addr: destination(id), Allowed: !wanted.here, Rule: wanted.rule}, time.Now()
 	defer func() { n.event(e, began) }()
 	if wanted.here {
