@@ -177,7 +177,7 @@ func (c Config) Validate() error {
 	if c.AutoPublish && c.Network == network.ModeUser {
 		errs = append(errs, remedy.Add(errors.New("ports cannot be published as the guest opens them: QEMU's own network opens its ports only when it starts"), remedy.Set, "net", string(network.ModePublic)))
 	}
-	errs = append(errs, c.validateRules(), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateGPGAgentKeys(), c.validateUpstream(), c.validateCaches())
+	errs = append(errs, c.ValidateRules(c.Network), c.validateHostPorts(), c.validateSecrets(), c.validateSSHAgentKeys(), c.validateGPGAgentKeys(), c.validateUpstream(), c.validateCaches())
 	if c.MemoryMiB < MinMemoryMiB {
 		errs = append(errs, remedy.Add(fmt.Errorf("%d MiB of memory are too few for a guest", c.MemoryMiB), remedy.Set, "memory", fmt.Sprintf("at least %dM", MinMemoryMiB)))
 	}

@@ -51,9 +51,9 @@ func resolveRemotes(rules []string, shares []virtiofs.Share) ([]string, error) {
 				return nil, fmt.Errorf("the rule %s: %w", rule, err)
 			}
 			for _, address := range addresses {
-				opens, err := ruleForRemote(address)
+				opens, err := ruleForRemote(m[1], address)
 				if err != nil {
-					return nil, fmt.Errorf("the rule %s: the remote of %s is %w", rule, share.Source, err)
+					return nil, fmt.Errorf("the rule %s: the remote of %s is %q: %w", rule, share.Source, withoutUser(address), err)
 				}
 				found = true
 				if !slices.Contains(resolved, opens) {
@@ -121,33 +121,43 @@ func remoteAddresses(dir, remote string) ([]string, error) {
 	return addresses, nil
 }
 
+// withoutUser is an address without who logs in there: that may hold a password, and is no
+// part of where it is.
+func withoutUser(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		return address
+	}
+	u.User = nil
+	return u.String()
+}
+
 // scpLike is an address of ssh without a scheme (git-fetch(1)).
 var scpLike = regexp.MustCompile(`^(?:[^@/:]+@)?([A-Za-z0-9.-]+):([^:].*)$`)
 
 // ruleForRemote is the rule that opens the repository at an address.
-func ruleForRemote(address string) (string, error) {
+func ruleForRemote(remote, address string) (string, error) {
 	if u, err := url.Parse(address); err == nil && u.Scheme != "" && u.Host != "" {
 		if u.Scheme == "ssh" || u.Scheme == "git+ssh" {
-			return "", sshRemote(address, u.Hostname(), u.Port(), u.Path)
+			return "", sshRemote(remote, u.Hostname(), u.Port(), u.Path)
 		}
-		u.User = nil // which may hold a password, and is no part of where it is
-		rule := "git:" + u.String()
+		rule := "git:" + withoutUser(address)
 		_, err := policy.ParseRule(rule)
 		return rule, err
 	}
 	if m := scpLike.FindStringSubmatch(address); m != nil {
-		return "", sshRemote(address, m[1], "", m[2])
+		return "", sshRemote(remote, m[1], "", m[2])
 	}
-	return "", fmt.Errorf("%q, which is not on the network: give the share of it, or another remote", address)
+	return "", errors.New("it is not on the network: share that directory as well, or write the address of another one, such as git:https://github.com/OWNER/REPOSITORY")
 }
 
 // sshRemote says what to do about a remote of which nobody sees which repository is
 // asked for.
-func sshRemote(address, host, port, path string) error {
+func sshRemote(remote, host, port, path string) error {
 	if port == "" {
 		port = "22"
 	}
 	https := "https://" + host + "/" + strings.TrimPrefix(path, "/")
-	err := fmt.Errorf("%q, and by ssh a rule cannot tell one repository from another: use https, as by git remote set-url origin %s, or open all that ssh reaches at that host", address, https)
+	err := fmt.Errorf("by ssh, a rule cannot tell one repository from another: use https, as by git remote set-url %s %s, or open all that ssh reaches at that host", remote, https)
 	return remedy.Add(err, remedy.Set, "allow", net.JoinHostPort(host, port))
 }

@@ -89,7 +89,11 @@ func TestARemoteThatNoRuleOpensSaysWhatToDo(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	_, err := resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("ssh://git@git.example:2222/o/r"))}})
+	_, err := resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("http://user:secret@github.com/o/r"))}})
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), `is "http://github.com/o/r": the rule`) {
+		t.Errorf("of one with a password, the error is %v", err)
+	}
+	_, err = resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("ssh://git@git.example:2222/o/r"))}})
 	if got := remedy.Of(err); len(got) != 1 || got[0].String() != "set allow git.example:2222" {
 		t.Errorf("the remedy is %v", got)
 	}

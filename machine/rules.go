@@ -89,16 +89,17 @@ func (c Config) ChangeRules(change api.RuleChange) (Config, error) {
 			c.Allowed = append(c.Allowed, rule)
 		}
 	}
-	return c, c.validateRules()
+	return c, c.ValidateRules(c.Network)
 }
 
-func (c Config) validateRules() error {
-	allow, deny := c.Rules()
+// ValidateRules finds what is wrong with the rules of a network of that mode.
+func (a Access) ValidateRules(mode network.Mode) error {
+	allow, deny := a.Rules()
 	if len(allow) == 0 && len(deny) == 0 {
 		return nil
 	}
-	if !c.Network.Judged() {
-		return remedy.Add(fmt.Errorf("the network mode %s has no rules", c.Network), remedy.Set, "net", string(network.ModeAllowlist))
+	if !mode.Judged() {
+		return remedy.Add(fmt.Errorf("the network mode %s has no rules", mode), remedy.MakeWith, "net", string(network.ModeAllowlist))
 	}
 	var errs []error
 	if count := len(allow) + len(deny); count > gateway.MaxRules {
@@ -107,8 +108,11 @@ func (c Config) validateRules() error {
 	check := func(rules []string, parse func(string) (policy.Rule, error)) {
 		for _, text := range rules {
 			rule, err := parse(text)
-			if err == nil && c.Network == network.ModePublic {
-				err = remedy.Add(rule.CheckPublic(), remedy.Set, "net", string(network.ModeAllowlist))
+			if err == nil && mode == network.ModePublic {
+				err = remedy.Add(rule.CheckPublic(), remedy.MakeWith, "net", string(network.ModeAllowlist))
+			}
+			if errors.Is(err, policy.ErrHost) {
+				err = remedy.Add(err, remedy.MakeWith, "allow-host-port", "PORT")
 			}
 			errs = append(errs, err)
 		}

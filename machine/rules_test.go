@@ -73,7 +73,7 @@ func TestWhatASandboxWasMadeWithIsDeniedUntilItIsAllowed(t *testing.T) {
 		}
 	}
 	config.Deny = []string{"https://a.example/**"}
-	if err := config.validateRules(); err == nil || !strings.Contains(err.Error(), "only whole hosts be closed") {
+	if err := config.ValidateRules(config.Network); err == nil || !strings.Contains(err.Error(), "only whole hosts be closed") {
 		t.Errorf("a rule that denies no host: %v", err)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/sourcery-zone/sandbox/network/secret"
 	"github.com/sourcery-zone/sandbox/network/stack"
 	"github.com/sourcery-zone/sandbox/network/upstream"
+	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 func netCommand() *cli.Command {
@@ -90,6 +91,7 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
+	of := ""
 	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), Secrets: c.StringSlice("secret"), UpstreamProxy: c.String("upstream-proxy")}
 	if access.HostPorts, err = parseHostPorts(c.StringSlice("allow-host-port")); err != nil {
 		return usage("%w", err)
@@ -106,7 +108,7 @@ func netCheck(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		mode, access = config.Network, config.Access
+		of, mode, access = s.Name, config.Network, config.Access
 	}
 	if _, err := network.ParseMode(string(mode)); err != nil {
 		return usage("%w", err)
@@ -118,6 +120,9 @@ func netCheck(c *cli.Context) error {
 	case network.ModeNone:
 		fmt.Fprintln(c.App.Writer, "closed: the guest has no network (none)")
 		return &exitCode{exitFailure, nil}
+	}
+	if err := access.ValidateRules(mode); err != nil {
+		return usage("%w", err)
 	}
 	allow, deny := access.Rules()
 	judge, err := stack.ConfigOf(mode, allow, deny)
@@ -145,6 +150,7 @@ func netCheck(c *cli.Context) error {
 	}
 	if request.Rule != "" && (answer.Allow || !request.Allow) {
 		answer.Verdict = request
+		answer.Opens = opensRequest(request, method, address, host, port)
 	}
 	if err != nil {
 		return fmt.Errorf("the rules leave %s to what its name leads to, which cannot be found out: %w", host, err)
@@ -182,9 +188,34 @@ func netCheck(c *cli.Context) error {
 		}
 	}
 	if !answer.Allow {
+		if words := howToOpen(of, host, port, answer); words != "" {
+			fmt.Fprintln(c.App.Writer, words)
+		}
 		return &exitCode{exitFailure, nil}
 	}
 	return nil
+}
+
+// howToOpen says what opens what is closed, to the sandbox of a name or to one that is made, if anything does.
+func howToOpen(name, host string, port uint16, a stack.Answer) string {
+	switch {
+	case slices.Contains([]string{policy.RuleLoopback, policy.RuleHost, stack.RuleGateway}, a.Rule), a.Rule == stack.RuleNoName && host == network.HostName:
+		return fmt.Sprintf("a sandbox made with --allow-host-port %d reaches that port of this machine's 127.0.0.1, as %s", port, network.HostName)
+	case a.Opens == "":
+		return ""
+	case name == "":
+		return "what opens it: --allow " + qemu.ShellQuote([]string{a.Opens})
+	}
+	return "what opens it: sandbox net allow " + qemu.ShellQuote([]string{name, a.Opens})
+}
+
+// opensRequest is the rule that opens a request that no rule opens, if one does.
+func opensRequest(v policy.Verdict, method, address, host string, port uint16) string {
+	u, err := url.Parse(address)
+	if err != nil || v.Rule != policy.RuleNotAllowed {
+		return ""
+	}
+	return policy.RuleForRequest(policy.Request{Scheme: u.Scheme, Host: host, Port: port, Method: method, Path: cmp.Or(u.EscapedPath(), "/")})
 }
 
 // judgeRequest is what becomes of a request to a host that is open to some; without a

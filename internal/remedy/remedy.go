@@ -58,6 +58,7 @@ const (
 	FindAgent      Action = "find-agent"
 
 	Set           Action = "set"             // OPTION VALUE, where VALUE may be a description
+	MakeWith      Action = "make-with"       // OPTION VALUE: of a sandbox that is new
 	SetYourself   Action = "set-yourself"    // OPTION, which a project's file may not
 	SetByFlag     Action = "set-by-flag"     // OPTION, to a value that no file may have
 	LeaveOut      Action = "leave-out"       // OPTION

@@ -40,7 +40,7 @@ func (r Rule) CheckPublic() error {
 	}
 	for _, t := range r.targets {
 		if t.name != "" {
-			return fmt.Errorf("the rule %q names hosts, and the public network knows only addresses: name the address or the network, such as 10.1.0.0/16:5432", r.text)
+			return fmt.Errorf("the rule %q names hosts, and the public network is open to all of the Internet's: its rules are about addresses, such as 10.1.0.0/16:5432, and those of an allowlist about names", r.text)
 		}
 	}
 	return nil

@@ -119,7 +119,7 @@ func TestRulesOfThePublicNetworkAreAboutAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.CheckPublic(); err == nil || !strings.Contains(err.Error(), "name the address") {
+		if err := r.CheckPublic(); err == nil || !strings.Contains(err.Error(), "its rules are about addresses") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -64,6 +67,30 @@ func (l *Allowlist) Request(r Request) Verdict {
 	return Verdict{Rule: RuleNotAllowed}
 }
 
+// RuleForRequest returns the text of the rule that opens a request, and no other than of its repository if it is one of
+// git's. It is for the user to add, and a guest's to choose: so there is none for a path that would be a pattern.
+func RuleForRequest(r Request) string {
+	if strings.Contains(r.Path, "*") || strings.Contains(strings.ToLower(r.Path), "%2a") {
+		return ""
+	}
+	address := r.Scheme + "://" + r.Host
+	if r.Scheme == schemeHTTPS && r.Port != 443 || r.Scheme == schemeHTTP && r.Port != 80 {
+		address += ":" + strconv.Itoa(int(r.Port))
+	}
+	rules := []string{r.Method + " " + address + r.Path}
+	for _, of := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
+		if repository, ok := strings.CutSuffix(r.Path, of); ok {
+			rules = []string{gitPrefix + address + repository, rules[0]}
+		}
+	}
+	for _, rule := range rules {
+		if _, err := ParseRule(rule); err == nil {
+			return rule
+		}
+	}
+	return ""
+}
+
 const (
 	schemeHTTP  = "http"
 	schemeHTTPS = "https"
@@ -117,7 +144,13 @@ func parseRequests(text string) (t target, err error) {
 
 // requestHost reads the host and the port of a URL.
 func requestHost(text string, at int, scheme, host, example string) (t target, err error) {
+	if strings.Contains(host, "@") {
+		return t, ruleError(text, at, example, "it names a user, whom a rule does not know")
+	}
 	t, err = parseTarget(host)
+	if errors.Is(err, ErrHost) {
+		return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+	}
 	if err != nil {
 		// Its place is within the host.
 		_, why, _ := strings.Cut(err.Error(), ": ")
@@ -142,12 +175,18 @@ func requestHost(text string, at int, scheme, host, example string) (t target, e
 func parseGit(text string) (Rule, error) {
 	const example = "git:https://github.com/OWNER/REPOSITORY"
 	address := text[len(gitPrefix):]
+	if address != "" && !strings.ContainsAny(address, ":/@") {
+		return Rule{}, ruleError(text, len(gitPrefix), example, "a remote's name stands for where it leads when a sandbox is made that shares the repository: write the address")
+	}
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != schemeHTTPS || u.User != nil {
 		return Rule{}, ruleError(text, len(gitPrefix), example, "it needs the repository's address by https, without a user; to open another way to it, open its host and port, such as github.com:22")
 	}
 	address = strings.TrimSuffix(strings.TrimSuffix(address, "/"), ".git")
 	base, err := parseRequests(address)
+	if errors.Is(err, ErrHost) {
+		return Rule{}, fmt.Errorf("the rule %q names %w", text, ErrHost)
+	}
 	if err != nil {
 		_, why, _ := strings.Cut(err.Error(), ": ")
 		return Rule{}, ruleError(text, len(gitPrefix), example, "%s", strings.TrimSuffix(why, "; write it like "+example))

@@ -2,11 +2,14 @@ package policy
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sourcery-zone/sandbox/network"
 )
 
 // Rule opens hosts to a guest, or closes them. ParseRule makes one that opens, and ParseDeny one that closes.
@@ -44,6 +47,13 @@ const (
 // address says which name was meant. They are no one's on the Internet (RFC 2544).
 var NameAddresses = netip.MustParsePrefix("198.18.0.0/15")
 
+// RouterAddresses are those at which a guest's router and its DNS server are. At them, a guest finds nothing but ports of the
+// host that are open to it: see [network.HostPort].
+var RouterAddresses = netip.MustParsePrefix("10.0.2.2/31")
+
+// ErrHost is the error of a rule that names the host itself, of which rules open nothing: see [network.HostPort].
+var ErrHost = errors.New("this machine itself, of which no rule opens anything")
+
 const (
 	presetPrefix = "preset:"
 	udpSuffix    = "/udp"
@@ -60,6 +70,9 @@ func ParseRule(text string) (Rule, error) {
 	}
 	if strings.HasPrefix(text, gitPrefix) {
 		return parseGit(text)
+	}
+	if slices.ContainsFunc(presets, func(p Preset) bool { return p.Name == text }) {
+		return Rule{}, ruleError(text, 0, presetPrefix+text, "it is the name of a preset, and would stand for a host that is called so")
 	}
 	parse := parseTarget
 	if strings.Contains(text, "://") {
@@ -92,6 +105,9 @@ func ruleError(text string, at int, example, format string, args ...any) error {
 func parsePreset(text, name string) (Rule, error) {
 	i := slices.IndexFunc(presets, func(p Preset) bool { return p.Name == name })
 	if i < 0 {
+		if name == "cargo" {
+			return Rule{}, ruleError(text, len(presetPrefix), "index.crates.io and static.crates.io", "cargo cannot be asked what it is set to: open its hosts, or those of its mirror, with a rule for each")
+		}
 		var names []string
 		for _, p := range presets {
 			names = append(names, p.Name)
@@ -149,6 +165,9 @@ func parseTarget(text string) (t target, err error) {
 		if t.prefix, problem = parsePrefix(host, brackets); problem != "" {
 			return t, ruleError(text, 0, example, "%s", problem)
 		}
+		if within(t.prefix, RouterAddresses) || t.prefix.Addr().IsLoopback() {
+			return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+		}
 		return t, nil
 	}
 	if host == "*" {
@@ -162,6 +181,9 @@ func parseTarget(text string) (t target, err error) {
 		return t, ruleError(text, len(host)-len(domain)+at, example, "%s", problem)
 	}
 	t.name = canonical(domain)
+	if isHost := func(of string) bool { return t.name == of || strings.HasSuffix(t.name, "."+of) }; isHost("localhost") || isHost(network.InternalDomain) {
+		return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+	}
 	if below {
 		t.name = "." + t.name
 	}
@@ -208,7 +230,7 @@ func parsePrefix(host string, brackets bool) (netip.Prefix, string) {
 		return prefix, fmt.Sprintf("the addresses of %s stand for the names that are open", NameAddresses)
 	}
 	for _, c := range special {
-		if within(prefix, c.prefix) && !openable(c.rule) {
+		if within(prefix, c.prefix) && !openable(c.rule) && c.rule != RuleLoopback { // which has an error of its own
 			return prefix, fmt.Sprintf("no rule opens %s (%s)", prefix, c.rule)
 		}
 	}

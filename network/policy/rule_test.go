@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,7 +25,7 @@ func allowlist(t testing.TB, rules ...string) *policy.Allowlist {
 }
 
 func TestRulesOpenTheNamesThatTheyName(t *testing.T) {
-	l := allowlist(t, "api.example.com", "*.cdn.example:8443", "Mixed.Example.:*", "ntp.example:123/udp", "_srv.example:1", "localhost:80", "preset:github")
+	l := allowlist(t, "api.example.com", "*.cdn.example:8443", "Mixed.Example.:*", "ntp.example:123/udp", "_srv.example:1", "host.internal:80", "preset:github")
 	for _, c := range []struct {
 		name  string
 		port  uint16
@@ -165,12 +166,23 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 		"256.1.1.1":                `"256.1.1.1" is no address`,
 		"10.0.0.1/33":              "no address and no network",
 		"10.0.0.1/24":              "10.0.0.1 is an address within the network 10.0.0.0/24",
-		"127.0.0.1:8080":           "no rule opens 127.0.0.1/32 (loopback)",
+		"127.0.0.1:8080":           `the rule "127.0.0.1:8080" names this machine itself, of which no rule opens anything`,
+		"127.0.0.0/8":              "names this machine itself",
+		"10.0.2.2:5432":            "names this machine itself",
+		"10.0.2.3:53/udp":          "names this machine itself",
+		"10.0.2.4:80":              "", // of a network of the user's that has these addresses, too
+		"10.0.2.0/24:80":           "",
+		"localhost:3000":           "names this machine itself",
+		"Localhost.":               "names this machine itself",
+		"*.localhost":              "names this machine itself",
+		"host.sandbox.internal":    "names this machine itself",
+		"*.sandbox.internal":       "names this machine itself",
+		"db.internal:5432":         "",
 		"0.0.0.0":                  "no rule opens 0.0.0.0/32 (unspecified)",
 		"224.0.0.251:5353/udp":     "no rule opens",
 		"255.255.255.255:9/udp":    "no rule opens",
 		"198.18.0.0/16":            "stand for the names",
-		"[::1]:443":                "no rule opens ::1/128 (loopback)",
+		"[::1]:443":                "names this machine itself",
 		"2606:4700::1":             "character 1: an address of IPv6 stands between [ and ]",
 		"[2606:4700::1":            "there is no ] to the [",
 		"[2606:4700::1]443":        "character 15: after a ], there is a port or nothing",
@@ -186,6 +198,10 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 		strings.Repeat("a.", 130):  "at most 253 characters",
 		strings.Repeat("a", 64):    "character 64",
 		"preset:":                  "no such preset",
+		"preset:cargo":             "cargo cannot be asked what it is set to: open its hosts, or those of its mirror, with a rule for each; write it like index.crates.io and static.crates.io",
+		"npm":                      "character 1: it is the name of a preset, and would stand for a host that is called so; write it like preset:npm",
+		"github":                   "write it like preset:github",
+		"npm:443":                  "", // a host after all
 		"example.com:443/udp/udp":  "is no port",
 		"example.com,example.org":  `',' cannot be in a name`,
 		" example.com":             "character 1",
@@ -230,7 +246,7 @@ func FuzzParseRule(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := policy.ParseRule(text)
 		if err != nil {
-			if !strings.Contains(err.Error(), "; write it like ") {
+			if !errors.Is(err, policy.ErrHost) && !strings.Contains(err.Error(), "; write it like ") {
 				t.Errorf("%q: the error shows no example: %v", text, err)
 			}
 			return

@@ -95,33 +95,12 @@ func (s *session) refuse(w http.ResponseWriter, r *http.Request, rule string) {
 	s.Refused(rule, shown(r))
 	answer := refusal.Refusal{Host: s.Name, Port: s.Port, Method: r.Method, Path: r.URL.EscapedPath(), Rule: rule}
 	if rule == policy.RuleNotAllowed {
-		answer.Allow = s.opens(r.Method, answer.Path)
+		answer.Allow = policy.RuleForRequest(policy.Request{Scheme: s.scheme, Host: s.Name, Port: s.Port, Method: r.Method, Path: answer.Path})
 	}
 	if answer.Allow != "" && s.Remedy != nil {
 		answer.Remedy = s.Remedy(answer.Allow)
 	}
 	answer.ServeHTTP(w, r)
-}
-
-// opens returns a rule that opens a request, and no other than of its repository if it is one of git's. It is for the user to
-// add, and the guest's to choose: so there is none for a path that would be a pattern.
-func (s *session) opens(method, path string) string {
-	if strings.Contains(path, "*") || strings.Contains(strings.ToLower(path), "%2a") {
-		return ""
-	}
-	address := s.scheme + "://" + s.authority()
-	rules := []string{method + " " + address + path}
-	for _, of := range []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"} {
-		if repository, ok := strings.CutSuffix(path, of); ok {
-			rules = []string{"git:" + address + repository, rules[0]}
-		}
-	}
-	for _, rule := range rules {
-		if _, err := policy.ParseRule(rule); err == nil {
-			return rule
-		}
-	}
-	return ""
 }
 
 // shown is a request as a log has it: without the query, which may hold what is secret.

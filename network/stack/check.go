@@ -57,9 +57,10 @@ func parse(texts []string, one func(string) (policy.Rule, error)) (rules []polic
 // Answer is what becomes of a connection.
 type Answer struct {
 	policy.Verdict
-	Addr netip.Addr // that the host dials, or that decided; invalid if no address was looked at
-	Asks bool       // the user is asked, as no rule opens or closes it
-	Read bool       // its requests are read, as those of Config.Read are
+	Addr  netip.Addr // that the host dials, or that decided; invalid if no address was looked at
+	Opens string     // the rule that would open it, if it is closed and one would
+	Asks  bool       // the user is asked, as no rule opens or closes it
+	Read  bool       // its requests are read, as those of Config.Read are
 }
 
 // Check tells what becomes of a guest's connection to a host, by name or by address, on a network of that configuration.
@@ -67,8 +68,24 @@ type Answer struct {
 func Check(ctx context.Context, c Config, host string, port uint16, proto policy.Proto) (Answer, error) {
 	a, asks, err := check(ctx, c, host, port, proto)
 	a.Asks = asks != nil
+	if !a.Allow && err == nil {
+		a.Opens = c.opens(a, host, port, proto)
+	}
 	a.Read = (a.Allow || a.Asks) && proto == policy.TCP && newReadPorts(c.Read).has(host, port)
 	return a, err
+}
+
+// opens returns the rule that would open what an answer closes, if one would.
+func (c *Config) opens(a Answer, host string, port uint16, proto policy.Proto) string {
+	r, err := rulesOf(*c)
+	if err != nil {
+		return ""
+	}
+	e := Event{Proto: string(proto), Name: strings.ToLower(strings.TrimSuffix(host, ".")), Addr: netip.AddrPortFrom(a.Addr, port), Rule: a.Rule}
+	if _, err := netip.ParseAddr(host); err == nil {
+		e.Name = ""
+	}
+	return r.opens(e)
 }
 
 // check is Check. If the user is asked, it returns the rule that would open the destination as well.

@@ -327,15 +327,15 @@ func TestCheckKnowsTheHostsThatAreRead(t *testing.T) {
 		{mode: network.ModePublic, host: "api.example", port: 22, want: Answer{Verdict: policy.Verdict{Allow: true, Rule: policy.RulePublic}, Addr: public}},
 		{mode: network.ModePublic, host: "api.example", proto: policy.UDP, want: Answer{Verdict: policy.Verdict{Rule: RuleUnread}}},
 		{mode: network.ModePublic, host: public.String(), want: Answer{Verdict: policy.Verdict{Allow: true, Rule: policy.RulePublic}, Addr: public}},
-		{mode: network.ModePublic, host: "lan.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RulePrivate}, Addr: netip.MustParseAddr("192.168.1.1")}},
+		{mode: network.ModePublic, host: "lan.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RulePrivate}, Addr: netip.MustParseAddr("192.168.1.1"), Opens: "192.168.1.1"}},
 		{mode: network.ModePublic, allow: []string{"192.168.1.0/24:443"}, host: "lan.example", want: Answer{Verdict: policy.Verdict{Allow: true, Rule: "192.168.1.0/24:443"}, Addr: netip.MustParseAddr("192.168.1.1"), Read: true}},
 		{mode: network.ModePublic, deny: []string{"93.184.0.0/16"}, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: "deny 93.184.0.0/16"}, Addr: public}},
-		{mode: network.ModeAllowlist, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RuleNotAllowed}}},
+		{mode: network.ModeAllowlist, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RuleNotAllowed}, Opens: "api.example"}},
 		{mode: network.ModeAllowlist, allow: []string{"*.example"}, host: "api.example", want: Answer{Verdict: policy.Verdict{Allow: true, Rule: "*.example"}, Addr: public, Read: true}},
 		{mode: network.ModeAllowlist, allow: []string{"https://part.example/v1/**"}, host: "part.example", want: Answer{Verdict: policy.Verdict{Allow: true, Rule: "https://part.example/v1/**", Requests: true}, Addr: public, Read: true}},
 		{mode: network.ModeAllowlist, allow: []string{"api.example:443/udp"}, host: "api.example", proto: policy.UDP, want: Answer{Verdict: policy.Verdict{Rule: RuleUnread}}},
 		{mode: network.ModeAllowlist, allow: []string{"*.example"}, deny: []string{"api.example"}, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: "deny api.example"}}},
-		{mode: network.ModeAsk, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RuleNotAllowed}, Asks: true, Read: true}},
+		{mode: network.ModeAsk, host: "api.example", want: Answer{Verdict: policy.Verdict{Rule: policy.RuleNotAllowed}, Opens: "api.example", Asks: true, Read: true}},
 	} {
 		c, err := ConfigOf(tt.mode, tt.allow, tt.deny)
 		if err != nil {

@@ -1,11 +1,13 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/proxy"
@@ -40,6 +42,37 @@ func (r *rules) with(rule *policy.Rule) *rules {
 		return r
 	}
 	return &rules{r.public, r.allow.With(*rule), r.read}
+}
+
+// opens returns the rule that would open what was refused; nothing if no rule would, or if it is one request of a host.
+func (r *rules) opens(e Event) string {
+	addr := e.Addr.Addr()
+	switch e.Rule {
+	case policy.RuleNotAllowed, RuleNotAnswered:
+		return r.opensUnlisted(e)
+	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
+		// A rule for a name does not open its address.
+		if addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP) {
+			return policy.RuleFor(addr.String(), e.Addr.Port())
+		}
+	}
+	return ""
+}
+
+// opensUnlisted is that of what no rule of an allowlist opens or closes.
+func (r *rules) opensUnlisted(e Event) string {
+	if e.Request != "" {
+		return ""
+	}
+	switch e.Proto {
+	case string(policy.TCP):
+		if rule := r.asks(e.Name, e.Addr, policy.TCP); rule != nil {
+			return rule.String()
+		}
+	case string(policy.UDP):
+		return net.JoinHostPort(cmp.Or(e.Name, e.Addr.Addr().String()), strconv.Itoa(int(e.Addr.Port()))) + "/udp"
+	}
+	return ""
 }
 
 // judge tells whether a guest may speak to a port of an address; or of a name for which the address stands, if there is one:

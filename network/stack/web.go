@@ -156,36 +156,10 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // opens returns the rule that would open what was refused, with a command that adds it; nothing if no rule does, or if it is
 // one request of a host.
 func (n *Network) opens(e Event) (rule, remedy string) {
-	addr := e.Addr.Addr()
-	switch e.Rule {
-	case policy.RuleNotAllowed, RuleNotAnswered:
-		rule = n.opensUnlisted(e)
-	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
-		// A rule for a name does not open its address.
-		if addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP) {
-			rule = policy.RuleFor(addr.String(), e.Addr.Port())
-		}
-	}
-	if rule != "" && n.config.Remedy != nil {
+	if rule = n.rules.Load().opens(e); rule != "" && n.config.Remedy != nil {
 		remedy = n.config.Remedy(rule)
 	}
 	return rule, remedy
-}
-
-// opensUnlisted is that of what no rule of an allowlist opens or closes.
-func (n *Network) opensUnlisted(e Event) string {
-	if e.Request != "" {
-		return ""
-	}
-	switch e.Proto {
-	case string(policy.TCP):
-		if rule := n.rules.Load().asks(e.Name, e.Addr, policy.TCP); rule != nil {
-			return rule.String()
-		}
-	case string(policy.UDP):
-		return net.JoinHostPort(cmp.Or(e.Name, e.Addr.Addr().String()), strconv.Itoa(int(e.Addr.Port()))) + "/udp"
-	}
-	return ""
 }
 
 // note keeps a refusal, so that the guest can ask for the reason of one that came without.
