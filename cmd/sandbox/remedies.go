@@ -61,7 +61,7 @@ var words = map[remedy.Action]string{
 	remedy.FindAgent:      "build it with make, or say where it is with --agent",
 
 	remedy.Set:           "give --%[1]s %[2]s",
-	remedy.MakeWith:      "give --%[1]s %[2]s when a sandbox is made",
+	remedy.MakeWith:      "give --%[1]s %[2]s to sandbox run",
 	remedy.SetYourself:   "; give --%[1]s yourself if you want this",
 	remedy.SetByFlag:     "only --%[1]s can name one",
 	remedy.LeaveOut:      "leave out --%[1]s",
