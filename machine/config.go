@@ -148,7 +148,7 @@ func (h *Host) Resolve(c Config, img *image.Image) (Config, error) {
 	if len(errs) == 0 {
 		c.Shares = h.withBorrowed(context.Background(), c.Shares, m.User.Home)
 		errs = append(errs, checkClones(c.Shares))
-		rules, err := resolveRemotes(c.Allow, c.Shares)
+		rules, err := ResolveRemotes(c.Allow, c.Shares)
 		c.Allow, errs = rules, append(errs, err)
 		c.GitCredentials, err = resolveCredentials(c.GitCredentials, c.Shares)
 		errs = append(errs, err)

@@ -65,7 +65,7 @@ func parseRepository(address string, number int) (r gitRepository, err error) {
 	return r, nil
 }
 
-// resolveCredentials replaces names of remotes by the addresses to which they lead now, as resolveRemotes does.
+// resolveCredentials replaces names of remotes by the addresses to which they lead now, as ResolveRemotes does.
 func resolveCredentials(remotes []string, shares []virtiofs.Share) (resolved []string, err error) {
 	var known [][]string
 	for _, remote := range remotes {

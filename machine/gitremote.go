@@ -33,10 +33,10 @@ const (
 	gitPatience = 10 * time.Second
 )
 
-// resolveRemotes replaces the rules that name a remote by those of the repositories
+// ResolveRemotes replaces the rules that name a remote by those of the repositories
 // where it leads now. It is done once: what stands in a share is the guest's to change
 // from its first start on.
-func resolveRemotes(rules []string, shares []virtiofs.Share) ([]string, error) {
+func ResolveRemotes(rules []string, shares []virtiofs.Share) ([]string, error) {
 	var resolved []string
 	for _, rule := range rules {
 		m := gitRemote.FindStringSubmatch(rule)

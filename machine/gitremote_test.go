@@ -38,12 +38,12 @@ func TestARuleForARemoteOpensWhereItLeads(t *testing.T) {
 		// What would have Git read or execute something else.
 		origin("https://github.com/o/r") + "[include]\n\tpath = /dev/stdin\n[core]\n\tfsmonitor = touch /tmp/x\n[url \"https://evil.example/\"]\n\tinsteadOf = https://github.com/\n": "git:https://github.com/o/r",
 	} {
-		got, err := resolveRemotes([]string{"api.example.com", "git:origin"}, []virtiofs.Share{{Source: t.TempDir()}, {Source: repository(t, config)}, {Source: repository(t, config)}})
+		got, err := ResolveRemotes([]string{"api.example.com", "git:origin"}, []virtiofs.Share{{Source: t.TempDir()}, {Source: repository(t, config)}, {Source: repository(t, config)}})
 		if err != nil || !slices.Equal(got, append([]string{"api.example.com"}, strings.Fields(want)...)) {
 			t.Errorf("%s\n%q, %v, want %s", config, got, err, want)
 		}
 	}
-	if got, err := resolveRemotes([]string{"git:https://github.com/o/r"}, nil); err != nil || len(got) != 1 {
+	if got, err := ResolveRemotes([]string{"git:https://github.com/o/r"}, nil); err != nil || len(got) != 1 {
 		t.Errorf("a rule that names no remote: %q, %v", got, err)
 	}
 }
@@ -84,16 +84,16 @@ func TestARemoteThatNoRuleOpensSaysWhatToDo(t *testing.T) {
 		outside:                                                          "escapes",
 		worktree:                                                         "is a worktree",
 	} {
-		_, err := resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: dir}})
+		_, err := ResolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: dir}})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	_, err := resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("http://user:secret@github.com/o/r"))}})
+	_, err := ResolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("http://user:secret@github.com/o/r"))}})
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), `is "http://github.com/o/r": the rule`) {
 		t.Errorf("of one with a password, the error is %v", err)
 	}
-	_, err = resolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("ssh://git@git.example:2222/o/r"))}})
+	_, err = ResolveRemotes([]string{"git:origin"}, []virtiofs.Share{{Source: repository(t, origin("ssh://git@git.example:2222/o/r"))}})
 	if got := remedy.Of(err); len(got) != 1 || got[0].String() != "set allow git.example:2222" {
 		t.Errorf("the remedy is %v", got)
 	}

@@ -31,9 +31,10 @@ func netCommand() *cli.Command {
 				Usage:     "tell whether a guest reaches something, and which rule decides",
 				ArgsUsage: "[NAME] DESTINATION",
 				Description: `DESTINATION is a URL, or HOST[:PORT][/udp], at port 443 unless another is given. It is
-judged for the sandbox NAME, or for one that would be made with these options, by what
-judges its connections, and where single requests are open, by what judges these: by GET,
-unless another method stands before the URL. Nothing is connected to; a name is looked up.
+judged for the sandbox NAME, or for one that run would make here with these options and
+the settings files, by what judges its connections, and where single requests are open, by
+what judges these: by GET, unless another method stands before the URL. Nothing is
+connected to; a name is looked up.
 
 The exit status is 0 if the guest reaches it, and 1 if not, or only when you say so.
 
@@ -76,7 +77,7 @@ EXAMPLES
 }
 
 // checkOptions are those that decide what a guest reaches.
-var checkOptions = []string{"net", "allow", "deny", "allow-host-port", "secret", "upstream-proxy"}
+var checkOptions = []string{"net", "allow", "deny", "share", "git-push-only", "agent", "allow-host-port", "secret", "upstream-proxy"}
 
 func netCheck(c *cli.Context) error {
 	if c.NArg() < 1 || c.NArg() > 2 {
@@ -91,28 +92,11 @@ func netCheck(c *cli.Context) error {
 	if err != nil {
 		return usage("%w", err)
 	}
-	of := ""
-	mode, access := network.Mode(c.String("net")), machine.Access{Allow: c.StringSlice("allow"), Deny: c.StringSlice("deny"), Secrets: c.StringSlice("secret"), UpstreamProxy: c.String("upstream-proxy")}
-	if access.HostPorts, err = parseHostPorts(c.StringSlice("allow-host-port")); err != nil {
-		return usage("%w", err)
+	of, config, err := configToCheck(c)
+	if err != nil {
+		return err
 	}
-	if c.NArg() == 2 {
-		if slices.ContainsFunc(checkOptions, c.IsSet) {
-			return usage("what %s reaches is known: leave out --net and what else opens something, or its name", c.Args().First())
-		}
-		s, err := sandboxNamed(c.Args().First())
-		if err != nil {
-			return err
-		}
-		config, err := s.Config()
-		if err != nil {
-			return err
-		}
-		of, mode, access = s.Name, config.Network, config.Access
-	}
-	if _, err := network.ParseMode(string(mode)); err != nil {
-		return usage("%w", err)
-	}
+	mode, access := config.Network, config.Access
 	switch mode {
 	case network.ModeUser:
 		fmt.Fprintln(c.App.Writer, "open: the guest reaches what this machine reaches (user)")
@@ -194,6 +178,41 @@ func netCheck(c *cli.Context) error {
 		return &exitCode{exitFailure, nil}
 	}
 	return nil
+}
+
+// configToCheck is that of the sandbox that is named, with its name, or of one that run would make.
+func configToCheck(c *cli.Context) (name string, config machine.Config, err error) {
+	if c.NArg() == 2 {
+		name = c.Args().First()
+		if len(given(c)) > 0 {
+			return "", config, usage("what %s reaches is known: leave out --net and what else opens something, or its name", name)
+		}
+		s, err := sandboxNamed(name)
+		if err != nil {
+			return "", config, err
+		}
+		config, err = s.Config()
+		return name, config, err
+	}
+	sources, dir, err := loadSettings(c, func(r project.Request) (bool, error) {
+		fmt.Fprintf(notes(), "sandbox: note: %s\n", sentences(needsConsent(r)))
+		return false, nil
+	})
+	if err != nil {
+		return "", config, err
+	}
+	host, err := machine.Open()
+	if err != nil {
+		return "", config, err
+	}
+	if config, err = configure(c, host, sources); err != nil {
+		return "", config, usage("%w", err)
+	}
+	joinProject(&config, dir, openAnswers(host.Dirs), sources)
+	if config.Allow, err = machine.ResolveRemotes(config.Allow, config.Shares); err != nil {
+		return "", config, usage("%w", err)
+	}
+	return "", config, nil
 }
 
 // howToOpen says what opens what is closed, to the sandbox of a name or to one that is made, if anything does.

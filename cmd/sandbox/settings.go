@@ -15,8 +15,8 @@ import (
 	"github.com/sourcery-zone/sandbox/machine/project"
 )
 
-// applySettings gives the flags that neither the command line nor the
-// environment has set the values of the settings files, the project's before
+// applySettings gives the flags that the command has, and that neither the command line
+// nor the environment has set, the values of the settings files, the project's before
 // the user's. It returns for each flag where its value came from, and notes which
 // files do not count because somebody else may have written them. What the project's
 // file asks for is used as it was read when consent was asked for. dir is that of the
@@ -27,6 +27,9 @@ func applySettings(c *cli.Context, cwd, userFile string, consent consenter, note
 	mode, badMode := applyNet(c, files, found)
 	errs := []error{err, badMode, applyAgentHome(c, files, found)} // all mistakes are told at once
 	take := func(setting project.Setting, source project.Source) {
+		if !slices.ContainsFunc(c.Command.Flags, func(f cli.Flag) bool { return f.Names()[0] == setting.Key }) {
+			return
+		}
 		for _, value := range setting.Values {
 			if err := c.Set(setting.Key, value); err != nil {
 				errs = append(errs, setting.Errorf("%q is not a value for it: %w", value, err))
