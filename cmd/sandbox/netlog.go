@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,9 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/terminal"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/stack"
+	"github.com/sourcery-zone/sandbox/qemu"
 )
 
 func netLogCommand() *cli.Command {
@@ -121,18 +125,26 @@ func (k *command) session(ctx context.Context, s *machine.Sandbox, stays bool) e
 	}
 	err := k.run(ctx, s)
 	if unread == nil && log.Read(refused.add) == nil {
-		tellRefused("the network", refused.String(), "sandbox net log --denied "+s.Name, stays)
+		more := refused.opening()
+		if stays {
+			more = "sandbox net log --denied " + s.Name + " shows it"
+		}
+		tellRefused("the network", refused.String(), more)
 	}
-	tellRefused("rules of shares", several(refusedFiles(s.State().Refusals, since)), "sandbox audit --denied "+s.Name, stays)
+	more := ""
+	if stays {
+		more = "sandbox audit --denied " + s.Name + " shows it"
+	}
+	tellRefused("rules of shares", several(refusedFiles(s.State().Refusals, since)), more)
 	return err
 }
 
-// tellRefused prints what was refused and by whom, if anything was, and which command shows it if the sandbox stays.
-func tellRefused(by, what, command string, stays bool) {
+// tellRefused prints what was refused and by whom, if anything was, and what more there is to say.
+func tellRefused(by, what, more string) {
 	switch {
 	case what == "":
-	case stays:
-		fmt.Fprintf(notes(), "sandbox: %s refused %s: %s shows it\n", by, what, command)
+	case more != "":
+		fmt.Fprintf(notes(), "sandbox: %s refused %s: %s\n", by, what, more)
 	default:
 		fmt.Fprintf(notes(), "sandbox: %s refused %s\n", by, what)
 	}
@@ -149,10 +161,11 @@ func refusedFiles(all []machine.Refusal, since time.Time) (files []string) {
 	return files
 }
 
-// refusals are the destinations that entries from a time on were refused, those of connections before lookups, each once.
+// refusals are the destinations that entries from a time on were refused, those of connections before lookups, each once,
+// and the rules that would have opened some of them.
 type refusals struct {
-	since        time.Time
-	hosts, names []string
+	since               time.Time
+	hosts, names, rules []string
 }
 
 func (r *refusals) add(e gateway.Entry) error {
@@ -166,7 +179,41 @@ func (r *refusals) add(e gateway.Entry) error {
 	if host := destinationOf(e); !slices.Contains(*to, host) {
 		*to = append(*to, host)
 	}
+	if rule := ruleOpening(e); rule != "" && !slices.Contains(r.rules, rule) {
+		r.rules = append(r.rules, rule)
+	}
 	return nil
+}
+
+// ruleOpening returns the rule by which a connection would have been open, if one is sure to do that.
+func ruleOpening(e gateway.Entry) string {
+	host := cmp.Or(e.Name, e.Address)
+	switch e.Rule {
+	case policy.RuleNotAllowed, stack.RuleNotAnswered:
+	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
+		if e.Name != "" { // which does not open where it leads
+			return ""
+		}
+	default:
+		return ""
+	}
+	rule := policy.RuleFor(host, e.Port)
+	if _, err := policy.ParseRule(rule); err != nil || e.Proto != string(policy.TCP) {
+		return ""
+	}
+	return rule
+}
+
+// opening says how another sandbox is made that is refused less, or nothing if no rule does it.
+func (r *refusals) opening() string {
+	if len(r.rules) == 0 {
+		return ""
+	}
+	var flags []string
+	for _, rule := range r.rules[:min(len(r.rules), mostRefusals)] {
+		flags = append(flags, "--allow", rule)
+	}
+	return "another run opens it with " + qemu.ShellQuote(flags)
 }
 
 // mostRefusals is how many are named in a line.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/network/gateway"
+	"github.com/sourcery-zone/sandbox/network/policy"
+	"github.com/sourcery-zone/sandbox/network/stack"
 )
 
 func TestEntryIsOneLine(t *testing.T) {
@@ -41,6 +43,41 @@ func TestEntryIsOneLine(t *testing.T) {
 		if strings.Count(out.String(), "\n") != 1 || strings.Join(got, " ") != strings.Join(c.want, " ") {
 			t.Errorf("%+v is\n%q, want the words\n%q", c.entry, out.String(), c.want)
 		}
+	}
+}
+
+func TestRefusalsOfASessionHaveTheirRules(t *testing.T) {
+	now := time.Now()
+	r := refusals{since: now}
+	for _, e := range []gateway.Entry{
+		{Proto: "tcp", Name: "lan.example", Address: "198.18.0.1", Port: 443, Rule: policy.RulePrivate},
+		{Proto: "tcp", Address: "10.0.2.2", Port: 5432, Rule: stack.RuleGateway},
+		{Proto: "udp", Name: "a.example", Port: 443, Rule: policy.RuleNotAllowed},
+		{Proto: "dns", Name: "short", Rule: policy.RuleNotAllowed},
+		{Proto: "tcp", Name: `a\\032b`, Port: 443, Rule: policy.RuleNotAllowed},
+	} {
+		e.Time, e.Decision = now, gateway.DecisionRefused
+		if err := r.add(e); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.opening(); got != "" {
+			t.Errorf("%+v: %s", e, got)
+		}
+	}
+	for _, e := range []gateway.Entry{
+		{Proto: "tcp", Name: "a.example", Address: "198.18.0.1", Port: 443, Rule: policy.RuleNotAllowed},
+		{Proto: "tcp", Name: "a.example", Address: "198.18.0.1", Port: 80, Rule: policy.RuleNotAllowed},
+		{Proto: "tcp", Name: "b.example", Address: "198.18.0.2", Port: 22, Rule: stack.RuleNotAnswered},
+		{Proto: "tcp", Address: "fd00::1", Port: 22, Rule: policy.RulePrivate},
+		{Proto: "tcp", Name: "d.example", Port: 443, Rule: policy.RuleNotAllowed},
+	} {
+		e.Time, e.Decision = now, gateway.DecisionRefused
+		if err := r.add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := r.opening(), "another run opens it with --allow a.example --allow b.example:22 --allow '[fd00::1]:22'"; got != want {
+		t.Errorf("it says %q, want %q", got, want)
 	}
 }
 
