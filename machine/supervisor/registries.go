@@ -16,9 +16,16 @@ import (
 )
 
 // registryCommands print, for each preset that is read in the guest, the URLs from which
-// its package manager gets packages, whatever stands around them. They know no hosts: each
-// manager knows its own.
+// its package manager gets packages, whatever stands around them. They know no hosts, as each
+// manager knows its own, but for Cargo's.
 var registryCommands = map[string]string{
+	// To read its settings is no stable part of it yet, in any release of the language. It does
+	// not tell of its built-in registry, whose files are at another host than its index.
+	"cargo": `cargo --version >/dev/null || exit
+get() { RUSTC_BOOTSTRAP=1 cargo -Z unstable-options config get --format json "$1" | sed 's/sparse+//g'; }
+get source
+get registries
+get source.crates-io | grep -q replace-with || echo https://index.crates.io https://static.crates.io`,
 	"debian": `apt-get --print-uris update`,
 	"go":     `go env GOPROXY; sum=$(go env GOSUMDB); test "$sum" = off || echo "https://${sum%%[+ ]*} ${sum#* }"`,
 	"nix":    `nix --extra-experimental-features nix-command config show substituters`,

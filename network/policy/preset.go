@@ -32,6 +32,7 @@ var presets = []Preset{
 	}},
 	{Name: "openai", Date: "2026-11-26", Rules: []string{"api.openai.com", "chatgpt.com", "auth.openai.com"}},
 	{Name: "opencode", Date: "2026-11-26", Rules: []string{"models.opencode.ai", "opencode.ai"}},
+	{Name: "cargo", Read: true},
 	{Name: "debian", Read: true},
 	{Name: "go", Read: true},
 	{Name: "nix", Read: true},

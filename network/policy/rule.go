@@ -105,9 +105,6 @@ func ruleError(text string, at int, example, format string, args ...any) error {
 func parsePreset(text, name string) (Rule, error) {
 	i := slices.IndexFunc(presets, func(p Preset) bool { return p.Name == name })
 	if i < 0 {
-		if name == "cargo" {
-			return Rule{}, ruleError(text, len(presetPrefix), "index.crates.io and static.crates.io", "cargo cannot be asked what it is set to: open its hosts, or those of its mirror, with a rule for each")
-		}
 		var names []string
 		for _, p := range presets {
 			names = append(names, p.Name)

@@ -194,11 +194,10 @@ func TestErrorsOfRulesSayWhereAndHow(t *testing.T) {
 		"[fe80::1%eth0]:22":        "is no address and no network of IPv6",
 		"[ff02::fb]:5353/udp":      "no rule opens",
 		"[example.com]:22":         "is no address and no network of IPv6",
-		"preset:npmjs":             "character 8: there is no such preset, but anthropic, github, google, openai, opencode, debian, go, nix, npm, pypi; write it like preset:anthropic",
+		"preset:npmjs":             "character 8: there is no such preset, but anthropic, github, google, openai, opencode, cargo, debian, go, nix, npm, pypi; write it like preset:anthropic",
 		strings.Repeat("a.", 130):  "at most 253 characters",
 		strings.Repeat("a", 64):    "character 64",
 		"preset:":                  "no such preset",
-		"preset:cargo":             "cargo cannot be asked what it is set to: open its hosts, or those of its mirror, with a rule for each; write it like index.crates.io and static.crates.io",
 		"npm":                      "character 1: it is the name of a preset, and would stand for a host that is called so; write it like preset:npm",
 		"github":                   "write it like preset:github",
 		"npm:443":                  "", // a host after all
