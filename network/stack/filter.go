@@ -88,6 +88,17 @@ func takeIPv4(packet []byte, toAll bool) bool {
 	if from != Guest || to.IsMulticast() {
 		return false
 	}
-	// TCP fits its segments to the link. Pieces of them serve only to hide the header.
-	return !fragment || h.TransportProtocol() != header.TCPProtocolNumber
+	switch h.TransportProtocol() {
+	case header.TCPProtocolNumber:
+		if fragment {
+			return false // TCP fits its segments to the link: pieces of them serve only to hide the header
+		}
+		raiseSegments(h.Payload())
+	case header.ICMPv4ProtocolNumber:
+		// There is no narrower link behind the guest's card, and segments as small as the guest likes would take much memory.
+		m := header.ICMPv4(h.Payload())
+		return h.FragmentOffset() != 0 || len(m) < header.ICMPv4MinimumSize ||
+			m.Type() != header.ICMPv4DstUnreachable || m.Code() != header.ICMPv4FragmentationNeeded
+	}
+	return true
 }

@@ -54,7 +54,9 @@ func (f *filter) takeIPv6(packet []byte, to tcpip.LinkAddress) bool {
 		return false // programs use them, and no system sends anything there
 	}
 	switch tcpip.TransportProtocolNumber(h.NextHeader()) {
-	case header.TCPProtocolNumber, header.UDPProtocolNumber:
+	case header.TCPProtocolNumber:
+		raiseSegments(h.Payload())
+	case header.UDPProtocolNumber:
 	case header.ICMPv6ProtocolNumber:
 		// Of neighbor discovery, the rest is a router's; and the errors that a guest may report are of no use to a
 		// stack with one neighbor.

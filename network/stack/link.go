@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,8 @@ const (
 	// no use, and is what a small answer has to wait for behind a download. The bytes are shared with the buffers of
 	// the connections.
 	maxQueue = 3 << 20
+	// maxVector is how many pieces the kernel takes at once (UIO_MAXIOV). TCP puts small ones together to one frame.
+	maxVector = 1024
 	// frameOverhead is about what a queued frame takes besides its bytes.
 	frameOverhead = 512
 )
@@ -273,9 +276,13 @@ func (l *link) write(pkt *netstack.PacketBuffer) (err error) {
 		vector = append(vector, b[offset:])
 		offset = 0
 	}
+	sent := vector
+	if len(vector) > maxVector {
+		sent = [][]byte{slices.Concat(vector...)}
+	}
 	cerr := l.conn.Control(func(fd uintptr) {
 		for {
-			if _, err = unix.SendmsgBuffers(int(fd), vector, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != unix.EINTR {
+			if _, err = unix.SendmsgBuffers(int(fd), sent, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != unix.EINTR {
 				return
 			}
 		}

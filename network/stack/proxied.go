@@ -38,7 +38,7 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 
 // serveProxied has the proxy serve a connection, both ends of which are closed then.
 func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
-	guest := &guestConn{TCPConn: gonet.NewTCPConn(queue, ep)}
+	guest := &guestConn{pieceConn: pieceConn{gonet.NewTCPConn(queue, ep), piecesOf(ep)}}
 	name, addr := e.Name, e.Addr
 	n.proxy.Load().Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),
@@ -63,7 +63,7 @@ func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, 
 
 // guestConn is the guest's side of a connection, which counts.
 type guestConn struct {
-	*gonet.TCPConn
+	pieceConn
 	sent, received atomic.Int64
 }
 
@@ -74,7 +74,7 @@ func (c *guestConn) Read(b []byte) (int, error) {
 }
 
 func (c *guestConn) Write(b []byte) (int, error) {
-	n, err := c.TCPConn.Write(b)
+	n, err := c.pieceConn.Write(b)
 	c.received.Add(int64(n))
 	return n, err
 }

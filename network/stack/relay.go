@@ -24,7 +24,9 @@ import (
 // through something, such as the TLS of a proxy, has no descriptor, and needs buffers.
 func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host HalfConn, check func() (int64, error)) (sent, received int64) {
 	up := func() (int64, error) { return copyBytes(host, gonet.NewTCPConn(queue, ep)) }
-	down := func() (int64, error) { return copyBytes(gonet.NewTCPConn(queue, ep), host) }
+	down := func() (int64, error) {
+		return copyBytes(pieceConn{gonet.NewTCPConn(queue, ep), piecesOf(ep)}, host)
+	}
 	if direct, ok := host.(hostConn); ok {
 		up = func() (int64, error) { return fromGuest(ep, queue, direct) }
 		down = func() (int64, error) { return toGuest(ep, queue, direct) }
@@ -148,6 +150,7 @@ func toGuest(ep tcpip.Endpoint, queue *waiter.Queue, host hostConn) (total int64
 	entry, writable := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	queue.EventRegister(&entry)
 	defer queue.EventUnregister(&entry)
+	pieces := piecesOf(ep)
 	for {
 		end := false
 		rerr := conn.Read(func(fd uintptr) bool {
@@ -160,6 +163,7 @@ func toGuest(ep tcpip.Endpoint, queue *waiter.Queue, host hostConn) (total int64
 				if end || err != nil {
 					return true
 				}
+				pieces.next(from.ready)
 				n, terr := ep.Write(&from, tcpip.WriteOptions{})
 				total += n
 				switch {
