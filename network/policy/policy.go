@@ -20,6 +20,9 @@ type Policy struct {
 	// Host returns the addresses of the host. It is called for each decision, as they change while a guest runs.
 	// Where they cannot be told, and without a function, nothing is open.
 	Host func() ([]netip.Addr, error)
+	// Local tells whether the host takes for itself what it would send to an address, as it may also do where none of its
+	// interfaces has that address. It is called as Host is; nil: there are no such addresses.
+	Local func(netip.Addr) (bool, error)
 	// Allow are rules that open addresses around the host, and Deny rules that close some, which count more: see
 	// Rule.CheckPublic.
 	Allow, Deny []Rule
@@ -72,10 +75,13 @@ func (p *Policy) base(addr netip.Addr) string {
 		return rule
 	}
 	host, known := p.addresses()
-	switch {
-	case !known:
+	if !known {
 		return RuleHostUnknown
-	case isHost(host, addr):
+	}
+	switch local, err := p.isHost(host, addr); {
+	case err != nil:
+		return RuleHostUnknown
+	case local:
 		return RuleHost
 	case site(host, addr).IsValid():
 		return RuleSite
@@ -113,13 +119,19 @@ func site(host []netip.Addr, addr netip.Addr) netip.Prefix {
 }
 
 // isHost tells whether addr is one of the host's, or leads to one.
-func isHost(host []netip.Addr, addr netip.Addr) bool {
+func (p *Policy) isHost(host []netip.Addr, addr netip.Addr) (bool, error) {
 	for _, candidate := range append(embedded(addr), addr) {
 		if slices.ContainsFunc(host, func(h netip.Addr) bool { return h.Unmap().WithZone("") == candidate }) {
-			return true
+			return true, nil
+		}
+		if p.Local == nil {
+			continue
+		}
+		if local, err := p.Local(candidate); local || err != nil {
+			return local, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 // closed returns the rule that closes addr on every host, or nothing.

@@ -423,7 +423,10 @@ func (l *Allowlist) Dialed(a netip.AddrPort, proto Proto) Verdict {
 // around tells whether addr is not the host's own, and all of opens is in the range that closes it.
 func (p *Policy) around(addr netip.Addr, opens netip.Prefix) bool {
 	host, known := p.addresses()
-	if !known || isHost(host, addr) {
+	if !known {
+		return false
+	}
+	if local, err := p.isHost(host, addr); local || err != nil {
 		return false
 	}
 	closing := site(host, addr)

@@ -23,7 +23,7 @@ func ConfigOf(mode network.Mode, allow, deny []string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	public := &policy.Policy{Host: HostAddresses}
+	public := &policy.Policy{Host: HostAddresses, Local: IsLocal}
 	switch mode {
 	case network.ModePublic:
 		for _, r := range slices.Concat(opens, closes) {

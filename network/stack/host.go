@@ -1,10 +1,14 @@
 package stack
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -28,6 +32,52 @@ func HostAddresses() ([]netip.Addr, error) {
 		addrs = append(addrs, prefix.Addr())
 	}
 	return addrs, nil
+}
+
+// IsLocal tells whether the host takes for itself what it would send to an address, for a policy.Policy. Its routes say so, as
+// for the addresses of a cloud's load balancer or of a range that one host serves, which none of its interfaces has.
+func IsLocal(a netip.Addr) (bool, error) {
+	family, to := byte(unix.AF_INET6), a.AsSlice()
+	if a.Is4() {
+		family = unix.AF_INET
+	}
+	const attribute = unix.SizeofRtAttr
+	ask := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg+attribute, unix.SizeofNlMsghdr+unix.SizeofRtMsg+attribute+net.IPv6len)
+	ask = append(ask, to...)
+	order := binary.NativeEndian
+	order.PutUint32(ask, uint32(len(ask)))
+	order.PutUint16(ask[4:], unix.RTM_GETROUTE)
+	order.PutUint16(ask[6:], unix.NLM_F_REQUEST)
+	ask[unix.SizeofNlMsghdr] = family
+	ask[unix.SizeofNlMsghdr+1] = byte(8 * len(to))
+	order.PutUint16(ask[unix.SizeofNlMsghdr+unix.SizeofRtMsg:], uint16(attribute+len(to)))
+	order.PutUint16(ask[unix.SizeofNlMsghdr+unix.SizeofRtMsg+2:], unix.RTA_DST)
+
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, ask, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return false, os.NewSyscallError("sendto", err)
+	}
+	answer := make([]byte, os.Getpagesize())
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return false, os.NewSyscallError("recvfrom", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:n])
+	if err != nil || len(messages) == 0 {
+		return false, fmt.Errorf("the answer about a route cannot be read: %w", cmp.Or(err, error(unix.EBADMSG)))
+	}
+	switch m := messages[0]; {
+	case m.Header.Type == unix.NLMSG_ERROR:
+		return false, nil // there is no route, so that nothing is sent
+	case m.Header.Type == unix.RTM_NEWROUTE && len(m.Data) >= unix.SizeofRtMsg:
+		const kind = 7 // of a struct rtmsg
+		return m.Data[kind] == unix.RTN_LOCAL || m.Data[kind] == unix.RTN_ANYCAST, nil
+	}
+	return false, errors.New("the answer about a route is none")
 }
 
 // HostServers returns the DNS servers of the host.

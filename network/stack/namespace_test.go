@@ -250,3 +250,71 @@ func TestDialPolicyAsksAboutTheAddressThatIsDialled(t *testing.T) {
 		}
 	}
 }
+
+// What is sent to an address may stay on this machine though none of its interfaces has it.
+func TestAnAddressWithALocalRouteIsTheHosts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make a network namespace: run the test as root")
+	}
+	rule, err := policy.ParseRule("10.9.0.0/16:*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ownthread.Run(func() {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Errorf("no network namespace: %v", err)
+			return
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		err = netlink.LinkSetUp(lo)
+		local := []string{"93.184.215.14", "10.9.8.7", "2606:2800:21f::1"}
+		for _, a := range local {
+			ip := net.ParseIP(a)
+			bits := 128
+			if ip.To4() != nil {
+				ip, bits = ip.To4(), 32
+			}
+			err = errors.Join(err, netlink.RouteAdd(&netlink.Route{
+				LinkIndex: lo.Attrs().Index, Dst: &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)}, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
+			}))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		l, err := net.Listen("tcp", ":0")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+		p := &policy.Policy{Host: HostAddresses, Local: IsLocal, Allow: []policy.Rule{rule}}
+		for _, a := range local {
+			to := netip.AddrPortFrom(netip.MustParseAddr(a), port)
+			c, err := DialPolicy(p.Address)(context.Background(), policy.TCP, to)
+			if err == nil {
+				c.Close()
+			}
+			if closed, ok := errors.AsType[*ClosedError](err); !ok {
+				t.Errorf("%s: %v", a, err)
+			} else if to.Addr().IsPrivate() == (closed.Rule == policy.RuleHost) {
+				t.Errorf("%s is closed by %s", a, closed.Rule)
+			}
+		}
+		for _, a := range []string{"93.184.215.15", "2606:2800:21f::2"} {
+			if local, err := IsLocal(netip.MustParseAddr(a)); local || err != nil {
+				t.Errorf("%s, to which no route leads, is the host's (%v): %v", a, local, err)
+			}
+		}
+	})
+	for _, a := range []string{"127.0.0.1", "::1"} {
+		if local, err := IsLocal(netip.MustParseAddr(a)); !local || err != nil {
+			t.Errorf("%s is not the host's: %v", a, err)
+		}
+	}
+}
