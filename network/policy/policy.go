@@ -234,6 +234,8 @@ var special = []struct {
 
 	// The prefix of RFC 8215 is each network's own: where in it an address of IPv4 stands, only its gateway knows.
 	{netip.MustParsePrefix("64:ff9b:1::/48"), RuleReserved},
+	// Anycast, which leads to this network's own gateway: PCP (RFC 7723) opens its ports, as 192.0.0.9 does.
+	{netip.MustParsePrefix("2001:1::/32"), RuleReserved},
 	{netip.MustParsePrefix("2001:2::/48"), RuleReserved},   // benchmarks (RFC 5180)
 	{netip.MustParsePrefix("2001:10::/28"), RuleReserved},  // ORCHID (RFC 4843)
 	{netip.MustParsePrefix("2001:20::/28"), RuleReserved},  // ORCHIDv2 (RFC 7343)

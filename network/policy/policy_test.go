@@ -46,6 +46,8 @@ func TestPublicAddresses(t *testing.T) {
 		"64:ff9b:1::7f00:1":            policy.RuleReserved,
 		"64:ff9b:1:7f00:0:1::":         policy.RuleReserved,
 		"2002:7f00:1::":                policy.RuleLoopback,
+		"192.0.0.9":                    policy.RuleReserved,
+		"2001:1::1":                    policy.RuleReserved,
 		"2001:0:808:808:0:0:80ff:fffe": policy.RuleLoopback, // a Teredo client at 127.0.0.1
 		"2001:0:7f00:1:0:0:f7f7:f7f7":  policy.RuleLoopback, // a Teredo server at 127.0.0.1
 		"2a00:1:2:3:0:5efe:7f00:1":     policy.RuleLoopback,
