@@ -240,7 +240,7 @@ func (n *Network) lookupFailed(ctx context.Context, q question, err error) reply
 func (n *Network) answerPointer(ctx context.Context, q question, e *Event) reply {
 	addr, ok := reversed(q.host())
 	if !ok {
-		return n.forward(ctx, q) // such as _http._tcp.example.com
+		return n.forward(ctx, q) // such as _http._tcp.example.com, also if that is an alias of an address's name
 	}
 	if v := n.rules.Load().public.Reachable(addr); !v.Allow {
 		e.Allowed, e.Rule, e.Addr = false, v.Rule, netip.AddrPortFrom(addr, 0)

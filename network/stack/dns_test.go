@@ -201,6 +201,8 @@ func texts(m *dnsmessage.Message) (list []string) {
 			list = append(list, b.TXT...)
 		case *dnsmessage.MXResource:
 			list = append(list, b.MX.String())
+		case *dnsmessage.PTRResource:
+			list = append(list, b.PTR.String())
 		default:
 			list = append(list, r.Header.Type.String())
 		}
@@ -276,6 +278,9 @@ func TestLookups(t *testing.T) {
 		{"example.com", dnsmessage.TypeAXFR, dnsmessage.RCodeNotImplemented, nil, false},
 		{"1.1.168.192.in-addr.arpa", dnsmessage.TypePTR, dnsmessage.RCodeNameError, nil, true},
 		{"10.in-addr.arpa", dnsmessage.TypePTR, dnsmessage.RCodeNameError, nil, true},
+		{"1.0-127.1.168.192.in-addr.arpa", dnsmessage.TypePTR, dnsmessage.RCodeNameError, nil, true},
+		{"b._dns-sd._udp.0.1.168.192.in-addr.arpa", dnsmessage.TypePTR, dnsmessage.RCodeNameError, nil, true},
+		{"lb._dns-sd._udp.0.0.d.f.ip6.arpa", dnsmessage.TypePTR, dnsmessage.RCodeNameError, nil, true},
 		{"8.8.8.8.in-addr.arpa", dnsmessage.TypePTR, 0, nil, false},
 		{"_http._tcp.example.com", dnsmessage.TypePTR, 0, nil, false},
 	} {
@@ -329,6 +334,12 @@ func TestOtherRecordsComeFromTheHostsServers(t *testing.T) {
 			}
 			m.Authorities = []dnsmessage.Resource{a("ns.test.", 192, 168, 0, 1)}
 			m.Additionals = []dnsmessage.Resource{a("mx.test.", 192, 168, 0, 1)}
+		case "alias.test.": // which its owner has lead to the names of a network
+			private, public := "1.1.168.192.in-addr.arpa.", "8.8.8.8.in-addr.arpa."
+			m.Answers = []dnsmessage.Resource{
+				{Header: header(dnsmessage.TypePTR, private), Body: &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName("printer.lan.")}},
+				{Header: header(dnsmessage.TypePTR, public), Body: &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName("dns.google.")}},
+			}
 		case "refused.test.":
 			m.RCode = dnsmessage.RCodeRefused
 		case "silent.test.":
@@ -338,6 +349,9 @@ func TestOtherRecordsComeFromTheHostsServers(t *testing.T) {
 	}))
 	if m := l.ask("mail.test", dnsmessage.TypeMX, 4096); !slices.Equal(texts(m), []string{"mx.test.", "93.184.215.14"}) || len(m.Authorities) > 0 || len(m.Additionals) != 1 {
 		t.Errorf("the mail servers are %v, %v, %v", texts(m), m.Authorities, m.Additionals)
+	}
+	if m := l.ask("alias.test", dnsmessage.TypePTR, 4096); !slices.Equal(texts(m), []string{"dns.google."}) {
+		t.Errorf("an alias of addresses is answered by %v", texts(m))
 	}
 	if m := l.ask("long.test", dnsmessage.TypeTXT, 1232); !m.Truncated || len(m.Answers) > 0 {
 		t.Errorf("a long answer is %+v", m)

@@ -126,7 +126,7 @@ func (n *Network) parseAnswer(message []byte, id uint16, q question) (a reply, c
 	return a, false, err
 }
 
-// keep returns a section of a message, without records that hold closed addresses or lead around addresses.
+// keep returns a section of a message, without records that hold closed addresses, name them, or lead around addresses.
 func (n *Network) keep(next func() (dnsmessage.Resource, error)) (kept []dnsmessage.Resource, err error) {
 	for range maxRecords {
 		r, err := next()
@@ -137,11 +137,14 @@ func (n *Network) keep(next func() (dnsmessage.Resource, error)) (kept []dnsmess
 			return nil, err
 		}
 		open := true
+		if addr, ok := reversed(question{Question: dnsmessage.Question{Name: r.Header.Name}}.host()); ok {
+			open = n.open(addr) // an alias elsewhere may lead to it
+		}
 		switch body := r.Body.(type) {
 		case *dnsmessage.AResource:
-			open = n.open(netip.AddrFrom4(body.A))
+			open = open && n.open(netip.AddrFrom4(body.A))
 		case *dnsmessage.AAAAResource:
-			open = n.open(netip.AddrFrom16(body.AAAA))
+			open = open && n.open(netip.AddrFrom16(body.AAAA))
 		}
 		if open && r.Header.Type != typeSVCB && r.Header.Type != typeHTTPS {
 			kept = append(kept, r)

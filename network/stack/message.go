@@ -168,34 +168,36 @@ func (r reply) extension() dnsmessage.Resource {
 	return dnsmessage.Resource{Header: h, Body: body}
 }
 
-// reversed returns the address that a name such as 1.2.0.192.in-addr.arpa stands for.
+// reversed returns the address that a name such as 1.2.0.192.in-addr.arpa stands for, or below which it is, as
+// b._dns-sd._udp.0.2.0.192.in-addr.arpa.
 func reversed(host string) (netip.Addr, bool) {
 	if labels, ok := strings.CutSuffix(host, ".in-addr.arpa"); ok {
-		parts := strings.Split(labels, ".")
-		slices.Reverse(parts)
-		// Fewer labels are a network's, whose first address stands for it.
-		for len(parts) < 4 {
-			parts = append(parts, "0")
-		}
-		a, err := netip.ParseAddr(strings.Join(parts, "."))
-		return a, err == nil
+		numbers := lastNumbers(labels, 4, 10)
+		return netip.AddrFrom4([4]byte(append(numbers, 0, 0, 0, 0))), len(numbers) > 0
 	}
 	labels, ok := strings.CutSuffix(host, ".ip6.arpa")
 	if !ok {
 		return netip.Addr{}, false
 	}
 	var b [16]byte
-	digits := strings.Split(labels, ".")
-	if len(digits) > 2*len(b) {
-		return netip.Addr{}, false
+	digits := lastNumbers(labels, 2*len(b), 16)
+	for i, v := range digits {
+		b[i/2] |= v << (4 * (1 - i%2))
 	}
-	slices.Reverse(digits)
-	for i, digit := range digits {
-		v, err := strconv.ParseUint(digit, 16, 4)
-		if err != nil || len(digit) != 1 {
-			return netip.Addr{}, false
+	return netip.AddrFrom16(b), len(digits) > 0
+}
+
+// lastNumbers returns the numbers that the last labels of a name are, from its end on: bytes if the base is 10, and single
+// digits if it is 16. Fewer than most are a network's, whose first address stands for it.
+func lastNumbers(name string, most, base int) (numbers []byte) {
+	labels := strings.Split(name, ".")
+	slices.Reverse(labels)
+	for _, label := range labels[:min(len(labels), most)] {
+		v, err := strconv.ParseUint(label, base, 8)
+		if err != nil || base == 16 && len(label) != 1 {
+			break
 		}
-		b[i/2] |= byte(v) << (4 * (1 - i%2))
+		numbers = append(numbers, byte(v))
 	}
-	return netip.AddrFrom16(b), true
+	return numbers
 }
