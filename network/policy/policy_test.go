@@ -75,7 +75,6 @@ func TestPublicAddresses(t *testing.T) {
 		"239.255.255.250":              policy.RuleMulticast,
 		"ff02::fb":                     policy.RuleMulticast,
 		"255.255.255.255":              policy.RuleBroadcast,
-		"192.0.0.9":                    policy.RuleReserved,
 		"192.0.2.1":                    policy.RuleReserved,
 		"198.18.0.1":                   policy.RuleReserved,
 		"198.19.255.255":               policy.RuleReserved,
