@@ -136,6 +136,40 @@ func TestMethodsAndPathsInHeadersAreJudgedToo(t *testing.T) {
 	}
 }
 
+// Some servers take what follows a body for headers (CVE-2013-5704).
+func TestWhatIsJudgedIsInNoTrailer(t *testing.T) {
+	seen := make(chan http.Header, 10)
+	l := newLab(t, "https", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer
+	}), []string{"POST https://" + host + "/v1/**"})
+	for _, c := range []struct {
+		announced, trailer string
+		status             int
+	}{
+		{"X-Sum", "X-Sum: 1", http.StatusOK},
+		{"X-Sum", "X-Sum: 1\r\nX-HTTP-Method-Override: DELETE\r\nX_Original_URL: /admin", http.StatusOK},
+		{"X-Sum, X-HTTP-Method-Override", "X-Sum: 1\r\nX-HTTP-Method-Override: DELETE", http.StatusForbidden},
+		{"X_Rewrite_URL", "X_Rewrite_URL: /admin", http.StatusForbidden},
+	} {
+		conn := l.raw("http/1.1")
+		go func() {
+			fmt.Fprintf(conn, "POST /v1/a HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\nTrailer: %s\r\n\r\n1\r\nx\r\n0\r\n%s\r\n\r\n", host, c.announced, c.trailer)
+		}()
+		r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || r.StatusCode != c.status {
+			t.Errorf("%s: %v, %v", c.announced, r, err)
+			continue
+		}
+		if c.status != http.StatusOK {
+			continue
+		}
+		if got := <-seen; len(got) != 1 || got.Get("X-Sum") != "1" {
+			t.Errorf("%s: the host gets %v", c.trailer, got)
+		}
+	}
+}
+
 func TestAnswersAreStreamed(t *testing.T) {
 	both(t, func(t *testing.T, h2 bool) {
 		more := make(chan struct{})

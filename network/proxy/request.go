@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -58,10 +60,15 @@ func (s *session) judge(r *http.Request) (rule string) {
 	if r.URL.Scheme != "" || r.URL.Host != "" || r.URL.Opaque != "" || r.Method == http.MethodConnect {
 		return RuleAmbiguous // it is for a proxy
 	}
+	for name := range r.Trailer {
+		if isJudged(name) {
+			return RuleAmbiguous // some servers take trailers for headers, and what they say is not known yet
+		}
+	}
 	// A server may take method and path from elsewhere: what it could read has to be open, all of it.
 	methods, paths := []string{r.Method}, []string{r.URL.EscapedPath()}
 	for name, values := range r.Header {
-		switch plain := strings.ToLower(strings.ReplaceAll(name, "_", "-")); plain {
+		switch plain := plainName(name); plain {
 		case "x-http-method-override", "x-http-method", "x-method-override":
 			for _, value := range values {
 				methods = append(methods, strings.ToUpper(value))
@@ -89,6 +96,34 @@ func (s *session) judge(r *http.Request) (rule string) {
 		}
 	}
 	return ""
+}
+
+// plainName is a field's name as servers read it that know no underscores.
+func plainName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
+
+// isJudged tells whether judge looks at a field of that name.
+func isJudged(name string) bool {
+	switch plainName(name) {
+	case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+		"host", "content-length", "transfer-encoding":
+		return true
+	}
+	return false
+}
+
+// judgedTrailer is a request's body, after which the trailer has nothing that only judge may let pass. Names that were not
+// announced are known with its end.
+type judgedTrailer struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (b judgedTrailer) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		maps.DeleteFunc(b.trailer, func(name string, _ []string) bool { return isJudged(name) })
+	}
+	return n, err
 }
 
 func (s *session) refuse(w http.ResponseWriter, r *http.Request, rule string) {
@@ -127,6 +162,9 @@ func (s *session) rewrite(r *httputil.ProxyRequest) {
 		}
 	}
 	r.Out.Trailer = r.In.Trailer // into which they are written as they come
+	if r.Out.Body != nil && len(r.Out.Trailer) > 0 {
+		r.Out.Body = judgedTrailer{r.Out.Body, r.Out.Trailer}
+	}
 }
 
 // failed answers a request that the host did not.
