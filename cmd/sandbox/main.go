@@ -208,7 +208,7 @@ func buildVersion() string {
 // named opens the sandbox that the command's only argument names.
 func named(c *cli.Context) (*machine.Sandbox, error) {
 	if c.NArg() != 1 {
-		return nil, usage("sandbox %s needs the name of one sandbox: sandbox ls shows them", c.Command.Name)
+		return nil, usage("%s needs the name of one sandbox: sandbox ls shows them", c.Command.HelpName)
 	}
 	return sandboxNamed(c.Args().First())
 }
