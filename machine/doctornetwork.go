@@ -47,6 +47,7 @@ func networkFinding(r network.Resolver, s upstream.Settings, ping, ipv6 bool) Fi
 	case proxies != nil:
 		lines[0] = fmt.Sprintf("guests reach the Internet over %s, by way of the proxy %s", over, s)
 	}
+	lines = append(lines, "closed to them, unless another network is chosen, are this machine, the networks around it and all else that is nearer")
 	if len(r.Servers) > 0 {
 		names := "names are asked of " + strings.Join(r.Servers, ", ")
 		if search := r.SearchDomains(); len(search) > 0 {

@@ -18,7 +18,7 @@ func TestNetworkOfTheMachineIsTold(t *testing.T) {
 		verdict Verdict
 		want    []string
 	}{
-		{"plain", upstream.Settings{}, true, false, Good, []string{"over IPv4, as this machine has no way there over IPv6, without a proxy", "asked of 192.0.2.1, ::1", "looked for in corp.example", "ping works"}},
+		{"plain", upstream.Settings{}, true, false, Good, []string{"over IPv4, as this machine has no way there over IPv6, without a proxy", "closed to them, unless another network is chosen, are this machine", "asked of 192.0.2.1, ::1", "looked for in corp.example", "ping works"}},
 		{"behind a proxy", upstream.One("http://u:s3cret@proxy:3128"), false, true, Good, []string{"over IPv4 and IPv6, by way of the proxy http://proxy:3128", "remedy: sysctl net.ipv4.ping_group_range"}},
 		{"a proxy that cannot be used", upstream.One("ftp://u:s3cret@proxy"), true, true, Limited, []string{"without a proxy", "is not used: a proxy is written like"}},
 	} {
