@@ -25,6 +25,7 @@ type Refusal struct {
 	Rule   string `json:"rule"`             // that decided
 	Allow  string `json:"allow,omitempty"`  // the rule that would open it, if one would
 	Remedy string `json:"remedy,omitempty"` // a command for the person whose sandbox it is
+	Hint   string `json:"hint,omitempty"`   // a sentence on what the reader can do, where there is no such command
 
 	Secret *Secret `json:"secret,omitempty"` // because of which it was refused
 }
@@ -57,6 +58,9 @@ func (r Refusal) String() string {
 	b.WriteString("It is not an error of the server or the network, and trying again does not help.\n")
 	if r.Secret != nil {
 		b.WriteString(r.Secret.explain())
+	}
+	if r.Hint != "" {
+		fmt.Fprintf(&b, "%s\n", quote(r.Hint))
 	}
 	if r.Remedy != "" {
 		fmt.Fprintf(&b, "If the task needs it, ask the user to run, on the machine that has the sandbox:\n\n    %s\n", quote(r.Remedy))

@@ -36,6 +36,10 @@ func TestRefusal(t *testing.T) {
 			}
 		}
 	}
+	r.Remedy, r.Hint = "", "Ask for it."
+	if w := answer(r, "Accept", ""); !strings.HasSuffix(w.Body.String(), "\nAsk for it.\n") {
+		t.Errorf("the hint is missing in\n%s", w.Body)
+	}
 	for header, value := range map[string]string{"Accept": "text/plain;q=0.1, application/json", "Content-Type": "application/vnd.api+json; charset=utf-8"} {
 		w := answer(r, header, value)
 		var got struct {

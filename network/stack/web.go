@@ -147,7 +147,7 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	refused := refusal.Refusal{
 		Host: cmp.Or(c.wanted.name, c.addr.Addr().String()), Port: c.addr.Port(),
-		Method: r.Method, Path: r.URL.EscapedPath(), Rule: c.wanted.rule,
+		Method: r.Method, Path: r.URL.EscapedPath(), Rule: c.wanted.rule, Hint: hint(c.wanted.rule),
 	}
 	refused.Allow, refused.Remedy = w.network.opens(Event{Proto: string(policy.TCP), Name: c.wanted.name, Addr: c.addr, Rule: c.wanted.rule})
 	refused.ServeHTTP(rw, r)
@@ -160,6 +160,15 @@ func (n *Network) opens(e Event) (rule, remedy string) {
 		remedy = n.config.Remedy(rule)
 	}
 	return rule, remedy
+}
+
+// hint is what a guest is told of what no rule opens, if there is something to do about it.
+func hint(rule string) string {
+	switch rule {
+	case RuleGateway, policy.RuleHost, policy.RuleLoopback:
+		return "It is the computer of the sandbox's user, of which a sandbox can have single ports, as " + network.HostName + ": ask the user to make one that has this port."
+	}
+	return ""
 }
 
 // note keeps a refusal, so that the guest can ask for the reason of one that came without.
@@ -194,6 +203,7 @@ type PageRefusal struct {
 	Rule    string    `json:"rule"`
 	Allow   string    `json:"allow,omitempty"`  // the rule that would open it, if one would
 	Remedy  string    `json:"remedy,omitempty"` // a command for the person whose sandbox it is
+	Hint    string    `json:"hint,omitempty"`   // see refusal.Refusal
 }
 
 func (w *web) describe() Page {
@@ -218,6 +228,9 @@ func (w *web) describe() Page {
 	defer w.mu.Unlock()
 	for _, e := range w.refused {
 		r := PageRefusal{Time: e.Time, Proto: e.Proto, Name: e.Name, Request: e.Request, Rule: e.Rule}
+		if e.Proto == string(policy.TCP) {
+			r.Hint = hint(e.Rule)
+		}
 		if e.Addr.IsValid() {
 			r.Address = e.Addr.String()
 		}
@@ -289,7 +302,7 @@ func (w *web) request(rw http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(rw, "open: %s\n", v.Rule)
 		return
 	}
-	refused := refusal.Refusal{Host: host, Port: port, Rule: v.Rule}
+	refused := refusal.Refusal{Host: host, Port: port, Rule: v.Rule, Hint: hint(v.Rule)}
 	refused.Allow, refused.Remedy = n.opens(Event{Proto: string(proto), Name: host, Addr: addr, Rule: v.Rule})
 	refused.ServeHTTP(rw, r)
 }
@@ -323,6 +336,9 @@ func (p Page) String() string {
 		fmt.Fprintf(&b, "    %s %s %s: %s\n", r.Time.UTC().Format(time.TimeOnly), r.Proto, what, r.Rule)
 		if r.Remedy != "" {
 			fmt.Fprintf(&b, "        if the task needs it, ask the user to run: %s\n", r.Remedy)
+		}
+		if r.Hint != "" {
+			fmt.Fprintf(&b, "        %s\n", r.Hint)
 		}
 	}
 	return b.String()

@@ -101,22 +101,26 @@ func TestThePolicyPage(t *testing.T) {
 		_, _ = l.connect(netip.MustParseAddrPort("192.168.1.1:5432"))
 		_, _ = l.connect(netip.MustParseAddrPort("192.168.1.1:5432"))
 		_, _ = l.connect(netip.MustParseAddrPort("169.254.169.254:443"))
+		_, _ = l.connect(netip.AddrPortFrom(Gateway, 5432))
 		_, text := l.get("GET", "http://"+network.PolicyName+"/", "*/*")
 		_, body := l.get("GET", "http://"+network.PolicyName+"/", "application/json")
 		var page Page
 		if err := json.Unmarshal([]byte(body), &page); err != nil {
 			t.Fatalf("%v in\n%s", err, body)
 		}
-		if string(page.Mode) != mode || len(page.Refused) != 2 {
+		if string(page.Mode) != mode || len(page.Refused) != 3 {
 			t.Fatalf("the page of %s is\n%s", mode, body)
 		}
 		if r := page.Refused[0]; r.Address != "192.168.1.1:5432" || r.Allow != r.Address || r.Remedy != "open "+r.Address {
 			t.Errorf("the first refusal is %+v", r)
 		}
+		if r := page.Refused[2]; r.Remedy != "" || !strings.Contains(r.Hint, "as host.sandbox.internal: ask the user") {
+			t.Errorf("the refusal of a port of the host is %+v", r)
+		}
 		if mode == "allowlist" && strings.Join(page.Rules, " ") != "other.example *.example.com:8443" {
 			t.Errorf("the rules are %v", page.Rules)
 		}
-		for _, part := range append(page.Rules, `"`+mode+`"`, "192.168.1.1:5432", "169.254.169.254:443", "open 192.168.1.1:5432") {
+		for _, part := range append(page.Rules, `"`+mode+`"`, "192.168.1.1:5432", "169.254.169.254:443", "open 192.168.1.1:5432", "gateway\n        It is the computer of the sandbox's user") {
 			if !strings.Contains(text, part) {
 				t.Errorf("%q is missing in\n%s", part, text)
 			}
