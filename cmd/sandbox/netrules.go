@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -84,12 +87,14 @@ func changeRules(change func(rules []string) api.RuleChange) cli.ActionFunc {
 type rule struct {
 	Decision string `json:"decision"` // allow or deny
 	Rule     string `json:"rule"`
-	From     string `json:"from"` // ruleMade, ruleAdded, or the preset whose rule it is
+	From     string `json:"from"` // ruleMade, ruleAdded, ruleHostPort, or the preset whose rule it is
 }
 
 const (
 	ruleMade  = "made with" // the sandbox was
 	ruleAdded = "added"     // since
+
+	ruleHostPort = "port of this machine" // which is open by no rule
 )
 
 func netLsCommand() *cli.Command {
@@ -97,8 +102,9 @@ func netLsCommand() *cli.Command {
 		Name:      "ls",
 		Usage:     "show the rules of a guest's network, and where they come from",
 		ArgsUsage: "NAME",
-		Description: `Rules are those with which the sandbox was made, and those that were added since. What no
-rule is about, the network's mode decides, which comes first.
+		Description: `Rules are those with which the sandbox was made, and those that were added since; the ports
+of this machine that are open to it are beside them. What no rule is about, the network's
+mode decides, which comes first.
 
 EXAMPLES
    sandbox net ls work
@@ -145,6 +151,9 @@ func rulesOf(c machine.Config) []rule {
 	add("deny", ruleAdded, c.Denied)
 	add("allow", ruleMade, c.Allow)
 	add("allow", ruleAdded, c.Allowed)
+	for _, port := range c.HostPorts {
+		add("allow", ruleHostPort, []string{net.JoinHostPort(cmp.Or(port.Name, network.HostName), strconv.Itoa(port.Port))})
+	}
 	for _, preset := range slices.Sorted(maps.Keys(c.Registries)) {
 		add("allow", "preset:"+preset, c.Registries[preset])
 	}

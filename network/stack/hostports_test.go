@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -64,6 +65,12 @@ func TestOnePortOfTheHostIsOpenAndNothingElse(t *testing.T) {
 			for _, name := range []string{"sandbox.internal", "other.sandbox.internal", "x.host.sandbox.internal"} {
 				if m := l.ask(name, dnsmessage.TypeA, 1232); m.RCode != dnsmessage.RCodeNameError {
 					t.Errorf("%s is answered with %s, %v", name, m.RCode, texts(m))
+				}
+			}
+			_, page := l.get("GET", "http://"+network.PolicyName+"/", "")
+			for _, want := range []string{fmt.Sprintf("\n    host.sandbox.internal:%d\n", four), fmt.Sprintf("\n    host.docker.internal:%d\n", six)} {
+				if !strings.Contains(page, want) {
+					t.Errorf("%q is not in\n%s", want, page)
 				}
 			}
 			at := func(port int) netip.AddrPort { return netip.AddrPortFrom(Gateway, uint16(port)) }

@@ -187,10 +187,11 @@ func (w *web) note(e Event) {
 
 // Page is what a guest is told of its network's policy.
 type Page struct {
-	Mode    network.Mode  `json:"mode"`
-	Rules   []string      `json:"rules,omitempty"` // that open something beyond the mode
-	Deny    []string      `json:"deny,omitempty"`  // rules that close something, whatever opens it
-	Refused []PageRefusal `json:"refused"`         // the last at the end
+	Mode      network.Mode  `json:"mode"`
+	Rules     []string      `json:"rules,omitempty"`     // that open something beyond the mode
+	Deny      []string      `json:"deny,omitempty"`      // rules that close something, whatever opens it
+	HostPorts []string      `json:"hostPorts,omitempty"` // ports of the host that are open, each with a name at which it is
+	Refused   []PageRefusal `json:"refused"`             // the last at the end
 }
 
 // PageRefusal is something that the guest was refused.
@@ -223,6 +224,9 @@ func (w *web) describe() Page {
 	}
 	for _, rule := range closes {
 		p.Deny = append(p.Deny, rule.String())
+	}
+	for _, port := range n.config.HostPorts {
+		p.HostPorts = append(p.HostPorts, net.JoinHostPort(cmp.Or(port.Name, network.HostName), strconv.Itoa(port.Port)))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -324,6 +328,9 @@ func (p Page) String() string {
 	}
 	if len(p.Deny) > 0 {
 		fmt.Fprintf(&b, "\nClosed, whatever opens it:\n    %s\n", strings.Join(p.Deny, "\n    "))
+	}
+	if len(p.HostPorts) > 0 {
+		fmt.Fprintf(&b, "\nPorts of the computer that it runs on, which are open:\n    %s\n", strings.Join(p.HostPorts, "\n    "))
 	}
 	if len(p.Refused) > 0 {
 		b.WriteString("\nRefused lately, the last one at the end:\n")
