@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sourcery-zone/sandbox/internal/durable"
+	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/internal/trust"
 	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/network/policy"
@@ -66,25 +67,46 @@ func checkAsk(a Ask) error {
 	if len(a.Value) > maxAsk {
 		return fmt.Errorf("a value of more than %d characters is more than one can judge", maxAsk)
 	}
-	var err error
 	switch a.Option {
 	case "allow":
-		if remote, ok := strings.CutPrefix(a.Value, "git:"); ok && !strings.Contains(remote, ":") {
+		if namesRemote(a.Value) {
 			return fmt.Errorf("%q leads where the project says, and may lead elsewhere tomorrow: write the repository's address, such as git:https://github.com/OWNER/REPOSITORY", a.Value)
 		}
-		_, err = policy.ParseRule(a.Value)
-	case "allow-host-port":
-		_, err = network.ParseHostPort(a.Value)
-	case "secret":
-		_, err = secret.Parse(a.Value)
 	case "agent":
-		_, err = FindAIAgent(a.Value)
+		_, err := FindAIAgent(a.Value)
+		return err
+	}
+	return checkAccess(a.Option, a.Value)
+}
+
+// checkAccess finds what is wrong with a value of an option that opens or closes something.
+func checkAccess(option, value string) (err error) {
+	switch option {
+	case "allow":
+		if !namesRemote(value) {
+			_, err = policy.ParseRule(value)
+		}
+	case "deny":
+		_, err = policy.ParseDeny(value)
+	case "allow-host-port":
+		_, err = network.ParseHostPort(value)
+	case "secret":
+		_, err = secret.Parse(value)
 	case "publish":
-		if a.Value != AutoPublish {
-			_, err = network.ParseForward(a.Value)
+		if value != AutoPublish {
+			_, err = network.ParseForward(value)
 		}
 	}
+	if errors.Is(err, policy.ErrHost) {
+		err = remedy.Add(err, remedy.Set, "allow-host-port", "PORT")
+	}
 	return err
+}
+
+// namesRemote tells whether a rule is for where a remote of the shared repositories leads.
+func namesRemote(rule string) bool {
+	remote, ok := strings.CutPrefix(rule, "git:")
+	return ok && !strings.Contains(remote, ":")
 }
 
 // Consents are the requests to which the user has consented: a file for each project, in

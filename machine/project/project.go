@@ -203,10 +203,12 @@ func (s Setting) resolve(value any, option Option, dir string, layer Layer) ([]s
 				err = remedy.Add(fmt.Errorf("%q is a directory", v), remedy.SetByFlag, "image")
 			}
 		default:
-			err = option.check(v)
-		}
-		if err == nil && layer == ProjectFile && option.Trust == Consent {
-			err = checkAsk(Ask{option.Name, v})
+			if layer == ProjectFile && option.Trust == Consent {
+				err = checkAsk(Ask{option.Name, v})
+			}
+			if err == nil {
+				err = option.check(v)
+			}
 		}
 		if err != nil {
 			return nil, s.Errorf("%w", err)
@@ -215,7 +217,7 @@ func (s Setting) resolve(value any, option Option, dir string, layer Layer) ([]s
 	return values, nil
 }
 
-// check judges a value by itself, as the schema does.
+// check judges a value by itself: as the schema does, and as what it opens or closes is read.
 func (o Option) check(value string) error {
 	switch o.Kind {
 	case Size:
@@ -231,7 +233,7 @@ func (o Option) check(value string) error {
 			return fmt.Errorf("%q is not a value for it: use %s", value, or(o.Values))
 		}
 	}
-	return nil
+	return checkAccess(o.Name, value)
 }
 
 // ParseSize returns MiB; a number without a unit is MiB, as for QEMU's -m. Its error

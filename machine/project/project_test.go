@@ -72,6 +72,21 @@ publish = ["8080:80"]
 	}
 }
 
+func TestRulesOfTheUsersFileHaveTheirPlace(t *testing.T) {
+	for text, want := range map[string]string{
+		"allow = [\"git:origin\", \"a.example\"]\ndeny = \"b.example\"\npublish = [\"auto\", \"80:80\"]": "",
+		"net = \"ask\"\nallow = \"npm\"": "config.toml:2:1: allow: the rule \"npm\" is wrong at character 1",
+		"allow-host-port = \"db:5432\"":  "config.toml:1:1: allow-host-port: the host's port \"db:5432\" cannot be opened",
+		"publish = \"80\"":               "config.toml:1:1: publish: the port forward \"80\" is not valid",
+		"secret = [\"KEY\"]":             "config.toml:1:1: secret: ",
+	} {
+		_, _, err := load(t, "", text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
 func TestMistakesAreShownWithTheirPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"memory = \"4G\"\nmemoy = 1\n":                       "sandbox.toml:2:1: memoy: there is no such setting: is memory meant?",
@@ -98,6 +113,8 @@ func TestMistakesAreShownWithTheirPlace(t *testing.T) {
 		"image = \"./result\"":                               "sandbox.toml:1:1: image: \"./result\" is a directory [set-by-flag image]",
 		"image = \"..\"":                                     "sandbox.toml:1:1: image: \"..\" is a directory [set-by-flag image]",
 		"image = \"a\"\nflake = \".#x\"\n":                   "sandbox.toml:1:1: image: image and flake both name an image",
+		"net = \"none\"\ndeny = \"https://a.example/**\"":    "sandbox.toml:2:1: deny: the rule \"https://a.example/**\" is wrong at character 1: single requests can be opened, and only whole hosts be closed",
+		"allow = [\"a.example\", \"localhost:3000\"]":        "sandbox.toml:1:1: allow: the rule \"localhost:3000\" names this machine itself, of which no rule opens anything [set allow-host-port PORT]",
 		"memoy = 1\ncpus = \"x\"":                            "sandbox.toml:2:1: cpus: ", // each of several
 		"workdir = \"" + strings.Repeat("x", maxSize) + "\"": "is larger than 1 MiB",
 	} {
