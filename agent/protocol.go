@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -108,6 +109,9 @@ type Identity struct {
 	// Config is what the guest would have been told at its boot. Mounts that it
 	// has already stay as they are; Time and Entropy are not used.
 	Config BootConfig `json:"config"`
+	// Card is the hardware address of the guest's network card from then on; empty, it keeps its own. An agent of before
+	// leaves it as well.
+	Card net.HardwareAddr `json:"card,omitempty"`
 	// Key is the public key, in SSH's wire form, that alone opens the agent's
 	// channel from the next connection on.
 	Key []byte `json:"key"`

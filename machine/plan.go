@@ -96,7 +96,7 @@ func (p *Plan) chooseQEMU(ctx context.Context, arch qemu.Arch, cache string) err
 // NIC returns the network card of a sandbox of that name, or nil if it has none. That of
 // a network of ours has the socket fd.
 func (h Hardware) NIC(name string, fd int) *qemu.NIC {
-	nic := &qemu.NIC{MAC: network.MAC(name)}
+	nic := &qemu.NIC{MAC: network.MAC(name).String()}
 	switch {
 	case h.Network == network.ModeNone:
 		return nil

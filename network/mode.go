@@ -50,7 +50,7 @@ func ParseMode(name string) (Mode, error) {
 // MAC returns the hardware address of the network device of the sandbox called name: always the same for one
 // name, and unlikely to be the same for two. It begins with 52:54:00, the locally administered prefix by which
 // people know QEMU's devices.
-func MAC(name string) string {
+func MAC(name string) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(name))
-	return net.HardwareAddr{0x52, 0x54, 0x00, sum[0], sum[1], sum[2]}.String()
+	return net.HardwareAddr{0x52, 0x54, 0x00, sum[0], sum[1], sum[2]}
 }

@@ -16,9 +16,7 @@ import (
 )
 
 // become makes the guest, whose memory is a copy of another one's, one of its
-// own. The network card keeps its address: each guest is alone on its network, and
-// QEMU's DHCP server, whose table is restored with the guest, has another IP
-// address for another card than the one to which ports are forwarded.
+// own.
 func (s *service) become(identity agent.Identity) error {
 	key, err := ssh.ParsePublicKey(identity.Key)
 	if err == nil {
@@ -39,6 +37,9 @@ func (s *service) become(identity agent.Identity) error {
 	}
 	if s.image.OpenSSH {
 		errs = append(errs, writeSSHKeys("/", s.image.User, config))
+	}
+	if len(identity.Card) > 0 {
+		errs = append(errs, nameCard(identity.Card))
 	}
 	s.writeFiles("/", config.Files)
 	s.answerSSH(config)

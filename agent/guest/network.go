@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +88,26 @@ func (n *network) problem(err error) {
 	})
 }
 
+// nameCard gives the first network card another hardware address.
+func nameCard(address net.HardwareAddr) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("cannot list the network interfaces: %w", err)
+	}
+	i := slices.IndexFunc(links, isCard)
+	if i < 0 {
+		return nil
+	}
+	if err := netlink.LinkSetHardwareAddr(links[i], address); err != nil {
+		return fmt.Errorf("cannot give the network interface %s the address %s: %w", links[i].Attrs().Name, address, err)
+	}
+	return nil
+}
+
+func isCard(link netlink.Link) bool {
+	return link.Attrs().Flags&net.FlagLoopback == 0 && link.Attrs().EncapType == "ether"
+}
+
 // links brings up the loopback and the first network card, and returns the
 // latter; nil without an error means that there is none.
 func (n *network) links() (netlink.Link, error) {
@@ -98,7 +119,7 @@ func (n *network) links() (netlink.Link, error) {
 	for _, link := range links {
 		attrs := link.Attrs()
 		loopback := attrs.Flags&net.FlagLoopback != 0
-		if !loopback && (card != nil || attrs.EncapType != "ether") {
+		if !loopback && (card != nil || !isCard(link)) {
 			continue
 		}
 		if !loopback {

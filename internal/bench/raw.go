@@ -175,7 +175,7 @@ func (b *bench) rawConfig(dir string, key ssh.Signer) (qemu.Config, error) {
 	if err != nil {
 		return vm, err
 	}
-	vm.NIC = &qemu.NIC{MAC: network.MAC(vm.Name), Backend: qemu.UserNetwork{
+	vm.NIC = &qemu.NIC{MAC: network.MAC(vm.Name).String(), Backend: qemu.UserNetwork{
 		Forwards: []qemu.Forward{{Proto: "tcp", HostIP: loopback, HostPort: port, GuestPort: 22}},
 	}}
 	return vm, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/sourcery-zone/sandbox/internal/remedy"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/network"
 	"github.com/sourcery-zone/sandbox/virtiofs"
 )
 
@@ -130,7 +131,13 @@ func (v *supervisor) identity(plan *machine.Plan) (*agent.Identity, error) {
 	if bytes.Equal(was.PublicKey().Marshal(), own) {
 		return nil, nil
 	}
-	return &agent.Identity{Config: v.bootConfig(plan), Key: own}, nil
+	who := &agent.Identity{Config: v.bootConfig(plan), Key: own}
+	// QEMU's DHCP server, whose table is restored with the guest, has another IP address for another card than the one to
+	// which ports are forwarded.
+	if v.config.Network.Judged() {
+		who.Card = network.MAC(v.config.Name)
+	}
+	return who, nil
 }
 
 func (v *supervisor) bootConfig(plan *machine.Plan) agent.BootConfig {

@@ -57,7 +57,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		return err
 	}
 	v.gateway, err = gateway.Start(ctx, gateway.Options{
-		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Search: v.search, Resolver: v.resolver.File(),
+		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Card: network.MAC(v.config.Name), Search: v.search, Resolver: v.resolver.File(),
 		Secrets: secrets, Answers: answers, Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
 		Started: func(pid int, walls confine.Report) {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"sync"
@@ -59,6 +60,7 @@ type Options struct {
 	Upstream  upstream.Settings  // the proxies by which the host reaches the Internet
 	HostPorts []network.HostPort // of the host's loopback, that are open to the guest; no more than network.MaxHostPorts
 	HostName  string             // of the guest
+	Card      net.HardwareAddr   // see stack.Config
 	Search    []string           // domains in which the guest is to look for short names
 
 	// Remedy is a command to which a rule is appended to open something, for the person whose sandbox it is. Who is refused
@@ -229,7 +231,7 @@ func (g *Gateway) run() (err error) {
 	if err == nil {
 		err = control.Ask(wire.Request{Start: &wire.Start{
 			MTU: MTU, Mode: g.options.Mode, Rules: g.rules, HostPorts: g.options.HostPorts, Upstream: g.options.Upstream,
-			HostName: g.options.HostName, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.authority, Responses: g.answers,
+			HostName: g.options.HostName, Card: g.options.Card, Search: g.options.Search, Remedy: g.options.Remedy, Authority: g.authority, Responses: g.answers,
 		}}, g.link)
 	}
 	for _, p := range g.published {

@@ -11,7 +11,8 @@ import (
 // filter decides which frames are a guest's own, before anything else reads them.
 type filter struct {
 	mtu   int
-	guest tcpip.LinkAddress // of the first frame that was taken; empty before
+	card  tcpip.LinkAddress // that the guest has, or takes on: see Config.Card
+	guest tcpip.LinkAddress // of the frames that are taken; empty before the first one
 
 	ipv6      bool
 	addresses addresses6
@@ -26,13 +27,13 @@ const (
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // take tells whether a frame is to be read. The first one tells the guest's hardware address: a restored guest has
-// kept the one that it had, whatever its card was made with.
+// kept the one that it had, whatever its card was made with. A fork takes on its own after that, and keeps it.
 func (f *filter) take(frame []byte) bool {
 	if len(frame) < header.EthernetMinimumSize || len(frame) > header.EthernetMinimumSize+f.mtu {
 		return false
 	}
 	to, from := tcpip.LinkAddress(frame[:6]), tcpip.LinkAddress(frame[6:12])
-	if f.guest != "" && from != f.guest {
+	if f.guest != "" && from != f.guest && from != f.card {
 		return false
 	}
 	if from[0]&1 != 0 || from == gatewayMAC || from == "\x00\x00\x00\x00\x00\x00" {
@@ -49,7 +50,7 @@ func (f *filter) take(frame []byte) bool {
 	case kind == uint16(header.IPv4ProtocolNumber):
 		ok = takeIPv4(packet, to == broadcastMAC)
 	}
-	if ok && f.guest == "" {
+	if ok && (f.guest == "" || from == f.card) {
 		f.guest = from
 	}
 	return ok

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -287,6 +288,30 @@ func TestFramesThatAreNotTheGuestsOwnAreDropped(t *testing.T) {
 	})
 	if _, dialed := l.seen(); len(dialed) > 0 {
 		t.Errorf("the host dialled %v", dialed)
+	}
+}
+
+// A fork has its parent's hardware address until its agent gives it its own.
+func TestAForkTakesOnTheAddressOfItsCard(t *testing.T) {
+	const card, otherMAC = tcpip.LinkAddress("\x52\x54\x00\x07\x07\x07"), tcpip.LinkAddress("\x52\x54\x00\x09\x09\x09")
+	l := newBareLab(t, func(c *Config) { c.Card = net.HardwareAddr(card) })
+	l.barrier()
+	asks := func(from tcpip.LinkAddress) []byte {
+		return ethernet(broadcastMAC, from, header.ARPProtocolNumber, arpPacket(header.ARPRequest, from, Guest, Gateway))
+	}
+	l.drops(map[string][]byte{"another address than that of either": asks(otherMAC)})
+	l.send(asks(card))
+	if got := header.Ethernet(l.receive()); got.DestinationAddress() != card || got.SourceAddress() != gatewayMAC {
+		t.Errorf("the card is answered by a frame from %s to %s", got.SourceAddress(), got.DestinationAddress())
+	}
+	dropped, _ := l.network.Dropped()
+	l.send(asks(guestMAC))
+	l.send(asks(card))
+	if got := header.Ethernet(l.receive()); got.DestinationAddress() != card {
+		t.Errorf("what the parent's address asks is answered to %s", got.DestinationAddress())
+	}
+	if now, _ := l.network.Dropped(); now != dropped+1 {
+		t.Errorf("%d frames of the parent's address are dropped, want 1", now-dropped)
 	}
 }
 

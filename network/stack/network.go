@@ -75,6 +75,9 @@ type Config struct {
 	IPv6 bool
 	// Search are the domains that the guest appends to short names.
 	Search []string
+	// Card is the hardware address of the guest's card, if it is known. A guest that was restored may have another one until
+	// it takes this one on.
+	Card net.HardwareAddr
 	// HostName is the guest's name, if it is to get one by DHCP.
 	HostName string
 	// Connections is how many connections there may be at once: DefaultConnections, if it is 0.
@@ -209,7 +212,7 @@ func New(config Config) (_ *Network, err error) {
 	}
 	n := &Network{
 		config:         config,
-		filter:         filter{mtu: config.MTU, ipv6: config.IPv6, addresses: addresses6{}},
+		filter:         filter{mtu: config.MTU, card: tcpip.LinkAddress(config.Card), ipv6: config.IPv6, addresses: addresses6{}},
 		met:            make(chan struct{}),
 		asked:          asked{tell: config.Ask, open: map[string]*asking{}, granted: map[string]time.Time{}},
 		held:           map[*held]struct{}{},
@@ -351,10 +354,12 @@ func (n *Network) admit(frame []byte) bool {
 		}
 		return false
 	}
-	if n.link.peer.Load() == nil {
+	if peer := n.link.peer.Load(); peer == nil || *peer != n.filter.guest {
 		guest := n.filter.guest
 		n.link.peer.Store(&guest)
-		close(n.met)
+		if peer == nil {
+			close(n.met)
+		}
 	}
 	return true
 }

@@ -176,6 +176,7 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 		config.Remedy = func(rule string) string { return r.Remedy + " " + shellescape.Quote(rule) } // a path is the guest's to choose
 	}
 	s.mode = r.Mode
+	config.Card = r.Card
 	config.Link, config.MTU, config.HostName, config.Search, config.Log, config.Logger = link, r.MTU, r.HostName, r.Search, newEventLog(s.log).note, s.log
 	if len(r.Authority) > 0 {
 		if config.Proxy, err = s.reads(r.Authority, answers); err != nil {

@@ -52,6 +52,7 @@ type Start struct {
 	HostPorts []network.HostPort `json:"hostPorts,omitempty"`
 	Upstream  upstream.Settings  `json:"upstream,omitzero"` // with passwords
 	HostName  string             `json:"hostName,omitempty"`
+	Card      net.HardwareAddr   `json:"card,omitempty"`   // see stack.Config
 	Search    []string           `json:"search,omitempty"` // domains that are appended to short names
 	Remedy    string             `json:"remedy,omitempty"` // a command to which a rule is appended
 
