@@ -23,6 +23,9 @@ type Policy struct {
 	// Local tells whether the host takes for itself what it would send to an address, as it may also do where none of its
 	// interfaces has that address. It is called as Host is; nil: there are no such addresses.
 	Local func(netip.Addr) (bool, error)
+	// Upstream returns the addresses of proxies by which the host reaches the Internet: who speaks to one himself has it connect
+	// to what is around it. nil: there are none.
+	Upstream func() []netip.Addr
 	// Allow are rules that open addresses around the host, and Deny rules that close some, which count more: see
 	// Rule.CheckPublic.
 	Allow, Deny []Rule
@@ -42,6 +45,7 @@ const (
 	RulePublic      = "public"       // open: an address of the Internet
 	RuleHost        = "host-address" // an address of the host itself
 	RuleHostUnknown = "host-unknown" // closed because nobody knows the host's addresses
+	RuleUpstream    = "upstream-proxy"
 	RuleLoopback    = "loopback"
 	RulePrivate     = "private" // RFC 1918, unique local addresses, and what was used for them before
 	RuleShared      = "shared"  // a provider's own network (RFC 6598)
@@ -73,6 +77,14 @@ func (p *Policy) Address(a netip.AddrPort, proto Proto) Verdict {
 func (p *Policy) base(addr netip.Addr) string {
 	if rule := closed(addr); rule != "" {
 		return rule
+	}
+	if p.Upstream != nil {
+		proxies := p.Upstream()
+		for _, candidate := range append(embedded(addr), addr) {
+			if slices.Contains(proxies, candidate) {
+				return RuleUpstream
+			}
+		}
 	}
 	host, known := p.addresses()
 	if !known {

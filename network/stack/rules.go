@@ -28,6 +28,9 @@ func rulesOf(c Config) (*rules, error) {
 	if r.public == nil {
 		return nil, errors.New("a network needs a policy")
 	}
+	if r.public.Upstream == nil && c.Upstream != nil {
+		r.public.Upstream = c.Upstream.Addresses
+	}
 	for _, h := range c.Read {
 		if _, err := netip.ParseAddr(h.Name); err == nil || isInternal(h.Name) {
 			return nil, fmt.Errorf("the requests to %q cannot be read: it is not the name of a host of the Internet", h.Name)
@@ -115,9 +118,9 @@ var errNoProxy = errors.New("a network that reads requests needs a proxy")
 
 // SetRules has a configuration's Policy or Allow judge from now on, which must be of the kind that judged before.
 // Connections and flows that they do not open end, and questions that they answer are answered. The hosts whose requests are
-// read stay the same.
+// read stay the same, and so do the proxies.
 func (n *Network) SetRules(c Config) error {
-	c.Read = n.config.Read
+	c.Read, c.Upstream = n.config.Read, n.config.Upstream
 	next, err := rulesOf(c)
 	if err != nil {
 		return err

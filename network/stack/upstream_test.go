@@ -19,6 +19,7 @@ import (
 
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/upstream"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // testProxy is one of HTTP, which says to what it was to connect.
@@ -104,6 +105,43 @@ func TestPublicConnectionsGoByWayOfTheProxyToTheJudgedAddress(t *testing.T) {
 	}
 	if _, dialed := l.seen(); !slices.Equal(dialed, []netip.AddrPort{direct}) {
 		t.Errorf("the host itself dialled %v", dialed)
+	}
+}
+
+// A proxy on the Internet that lets this machine in would connect a guest to what is around it.
+func TestTheProxyItselfIsClosed(t *testing.T) {
+	proxy := netip.MustParseAddrPort("93.184.217.9:3128")
+	names := resolver(zone{"proxy.example": {"93.184.217.9"}, "www.example": {public.String()}})
+	at := func(c *Config) {
+		proxies, err := upstream.New(upstream.Settings{Other: "http://" + proxy.String(), None: "93.184.217.9,93.184.215.14,.example"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Upstream = proxies
+	}
+	for name, l := range map[string]*lab{
+		"the public network": newLab(t, at, names),
+		"an allowlist":       newLab(t, allow(t, "proxy.example:*", "93.184.217.0/24:*", "www.example:*"), at, names),
+	} {
+		service := l.listen(3128, func(c *net.TCPConn) { c.Close() })
+		l.mu.Lock()
+		l.services[proxy] = l.services[service]
+		l.mu.Unlock()
+		if c, err := l.connect(proxy); err == nil {
+			c.Close()
+			t.Errorf("%s: the guest speaks to the proxy", name)
+		}
+		l.event(func(e Event) bool { return e.Rule == policy.RuleUpstream && e.Proto == "tcp" })
+		if m := l.ask("proxy.example", dnsmessage.TypeA, 0); len(m.Answers) > 0 {
+			if c, err := l.connect(netip.AddrPortFrom(l.address("proxy.example"), proxy.Port())); err == nil {
+				c.Close()
+				t.Errorf("%s: the guest speaks to the proxy by a name", name)
+			}
+		}
+		if _, dialed := l.seen(); len(dialed) > 0 {
+			t.Errorf("%s: the host dialled %v", name, dialed)
+		}
+		l.mustConnect(netip.AddrPortFrom(l.address("www.example"), service.Port()))
 	}
 }
 

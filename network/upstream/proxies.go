@@ -11,9 +11,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +28,50 @@ import (
 type Proxies struct {
 	web, other *Proxy
 	wanted     func(*url.URL) (*url.URL, error)
+	lookup     func(ctx context.Context, network, host string) ([]netip.Addr, error)
+
+	mu        sync.Mutex
+	addresses []netip.Addr
+	until     time.Time // when they are looked up again
+}
+
+const (
+	// addressTime is how long the addresses of proxies are believed, and retryTime how long those of before are if they cannot
+	// be found within lookupTimeout.
+	addressTime   = time.Minute
+	retryTime     = 5 * time.Second
+	lookupTimeout = 2 * time.Second
+)
+
+// Addresses returns those that the proxies have. If they cannot be found out, they are those of before: there is no way by
+// the proxy then either.
+func (p *Proxies) Addresses() []netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Now().Before(p.until) {
+		return p.addresses
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+	defer cancel()
+	var all []netip.Addr
+	failed := false
+	for _, proxy := range []*Proxy{p.web, p.other} {
+		if proxy == nil {
+			continue
+		}
+		found, err := p.lookup(ctx, "ip", proxy.url.Hostname())
+		failed = failed || err != nil
+		for _, a := range found {
+			all = append(all, a.Unmap().WithZone(""))
+		}
+	}
+	p.until = time.Now().Add(addressTime)
+	if failed {
+		all, p.until = append(all, p.addresses...), time.Now().Add(retryTime)
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	p.addresses = slices.Compact(all)
+	return p.addresses
 }
 
 // New returns the proxies that there are by the settings: nil, if there are none.
@@ -37,7 +84,7 @@ func New(s Settings) (*Proxies, error) {
 	}
 	// It is asked for nothing but whether any proxy is wanted.
 	rule := httpproxy.Config{HTTPProxy: "http://proxy", HTTPSProxy: "http://proxy", NoProxy: s.None}
-	p := &Proxies{wanted: rule.ProxyFunc()}
+	p := &Proxies{wanted: rule.ProxyFunc(), lookup: net.DefaultResolver.LookupNetIP}
 	for text, proxy := range map[string]**Proxy{s.Web: &p.web, s.Other: &p.other} {
 		if text == "" {
 			continue

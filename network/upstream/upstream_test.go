@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +31,32 @@ func TestSettingsOfTheEnvironment(t *testing.T) {
 		if got := FromEnvironment(func(name string) string { return tt.env[name] }); got != tt.want {
 			t.Errorf("%v: %+v, want %+v", tt.env, got, tt.want)
 		}
+	}
+}
+
+func TestProxiesHaveAddresses(t *testing.T) {
+	p, err := New(Settings{Web: "http://192.0.2.7:3128", Other: "socks5://u:p@proxy.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	literal, named := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("198.51.100.1")
+	fails := false
+	p.lookup = func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		switch {
+		case host == literal.String():
+			return []netip.Addr{literal}, nil
+		case fails || host != "proxy.example.com":
+			return nil, errors.New("there is no such name")
+		}
+		return []netip.Addr{netip.MustParseAddr("::ffff:198.51.100.1")}, nil
+	}
+	want := []netip.Addr{literal, named}
+	if got := p.Addresses(); !slices.Equal(got, want) {
+		t.Errorf("the proxies have %v", got)
+	}
+	fails, p.until = true, time.Time{}
+	if got := p.Addresses(); !slices.Equal(got, want) {
+		t.Errorf("while one of them is not found, the proxies have %v", got)
 	}
 }
 
