@@ -362,6 +362,11 @@ func TestEndOfAGuestByItself(t *testing.T) {
 			if tt.again == againNot {
 				l.expect(tt.status, tt.reason)
 			}
+			// Who watches the guest may learn of its end last, when the next run has written its state already.
+			before := l.s.State()
+			if err := l.v.setState(func(st *machine.State) { st.Reason = "late" }); err == nil || l.s.State().Reason != before.Reason {
+				t.Errorf("what comes after the end changes the state: %v, %+v", err, l.s.State())
+			}
 		})
 	}
 }

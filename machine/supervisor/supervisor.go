@@ -88,6 +88,7 @@ type supervisor struct {
 
 	mu     sync.Mutex
 	state  machine.State
+	over   bool          // see closeState
 	client *agent.Client // nil until the agent answers
 
 	stop     chan stopRequest
@@ -274,11 +275,13 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	case !v.retried && !v.toStop() && v.failedByChance():
 		v.log.Warn("the start failed and is tried once more", "err", err)
 		v.teardown()
+		v.closeState()
 		return againAsBefore, nil
 	default:
 		end = ending{status: machine.StatusCrashed, reason: "it did not start: " + err.Error()}
 	}
 	v.teardown()
+	v.closeState()
 	if end.written {
 		v.keepCaches(context.WithoutCancel(ctx))
 	}
@@ -460,22 +463,39 @@ func (v *supervisor) finish(end ending) error {
 		return v.s.Erase()
 	}
 	ended := time.Now()
-	err := v.setState(func(st *machine.State) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err := v.writeState(func(st *machine.State) {
 		st.Status, st.Reason, st.Ended = end.status, end.reason, ended
 		st.Supervisor, st.Identity, st.QEMU, st.Gateway, st.Ports, st.Questions = 0, nil, 0, 0, nil, nil
 	})
 	if err != nil { // the disk is full: what matters most may still fit
-		err = v.setState(func(st *machine.State) {
+		err = v.writeState(func(st *machine.State) {
 			*st = machine.State{Status: end.status, Reason: end.reason, Started: st.Started, Ended: ended, Clones: st.Clones}
 		})
 	}
 	return errors.Join(os.RemoveAll(v.s.Files().RuntimeDir()), err)
 }
 
-// setState changes the state and publishes it in the state file.
+// setState changes the state and publishes it in the state file, as long as that is this run's to write.
 func (v *supervisor) setState(change func(*machine.State)) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.over {
+		return errors.New("the sandbox has ended")
+	}
+	return v.writeState(change)
+}
+
+// closeState keeps those who still watch the guest that has ended from the state: it is the end's now, or the next run's.
+func (v *supervisor) closeState() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.over = true
+}
+
+// writeState is setState at any time. The caller holds v.mu.
+func (v *supervisor) writeState(change func(*machine.State)) error {
 	change(&v.state)
 	return durable.WriteJSON(v.s.Files().Path(layout.StateFile), v.state)
 }
