@@ -143,7 +143,7 @@ func (n *Network) answer(q question) reply {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, lookupTimeout)
 	defer cancel()
-	e, began := Event{Proto: "dns", Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
+	e, began := Event{Proto: ProtoDNS, Name: q.host(), Allowed: true, Rule: policy.RulePublic}, time.Now()
 	r := n.rules.Load()
 	var a reply
 	switch {

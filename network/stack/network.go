@@ -112,10 +112,13 @@ type Config struct {
 // DefaultConnections is how many TCP connections a guest may have at once.
 const DefaultConnections = 1024
 
+// ProtoDNS is the protocol of an Event that is a lookup.
+const ProtoDNS = "dns"
+
 // Event is one thing that a guest did, or was not allowed to do.
 type Event struct {
 	Time           time.Time // when it began
-	Proto          string    // tcp, udp, icmp, dns, or http for a request
+	Proto          string    // tcp, udp, icmp, ProtoDNS, or http for a request
 	Request        string    // of HTTP that was refused: its method, and its path without a query
 	Name           string    // that was asked for, as the guest wrote it, or for which the address was an answer
 	Addr           netip.AddrPort

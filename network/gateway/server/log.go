@@ -15,8 +15,8 @@ import (
 const (
 	// logWindow is for how long refusals that are the same are counted rather than written.
 	logWindow = 10 * time.Second
-	// mostEntries bounds how many different ones are written in a window. A guest that goes beyond has half as many in the
-	// next, down to leastEntries, so that a flood does not push out of the log what was before it.
+	// mostEntries bounds how many different ones of a kind are written in a window. A guest that goes beyond has half as many
+	// in the next, down to leastEntries, so that a flood does not push out of the log what was before it.
 	mostEntries  = 256
 	leastEntries = 8
 )
@@ -25,12 +25,41 @@ const (
 type eventLog struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// Connections that were made have a budget of their own: those that matter most would hide behind a flood of what costs
+	// a guest nothing, such as refusals and names.
+	made, others budget
+	refused      map[refusal]*repeated // in this window
+	open         bool                  // there is a window
+}
+
+// budget bounds what is written of one kind of events.
+type budget struct {
 	most    int // of this window
 	written int
 	leftOut int
-	refused map[refusal]*repeated // in this window
-	open    bool                  // there is a window
+}
+
+// take tells whether one more may be written.
+func (b *budget) take() bool {
+	if b.written >= b.most {
+		b.leftOut++
+		return false
+	}
+	b.written++
+	return true
+}
+
+// next begins another window, and returns how many were left out in the last one.
+func (b *budget) next() (leftOut int) {
+	leftOut = b.leftOut
+	if leftOut == 0 {
+		b.most = mostEntries
+	} else {
+		b.most = max(b.most/2, leastEntries)
+	}
+	b.written, b.leftOut = 0, 0
+	return leftOut
 }
 
 // refusal is what is the same of refusals that count as one.
@@ -43,7 +72,7 @@ type repeated struct {
 }
 
 func newEventLog(log *slog.Logger) *eventLog {
-	return &eventLog{log: log, most: mostEntries, refused: map[refusal]*repeated{}}
+	return &eventLog{log: log, made: budget{most: mostEntries}, others: budget{most: mostEntries}, refused: map[refusal]*repeated{}}
 }
 
 // note writes an event, or counts it.
@@ -59,11 +88,13 @@ func (l *eventLog) note(e stack.Event) {
 		r.last, r.count = e, r.count+1
 		return
 	}
-	if l.written >= l.most {
-		l.leftOut++
+	of := &l.others
+	if e.Allowed && e.Proto != stack.ProtoDNS {
+		of = &l.made
+	}
+	if !of.take() {
 		return
 	}
-	l.written++
 	if !e.Allowed {
 		l.refused[key] = &repeated{}
 	}
@@ -74,22 +105,16 @@ func (l *eventLog) note(e stack.Event) {
 func (l *eventLog) endWindow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	calm := l.leftOut == 0
 	for _, r := range l.refused {
 		if r.count > 0 {
 			l.write(r.last, r.count)
 		}
 	}
-	if l.leftOut > 0 {
-		l.log.Warn(gateway.MessageLeftOut, "count", l.leftOut)
+	if leftOut := l.made.next() + l.others.next(); leftOut > 0 {
+		l.log.Warn(gateway.MessageLeftOut, "count", leftOut)
 	}
-	l.written, l.leftOut, l.open = 0, 0, false
+	l.open = false
 	clear(l.refused)
-	if calm {
-		l.most = mostEntries
-	} else {
-		l.most = max(l.most/2, leastEntries)
-	}
 }
 
 func (l *eventLog) write(e stack.Event, count int) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -93,6 +94,17 @@ func TestAFloodDoesNotDrownTheLog(t *testing.T) {
 			if lines, left := flood(); lines != want || lines+left != 10_000 {
 				t.Errorf("%d lines are written and %d left out, want %d", lines, left, want)
 			}
+		}
+		// A connection that was made does not hide behind it.
+		made := netip.MustParseAddrPort("93.184.215.14:443")
+		for i := range 10_000 {
+			l.note(stack.Event{Proto: "tcp", Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i)), Rule: "private"})
+		}
+		l.note(stack.Event{Proto: "tcp", Addr: made, Allowed: true, Rule: "public"})
+		time.Sleep(logWindow + 1)
+		synctest.Wait()
+		if !slices.ContainsFunc(written(t, &out), func(e gateway.Entry) bool { return e.Address == made.Addr().String() }) {
+			t.Error("a connection that was made is not written down")
 		}
 		// After a window of peace all is written again.
 		l.note(stack.Event{Proto: "dns", Name: "calm.example", Allowed: true})
