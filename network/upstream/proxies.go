@@ -32,7 +32,8 @@ type Proxies struct {
 
 	mu        sync.Mutex
 	addresses []netip.Addr
-	until     time.Time // when they are looked up again
+	until     time.Time     // when they are looked up again; none, if they never were
+	looking   chan struct{} // closed when a lookup has ended; nil, if there is none
 }
 
 const (
@@ -43,14 +44,28 @@ const (
 	lookupTimeout = 2 * time.Second
 )
 
-// Addresses returns those that the proxies have. If they cannot be found out, they are those of before: there is no way by
-// the proxy then either.
+// Addresses returns those that the proxies have, as far as it is known: only the first lookup is waited for. If they cannot be
+// found out, they are those of before: there is no way by the proxy then either.
 func (p *Proxies) Addresses() []netip.Addr {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Now().Before(p.until) {
-		return p.addresses
+	first := p.until.IsZero()
+	if p.looking == nil && !time.Now().Before(p.until) {
+		p.looking = make(chan struct{})
+		go p.look(p.looking)
 	}
+	looking := p.looking
+	p.mu.Unlock()
+	if first {
+		<-looking
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.addresses
+}
+
+// look looks the addresses up, and closes ended.
+func (p *Proxies) look(ended chan struct{}) {
+	defer close(ended)
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
 	var all []netip.Addr
@@ -65,13 +80,14 @@ func (p *Proxies) Addresses() []netip.Addr {
 			all = append(all, a.Unmap().WithZone(""))
 		}
 	}
-	p.until = time.Now().Add(addressTime)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.looking, p.until = nil, time.Now().Add(addressTime)
 	if failed {
 		all, p.until = append(all, p.addresses...), time.Now().Add(retryTime)
 	}
 	slices.SortFunc(all, netip.Addr.Compare)
 	p.addresses = slices.Compact(all)
-	return p.addresses
 }
 
 // New returns the proxies that there are by the settings: nil, if there are none.

@@ -58,6 +58,17 @@ func TestProxiesHaveAddresses(t *testing.T) {
 	if got := p.Addresses(); !slices.Equal(got, want) {
 		t.Errorf("while one of them is not found, the proxies have %v", got)
 	}
+	// Nobody waits for a server that does not answer.
+	answer := make(chan struct{})
+	p.lookup = func(context.Context, string, string) ([]netip.Addr, error) {
+		<-answer
+		return nil, nil
+	}
+	p.until = time.Now()
+	if got := p.Addresses(); !slices.Equal(got, want) {
+		t.Errorf("while they are looked up again, the proxies have %v", got)
+	}
+	close(answer)
 }
 
 func TestPasswordsAreNotShown(t *testing.T) {
