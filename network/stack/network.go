@@ -280,7 +280,8 @@ func (n *Network) start() error {
 	n.stack.SetSpoofing(nic, true)
 	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}, {Destination: header.IPv6EmptySubnet, NIC: nic}})
 
-	forwarder := tcp.NewForwarder(n.stack, receiveBuffer, n.config.Connections, n.connect)
+	// A buffer may grow at once. What was offered of a larger one is not taken back, and what comes then is lost.
+	forwarder := tcp.NewForwarder(n.stack, leastReceiveBuffer, n.config.Connections, n.connect)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id netstack.TransportEndpointID, pkt *netstack.PacketBuffer) bool {
 		return n.handleTCP(id, pkt, forwarder)
 	})
@@ -312,10 +313,16 @@ const (
 
 	// receiveBuffer and sendBuffer are what a connection has in each direction, in bytes, while there are few; see
 	// buffers.
-	receiveBuffer = 512 << 10
+	receiveBuffer = perWindow * sendBuffer
 	sendBuffer    = 512 << 10
+	// perWindow is how much of a buffer the stack needs to offer a window of one byte: the rest is for what is around small
+	// segments.
+	perWindow = 2
 	// leastBuffer holds two whole packets: with less, a sender waits for each to be acknowledged.
 	leastBuffer = 2 * (MaxMTU + 1)
+	// leastReceiveBuffer offers a window of nearly two packets, and of one while another one waits. With a buffer of four, what
+	// is offered beside two that wait is a few bytes less than one, and the stack does not say when it is more.
+	leastReceiveBuffer = 7 * (MaxMTU + 1) / 2
 )
 
 func (n *Network) setOptions() error {

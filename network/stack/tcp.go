@@ -256,13 +256,16 @@ func (n *Network) tune(ep tcpip.Endpoint) {
 	n.mu.Unlock()
 	size := int64(buffers(open))
 	o.SetSendBufferSize(size, true)
-	o.SetReceiveBufferSize(size, true)
+	if size > leastBuffer {
+		o.SetReceiveBufferSize(perWindow*size, true)
+	}
 }
 
-// buffers is how large the buffers of a connection are that is one of several. With few connections, a guest gets what
-// keeps its link busy; with a thousand, all of them together hold no more than a quarter of a gigabyte.
+// buffers is how much of a connection may be on its way in each direction, in bytes, if it is one of several. With few
+// connections, a guest gets what keeps its link busy; with a thousand, all of them together hold no more than a quarter of a
+// gigabyte.
 func buffers(connections int) int {
-	const together = 2 << 20
+	const together = 9 << 18
 	return min(max(together/max(connections, 1), leastBuffer), sendBuffer)
 }
 
