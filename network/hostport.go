@@ -1,8 +1,11 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -37,6 +40,11 @@ func (p HostPort) String() string {
 		return fmt.Sprint(p.Port)
 	}
 	return fmt.Sprintf("%d:%s", p.Port, p.Name)
+}
+
+// Address returns where the guest finds it: a name of the host's, with the port.
+func (p HostPort) Address() string {
+	return net.JoinHostPort(cmp.Or(p.Name, HostName), strconv.Itoa(p.Port))
 }
 
 // ParseHostPort reads PORT[:NAME]. A name without a dot is one below sandbox.internal. Others are below internal, a

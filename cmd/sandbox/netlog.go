@@ -187,17 +187,11 @@ func (r *refusals) add(e gateway.Entry) error {
 
 // ruleOpening returns the rule by which a connection would have been open, if one is sure to do that.
 func ruleOpening(e gateway.Entry) string {
-	host := cmp.Or(e.Name, e.Address)
-	switch e.Rule {
-	case policy.RuleNotAllowed, stack.RuleNotAnswered:
-	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
-		if e.Name != "" { // which does not open where it leads
-			return ""
-		}
-	default:
+	unlisted := e.Rule == policy.RuleNotAllowed || e.Rule == stack.RuleNotAnswered
+	if !unlisted && (!policy.IsAround(e.Rule) || e.Name != "") {
 		return ""
 	}
-	rule := policy.RuleFor(host, e.Port)
+	rule := policy.RuleFor(cmp.Or(e.Name, e.Address), e.Port)
 	if _, err := policy.ParseRule(rule); err != nil || e.Proto != string(policy.TCP) {
 		return ""
 	}

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
-	"strconv"
 
 	"github.com/urfave/cli/v2"
 
@@ -152,7 +149,7 @@ func rulesOf(c machine.Config) []rule {
 	add("allow", ruleMade, c.Allow)
 	add("allow", ruleAdded, c.Allowed)
 	for _, port := range c.HostPorts {
-		add("allow", ruleHostPort, []string{net.JoinHostPort(cmp.Or(port.Name, network.HostName), strconv.Itoa(port.Port))})
+		add("allow", ruleHostPort, []string{port.Address()})
 	}
 	for _, preset := range slices.Sorted(maps.Keys(c.Registries)) {
 		add("allow", "preset:"+preset, c.Registries[preset])

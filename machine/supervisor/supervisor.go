@@ -88,7 +88,7 @@ type supervisor struct {
 
 	mu     sync.Mutex
 	state  machine.State
-	over   bool          // see closeState
+	over   bool          // by teardown
 	client *agent.Client // nil until the agent answers
 
 	stop     chan stopRequest
@@ -275,13 +275,11 @@ func (v *supervisor) run(ctx context.Context) (rerun, error) {
 	case !v.retried && !v.toStop() && v.failedByChance():
 		v.log.Warn("the start failed and is tried once more", "err", err)
 		v.teardown()
-		v.closeState()
 		return againAsBefore, nil
 	default:
 		end = ending{status: machine.StatusCrashed, reason: "it did not start: " + err.Error()}
 	}
 	v.teardown()
-	v.closeState()
 	if end.written {
 		v.keepCaches(context.WithoutCancel(ctx))
 	}
@@ -454,6 +452,10 @@ func (v *supervisor) teardown() {
 	if v.console != nil {
 		v.console.Close()
 	}
+	// Who still watches the guest keeps off the state: it is the end's now, or the next run's.
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.over = true
 }
 
 // finish leaves the sandbox as its last state says, or removes it.
@@ -485,13 +487,6 @@ func (v *supervisor) setState(change func(*machine.State)) error {
 		return errors.New("the sandbox has ended")
 	}
 	return v.writeState(change)
-}
-
-// closeState keeps those who still watch the guest that has ended from the state: it is the end's now, or the next run's.
-func (v *supervisor) closeState() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.over = true
 }
 
 // writeState is setState at any time. The caller holds v.mu.

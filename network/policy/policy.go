@@ -80,10 +80,8 @@ func (p *Policy) base(addr netip.Addr) string {
 	}
 	if p.Upstream != nil {
 		proxies := p.Upstream()
-		for _, candidate := range append(embedded(addr), addr) {
-			if slices.Contains(proxies, candidate) {
-				return RuleUpstream
-			}
+		if slices.ContainsFunc(append(embedded(addr), addr), func(a netip.Addr) bool { return slices.Contains(proxies, a) }) {
+			return RuleUpstream
 		}
 	}
 	host, known := p.addresses()

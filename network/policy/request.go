@@ -2,7 +2,6 @@ package policy
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -149,7 +148,7 @@ func requestHost(text string, at int, scheme, host, example string) (t target, e
 	}
 	t, err = parseTarget(host)
 	if errors.Is(err, ErrHost) {
-		return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+		return t, hostError(text)
 	}
 	if err != nil {
 		// Its place is within the host.
@@ -185,7 +184,7 @@ func parseGit(text string) (Rule, error) {
 	address = strings.TrimSuffix(strings.TrimSuffix(address, "/"), ".git")
 	base, err := parseRequests(address)
 	if errors.Is(err, ErrHost) {
-		return Rule{}, fmt.Errorf("the rule %q names %w", text, ErrHost)
+		return Rule{}, hostError(text)
 	}
 	if err != nil {
 		_, why, _ := strings.Cut(err.Error(), ": ")

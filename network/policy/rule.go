@@ -54,6 +54,8 @@ var RouterAddresses = netip.MustParsePrefix("10.0.2.2/31")
 // ErrHost is the error of a rule that names the host itself, of which rules open nothing: see [network.HostPort].
 var ErrHost = errors.New("this machine itself, of which no rule opens anything")
 
+func hostError(rule string) error { return fmt.Errorf("the rule %q names %w", rule, ErrHost) }
+
 const (
 	presetPrefix = "preset:"
 	udpSuffix    = "/udp"
@@ -83,6 +85,16 @@ func ParseRule(text string) (Rule, error) {
 		return Rule{}, err
 	}
 	return Rule{text: text, targets: []target{t}}, nil
+}
+
+// IsAround tells whether a rule of the public network closes what is around the host. A rule for its address opens it, and none
+// for a name that leads there.
+func IsAround(rule string) bool {
+	switch rule {
+	case RulePrivate, RuleShared, RuleSite, RuleLinkLocal:
+		return true
+	}
+	return false
 }
 
 // RuleFor is the text of the rule that opens a host, named by name or address, at a port of TCP: without the port if that is
@@ -163,7 +175,7 @@ func parseTarget(text string) (t target, err error) {
 			return t, ruleError(text, 0, example, "%s", problem)
 		}
 		if within(t.prefix, RouterAddresses) || t.prefix.Addr().IsLoopback() {
-			return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+			return t, hostError(text)
 		}
 		return t, nil
 	}
@@ -179,7 +191,7 @@ func parseTarget(text string) (t target, err error) {
 	}
 	t.name = canonical(domain)
 	if isHost := func(of string) bool { return t.name == of || strings.HasSuffix(t.name, "."+of) }; isHost("localhost") || isHost(network.InternalDomain) {
-		return t, fmt.Errorf("the rule %q names %w", text, ErrHost)
+		return t, hostError(text)
 	}
 	if below {
 		t.name = "." + t.name

@@ -68,17 +68,17 @@ func (s *session) judge(r *http.Request) (rule string) {
 	// A server may take method and path from elsewhere: what it could read has to be open, all of it.
 	methods, paths := []string{r.Method}, []string{r.URL.EscapedPath()}
 	for name, values := range r.Header {
-		switch plain := plainName(name); plain {
-		case "x-http-method-override", "x-http-method", "x-method-override":
+		switch plain := plainName(name); judgedFields[plain] {
+		case methodField:
 			for _, value := range values {
 				methods = append(methods, strings.ToUpper(value))
 			}
-		case "x-original-url", "x-rewrite-url":
+		case pathField:
 			for _, value := range values {
 				path, _, _ := strings.Cut(value, "?")
 				paths = append(paths, path)
 			}
-		case "host", "content-length", "transfer-encoding":
+		case messageField:
 			if name != http.CanonicalHeaderKey(plain) {
 				return RuleAmbiguous // such as Content_Length, which is the same to some
 			}
@@ -101,15 +101,23 @@ func (s *session) judge(r *http.Request) (rule string) {
 // plainName is a field's name as servers read it that know no underscores.
 func plainName(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
-// isJudged tells whether judge looks at a field of that name.
-func isJudged(name string) bool {
-	switch plainName(name) {
-	case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
-		"host", "content-length", "transfer-encoding":
-		return true
-	}
-	return false
+// field is what servers take from a field of a request.
+type field int
+
+const (
+	methodField  field = iota + 1
+	pathField          // with a query
+	messageField       // whose it is, or where it ends
+)
+
+// judgedFields are those at which judge looks, by their plainName.
+var judgedFields = map[string]field{
+	"x-http-method-override": methodField, "x-http-method": methodField, "x-method-override": methodField,
+	"x-original-url": pathField, "x-rewrite-url": pathField,
+	"host": messageField, "content-length": messageField, "transfer-encoding": messageField,
 }
+
+func isJudged(name string) bool { return judgedFields[plainName(name)] != 0 }
 
 // judgedTrailer is a request's body, after which the trailer has nothing that only judge may let pass. Names that were not
 // announced are known with its end.

@@ -93,7 +93,7 @@ func (n *Network) answerDNSConn(r *tcp.ForwarderRequest, wanted attempt) {
 	if ep == nil {
 		return
 	}
-	n.serveDNSConn(pieceConn{gonet.NewTCPConn(&queue, ep), piecesOf(ep)})
+	n.serveDNSConn(newPieceConn(&queue, ep))
 	_ = ep.Shutdown(tcpip.ShutdownWrite)
 	drain(n.ctx, ep, &queue)
 	ep.Close()

@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 const (
@@ -46,6 +47,10 @@ func (p pieces) next(size int) {
 type pieceConn struct {
 	*gonet.TCPConn
 	pieces pieces
+}
+
+func newPieceConn(queue *waiter.Queue, ep tcpip.Endpoint) pieceConn {
+	return pieceConn{gonet.NewTCPConn(queue, ep), piecesOf(ep)}
 }
 
 func (c pieceConn) Write(b []byte) (int, error) {

@@ -9,7 +9,6 @@ import (
 	"github.com/sourcery-zone/sandbox/network/policy"
 	"github.com/sourcery-zone/sandbox/network/proxy"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -38,7 +37,7 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 
 // serveProxied has the proxy serve a connection, both ends of which are closed then.
 func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
-	guest := &guestConn{pieceConn: pieceConn{gonet.NewTCPConn(queue, ep), piecesOf(ep)}}
+	guest := &guestConn{pieceConn: newPieceConn(queue, ep)}
 	name, addr := e.Name, e.Addr
 	n.proxy.Load().Serve(h.ctx, proxy.Conn{
 		Guest: guest, Host: host, Name: name, Port: addr.Port(),

@@ -24,9 +24,7 @@ import (
 // through something, such as the TLS of a proxy, has no descriptor, and needs buffers.
 func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host HalfConn, check func() (int64, error)) (sent, received int64) {
 	up := func() (int64, error) { return copyBytes(host, gonet.NewTCPConn(queue, ep)) }
-	down := func() (int64, error) {
-		return copyBytes(pieceConn{gonet.NewTCPConn(queue, ep), piecesOf(ep)}, host)
-	}
+	down := func() (int64, error) { return copyBytes(newPieceConn(queue, ep), host) }
 	if direct, ok := host.(hostConn); ok {
 		up = func() (int64, error) { return fromGuest(ep, queue, direct) }
 		down = func() (int64, error) { return toGuest(ep, queue, direct) }

@@ -50,14 +50,11 @@ func (r *rules) with(rule *policy.Rule) *rules {
 // opens returns the rule that would open what was refused; nothing if no rule would, or if it is one request of a host.
 func (r *rules) opens(e Event) string {
 	addr := e.Addr.Addr()
-	switch e.Rule {
-	case policy.RuleNotAllowed, RuleNotAnswered:
+	switch {
+	case e.Rule == policy.RuleNotAllowed, e.Rule == RuleNotAnswered:
 		return r.opensUnlisted(e)
-	case policy.RulePrivate, policy.RuleShared, policy.RuleSite, policy.RuleLinkLocal:
-		// A rule for a name does not open its address.
-		if addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP) {
-			return policy.RuleFor(addr.String(), e.Addr.Port())
-		}
+	case policy.IsAround(e.Rule) && addr.IsValid() && !policy.NameAddresses.Contains(addr) && e.Proto == string(policy.TCP):
+		return policy.RuleFor(addr.String(), e.Addr.Port())
 	}
 	return ""
 }

@@ -226,7 +226,7 @@ func (w *web) describe() Page {
 		p.Deny = append(p.Deny, rule.String())
 	}
 	for _, port := range n.config.HostPorts {
-		p.HostPorts = append(p.HostPorts, net.JoinHostPort(cmp.Or(port.Name, network.HostName), strconv.Itoa(port.Port)))
+		p.HostPorts = append(p.HostPorts, port.Address())
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
