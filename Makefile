@@ -101,9 +101,12 @@ nix-check: ## the tests of the flake, which are a part of unit; docs/nix.md says
 nix-boot: ## build the flake's plain image from Debian's binaries, and boot it; docs/nix.md says what it takes
 	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 0 -v -run 'TestBoot$$' ./nix
 
+# The tests that boot guests together have no time limit, unless who calls us has one.
+INTEGRATION_TIMEOUT ?= 0
+
 .PHONY: integration
 integration: image image-test ## the tests that boot guests, from the default image and the least one for an ARM processor
-	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout 0 ./cmd/sandbox/...
+	SANDBOX_TEST_GUESTS=1 go test -count=1 -timeout $(INTEGRATION_TIMEOUT) ./cmd/sandbox/...
 
 # Not those that need more than the guest has: emulators of other machines, Nix, a compiler.
 NESTED := mount workspace snapshot fork warm run daily disk hostile http life lifecycle network not-ready ports public qmp reboot remote resize secrets shares smoke sshagent

@@ -323,7 +323,7 @@ func (fds pidfds) waitGone(t *testing.T) {
 }
 
 // kill kills the victims of one kind, and waits until all processes are gone.
-func (f *faults) kill(t *testing.T, victim string) {
+func (f *faults) kill(t *testing.T, victim string, signal unix.Signal) {
 	t.Helper()
 	all := f.open(t)
 	pids := f.processes(t)[victim]
@@ -334,7 +334,7 @@ func (f *faults) kill(t *testing.T, victim string) {
 		pids = pids[:1]
 	}
 	for _, pid := range pids {
-		if err := unix.PidfdSendSignal(int(all[pid].Fd()), unix.SIGKILL, nil, 0); err != nil {
+		if err := unix.PidfdSendSignal(int(all[pid].Fd()), signal, nil, 0); err != nil {
 			t.Fatalf("killing %s: %v", victim, err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 )
@@ -122,7 +124,7 @@ func (f *faults) otherVersion(t *testing.T) {
 func (f *faults) diesDuringBoot(t *testing.T, victim string) {
 	start := f.background(t, "start", f.name)
 	f.waitState(t, f.boots(t))
-	f.kill(t, victim)
+	f.kill(t, victim, unix.SIGKILL)
 	if err := start.wait(); err == nil {
 		t.Errorf("start succeeded without its %s", victim)
 	}
@@ -180,7 +182,15 @@ func (f *faults) dies(t *testing.T, victim, phase string) {
 		busy = f.background(t, "stop", f.name)
 		f.waitState(t, func(st machine.State) bool { return st.Status == machine.StatusStopping })
 	}
-	f.kill(t, victim)
+	defect := victim == "supervisor" && phase == "idle"
+	if defect {
+		f.kill(t, victim, unix.SIGABRT)
+	} else {
+		f.kill(t, victim, unix.SIGKILL)
+	}
+	if defect && !strings.Contains(f.ok(t, "logs", "--of", "supervisor", f.name), "\ngoroutine ") {
+		t.Error("the supervisor's log does not say where it was at its end")
+	}
 	if busy != nil {
 		if err := busy.wait(); phase == "under load" && exitStatus(err) != exitRunFailure {
 			t.Errorf("the command in the guest ended with %v:\n%s", err, busy.text())

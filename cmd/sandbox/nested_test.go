@@ -165,13 +165,13 @@ func collectOuter(t *testing.T) *outer {
 // fails, again in another one.
 func (o *outer) try(t *testing.T, part func(*trial)) error {
 	for try := 1; ; try++ {
-		watch := watchForHang(t.Name())
+		stop := watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name()))
 		a := &trial{test: t}
 		a.run(func() {
 			o.start(a)
 			part(a)
 		})
-		watch.Stop()
+		stop()
 		if !a.failed {
 			t.Log(a.log.String())
 			return nil

@@ -7,10 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -90,8 +88,8 @@ func guestDirs(t *testing.T) layout.Dirs {
 	t.Helper()
 	dirs := imageDirs(t)
 	t.Setenv("SANDBOX_TIMEOUT", bootPatience)
-	watch := watchForHang(t.Name())
-	t.Cleanup(func() { watch.Stop() })
+	// Directories of the test and its parts begin so.
+	t.Cleanup(watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name())))
 	return dirs
 }
 
@@ -99,19 +97,6 @@ func guestDirs(t *testing.T) layout.Dirs {
 // more to do: an emulated one takes ten seconds on a good machine, and forty where
 // four boot on two processors. One of which a processor stands still takes it all.
 const bootPatience = "15m"
-
-// hang is far more than any single test takes on a slow machine. The tests
-// together have no time limit.
-const hang = 2 * time.Hour
-
-// watchForHang ends the program, with what each goroutine waits for, unless it
-// is stopped in time.
-func watchForHang(name string) *time.Timer {
-	return time.AfterFunc(hang, func() {
-		debug.SetTraceback("all")
-		panic(fmt.Sprintf("%s has not ended in %v: it hangs", name, hang))
-	})
-}
 
 // imageDirs are where the images are that guests boot from.
 func imageDirs(t *testing.T) layout.Dirs {
@@ -173,8 +158,7 @@ func setup(env *testscript.Env, bin string) error {
 		return err
 	}
 	env.Defer(func() { os.RemoveAll(runtime) })
-	watch := watchForHang(env.WorkDir)
-	env.Defer(func() { watch.Stop() })
+	env.Defer(watchForHang(filepath.Base(env.WorkDir), env.WorkDir))
 	home := filepath.Join(env.WorkDir, "home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return err

@@ -154,6 +154,9 @@ func run(ctx context.Context, options []Option) error {
 		return err
 	}
 	defer logs.Close()
+	if err := debug.SetCrashOutput(logs.file, debug.CrashOptions{}); err != nil { // a defect of ours, which has no other place
+		return err
+	}
 	v, err := newSupervisor(host, s, request)
 	if err != nil {
 		return err
