@@ -310,7 +310,7 @@ func (fds pidfds) waitGone(t *testing.T) {
 	for pid, file := range fds {
 		for {
 			poll := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
-			n, err := unix.Poll(poll, int(time.Until(deadline).Milliseconds()))
+			n, err := unix.Poll(poll, int(max(0, time.Until(deadline).Milliseconds())))
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}

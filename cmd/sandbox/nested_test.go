@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/image"
@@ -165,7 +166,7 @@ func collectOuter(t *testing.T) *outer {
 // fails, again in another one.
 func (o *outer) try(t *testing.T, part func(*trial)) error {
 	for try := 1; ; try++ {
-		stop := watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name()))
+		stop := watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name()), nil)
 		a := &trial{test: t}
 		a.run(func() {
 			o.start(a)
@@ -224,7 +225,9 @@ func (o *outer) remove() error {
 
 // sh runs a script as root in the guest and returns what it prints.
 func (o *outer) sh(a *trial, script string) string {
-	cmd := o.guest.Command(a.test.Context(), script)
+	ctx, cancel := context.WithTimeout(a.test.Context(), stepPatience)
+	defer cancel()
+	cmd := o.guest.Command(ctx, script)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -232,6 +235,10 @@ func (o *outer) sh(a *trial, script string) string {
 	}
 	return stdout.String()
 }
+
+// stepPatience is for a nested guest of which a processor stands still, and a command that waits for it: a step takes less than
+// a minute on a good machine.
+const stepPatience = 15 * time.Minute
 
 // inspected is what the test reads of a nested sandbox.
 type inspected struct {
@@ -298,7 +305,7 @@ func (o *outer) testKVM(a *trial) {
 	o.sh(a, `modprobe vhost_vsock && test -c /dev/vhost-vsock
 pids=
 for name in one two; do
-	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 20m >$name.out 2>&1 &
+	sandbox run -d --name $name --memory 512M --cpus 1 --net none --timeout 10m >$name.out 2>&1 &
 	pids="$pids $!"
 done
 for pid in $pids; do
@@ -333,7 +340,7 @@ done`)
 	a.step("a lost connection is made anew", func() {
 		o.sh(a, fmt.Sprintf(`vsock cut %d`, one.State.Supervisor))
 		// The supervisor may not have noticed yet when the first one comes.
-		got := o.sh(a, `until sandbox exec one -- echo again; do :; done`)
+		got := o.sh(a, `for try in $(seq 100); do sandbox exec one -- echo again && exit; sleep 0.1; done; exit 1`)
 		if got != "again\n" {
 			a.Fatalf("got %q", got)
 		}

@@ -89,7 +89,7 @@ func guestDirs(t *testing.T) layout.Dirs {
 	dirs := imageDirs(t)
 	t.Setenv("SANDBOX_TIMEOUT", bootPatience)
 	// Directories of the test and its parts begin so.
-	t.Cleanup(watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name())))
+	t.Cleanup(watchForHang(t.Name(), filepath.Join(os.TempDir(), t.Name()), nil))
 	return dirs
 }
 
@@ -158,7 +158,11 @@ func setup(env *testscript.Env, bin string) error {
 		return err
 	}
 	env.Defer(func() { os.RemoveAll(runtime) })
-	env.Defer(watchForHang(filepath.Base(env.WorkDir), env.WorkDir))
+	var stood func()
+	if a, ok := env.T().(*trial); ok {
+		stood = func() { a.stood.Store(true) }
+	}
+	env.Defer(watchForHang(filepath.Base(env.WorkDir), env.WorkDir, stood))
 	home := filepath.Join(env.WorkDir, "home")
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return err

@@ -53,7 +53,7 @@ type Guest struct {
 func Start(ctx context.Context, c Config) (*Guest, error) {
 	g := &Guest{program: c.Program, env: c.Env}
 	run := g.sandbox(ctx, "run", "--rm", "-d", "--name", name, "--image", c.Image.Ref(), "--machine", "q35", "--transport", "serial",
-		"--memory", "5G", "--cpus", "2", "--net", "none", "--timeout", "30m", "--allow-dangerous-share",
+		"--memory", "5G", "--cpus", "2", "--net", "none", "--timeout", "15m", "--allow-dangerous-share",
 		"--share", c.Tools+":tools:ro", "--share", c.Image.Dir+":/var/lib/sandbox/images/"+c.Image.Ref()+":ro")
 	if out, err := run.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("starting the guest that is to have KVM: %w\n%s", err, out)
@@ -97,7 +97,7 @@ func (g *Guest) Responds(ctx context.Context) error {
 }
 
 // respondTimeout is longer than a kernel takes to notice that a processor stands still.
-const respondTimeout = 15 * time.Minute
+const respondTimeout = 10 * time.Minute
 
 // Logs are the ends of the guest's console and of its supervisor's log, to explain a
 // failure.
