@@ -315,6 +315,33 @@ func TestAForkTakesOnTheAddressOfItsCard(t *testing.T) {
 	}
 }
 
+// A restored guest may speak before it is told that it is a fork, and say nothing after that.
+func TestAForkThatHasSpokenAsItsParentIsReachedAtItsCard(t *testing.T) {
+	const card = tcpip.LinkAddress("\x52\x54\x00\x07\x07\x07")
+	l := newBareLab(t, func(c *Config) { c.Card = net.HardwareAddr(card) })
+	l.barrier() // from the parent's address
+	listener := listenLocal(t)
+	stop, err := l.network.Publish(listener, 22)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	c, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for {
+		frame := header.Ethernet(l.receive())
+		if frame.Type() == header.ARPProtocolNumber {
+			l.send(ethernet(gatewayMAC, card, header.ARPProtocolNumber, arpPacket(header.ARPReply, card, Guest, Gateway)))
+		}
+		if frame.DestinationAddress() == card && what(frame) == header.TCPFlagSyn.String() {
+			return
+		}
+	}
+}
+
 // drops sends frames that are not the guest's own, and holds that each is dropped without an answer.
 func (l *lab) drops(frames map[string][]byte) {
 	l.t.Helper()

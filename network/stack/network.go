@@ -375,17 +375,16 @@ func (n *Network) admit(frame []byte) bool {
 }
 
 // meet waits until the guest has sent something. One that was restored may have no reason to, so it is asked for its
-// hardware address.
+// hardware address, and so is a fork that has sent something before it took on its own: it hears no other.
 func (n *Network) meet(ctx context.Context) error {
 	again := time.NewTicker(250 * time.Millisecond) // as it may be about to start
 	defer again.Stop()
 	for {
-		select {
-		case <-n.met:
+		known, current := n.knowsGuest()
+		if current {
 			return nil
-		default:
 		}
-		if err := n.askForGuest(); err != nil {
+		if err := n.askForGuest(); err != nil || known {
 			return err
 		}
 		select {
@@ -396,6 +395,12 @@ func (n *Network) meet(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// knowsGuest tells whether a hardware address of the guest is known, and whether that is the one which it keeps.
+func (n *Network) knowsGuest() (known, current bool) {
+	peer := n.link.peer.Load()
+	return peer != nil, peer != nil && (len(n.config.Card) == 0 || *peer == tcpip.LinkAddress(n.config.Card))
 }
 
 func (n *Network) askForGuest() error {

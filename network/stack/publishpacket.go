@@ -110,7 +110,7 @@ func (p *packetPort) flow(sender net.Addr) (*packetFlow, error) {
 }
 
 func (f *packetFlow) connect(n *Network, port uint16) error {
-	if n.link.peer.Load() == nil {
+	if _, current := n.knowsGuest(); !current {
 		if err := n.askForGuest(); err != nil {
 			return err
 		}
