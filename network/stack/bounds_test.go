@@ -281,6 +281,12 @@ func TestAConnectionHasItsPlaceUntilTheGuestHasEndedItAsWell(t *testing.T) {
 				t.Fatalf("%s: another connection than the %d that have not ended gets %s", c.name, places, h.Flags())
 			}
 		}
+		if c.to != dnsAddress {
+			l.event(func(e Event) bool { return e.Addr == c.to && e.Rule != RuleLimit })
+			if h := try(); h.Flags()&header.TCPFlagRst == 0 {
+				t.Fatalf("%s: it is told of as the guest ends it, which may be much later", c.name)
+			}
+		}
 		last := netip.AddrPortFrom(Guest, 4000+places-1)
 		l.sendIP(tcpData(last, c.to, header.TCPFlagAck|header.TCPFlagFin, uint32(2+len(c.says)), next.SequenceNumber()+uint32(len(next.Payload()))+1, nil, nil))
 		for deadline := time.Now().Add(patience); try().Flags()&header.TCPFlagRst != 0; {

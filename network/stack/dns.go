@@ -95,8 +95,7 @@ func (n *Network) answerDNSConn(r *tcp.ForwarderRequest, wanted attempt) {
 	}
 	n.serveDNSConn(newPieceConn(&queue, ep))
 	_ = ep.Shutdown(tcpip.ShutdownWrite)
-	drain(n.ctx, ep, &queue)
-	ep.Close()
+	end(n.ctx, ep, &queue)
 }
 
 // serveDNSConn answers questions in their order, each with its length before it (RFC 7766).

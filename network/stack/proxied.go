@@ -35,7 +35,7 @@ func (n *Network) admitProxied(requests bool) (finished func(), err error) {
 	}, nil
 }
 
-// serveProxied has the proxy serve a connection, both ends of which are closed then.
+// serveProxied has the proxy serve a connection. The caller ends the guest's.
 func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, host net.Conn, e *Event) {
 	guest := &guestConn{pieceConn: newPieceConn(queue, ep)}
 	name, addr := e.Name, e.Addr
@@ -52,8 +52,6 @@ func (n *Network) serveProxied(h *held, ep tcpip.Endpoint, queue *waiter.Queue, 
 			n.event(Event{Proto: "http", Name: name, Addr: addr, Rule: rule, Request: request}, time.Now())
 		},
 	})
-	drain(n.ctx, ep, queue)
-	ep.Close()
 	if closed := h.closed(); closed != nil {
 		e.Allowed, e.Rule = false, closed.Rule
 	}

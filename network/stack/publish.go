@@ -85,6 +85,7 @@ func (n *Network) toPort(ctx context.Context, host hostConn, port uint16) {
 	}
 	n.tune(ep)
 	relay(ctx, ep, &queue, host, unchecked)
+	end(ctx, ep, &queue)
 }
 
 func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port uint16) (tcpip.Endpoint, error) {
@@ -97,6 +98,7 @@ func (n *Network) connectGuest(ctx context.Context, queue *waiter.Queue, port ui
 	if terr != nil {
 		return nil, errors.New(terr.String())
 	}
+	ep.SocketOptions().SetReceiveBufferSize(leastReceiveBuffer, true) // which tune lets grow
 	entry, connected := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	queue.EventRegister(&entry)
 	defer queue.EventUnregister(&entry)

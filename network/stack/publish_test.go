@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -84,6 +85,56 @@ func TestPublishedPorts(t *testing.T) {
 	if c, err := net.Dial("tcp", listener.Addr().String()); err == nil {
 		c.Close()
 		t.Error("the port is still open")
+	}
+}
+
+// The guest decides whether what waits in a connection's buffer is read.
+func TestAPublishedConnectionAmongManyHasSmallBuffers(t *testing.T) {
+	l := newLab(t)
+	server, err := gonet.ListenTCP(l.guest, full(netip.AddrPortFrom(Guest, 8080)), ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	listener := listenLocal(t)
+	stop, err := l.network.Publish(listener, 8080)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	l.network.mu.Lock()
+	l.network.tcp = l.network.config.Connections - 1
+	l.network.mu.Unlock()
+	open, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	_, _ = open.Write([]byte("x"))
+	c, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var found bool
+	for _, registered := range l.network.stack.RegisteredEndpoints() {
+		ep, ok := registered.(tcpip.Endpoint)
+		if !ok {
+			continue
+		}
+		if peer, err := ep.GetRemoteAddress(); err != nil || peer.Port != 8080 {
+			continue
+		}
+		found = true
+		if o := ep.SocketOptions(); o.GetSendBufferSize() > leastBuffer || o.GetReceiveBufferSize() > leastReceiveBuffer {
+			t.Errorf("its buffers are of %d and %d bytes", o.GetSendBufferSize(), o.GetReceiveBufferSize())
+		}
+	}
+	if !found {
+		t.Error("the connection is not among those of the network")
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 )
 
 // relay carries bytes between a connection of the guest's and one of the host's until both directions ended, and closes
-// both. The end of one direction is passed on as such, and an error as a reset. It returns how many bytes the guest sent
-// and received.
+// the host's; the caller ends the guest's. The end of one direction is passed on as such, and an error as a reset. It returns
+// how many bytes the guest sent and received.
 //
 // Before the guest's bytes are passed on, check may read and send some of them, or end the connection by an error.
 //
@@ -57,8 +57,6 @@ func relay(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, host Hal
 	}
 	guest.Wait()
 	host.Close()
-	drain(ctx, ep, queue)
-	ep.Close()
 	return sent, received
 }
 
@@ -68,9 +66,10 @@ func unchecked() (int64, error) { return 0, nil }
 // drainTimeout is how long the guest has for acknowledging the last of a connection, and for ending it as well.
 const drainTimeout = time.Minute
 
-// drain waits until the guest has all that it was sent, and has ended its direction as well: until then, the connection takes
-// memory, and so a place. One that the guest does not end is aborted.
-func drain(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue) {
+// end closes a connection, both directions of which were ended here, when the guest has all that it was sent and has ended its
+// own as well: until then, it takes memory, and so a place. One that the guest does not end is aborted.
+func end(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue) {
+	defer ep.Close()
 	entry, changed := waiter.NewChannelEntry(waiter.EventHUp | waiter.EventErr | waiter.WritableEvents | waiter.ReadableEvents)
 	queue.EventRegister(&entry)
 	defer queue.EventUnregister(&entry)

@@ -112,11 +112,18 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		n.answerDNSConn(r, wanted) // of which each question is an event
 		return
 	}
+	var queue waiter.Queue
+	var ep tcpip.Endpoint
+	defer func() {
+		if ep != nil {
+			end(n.ctx, ep, &queue)
+		}
+	}()
 	e, began := Event{Proto: string(policy.TCP), Name: wanted.name, Addr: destination(id), Allowed: !wanted.here, Rule: wanted.rule}, time.Now()
-	defer func() { n.event(e, began) }()
+	defer func() { n.event(e, began) }() // before the guest has ended it, which may take a minute
 	if wanted.here {
 		e.Allowed = e.Addr == policyPage
-		n.web.answer(r, e.Addr, wanted)
+		ep = n.web.answer(r, &queue, e.Addr, wanted)
 		return
 	}
 	defer n.table.hold(e.Addr.Addr())()
@@ -143,7 +150,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 			e.Allowed, e.Rule = false, closed.Rule
 			if explained(e.Addr, closed.Rule) {
 				wanted.rule = closed.Rule
-				n.web.answer(r, e.Addr, wanted)
+				ep = n.web.answer(r, &queue, e.Addr, wanted)
 				return
 			}
 		}
@@ -159,9 +166,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		wanted.syn.DecRef()
 		return
 	}
-	var queue waiter.Queue
-	ep := n.accept(r, wanted, &queue)
-	if ep == nil {
+	if ep = n.accept(r, wanted, &queue); ep == nil {
 		abort(host)
 		return
 	}

@@ -113,15 +113,14 @@ func (c webConn) Close() error {
 	return nil
 }
 
-// answer takes a guest's connection, and returns when it has ended.
-func (w *web) answer(r *tcp.ForwarderRequest, a netip.AddrPort, wanted attempt) {
+// answer takes a guest's connection, and returns it when all is said. The caller ends it; there may be none.
+func (w *web) answer(r *tcp.ForwarderRequest, queue *waiter.Queue, a netip.AddrPort, wanted attempt) tcpip.Endpoint {
 	n := w.network
-	var queue waiter.Queue
-	ep := n.accept(r, wanted, &queue)
+	ep := n.accept(r, wanted, queue)
 	if ep == nil {
-		return
+		return nil
 	}
-	c := webConn{gonet.NewTCPConn(&queue, ep), ep, wanted, a, make(chan struct{}), new(sync.Once)}
+	c := webConn{gonet.NewTCPConn(queue, ep), ep, wanted, a, make(chan struct{}), new(sync.Once)}
 	select {
 	case w.conns <- c:
 		select {
@@ -130,8 +129,7 @@ func (w *web) answer(r *tcp.ForwarderRequest, a netip.AddrPort, wanted attempt) 
 		}
 	case <-n.ctx.Done():
 	}
-	drain(n.ctx, ep, &queue)
-	ep.Close()
+	return ep
 }
 
 // ServeHTTP implements http.Handler.
