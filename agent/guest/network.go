@@ -88,7 +88,8 @@ func (n *network) problem(err error) {
 	})
 }
 
-// nameCard gives the first network card another hardware address.
+// nameCard gives the first network card another hardware address, which the kernel announces: the network may know that of
+// before, at which the card hears nothing any more.
 func nameCard(address net.HardwareAddr) error {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -98,8 +99,10 @@ func nameCard(address net.HardwareAddr) error {
 	if i < 0 {
 		return nil
 	}
-	if err := netlink.LinkSetHardwareAddr(links[i], address); err != nil {
-		return fmt.Errorf("cannot give the network interface %s the address %s: %w", links[i].Attrs().Name, address, err)
+	name := links[i].Attrs().Name
+	err = os.WriteFile(filepath.Join("/proc/sys/net/ipv4/conf", name, "arp_notify"), []byte("1"), 0)
+	if err = errors.Join(err, netlink.LinkSetHardwareAddr(links[i], address)); err != nil {
+		return fmt.Errorf("cannot give the network interface %s the address %s: %w", name, address, err)
 	}
 	return nil
 }

@@ -27,7 +27,8 @@ const (
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // take tells whether a frame is to be read. The first one tells the guest's hardware address: a restored guest has
-// kept the one that it had, whatever its card was made with. A fork takes on its own after that, and keeps it.
+// kept the one that it had, whatever its card was made with. A fork takes on its own after that, and keeps it; any frame tells
+// that it has, such as its kernel's announcement, which is not read.
 func (f *filter) take(frame []byte) bool {
 	if len(frame) < header.EthernetMinimumSize || len(frame) > header.EthernetMinimumSize+f.mtu {
 		return false
@@ -50,7 +51,7 @@ func (f *filter) take(frame []byte) bool {
 	case kind == uint16(header.IPv4ProtocolNumber):
 		ok = takeIPv4(packet, to == broadcastMAC)
 	}
-	if ok && (f.guest == "" || from == f.card) {
+	if from == f.card || ok && f.guest == "" {
 		f.guest = from
 	}
 	return ok

@@ -315,29 +315,38 @@ func TestAForkTakesOnTheAddressOfItsCard(t *testing.T) {
 	}
 }
 
-// A restored guest may speak before it is told that it is a fork, and say nothing after that.
+// A restored guest may speak before it is told that it is a fork, and say nothing after that, or that its address is another.
 func TestAForkThatHasSpokenAsItsParentIsReachedAtItsCard(t *testing.T) {
 	const card = tcpip.LinkAddress("\x52\x54\x00\x07\x07\x07")
-	l := newBareLab(t, func(c *Config) { c.Card = net.HardwareAddr(card) })
-	l.barrier() // from the parent's address
-	listener := listenLocal(t)
-	stop, err := l.network.Publish(listener, 22)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	c, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for {
-		frame := header.Ethernet(l.receive())
-		if frame.Type() == header.ARPProtocolNumber {
-			l.send(ethernet(gatewayMAC, card, header.ARPProtocolNumber, arpPacket(header.ARPReply, card, Guest, Gateway)))
+	for _, announced := range []bool{false, true} {
+		l := newBareLab(t, func(c *Config) { c.Card = net.HardwareAddr(card) })
+		l.barrier() // from the parent's address
+		if before, _ := l.network.Dropped(); announced {
+			l.send(ethernet(broadcastMAC, card, header.ARPProtocolNumber, arpPacket(header.ARPRequest, card, Guest, Guest)))
+			for now := before; now == before; now, _ = l.network.Dropped() {
+				time.Sleep(time.Millisecond)
+			}
 		}
-		if frame.DestinationAddress() == card && what(frame) == header.TCPFlagSyn.String() {
-			return
+		listener := listenLocal(t)
+		stop, err := l.network.Publish(listener, 22)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+		c, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for reached := false; !reached; {
+			frame := header.Ethernet(l.receive())
+			if frame.Type() == header.ARPProtocolNumber {
+				if announced {
+					t.Error("a guest that has announced its address is asked for it")
+				}
+				l.send(ethernet(gatewayMAC, card, header.ARPProtocolNumber, arpPacket(header.ARPReply, card, Guest, Gateway)))
+			}
+			reached = frame.DestinationAddress() == card && what(frame) == header.TCPFlagSyn.String()
 		}
 	}
 }

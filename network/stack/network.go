@@ -358,20 +358,17 @@ func (n *Network) Serve(ctx context.Context) error {
 
 // admit keeps frames that are not the guest's own from the stack.
 func (n *Network) admit(frame []byte) bool {
-	if !n.filter.take(frame) {
-		if !n.config.IPv6 {
-			n.withdraw(frame)
-		}
-		return false
-	}
-	if peer := n.link.peer.Load(); peer == nil || *peer != n.filter.guest {
-		guest := n.filter.guest
+	taken := n.filter.take(frame)
+	if guest, peer := n.filter.guest, n.link.peer.Load(); guest != "" && (peer == nil || *peer != guest) {
 		n.link.peer.Store(&guest)
 		if peer == nil {
 			close(n.met)
 		}
 	}
-	return true
+	if !taken && !n.config.IPv6 {
+		n.withdraw(frame)
+	}
+	return taken
 }
 
 // meet waits until the guest has sent something. One that was restored may have no reason to, so it is asked for its
