@@ -327,17 +327,7 @@ func TestAForkThatHasSpokenAsItsParentIsReachedAtItsCard(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
-		listener := listenLocal(t)
-		stop, err := l.network.Publish(listener, 22)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer stop()
-		c, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		l.published(22)
 		for reached := false; !reached; {
 			frame := header.Ethernet(l.receive())
 			if frame.Type() == header.ARPProtocolNumber {

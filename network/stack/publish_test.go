@@ -29,6 +29,23 @@ func listenLocal(t testing.TB) net.Listener {
 	return l
 }
 
+// published connects to a port of the guest, which is published for that.
+func (l *lab) published(port uint16) net.Conn {
+	l.t.Helper()
+	listener := listenLocal(l.t)
+	stop, err := l.network.Publish(listener, port)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(stop)
+	c, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { c.Close() })
+	return c
+}
+
 func TestPublishedPorts(t *testing.T) {
 	l := newLab(t)
 	server, err := gonet.ListenTCP(l.guest, full(netip.AddrPortFrom(Guest, 8080)), ipv4.ProtocolNumber)
@@ -96,20 +113,10 @@ func TestAPublishedConnectionAmongManyHasSmallBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	listener := listenLocal(t)
-	stop, err := l.network.Publish(listener, 8080)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
 	l.network.mu.Lock()
 	l.network.tcp = l.network.config.Connections - 1
 	l.network.mu.Unlock()
-	open, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
+	open := l.published(8080)
 	_, _ = open.Write([]byte("x"))
 	c, err := server.Accept()
 	if err != nil {
@@ -208,17 +215,7 @@ func TestPublishedPacketPorts(t *testing.T) {
 
 func TestARestoredGuestIsReachedBeforeItHasSentAnything(t *testing.T) {
 	l := newBareLab(t)
-	listener := listenLocal(t)
-	stop, err := l.network.Publish(listener, 22)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	c, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	l.published(22)
 	f := l.receive()
 	if a := header.ARP(f[header.EthernetMinimumSize:]); header.Ethernet(f).Type() != header.ARPProtocolNumber || a.Op() != header.ARPRequest || !bytes.Equal(a.ProtocolAddressTarget(), Guest.AsSlice()) {
 		t.Fatalf("the network sends %x", f)
