@@ -96,6 +96,9 @@ type ResumeConfig struct {
 	// Restored says that the guest's memory is of another time than the files
 	// of its home and shares.
 	Restored bool `json:"restored,omitempty"`
+	// Disconnected says that all which the guest was connected to over its network has ended, and that nobody else tells it.
+	// An agent of before does nothing for that.
+	Disconnected bool `json:"disconnected,omitempty"`
 	// Certificates are what those of [BootConfig] are, at this time.
 	Certificates []byte `json:"certificates,omitempty"`
 	// Become makes the guest that of another sandbox than the one whose memory

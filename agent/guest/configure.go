@@ -71,7 +71,7 @@ func (s *service) Sync(context.Context) error {
 
 // Resume implements [Controller].
 func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
-	s.logger.Info("the guest goes on", "restored", config.Restored)
+	s.logger.Info("the guest goes on", "restored", config.Restored, "disconnected", config.Disconnected)
 	s.askShares()
 	errs := []error{addEntropy(config.Entropy)}
 	if config.Restored {
@@ -79,6 +79,8 @@ func (s *service) Resume(_ context.Context, config agent.ResumeConfig) error {
 		if s.workspaces.any() { // the host's files may be others than the guest remembers
 			errs = append(errs, dropCaches())
 		}
+	}
+	if config.Restored || config.Disconnected {
 		if err := endConnections(); err != nil { // whose ends are noticed when they are next used
 			s.logger.Warn("connections from before go on", "err", err)
 		}

@@ -40,8 +40,16 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 			defer c.Close()
 			conns[address] = c
 		}
+		asked, err := connecting("192.0.2.1")
+		if err != nil {
+			t.Error(err)
+			return
+		}
 		if err := endConnections(); err != nil {
 			t.Error(err)
+		}
+		if errno, err := unix.GetsockoptInt(asked, unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 || err != nil {
+			t.Errorf("one that is being made ends: %v, %v", unix.Errno(errno), err)
 		}
 		for address, want := range ends {
 			_ = conns[address].SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -51,6 +59,40 @@ func TestConnectionsFromBeforeEndAndOwnOnesDoNot(t *testing.T) {
 			}
 		}
 	})
+}
+
+// connecting is a socket of a connection to an address that is not answered yet, as others wait to be accepted.
+func connecting(address string) (int, error) {
+	to := &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(address).To4())}
+	listener, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(listener, to), unix.Listen(listener, 0))
+	}
+	if err != nil {
+		return -1, err
+	}
+	bound, err := unix.Getsockname(listener)
+	for err == nil {
+		var fd, state int
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0); err != nil {
+			break
+		}
+		if err := unix.Connect(fd, bound); err != nil && err != unix.EINPROGRESS {
+			return -1, err
+		}
+		if state, err = tcpState(fd); err == nil && state == netlink.TCP_SYN_SENT {
+			return fd, nil
+		}
+	}
+	return -1, err
+}
+
+func tcpState(fd int) (int, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, err
+	}
+	return int(info.State), nil
 }
 
 // addAddresses gives the loopback some more addresses.

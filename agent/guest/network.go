@@ -258,7 +258,7 @@ func resolvConf(ack *dhcpv4.DHCPv4) string {
 
 // endConnections ends the guest's TCP connections to others. A guest that was restored
 // has them from before, and nobody is at their other ends: a program that only waits
-// for an answer would never hear of that.
+// for an answer would never hear of that. Those that are being made are asked for again.
 func endConnections() error {
 	var errs []error
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -268,7 +268,7 @@ func endConnections() error {
 			continue
 		}
 		for _, s := range sockets {
-			if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() { // it listens, or is the guest's own
+			if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() || s.State == netlink.TCP_SYN_SENT { // it listens, or is the guest's own
 				continue
 			}
 			if err := endConnection(s); err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
+	"github.com/sourcery-zone/sandbox/agent"
 	"github.com/sourcery-zone/sandbox/internal/confine"
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
@@ -60,6 +62,7 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		Mode: v.config.Network, Allow: allow, Deny: deny, HostPorts: v.config.HostPorts, Upstream: proxies, HostName: v.config.Name, Card: network.MAC(v.config.Name), Search: v.search, Resolver: v.resolver.File(),
 		Secrets: secrets, Answers: answers, Authority: v.reader.authority, Roots: v.reader.roots, Remedy: v.allowRemedy(),
 		Log: log, Logger: v.log, AllowWeak: v.config.AllowWeak, Loopback: v.dialLoopback,
+		Died: v.disconnect,
 		Started: func(pid int, walls confine.Report) {
 			err := v.setState(func(st *machine.State) {
 				st.Gateway, st.GatewayWalls, st.Upstream = pid, walls.Walls, shown
@@ -77,6 +80,27 @@ func (v *supervisor) startNetwork(ctx context.Context) (err error) {
 		err = v.keepValues(ctx)
 	}
 	return explainWeak(err)
+}
+
+// disconnectTimeout is for a guest that is slow to end its connections. It has no network until then.
+const disconnectTimeout = 2 * time.Second
+
+// disconnect has the guest end its connections, which nobody serves any more.
+func (v *supervisor) disconnect(ctx context.Context) {
+	client := v.agentClient()
+	if client == nil {
+		return // it is about to boot
+	}
+	v.disconnected.Store(true)
+	if v.paused.Load() || !v.transition.TryLock() {
+		return // it learns of that as it goes on
+	}
+	defer v.transition.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, disconnectTimeout)
+	defer cancel()
+	if err := v.resync(ctx, agent.ResumeConfig{}); err != nil {
+		v.log.Warn("connections of the guest from before its network died may stand still", "err", err)
+	}
 }
 
 // allowRemedy is what opens a rule that is appended to it, or empty.

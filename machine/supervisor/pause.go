@@ -102,7 +102,7 @@ func (v *supervisor) resync(ctx context.Context, changed agent.ResumeConfig) err
 	if err := v.syncClock(ctx); err != nil {
 		return err
 	}
-	changed.Entropy, changed.Certificates = newEntropy(), v.certificates
+	changed.Entropy, changed.Certificates, changed.Disconnected = newEntropy(), v.certificates, v.disconnected.Swap(false)
 	return v.agentClient().Resume(ctx, changed)
 }
 

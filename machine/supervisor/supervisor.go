@@ -82,9 +82,10 @@ type supervisor struct {
 
 	asked chan struct{} // after a question of the guest's network
 
-	transition sync.Mutex  // held by whoever changes whether the guest runs
-	paused     atomic.Bool // by Pause
-	held       atomic.Bool // the sandbox lives only as long as its starter
+	transition   sync.Mutex  // held by whoever changes whether the guest runs
+	paused       atomic.Bool // by Pause
+	disconnected atomic.Bool // the guest is to be told that its connections have ended: see resync
+	held         atomic.Bool // the sandbox lives only as long as its starter
 
 	mu     sync.Mutex
 	state  machine.State

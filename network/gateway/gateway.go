@@ -86,6 +86,10 @@ type Options struct {
 	Log    io.Writer    // of the process, as lines of JSON: an Entry each
 	Logger *slog.Logger // of the gateway itself
 
+	// Died is called when a process has died, before another one takes its place: nobody tells the guest that its connections
+	// have ended. It may be nil.
+	Died func(context.Context)
+
 	// Started is called when a process has begun, also one that takes another's place. It may be nil.
 	Started func(pid int, walls confine.Report)
 
@@ -294,6 +298,9 @@ func (g *Gateway) keep() {
 		g.options.Logger.Warn("the guest's network died and is started anew", "err", g.process.Load().Err())
 		if time.Since(started) > lastPause {
 			pause = firstPause
+		}
+		if g.options.Died != nil {
+			g.options.Died(g.ctx)
 		}
 		for {
 			select {

@@ -121,7 +121,8 @@ func askForRouter(t *testing.T, g *gateway.Gateway) {
 }
 
 func TestNetworkIsBackWhenItsProcessIsKilled(t *testing.T) {
-	g, processes := start(t)
+	told := make(chan struct{}, 1)
+	g, processes := startWith(t, gateway.Options{Mode: network.ModePublic, Died: func(context.Context) { told <- struct{}{} }})
 	askForRouter(t, g)
 	first := <-processes
 	if err := unix.Kill(first.pid, unix.SIGKILL); err != nil {
@@ -129,6 +130,11 @@ func TestNetworkIsBackWhenItsProcessIsKilled(t *testing.T) {
 	}
 	if second := <-processes; second.pid == first.pid {
 		t.Errorf("the process is %d again", first.pid)
+	}
+	select {
+	case <-told:
+	default:
+		t.Error("nobody was told of the end of a process before the next one served")
 	}
 	askForRouter(t, g)
 }
