@@ -156,6 +156,9 @@ func (s *server) start(r wire.Start, link *os.File) (err error) {
 	if config.Upstream, err = upstream.New(r.Upstream); err != nil {
 		return errors.Join(err, link.Close())
 	}
+	if config.Upstream != nil {
+		go config.Upstream.Addresses() // of which the first lookup is waited for, and not when the guest connects
+	}
 	table, err := s.secrets.start()
 	if err != nil {
 		return errors.Join(err, link.Close())
