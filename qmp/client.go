@@ -83,7 +83,11 @@ func (c *Client) negotiate(ctx context.Context) error {
 	select {
 	case <-c.transport.greeted:
 	case <-c.transport.done:
-		return fmt.Errorf("the monitor sent no QMP greeting: %w", c.Err())
+		select {
+		case <-c.transport.greeted: // and what comes next says why it has ended
+		default:
+			return fmt.Errorf("the monitor sent no QMP greeting: %w", c.Err())
+		}
 	case <-ctx.Done():
 		return fmt.Errorf("the monitor sent no QMP greeting; it serves one client at a time, so another one may be connected: %w", ctx.Err())
 	}

@@ -183,6 +183,7 @@ type fakeGuest struct {
 	begin   func()                                                    // called when QEMU runs; may be nil
 	answer  func(execute string) (result string, err error, own bool) // of the monitor, if it is not as usual; may be nil
 	ignores bool                                                      // requests to power down
+	ignored chan struct{}                                             // one that is told, and ignores it, says so
 
 	mu      sync.Mutex
 	control *net.UnixConn
@@ -199,7 +200,7 @@ func newFakeGuest(t *testing.T, files layout.Sandbox) *fakeGuest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &fakeGuest{t: t, agent: agenttest.NewServer(t), running: true}
+	g := &fakeGuest{t: t, agent: agenttest.NewServer(t), running: true, ignored: make(chan struct{}, 1)}
 	g.agent.Guest.State.System = "running"
 	g.agent.Config.Admit = server.AdmitKeys("", key.PublicKey())
 	g.agent.Config.Controller = powerSwitch{g.agent.Guest, g}
@@ -218,7 +219,9 @@ func (p powerSwitch) PowerOff(ctx context.Context) error {
 		return ctx.Err()
 	}
 	err := p.Guest.PowerOff(ctx)
-	if !p.machine.ignores {
+	if p.machine.ignores {
+		p.machine.ignored <- struct{}{}
+	} else {
 		p.machine.shutDown("guest-shutdown")
 	}
 	return err
