@@ -426,6 +426,33 @@ func TestPausedGuestGoesOnWhenItIsResumed(t *testing.T) {
 	}
 }
 
+// Nobody else tells the guest that the network at the other end of its connections has died.
+func TestGuestWhoseNetworkDiedEndsItsConnections(t *testing.T) {
+	l := started(t, nil)
+	told := func(want bool) {
+		t.Helper()
+		if got := l.guest.agent.Guest.Resumed; got == nil || got.Disconnected != want {
+			t.Errorf("it is told %+v", got)
+		}
+	}
+	again := func(meanwhile func()) {
+		t.Helper()
+		if err := l.calls.Pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile()
+		if err := l.calls.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.v.disconnect(t.Context())
+	told(true)
+	again(func() {})
+	told(false)
+	again(func() { l.v.disconnect(t.Context()) })
+	told(true)
+}
+
 func TestPausedGuestIsStoppedInOrder(t *testing.T) {
 	l := started(t, nil)
 	if err := l.calls.Pause(t.Context()); err != nil {
