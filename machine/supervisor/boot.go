@@ -1,9 +1,12 @@
 package supervisor
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -11,6 +14,7 @@ import (
 	"github.com/sourcery-zone/sandbox/machine"
 	"github.com/sourcery-zone/sandbox/machine/api"
 	"github.com/sourcery-zone/sandbox/machine/layout"
+	"github.com/sourcery-zone/sandbox/qemu"
 	"github.com/sourcery-zone/sandbox/qmp"
 )
 
@@ -81,6 +85,9 @@ func (v *supervisor) boot(ctx context.Context) error {
 	deadline, cancel := context.WithTimeoutCause(ctx, v.config.ReadyTimeout, errNotReady)
 	defer cancel()
 	go v.cancelWhenDead(deadline, cancel)
+	if plan.VM.Accel == qemu.AccelTCG && v.saved == nil && !v.retried {
+		go v.cancelWhenStanding(deadline, cancel)
+	}
 	if v.saved != nil {
 		if err := v.loadSaved(deadline); err != nil {
 			return v.explainNotRestored(deadline, err)
@@ -115,6 +122,26 @@ func (v *supervisor) cancelWhenDead(ctx context.Context, cancel context.CancelFu
 	case <-ctx.Done():
 	}
 }
+
+// cancelWhenStanding ends the wait for a guest of which a processor stands still: once in some hundred boots on a busy machine,
+// QEMU's emulator leaves one without its timer, and nothing in the guest goes on that waits for that. Its kernel notices after
+// twenty seconds. On a machine that is as slow as that, another start is no loss.
+func (v *supervisor) cancelWhenStanding(ctx context.Context, cancel context.CancelFunc) {
+	said, w := io.Pipe()
+	go func() { w.CloseWithError(v.console.Follow(ctx, w)) }()
+	defer said.Close()
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		if strings.Contains(lines.Text(), standsStill) {
+			v.log.Warn("a processor of the guest stands still", "kernel", lines.Text())
+			v.standing.Store(true)
+			cancel()
+			return
+		}
+	}
+}
+
+// standsStill is what Linux says of a processor on which no timer has woken a thread that it waits for (kernel/rcu/tree_stall.h).
+const standsStill = "kthread timer wakeup didn't happen for"
 
 // explainNotReady says why the guest did not become ready, with what it last
 // wrote to its console.

@@ -96,7 +96,7 @@ func (v *supervisor) wantsEarlyConsole(plan *machine.Plan) bool {
 
 // failedByChance tells whether a start that failed is worth another try.
 func (v *supervisor) failedByChance() bool {
-	return v.vm != nil && v.exited() && byChance(qemu.Accel(v.currentState().Accel), v.vm.Err(), v.lastReason())
+	return v.standing.Load() || v.vm != nil && v.exited() && byChance(qemu.Accel(v.currentState().Accel), v.vm.Err(), v.lastReason())
 }
 
 // byChance tells whether a guest that ended before it was ready may not do so the

@@ -282,6 +282,18 @@ func TestGuestThatPanickedByChanceIsStartedOnceMore(t *testing.T) {
 	}
 }
 
+func TestGuestOfWhichAProcessorStandsStillIsStartedOnceMore(t *testing.T) {
+	l := newLife(t, nil)
+	l.guest.silent = true
+	l.begin()
+	l.await(machine.StageQEMU)
+	l.guest.write("[   23.1] rcu: rcu_preempt kthread timer wakeup didn't happen for 5253 jiffies! g-1147 f0x0\r\n")
+	<-l.ended
+	if l.again != againAsBefore || l.err != nil {
+		t.Errorf("got %v, %v", l.again, l.err)
+	}
+}
+
 func TestStopEndsAStart(t *testing.T) {
 	l := newLife(t, nil)
 	l.guest.silent = true

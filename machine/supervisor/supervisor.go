@@ -85,6 +85,7 @@ type supervisor struct {
 	transition   sync.Mutex  // held by whoever changes whether the guest runs
 	paused       atomic.Bool // by Pause
 	disconnected atomic.Bool // the guest is to be told that its connections have ended: see resync
+	standing     atomic.Bool // by cancelWhenStanding
 	held         atomic.Bool // the sandbox lives only as long as its starter
 
 	mu     sync.Mutex
