@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sourcery-zone/sandbox/qmp"
@@ -192,9 +193,11 @@ func TestSchemaOffersCommandsAndArguments(t *testing.T) {
 
 // A script's own time-outs are the only clock, so this one must end by the step's.
 func TestScriptsTimeoutIsTheSteps(t *testing.T) {
-	client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Next() })
-	err := parse(t, `{"execute": "stop", "timeout": "5ms"}`).Run(within(t, time.Minute), client, qmp.RunOptions{Timeout: time.Hour})
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "5ms") {
-		t.Errorf("got %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		client := qmptest.Connect(t, func(m *qmptest.Monitor) { m.Next() })
+		err := parse(t, `{"execute": "stop", "timeout": "5ms"}`).Run(within(t, time.Minute), client, qmp.RunOptions{Timeout: time.Hour})
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "5ms") {
+			t.Errorf("got %v", err)
+		}
+	})
 }
