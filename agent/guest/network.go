@@ -268,7 +268,7 @@ func endConnections() error {
 			continue
 		}
 		for _, s := range sockets {
-			if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() || s.State == netlink.TCP_SYN_SENT { // it listens, or is the guest's own
+			if s.ID.DestinationPort == 0 || s.ID.Destination.IsLoopback() || s.State == netlink.TCP_SYN_SENT { // it listens, is the guest's own, or is being made
 				continue
 			}
 			if err := endConnection(s); err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself

@@ -249,24 +249,15 @@ func (f *faults) waitFor(t *testing.T, wanted func() bool) {
 // processes lists the processes of our sandboxes by what they are.
 func (f *faults) processes(t *testing.T) map[string][]int {
 	t.Helper()
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
 	found := make(map[string][]int)
-	for _, dir := range dirs {
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		argv := strings.Split(string(line), "\x00")
-		if err != nil || len(argv) < 2 || !f.ours(argv) {
+	for _, pid := range allProcesses() {
+		argv := procStrings(pid, "cmdline")
+		if len(argv) < 2 || !f.ours(argv) {
 			continue
 		}
 		kind := strings.TrimSuffix(filepath.Base(argv[0]), "-system-x86_64")
 		if argv[1] == machine.SuperviseCommand {
 			kind = "supervisor"
-		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			t.Fatal(err)
 		}
 		found[kind] = append(found[kind], pid)
 	}

@@ -182,13 +182,12 @@ func (f *faults) dies(t *testing.T, victim, phase string) {
 		busy = f.background(t, "stop", f.name)
 		f.waitState(t, func(st machine.State) bool { return st.Status == machine.StatusStopping })
 	}
-	defect := victim == "supervisor" && phase == "idle"
-	if defect {
-		f.kill(t, victim, unix.SIGABRT)
-	} else {
-		f.kill(t, victim, unix.SIGKILL)
+	signal := unix.SIGKILL
+	if victim == "supervisor" && phase == "idle" {
+		signal = unix.SIGABRT // as a defect of its own ends it
 	}
-	if defect && !strings.Contains(f.ok(t, "logs", "--of", "supervisor", f.name), "\ngoroutine ") {
+	f.kill(t, victim, signal)
+	if signal == unix.SIGABRT && !strings.Contains(f.ok(t, "logs", "--of", "supervisor", f.name), "\ngoroutine ") {
 		t.Error("the supervisor's log does not say where it was at its end")
 	}
 	if busy != nil {

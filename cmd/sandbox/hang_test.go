@@ -102,14 +102,20 @@ func openLogs(mark string) (logs []*os.File) {
 	return logs
 }
 
-// programsWith returns the processes that have a string in their command line or
-// environment, in the order of their numbers.
-func programsWith(mark string) (pids []int) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
+// programsWith returns the processes but this one that have a string in their command
+// line or environment, in the order of their numbers.
+func programsWith(mark string) []int {
 	has := func(s string) bool { return strings.Contains(s, mark) }
+	return slices.DeleteFunc(allProcesses(), func(pid int) bool {
+		return pid == os.Getpid() || !slices.ContainsFunc(procStrings(pid, "cmdline"), has) && !slices.ContainsFunc(procStrings(pid, "environ"), has)
+	})
+}
+
+// allProcesses returns the numbers of all processes, in their order.
+func allProcesses() (pids []int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err == nil && pid != os.Getpid() && (slices.ContainsFunc(procStrings(pid, "cmdline"), has) || slices.ContainsFunc(procStrings(pid, "environ"), has)) {
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil {
 			pids = append(pids, pid)
 		}
 	}

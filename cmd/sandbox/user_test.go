@@ -267,19 +267,12 @@ func (u *user) ok(args ...string) string {
 // processes gets hold of all that run as the user.
 func (u *user) processes() pidfds {
 	u.t.Helper()
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		u.t.Fatal(err)
-	}
 	fds := make(pidfds)
-	for _, dir := range dirs {
+	for _, pid := range allProcesses() {
+		dir := filepath.Join("/proc", strconv.Itoa(pid))
 		info, err := os.Stat(dir)
 		if err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != u.id {
 			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			u.t.Fatal(err)
 		}
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			fds[pid] = os.NewFile(uintptr(fd), dir)
